@@ -1,0 +1,41 @@
+# Each target does its own set-up: a virtual environment in .venv with the pinned versions of constraints.txt.
+VENV := .venv
+BIN := $(VENV)/bin
+WORKDIR ?= rlvo-work
+PYTHON ?= python3
+
+export PYTHONDONTWRITEBYTECODE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test lint types bench clean setup
+.DEFAULT_GOAL := setup
+
+setup: $(VENV)/.ready ## the virtual environment
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "rlvo needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing the pinned packages (a few minutes the first time) ..."
+	$(BIN)/pip install --quiet --constraint constraints.txt setuptools wheel
+	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+demo: setup ## synthetic cohort -> search -> ensemble -> registered model, in WORKDIR
+	$(BIN)/rlvo demo --workdir $(WORKDIR)
+
+test: setup ## the whole suite: real Ray, real MLflow
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+bench: setup ## measurements, as ratios within one run
+	$(BIN)/python -m benchmarks
+
+clean: ## caches and the environment; never a work folder
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,44 @@
+"""What the commands share: options, the console, progress bars and JSON output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from rlvo.config.workdir import DEFAULT
+
+console = Console(stderr=True)
+"""Messages, tables and progress; standard output is for results (`--json`)."""
+
+WorkdirOption = Annotated[
+    Path,
+    typer.Option("--workdir", envvar="RLVO_WORKDIR", help="Work folder: MLflow, store, studies.", show_default=DEFAULT),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable result on standard output.")]
+
+
+def emit_json(value: Any) -> None:
+    """Print one JSON document on standard output."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+
+
+@contextmanager
+def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error; call the yielded function with (done, total)."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(description, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

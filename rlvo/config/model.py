@@ -1,0 +1,117 @@
+"""Model spec and hyperparameters: what a configuration is made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from rlvo.config.base import Frozen, content_hash
+
+BackboneName = Literal["densenet169", "efficientnet-b0", "densenet121", "resnet18"]
+Modality = Literal["NCCT", "CTA", "BOTH"]
+FusionName = Literal["none", "concat", "film", "daft"]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class DenseNetOptions(Frozen):
+    """Narrower or shallower DenseNets; None keeps MONAI's value."""
+
+    init_features: PositiveInt | None = None
+    growth_rate: PositiveInt | None = None
+    block_config: tuple[PositiveInt, ...] | None = None
+    stem_kernel: Literal[3, 5, 7] = 7
+
+
+class EfficientNetOptions(Frozen):
+    """Scaling of the EfficientNet family (Tan & Le 2019): channels × `width`, blocks × `depth`."""
+
+    width: PositiveFloat = 1.0
+    depth: PositiveFloat = 1.0
+
+
+class ResNetOptions(Frozen):
+    """Stage widths, blocks a stage and stem kernel of a basic-block ResNet."""
+
+    widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (64, 128, 256, 512)
+    blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (2, 2, 2, 2)
+    stem_kernel: Literal[3, 5, 7] = 7
+
+
+class DaftOptions(Frozen):
+    """DAFT (Wolf et al. 2022; the paper's eq. 1–2). `identity_init` starts the scale at 1."""
+
+    bottleneck_ratio: PositiveInt = 7
+    bias: bool = False
+    scale_activation: Literal["linear", "sigmoid", "tanh"] = "linear"
+    scale: bool = True
+    shift: bool = True
+    identity_init: bool = False
+
+
+class ModelConfig(Frozen):
+    """Model spec: backbone × modality × prior × fusion, and the options of each."""
+
+    backbone: BackboneName = "densenet169"
+    modality: Modality = "BOTH"
+    prior: bool = False
+    fusion: FusionName = "daft"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    densenet: DenseNetOptions = DenseNetOptions()
+    efficientnet: EfficientNetOptions = EfficientNetOptions()
+    resnet: ResNetOptions = ResNetOptions()
+    daft: DaftOptions = DaftOptions()
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The stored volumes that are stacked as input channels, in order."""
+        images = {"NCCT": ("ncct",), "CTA": ("cta",), "BOTH": ("ncct", "cta")}[self.modality]
+        return (*images, "vessels") if self.prior else images
+
+
+class AugmentationConfig(Frozen):
+    """Light 3-D augmentation of training volumes."""
+
+    flip: Probability = 0.5
+    """Probability of a left-right flip; the occlusion side in the table is exchanged with it."""
+    shift_voxels: Annotated[int, Field(ge=0)] = 1
+    """Largest shift along each axis, voxels."""
+    intensity: NonNegativeFloat = 0.0
+    """SD of a random scale and offset of the standardised intensities."""
+
+
+class TrainingConfig(Frozen):
+    """How one trial is trained. The defaults are the paper's (section 2.4), METHOD.md's where it is silent."""
+
+    epochs: PositiveInt = 60
+    batch_size: PositiveInt = 1
+    learning_rate: PositiveFloat = 1e-4
+    optimizer: Literal["adam", "adamw"] = "adam"
+    weight_decay: NonNegativeFloat = 0.0
+    schedule: Literal["plateau", "one_cycle"] = "plateau"
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    plateau_patience: Annotated[int, Field(ge=0)] = 10
+    clip_norm: PositiveFloat | None = None
+    pos_weight: bool = False
+    """Weight positives by the training fold's negative/positive ratio."""
+    mixed_precision: bool = True
+    """bf16 autocast in training where the device is a GPU that has it; validation is always fp32."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+
+
+class Configuration(Frozen):
+    """A model spec and its hyperparameters: what Optuna proposes and every fold trains."""
+
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    @property
+    def key(self) -> str:
+        """Twelve hex digits that identify this configuration: its content, nothing else."""
+        return content_hash(self)[:12]
+
+    @property
+    def label(self) -> str:
+        """Short human name, e.g. `densenet169 BOTH +prior daft`."""
+        parts = [self.model.backbone, self.model.modality, "+prior" if self.model.prior else "", self.model.fusion]
+        return " ".join(part for part in parts if part)

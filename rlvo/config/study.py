@@ -1,0 +1,129 @@
+"""One study: cohort, grid, model space, training, folds, search, resources, MLflow and ensemble."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError, field_validator, model_validator
+
+from rlvo.config.base import Frozen
+from rlvo.config.grid import PRESETS, GridField
+from rlvo.config.model import Configuration, ModelConfig, TrainingConfig
+from rlvo.config.space import Space, dotted_paths, with_values
+
+PAPER_PREDICTORS = (
+    "age", "sex", "hypertension", "dyslipidemia", "diabetes", "smoking", "atrial_fibrillation", "nihss", "ivt",
+    "unwitnessed_onset", "occlusion_side", "occlusion_site", "cbf_lt30_ml", "tmax_gt4_ml", "tmax_gt6_ml",
+    "tmax_gt10_ml", "hir", "tmax4_tmax6_ratio",
+)  # fmt: skip
+"""The 18 predictors of section 2.2.2; `hir` and `tmax4_tmax6_ratio` are derived."""
+
+
+class CohortConfig(Frozen):
+    """The table, and which of its columns (or derived variables) are predictors."""
+
+    table: Path | None = None
+    """Cohort table; a relative path is relative to the configuration file. `--cohort` wins."""
+    predictors: tuple[str, ...] = PAPER_PREDICTORS
+
+
+class FoldsConfig(Frozen):
+    """Stratified hold-out and stratified folds in the rest (sections 2.3–2.4)."""
+
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    folds: Annotated[int, Field(ge=2)] = 4
+    seed: int = 0
+
+
+class SearchConfig(Frozen):
+    """How configurations are chosen and how many trials run at once."""
+
+    sampler: Literal["tpe", "random", "grid"] = "grid"
+    configurations: PositiveInt | None = None
+    """How many; None: every combination of the grid, or of the enumerated axes."""
+    concurrent_trials: PositiveInt | None = None
+    """None: as many as the cluster's resources allow."""
+    max_failures: Annotated[int, Field(ge=0)] = 1
+    """How often a trial whose process died is started again."""
+    seed: int = 0
+
+
+class ResourcesConfig(Frozen):
+    """A trial's share of the machine."""
+
+    cpus: PositiveInt = 1
+    gpus: NonNegativeFloat = 0.0
+
+
+class MlflowConfig(Frozen):
+    """Where runs go. `MLFLOW_TRACKING_URI`, where set, wins; None: `mlflow.db` in the work folder."""
+
+    tracking_uri: str | None = None
+    registered_model: str = "rlvo-ensemble"
+
+
+class EnsembleConfig(Frozen):
+    """How trials are combined (section 2.4; METHOD.md's defaults)."""
+
+    selection: Literal["best_per_modality", "same_spec"] = "best_per_modality"
+    weighting: Literal["class_rates", "balanced_accuracy", "mean"] = "class_rates"
+    tie: Literal["negative", "positive", "margin"] = "negative"
+
+
+class StudyConfig(Frozen):
+    """One YAML file is one study. Unknown keys are refused."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    seed: int = 0
+    cohort: CohortConfig = CohortConfig()
+    grid: GridField = PRESETS["paper"]
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    space: Space = Space()
+    folds: FoldsConfig = FoldsConfig()
+    search: SearchConfig = SearchConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    mlflow: MlflowConfig = MlflowConfig()
+    ensemble: EnsembleConfig = EnsembleConfig()
+
+    @field_validator("space")
+    @classmethod
+    def _addresses_exist(cls, space: Space) -> Space:
+        known = dotted_paths(Configuration().model_dump(mode="json"))
+        for path in (*space.enumerate, *space.sample):
+            if path not in known:
+                close = difflib.get_close_matches(path, known, n=1)
+                raise ValueError(f"no field is at '{path}'" + (f"; did you mean '{close[0]}'?" if close else ""))
+        return space
+
+    @model_validator(mode="after")
+    def _space_is_valid(self) -> StudyConfig:
+        for path, values in self.space.enumerate.items():
+            for value in values:
+                self._try(path, value)
+        for path, axis in self.space.sample.items():
+            for value in axis.choices if hasattr(axis, "choices") else (axis.low, axis.high):
+                self._try(path, value)
+        if self.search.sampler == "grid":
+            self.space.grid()
+        return self
+
+    def _try(self, path: str, value: object) -> None:
+        try:
+            self.configuration({path: value})
+        except ValidationError as error:
+            raise ValueError(f"space: {path} cannot be {value!r}: {error.errors()[0]['msg']}") from None
+
+    def configuration(self, values: dict[str, Any]) -> Configuration:
+        """The base model and training with the space's dotted `values` put in."""
+        base = {"model": self.model.model_dump(), "training": self.training.model_dump()}
+        return Configuration.model_validate(with_values(base, values))
+
+    @property
+    def configurations(self) -> int:
+        """How many configurations the study trains."""
+        if self.search.configurations is not None:
+            return self.search.configurations
+        return len(self.space.grid() if self.search.sampler == "grid" else self.space.combinations())

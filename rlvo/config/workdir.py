@@ -1,0 +1,38 @@
+"""The work folder: where everything a study makes lies."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT = "./rlvo-work"
+
+
+@dataclass(frozen=True)
+class Workdir:
+    """`--workdir`: holds `mlflow.db`, `mlflow-artifacts/`, `store/` and `studies/<name>/`."""
+
+    path: Path
+
+    @classmethod
+    def at(cls, path: Path) -> Workdir:
+        """The work folder at `path`, made if missing; always absolute, since Tune changes the working directory."""
+        path = path.expanduser().resolve()
+        path.mkdir(parents=True, exist_ok=True)
+        return cls(path)
+
+    @property
+    def store(self) -> Path:
+        return self.path / "store"
+
+    def study(self, name: str) -> Path:
+        return self.path / "studies" / name
+
+    @property
+    def artifacts(self) -> Path:
+        return self.path / "mlflow-artifacts"
+
+    def tracking_uri(self, configured: str | None = None) -> str:
+        """`MLFLOW_TRACKING_URI`, else the configured address, else the embedded sqlite file."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or configured or f"sqlite:///{self.path / 'mlflow.db'}"
