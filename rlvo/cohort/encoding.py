@@ -1,0 +1,119 @@
+"""Predictors to numbers: imputation, derived variables, 0–1 scaling, one-hots, all fitted on a training fold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from rlvo.cohort.variables import DERIVED, INPUTS, VARIABLES, check_predictors, columns_of, source_columns
+from rlvo.config.base import Frozen
+from rlvo.errors import RlvoError
+
+
+class TabularEncoder(Frozen):
+    """What a training fold taught about the predictors; plain data, so that it is stored as JSON.
+
+    A patient is encoded the same alone as among others, and nothing is learned from the patients encoded.
+    """
+
+    predictors: tuple[str, ...]
+    missing_flags: bool = False
+    """Append one 0/1 feature a predictor that says whether it was missing."""
+    fill: dict[str, float | str]
+    """Median (continuous) or mode of each table column, and the median of `tmax4_tmax6_ratio`."""
+    bounds: dict[str, tuple[float, float]]
+    """Minimum and maximum of each continuous predictor where it was measured."""
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the T features, e.g. `age`, `sex=F`, `occlusion_side=left`, `occlusion_side=right`."""
+        names = [name for predictor in self.predictors for name in _feature_names(predictor)]
+        if self.missing_flags:
+            names += [f"{predictor}=missing" for predictor in self.predictors]
+        return tuple(names)
+
+    @property
+    def reference_features(self) -> tuple[str, ...]:
+        """One-hots of the reference levels, which logistic fits leave out."""
+        return tuple(_feature_names(p)[0] for p in self.predictors if _kind(p) == "categorical")
+
+    def transform(self, table: pd.DataFrame) -> np.ndarray:
+        """Features of each patient, [N, T] float32 within 0–1. An absent column counts as missing."""
+        complete = _complete(table, self.predictors, self.fill)
+        columns: list[np.ndarray] = []
+        for predictor in self.predictors:
+            if _kind(predictor) == "continuous":
+                low, high = self.bounds[predictor]
+                values = complete[predictor].to_numpy(np.float64)
+                columns.append(np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values))
+            elif levels := _counted_levels(predictor):
+                columns += [(complete[predictor] == level).to_numpy(np.float64) for level in levels]
+            else:
+                columns.append(complete[predictor].to_numpy(np.float64))
+        if self.missing_flags:
+            columns += list(_missing(table, self.predictors).to_numpy(np.float64).T)
+        return np.array(columns, dtype=np.float32).reshape(len(columns), len(table)).T
+
+    def imputed(self, table: pd.DataFrame) -> list[list[str]]:
+        """For each patient the predictors that are missing; a derived one is where an input is."""
+        missing = _missing(table, self.predictors).to_numpy(bool)
+        return [[p for p, absent in zip(self.predictors, row, strict=True) if absent] for row in missing]
+
+
+def fit_encoder(table: pd.DataFrame, predictors: Sequence[str], *, missing_flags: bool = False) -> TabularEncoder:
+    """Learn imputation and scaling from the patients of `table` (a training fold) and nothing else.
+
+    Raises:
+        RlvoError: a predictor that cannot be one, or that has no value in this fold.
+    """
+    check_predictors(predictors, scores=True)
+    observed = _complete(table, predictors, fill={})
+    sources = source_columns(predictors)
+    if empty := [name for name in dict.fromkeys((*sources, *predictors)) if observed[name].isna().all()]:
+        raise RlvoError(
+            f"no value among the {len(table)} training patients", where=", ".join(empty), fix="Leave it out"
+        )
+    fill: dict[str, float | str] = {
+        name: float(observed[name].median()) if _kind(name) == "continuous" else observed[name].mode().iloc[0]
+        for name in sources
+    }
+    if "tmax4_tmax6_ratio" in predictors:
+        fill["tmax4_tmax6_ratio"] = float(observed["tmax4_tmax6_ratio"].median())
+    # A quotient of one measured and one imputed volume can be anything: it is clipped, and does not set the scale.
+    bounds = {p: (float(observed[p].min()), float(observed[p].max())) for p in predictors if _kind(p) == "continuous"}
+    return TabularEncoder(predictors=tuple(predictors), missing_flags=missing_flags, fill=fill, bounds=bounds)
+
+
+def _kind(predictor: str) -> str:
+    return "continuous" if predictor in DERIVED else VARIABLES[predictor].kind
+
+
+def _counted_levels(predictor: str) -> tuple[str, ...]:
+    """Levels with a feature each: all of a categorical variable (one-hot), the second of a binary one with levels."""
+    if predictor in DERIVED:
+        return ()
+    levels = VARIABLES[predictor].levels
+    return levels[1:] if VARIABLES[predictor].kind == "binary" else levels
+
+
+def _feature_names(predictor: str) -> list[str]:
+    return [f"{predictor}={level}" for level in _counted_levels(predictor)] or [predictor]
+
+
+def _missing(table: pd.DataFrame, predictors: Sequence[str]) -> pd.DataFrame:
+    absent = table.reindex(columns=list(source_columns(predictors))).isna()
+    return pd.DataFrame({p: absent[list(columns_of(p))].any(axis=1) for p in predictors}, index=table.index)
+
+
+def _complete(table: pd.DataFrame, predictors: Sequence[str], fill: Mapping[str, float | str]) -> pd.DataFrame:
+    """The predictors' columns imputed, with derived predictors computed from imputed inputs."""
+    complete = table.reindex(columns=list(source_columns(predictors))).fillna(dict(fill))
+    for derived in DERIVED:
+        if derived in predictors:
+            numerator, denominator = (complete[column].astype("float64") for column in INPUTS[derived])
+            # No hypoperfused volume: nothing is severe (HIR 0); the other ratio is not defined (docs/method.md).
+            without = 0.0 if derived == "hir" else fill.get(derived, float("nan"))
+            complete[derived] = (numerator / denominator).mask(denominator == 0, without)
+    return complete

@@ -1,0 +1,135 @@
+"""The columns of a cohort table: what each is called, means, may hold and may be used for."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rlvo.errors import RlvoError
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A column of the cohort table.
+
+    `low` and `high` bound a continuous variable, both included, in `unit`. `levels` are the values of a categorical
+    variable, the first being the reference level of logistic fits; a binary one with levels (sex) counts the second.
+    """
+
+    name: str
+    kind: Literal["continuous", "binary", "categorical", "text"]
+    role: Literal["id", "image", "predictor", "score", "outcome", "context"]
+    unit: str | None = None
+    low: float | None = None
+    high: float | None = None
+    levels: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> str:
+        """What a cell may hold, in words."""
+        if self.kind == "continuous":
+            return f"{self.low:g} to {self.high:g} {self.unit}"
+        return ", ".join(self.levels) or "0 or 1"
+
+
+MAX_VOLUME_ML = 2000.0
+"""More than any brain holds: a volume above it is in another unit."""
+
+
+def _binary(name: str, role: Literal["predictor", "outcome", "context"] = "predictor") -> Variable:
+    return Variable(name, "binary", role)
+
+
+def _volume(name: str) -> Variable:
+    return Variable(name, "continuous", "predictor", "mL", 0, MAX_VOLUME_ML)
+
+
+VARIABLES: dict[str, Variable] = {
+    variable.name: variable
+    for variable in (
+        Variable("patient_id", "text", "id"),
+        Variable("ncct", "text", "image"),
+        Variable("cta", "text", "image"),
+        Variable("vessels", "text", "image"),
+        Variable("age", "continuous", "predictor", "years", 0, 120),
+        Variable("sex", "binary", "predictor", levels=("M", "F")),
+        _binary("hypertension"),
+        _binary("dyslipidemia"),
+        _binary("diabetes"),
+        _binary("smoking"),
+        _binary("atrial_fibrillation"),
+        Variable("nihss", "continuous", "predictor", "points", 0, 42),
+        _binary("ivt"),
+        _binary("unwitnessed_onset"),
+        Variable("occlusion_side", "categorical", "predictor", levels=("left", "right")),
+        Variable("occlusion_site", "categorical", "predictor", levels=("TICA", "M1", "M2")),
+        _volume("cbf_lt30_ml"),
+        _volume("tmax_gt4_ml"),
+        _volume("tmax_gt6_ml"),
+        _volume("tmax_gt10_ml"),
+        Variable("aspects", "continuous", "score", "points", 0, 10),
+        Variable("final_stenosis_pct", "continuous", "outcome", "%", 0, 100),
+        Variable("etici", "categorical", "outcome", levels=("0", "1", "2a", "2b", "2b50", "2b67", "2c", "3")),
+        _binary("rescue_treatment", "outcome"),
+        _binary("rlvo", "outcome"),
+        Variable("etiology", "categorical", "outcome", levels=("icad", "other")),
+        Variable("center", "text", "context"),
+        Variable("scanner", "text", "context"),
+        _binary("dsa_occlusion", "context"),
+        _binary("synchronous_occlusions", "context"),
+        _binary("severe_artifact", "context"),
+        Variable("admission_date", "text", "context"),
+    )
+}
+"""The columns rlvo knows, by name."""
+
+INPUTS = {"hir": ("tmax_gt10_ml", "tmax_gt6_ml"), "tmax4_tmax6_ratio": ("tmax_gt4_ml", "tmax_gt6_ml")}
+"""Columns from which a derived predictor is computed: numerator, denominator (section 2.2.2)."""
+DERIVED = tuple(INPUTS)
+"""Predictors that are computed and never columns of the table."""
+CTP = ("cbf_lt30_ml", "tmax_gt4_ml", "tmax_gt6_ml", "tmax_gt10_ml", *DERIVED)
+"""The six CT perfusion variables."""
+
+
+def columns_of(predictor: str) -> tuple[str, ...]:
+    """The table columns a predictor is made of."""
+    return INPUTS.get(predictor, (predictor,))
+
+
+def source_columns(predictors: Iterable[str]) -> tuple[str, ...]:
+    """The table columns that `predictors` need, each once, in their order."""
+    return tuple(dict.fromkeys(column for predictor in predictors for column in columns_of(predictor)))
+
+
+def check_predictors(names: Sequence[str], *, scores: bool = False) -> None:
+    """Refuse predictors that are not known before the procedure, not predictors, unknown or named twice.
+
+    Args:
+        names: columns or derived variables.
+        scores: allow ASPECTS too, which only baselines use.
+
+    Raises:
+        RlvoError: naming every wrong one.
+    """
+    possible = {name for name, v in VARIABLES.items() if v.role == "predictor" or (scores and v.role == "score")}
+    possible.update(DERIVED)
+    wrong = [f"{name} {_why_not(name, possible)}" for name in dict.fromkeys(names) if name not in possible]
+    wrong += [f"{name} is named twice" for name in possible if names.count(name) > 1]
+    if wrong:
+        raise RlvoError("; ".join(wrong), where="predictors")
+
+
+def _why_not(name: str, possible: Iterable[str]) -> str:
+    role = VARIABLES[name].role if name in VARIABLES else None
+    if role is None:
+        close = difflib.get_close_matches(name, possible, n=1)
+        return "is not a variable rlvo knows" + (f" (did you mean {close[0]}?)" if close else "")
+    return {
+        "outcome": "is an outcome, known only after the procedure, and cannot be a predictor",
+        "score": "is used in baselines only",
+        "context": "describes how the patient was selected or scanned and cannot be a predictor",
+        "image": "is a volume, not a tabular predictor",
+        "id": "names the patient and cannot be a predictor",
+    }[role]

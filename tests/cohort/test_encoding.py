@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlvo.cohort.encoding import TabularEncoder, fit_encoder
+from rlvo.cohort.reading import check_table
+from rlvo.config.study import PAPER_PREDICTORS
+from rlvo.errors import RlvoError
+
+BINARIES = ("hypertension", "dyslipidemia", "diabetes", "smoking", "atrial_fibrillation", "ivt", "unwitnessed_onset")
+CONTINUOUS = ("age", "nihss", "cbf_lt30_ml", "tmax_gt4_ml", "tmax_gt6_ml", "tmax_gt10_ml")
+
+
+def cell(values: st.SearchStrategy) -> st.SearchStrategy:
+    return st.one_of(st.none(), values)
+
+
+patient = st.fixed_dictionaries(
+    {
+        "sex": cell(st.sampled_from(["F", "M"])),
+        "occlusion_side": cell(st.sampled_from(["left", "right"])),
+        "occlusion_site": cell(st.sampled_from(["TICA", "M1", "M2"])),
+        **{name: cell(st.integers(0, 1)) for name in BINARIES},
+        **{name: cell(st.integers(0, 400).map(lambda tenths: tenths / 10)) for name in CONTINUOUS},
+    }
+)
+COMPLETE = {
+    **{"sex": "F", "occlusion_side": "left", "occlusion_site": "M1", **dict.fromkeys(BINARIES, 1)},
+    **{"age": 70, "nihss": 10, "cbf_lt30_ml": 5, "tmax_gt4_ml": 40, "tmax_gt6_ml": 20, "tmax_gt10_ml": 5},
+}
+
+
+def typed(patients: list[dict]) -> pd.DataFrame:
+    return check_table(pd.DataFrame(patients).assign(patient_id=[f"p{i}" for i in range(len(patients))]))
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    training=st.lists(patient, min_size=1, max_size=8),
+    others=st.lists(patient, min_size=1, max_size=5),
+    flags=st.booleans(),
+)
+def test_alone_or_in_a_batch_within_bounds_and_nothing_learned(
+    training: list[dict], others: list[dict], flags: bool
+) -> None:
+    table = pd.DataFrame([COMPLETE, *training, *others])  # typed as a checked table is
+    fold, rest = table.iloc[: len(training) + 1], table.iloc[len(training) + 1 :]
+    encoder = fit_encoder(fold, PAPER_PREDICTORS, missing_flags=flags)
+    before = encoder.model_dump_json()
+    batch = encoder.transform(table)
+    assert batch.dtype == np.float32
+    assert batch.shape == (len(table), len(encoder.feature_names))
+    assert np.all((batch >= 0) & (batch <= 1))
+    for i in range(len(table)):
+        np.testing.assert_array_equal(encoder.transform(table.iloc[[i]])[0], batch[i])
+    encoder.transform(rest)
+    assert encoder.model_dump_json() == before
+    assert TabularEncoder.model_validate_json(before) == encoder
+
+
+def test_validation_rows_cannot_change_a_folds_encoder(rows: pd.DataFrame) -> None:
+    table = check_table(rows)
+    training = list(table.index[:30])
+    before = fit_encoder(table.loc[training], PAPER_PREDICTORS).model_dump_json()
+    table.loc[table.index[30:], list(CONTINUOUS)] *= 1000
+    table.loc[table.index[30:], "occlusion_site"] = np.nan
+    assert fit_encoder(table.loc[training], PAPER_PREDICTORS).model_dump_json() == before
+
+
+def test_names_and_values_by_hand() -> None:
+    old = {**COMPLETE, "age": 80, "sex": "M", "occlusion_side": "right", "tmax_gt10_ml": 10, "tmax_gt4_ml": 80}
+    new = {**COMPLETE, "age": 75, "occlusion_site": "M2", "tmax_gt10_ml": 7.5, "tmax_gt4_ml": 100}
+    predictors = ("age", "sex", "occlusion_side", "occlusion_site", "ivt", "hir", "tmax4_tmax6_ratio")
+    encoder = fit_encoder(typed([COMPLETE, old]), predictors)
+    assert encoder.feature_names == (
+        "age", "sex=F", "occlusion_side=left", "occlusion_side=right", "occlusion_site=TICA", "occlusion_site=M1",
+        "occlusion_site=M2", "ivt", "hir", "tmax4_tmax6_ratio",
+    )  # fmt: skip
+    assert encoder.reference_features == ("occlusion_side=left", "occlusion_site=TICA")
+    # HIR 7.5/20 lies halfway between 5/20 and 10/20; the ratio 100/20 beyond 80/20 is clipped.
+    np.testing.assert_allclose(encoder.transform(typed([new])), [[0.5, 1, 1, 0, 0, 0, 1, 1, 0.5, 1]], rtol=1e-6)
+
+
+def test_the_papers_predictors_give_21_features(rows: pd.DataFrame) -> None:
+    assert len(fit_encoder(check_table(rows), PAPER_PREDICTORS).feature_names) == 21
+
+
+def test_imputation_is_by_the_training_folds_median_and_mode() -> None:
+    fold = typed([{**COMPLETE, "age": a, "sex": s} for a, s in [(60, "M"), (70, "M"), (100, "F"), (None, None)]])
+    encoder = fit_encoder(fold, ("age", "sex"), missing_flags=True)
+    assert encoder.feature_names == ("age", "sex=F", "age=missing", "sex=missing")
+    np.testing.assert_allclose(encoder.transform(fold.iloc[[3]]), [[0.25, 0, 1, 1]])
+    np.testing.assert_allclose(encoder.transform(pd.DataFrame(index=["new"])), [[0.25, 0, 1, 1]])
+    assert encoder.imputed(fold) == [[], [], [], ["age", "sex"]]
+
+
+def test_derived_predictors_follow_imputation() -> None:
+    fold = typed([{**COMPLETE, "tmax_gt6_ml": v, "tmax_gt4_ml": 2 * v, "tmax_gt10_ml": v / 2} for v in (10, 20, 40)])
+    fold["tmax_gt10_ml"] = [1.0, 10.0, 40.0]
+    encoder = fit_encoder(fold, ("hir", "tmax4_tmax6_ratio"))
+    assert encoder.bounds["hir"] == (0.1, 1.0)
+    patients = typed([{**COMPLETE, "tmax_gt6_ml": 25}, {**COMPLETE, "tmax_gt6_ml": 0}, COMPLETE])
+    patients["tmax_gt10_ml"] = np.nan
+    hir = encoder.transform(patients)[:, 0]
+    # The median Tmax>10 s of 10 over 25; 0 where Tmax>6 s is 0; 10 over 20.
+    np.testing.assert_allclose(hir, [(0.4 - 0.1) / 0.9, 0, (0.5 - 0.1) / 0.9], rtol=1e-6)
+    assert encoder.imputed(patients)[0] == ["hir"]
+
+
+def test_without_a_hypoperfused_volume_the_ratio_is_the_folds_median() -> None:
+    fold = typed([{**COMPLETE, "tmax_gt4_ml": v} for v in (30, 40, 100)])
+    encoder = fit_encoder(fold, ("tmax4_tmax6_ratio",))
+    nothing = typed([{**COMPLETE, "tmax_gt6_ml": 0, "tmax_gt4_ml": 0}])
+    np.testing.assert_allclose(encoder.transform(nothing), [[(2 - 1.5) / (5 - 1.5)]], rtol=1e-6)
+    assert encoder.imputed(nothing) == [[]]
+
+
+def test_a_half_imputed_quotient_does_not_set_the_scale() -> None:
+    fold = typed([{**COMPLETE, "tmax_gt10_ml": v} for v in (5, 10, 15)] + [{**COMPLETE, "tmax_gt6_ml": 0.1}])
+    fold.loc["p3", "tmax_gt10_ml"] = np.nan
+    encoder = fit_encoder(fold, ("hir",))
+    assert encoder.bounds["hir"] == (0.25, 0.75)
+    assert encoder.transform(fold)[3, 0] == 1
+
+
+def test_a_constant_predictor_is_zero_and_no_predictors_are_no_features() -> None:
+    fold = typed([COMPLETE, COMPLETE])
+    assert not fit_encoder(fold, ("age",)).transform(fold).any()
+    assert fit_encoder(fold, ()).transform(fold).shape == (2, 0)
+
+
+def test_a_predictor_without_values_and_an_outcome_are_refused() -> None:
+    fold = typed([{**COMPLETE, "age": None, "tmax_gt6_ml": 0}])
+    with pytest.raises(RlvoError, match=r"age: no value among the 1 training patients"):
+        fit_encoder(fold, ("age", "sex"))
+    with pytest.raises(RlvoError, match="tmax4_tmax6_ratio: no value"):
+        fit_encoder(fold, ("tmax4_tmax6_ratio",))
+    with pytest.raises(RlvoError, match="etici is an outcome"):
+        fit_encoder(fold, ("etici",))

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rlvo.cohort.label import rlvo_label
+from rlvo.errors import CohortError
+
+
+def table(**columns: object) -> pd.DataFrame:
+    return pd.DataFrame(columns, index=pd.Index([f"p{i}" for i in range(len(next(iter(columns.values()))))]))  # type: ignore[arg-type]
+
+
+def test_every_combination_of_outcomes() -> None:
+    combinations = list(itertools.product([50.0, 50.1], ["0", "1", "2a", "2b", "2b50", "2b67", "2c", "3"], [0.0, 1.0]))
+    stenosis, etici, rescue = zip(*combinations, strict=True)
+    label = rlvo_label(table(final_stenosis_pct=stenosis, etici=etici, rescue_treatment=rescue))
+    assert list(label) == [int(s > 50 or e in ("0", "1", "2a") or r == 1) for s, e, r in combinations]
+    assert label.dtype == np.int64
+    assert sum(label == 0) == 5
+
+
+def test_one_criterion_is_enough_and_all_three_are_needed_to_deny() -> None:
+    some = table(final_stenosis_pct=[np.nan, 20], etici=["1", "3"], rescue_treatment=[np.nan, np.nan])
+    with pytest.raises(CohortError, match="patient p1, rlvo: no label") as caught:
+        rlvo_label(some)
+    assert len(caught.value.findings) == 1
+    assert list(rlvo_label(some.loc[["p0"]])) == [1]
+
+
+def test_a_given_label_fills_in_and_may_not_contradict() -> None:
+    given = table(rlvo=[1.0, 0.0, np.nan], etici=["3", None, "2a"])
+    assert list(rlvo_label(given)) == [1, 0, 1]
+    assert list(rlvo_label(table(rlvo=[1.0, 0.0]))) == [1, 0]
+    with pytest.raises(CohortError, match="patient p0, rlvo: 0 contradicts the outcomes, which say 1"):
+        rlvo_label(table(rlvo=[0.0, 1.0], etici=["2a", "2a"]))

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from rlvo.cohort.variables import CTP, VARIABLES, check_predictors, source_columns
+from rlvo.config.study import PAPER_PREDICTORS
+from rlvo.errors import RlvoError
+
+
+def test_the_papers_predictors_can_be_predictors() -> None:
+    check_predictors(PAPER_PREDICTORS)
+    assert len(CTP) == 6
+    assert set(CTP) < set(PAPER_PREDICTORS)
+
+
+@pytest.mark.parametrize("name", [v.name for v in VARIABLES.values() if v.role != "predictor"])
+def test_what_is_no_predictor_is_refused_by_name(name: str) -> None:
+    with pytest.raises(RlvoError, match=name):
+        check_predictors(("age", name))
+
+
+def test_the_reason_says_that_an_outcome_is_known_too_late_and_all_are_told() -> None:
+    with pytest.raises(RlvoError, match=r"etici is an outcome, known only after.*rlvo is an outcome.*agee .*mean age"):
+        check_predictors(("etici", "rlvo", "agee"))
+
+
+def test_a_predictor_named_twice_is_refused() -> None:
+    with pytest.raises(RlvoError, match="age is named twice"):
+        check_predictors(("age", "sex", "age"))
+
+
+def test_aspects_is_for_baselines() -> None:
+    check_predictors(("aspects",), scores=True)
+    with pytest.raises(RlvoError, match="baselines only"):
+        check_predictors(("aspects",))
+
+
+def test_derived_predictors_need_their_inputs_once() -> None:
+    assert source_columns(("tmax_gt6_ml", "hir", "tmax4_tmax6_ratio")) == ("tmax_gt6_ml", "tmax_gt10_ml", "tmax_gt4_ml")

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+
+from rlvo.errors import RlvoError
+from rlvo.evaluation.baselines import fit_logistic
+
+
+def test_it_is_statsmodels_maximum_likelihood() -> None:
+    random = np.random.default_rng(0)
+    x = random.random((400, 5)).astype(np.float32)
+    y = random.random(400) < 1 / (1 + np.exp(-(x @ [2, -1, 0, 0.5, 3] - 2)))
+    fit = fit_logistic(x, y)
+    expected = sm.Logit(y, sm.add_constant(x.astype(float))).fit(disp=0)
+    np.testing.assert_allclose([fit.intercept, *fit.coefficients], expected.params, atol=2e-3)
+    np.testing.assert_allclose(fit.predict(x), expected.predict(), atol=1e-4)
+
+
+def test_separation_and_constant_columns_warn_of_nothing() -> None:
+    x = np.random.default_rng(1).random((60, 4))
+    x[:, 3] = 0
+    y = x[:, 0] > 0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        probability = fit_logistic(x, y).predict(x)
+    assert np.array_equal(probability > 0.5, y)
+    assert np.all((probability >= 0) & (probability <= 1))
+
+
+def test_one_class_is_refused() -> None:
+    with pytest.raises(RlvoError, match="both classes"):
+        fit_logistic(np.zeros((3, 1)), [1, 1, 1])

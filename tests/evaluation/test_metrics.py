@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score, roc_auc_score
+
+from rlvo.errors import RlvoError
+from rlvo.evaluation.metrics import METRICS, bootstrap_interval, classification_metrics
+
+patients = st.lists(st.tuples(st.booleans(), st.integers(0, 9)), min_size=2, max_size=40).filter(
+    lambda pairs: 0 < sum(y for y, _ in pairs) < len(pairs)
+)
+
+
+@given(patients, st.floats(-0.1, 1.1))
+def test_metrics_are_scikit_learns(pairs: list[tuple[bool, int]], threshold: float) -> None:
+    y, score = np.array([int(p[0]) for p in pairs]), np.array([p[1] for p in pairs]) / 9
+    decided = score >= threshold
+    assert classification_metrics(y, score, threshold) == pytest.approx(
+        {
+            "auc": roc_auc_score(y, score),
+            "balanced_accuracy": balanced_accuracy_score(y, decided),
+            "f1": f1_score(y, decided, zero_division=0),
+            "sensitivity": recall_score(y, decided),
+            "specificity": recall_score(y, decided, pos_label=0),
+        }
+    )
+
+
+def test_the_threshold_itself_is_positive() -> None:
+    assert classification_metrics([0, 1], [0.2, 0.5], 0.5)["sensitivity"] == 1
+
+
+def test_an_empty_class_is_not_estimable() -> None:
+    positives = classification_metrics([1, 1], [0.2, 0.8], 0.5)
+    assert positives["sensitivity"] == 0.5
+    assert positives["f1"] == pytest.approx(2 / 3)
+    assert np.isnan([positives["auc"], positives["balanced_accuracy"], positives["specificity"]]).all()
+    negatives = classification_metrics([0, 0], [0.2, 0.8], 0.5)
+    assert negatives["specificity"] == 0.5
+    assert np.isnan([negatives[m] for m in METRICS if m != "specificity"]).all()
+    assert np.isnan(bootstrap_interval([1, 1], [0.2, 0.8], "auc")).all()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_bootstrap_agrees_with_resampling_patients_one_by_one(metric: str) -> None:
+    random = np.random.default_rng(1)
+    y = np.repeat([1, 0], [25, 60])
+    score = (random.normal(size=85) + y).round(1)
+    groups = [np.flatnonzero(y == 1), np.flatnonzero(y == 0)]
+    values = []
+    for _ in range(1500):
+        drawn = np.concatenate([random.choice(group, len(group)) for group in groups])
+        values.append(classification_metrics(y[drawn], score[drawn], 0.5)[metric])
+    expected = np.quantile(values, [0.025, 0.975])
+    interval = bootstrap_interval(y, score, metric, threshold=0.5)  # type: ignore[arg-type]
+    np.testing.assert_allclose(interval, expected, atol=0.025)
+
+
+def test_bootstrap_is_seeded_and_narrows_with_the_level() -> None:
+    y, score = [0, 1] * 20, np.linspace(0, 1, 40) ** 2
+    low, high = bootstrap_interval(y, score, "auc", seed=3)
+    assert bootstrap_interval(y, score, "auc", seed=3) == (low, high)
+    assert bootstrap_interval(y, score, "auc", seed=4) != (low, high)
+    narrow = bootstrap_interval(y, score, "auc", seed=3, level=0.5)
+    assert low < narrow[0] < narrow[1] < high
+
+
+def test_a_perfect_score_has_an_interval_of_one_point() -> None:
+    assert bootstrap_interval([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], "auc") == (1, 1)
+
+
+def test_decisions_need_a_threshold() -> None:
+    with pytest.raises(RlvoError, match="f1 needs a threshold"):
+        bootstrap_interval([0, 1], [0.1, 0.2], "f1")
