@@ -1,0 +1,5 @@
+"""The run tree in MLflow: a view of the records on disk, which are the truth."""
+
+import os
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it while it is imported

@@ -1,0 +1,138 @@
+"""The import rules of the house, read from the source: imports point down only, and heavy parts stay in their place."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rlvo
+
+ROOT = Path(rlvo.__file__).parent
+LAYERS = (
+    {"errors", "files"},
+    {"config"},
+    {"cohort", "imaging", "models", "evaluation"},
+    {"synthetic", "training"},
+    {"ensemble", "explain"},
+    {"search", "tracking", "registry", "report"},
+    {"cli"},
+)
+LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
+HOME = {"ray": {"search"}, "optuna": {"search"}, "mlflow": {"tracking", "registry"}}
+"""Where a library may be imported, inside functions too."""
+WITH_A_REGISTERED_MODEL = {
+    "torch", "monai", "SimpleITK", "nibabel", "pydicom", "nilearn", "sklearn", "pandas", "numpy", "scipy", "pydantic",
+    "safetensors", "pandera", "ruamel",
+}  # fmt: skip
+"""What is installed where a registered model answers."""
+SLOW = {"torch", "monai", "ray", "optuna", "mlflow", "sklearn"}
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """Every module below the package `root` by dotted name."""
+    names = {path: ("rlvo", *path.relative_to(root).with_suffix("").parts) for path in root.rglob("*.py")}
+    return {".".join(parts).removesuffix(".__init__"): path for path, parts in names.items()}
+
+
+def imported(tree: ast.AST, *, at_import: bool = False) -> Iterator[str]:
+    """Dotted names a module imports (`from a import b` gives `a.b`); with `at_import`, only those it starts with."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide the layer"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif not (
+            at_import and (isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or _typing(node))
+        ):
+            yield from imported(node, at_import=at_import)
+
+
+def _typing(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def violations(root: Path) -> list[str]:
+    """Every import that points up or sideways, or brings a library where it does not belong."""
+    found = []
+    for name, path in modules(root).items():
+        package = name.split(".")[1] if "." in name else "errors"  # rlvo/__init__.py stands beside errors.py
+        for target in imported(ast.parse(path.read_bytes())):
+            library, *rest = target.split(".")
+            if library == "rlvo" and rest and rest[0] in LEVEL:
+                is_allowed = rest[0] == package or LEVEL[rest[0]] < LEVEL[package]
+            else:
+                is_allowed = package in HOME.get(library, {package})
+            if not is_allowed:
+                found.append(f"{name} imports {target}")
+    return found
+
+
+def loaded_with(start: str, root: Path) -> dict[str, set[str]]:
+    """Libraries that are imported when module `start` is, each with the modules of rlvo that do it."""
+    known, libraries = modules(root), {}
+    waiting, seen = [start], set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in known:
+            continue
+        seen.add(name)
+        waiting.append(name.rpartition(".")[0])  # a package's __init__ comes first
+        for target in imported(ast.parse(known[name].read_bytes()), at_import=True):
+            library = target.split(".")[0]
+            if library == "rlvo":
+                waiting += [target, target.rpartition(".")[0]]
+            elif library not in sys.stdlib_module_names:
+                libraries.setdefault(library, set()).add(name)
+    return libraries
+
+
+def test_every_package_has_its_layer() -> None:
+    packages = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    packages |= {path.stem for path in ROOT.glob("*.py") if path.stem != "__init__"}
+    assert packages == set(LEVEL)
+
+
+def test_imports_point_down_and_libraries_stay_home() -> None:
+    assert violations(ROOT) == []
+
+
+def test_a_registered_model_loads_without_what_only_training_needs() -> None:
+    loaded = loaded_with("rlvo.registry.inference", ROOT)
+    assert "torch" in loaded, "the walk over the imports is broken"
+    assert {library: users for library, users in loaded.items() if library not in WITH_A_REGISTERED_MODEL} == {}
+
+
+def test_the_command_line_starts_without_slow_libraries() -> None:
+    loaded = loaded_with("rlvo.cli.main", ROOT)
+    assert "typer" in loaded, "the walk over the imports is broken"
+    assert {library: users for library, users in loaded.items() if library in SLOW} == {}
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "found"),
+    [
+        ("config/x.py", "from rlvo.cohort import reading", ["rlvo.config.x imports rlvo.cohort.reading"]),
+        ("search/x.py", "def f():\n    import rlvo.tracking.mirror", ["rlvo.search.x imports rlvo.tracking.mirror"]),
+        ("errors.py", "import rlvo.files", ["rlvo.errors imports rlvo.files"]),
+        ("training/x.py", "from mlflow import MlflowClient", ["rlvo.training.x imports mlflow.MlflowClient"]),
+        ("cli/x.py", "import ray.tune", ["rlvo.cli.x imports ray.tune"]),
+        ("search/x.py", "import ray, optuna\nfrom rlvo.search import y\nfrom rlvo import NOTICE", []),
+    ],
+)
+def test_the_check_finds_what_it_should(module: str, source: str, found: list[str], tmp_path: Path) -> None:
+    (tmp_path / module).parent.mkdir(exist_ok=True)
+    (tmp_path / module).write_text(source)
+    assert violations(tmp_path) == found
+
+
+def test_the_walk_sees_through_modules_and_not_into_functions(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("from rlvo.p import b\nif TYPE_CHECKING:\n    import ray\n")
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p/__init__.py").write_text("import mlflow")
+    (tmp_path / "p/b.py").write_text("try:\n    import os, torch\nfinally:\n    pass\ndef f():\n    import optuna\n")
+    assert loaded_with("rlvo.a", tmp_path) == {"mlflow": {"rlvo.p"}, "torch": {"rlvo.p.b"}}

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from rlvo.cohort.pseudonym import pseudonym
+from rlvo.config.model import Configuration
+from rlvo.errors import MachineError
+from rlvo.tracking.mirror import hyperparameters, over_folds
+
+NCCT = Configuration.model_validate({"model": {"modality": "NCCT", "fusion": "none"}})
+CTA = Configuration.model_validate({"model": {"modality": "CTA", "fusion": "daft"}})
+
+
+def everything(on_disk: Any) -> dict[str, Any]:
+    """All that MLflow holds: runs, the full history of every metric, and artifacts with the time they were written."""
+    client = MlflowClient(on_disk.tracking_uri)
+    return {
+        run.info.run_id: (
+            run.info.status,
+            run.info.end_time,
+            run.data.params,
+            run.data.tags,
+            {
+                name: [(m.step, m.value, m.timestamp) for m in client.get_metric_history(run.info.run_id, name)]
+                for name in run.data.metrics
+            },
+            {
+                path.relative_to(on_disk.artifacts): path.stat().st_mtime_ns
+                for path in (on_disk.artifacts / run.info.run_id).rglob("*")
+                if path.is_file()
+            },
+        )
+        for run in on_disk.runs()
+    }
+
+
+def test_a_finished_study_becomes_a_tree(on_disk: Any) -> None:
+    for configuration in (NCCT, CTA):
+        for fold in range(2):
+            on_disk.end(configuration, fold, on_disk.epochs(fold))
+    assert on_disk.mirror().close() is None
+
+    (study,), configurations, trials = (on_disk.runs(kind) for kind in ("study", "configuration", "trial"))
+    assert (len(configurations), len(trials)) == (2, 4)
+    assert {run.info.status for run in on_disk.runs()} == {"FINISHED"}
+    assert {(run.data.tags["mlflow.user"], run.data.tags["mlflow.source.name"]) for run in on_disk.runs()} == {
+        ("rlvo", "rlvo")
+    }
+    assert {run.data.tags["mlflow.parentRunId"] for run in configurations} == {study.info.run_id}
+    parent_of = {run.info.run_id: run.data.params for run in configurations}
+    for trial in trials:
+        parent = parent_of[trial.data.tags["mlflow.parentRunId"]]
+        assert {**parent, "fold": trial.data.params["fold"]} == trial.data.params
+        assert trial.data.params["learning_rate"] == "0.0001"
+    assert {(run.data.params["modality"], run.data.params["fusion"], run.data.params["fold"]) for run in trials} == {
+        ("NCCT", "none", "0"),
+        ("NCCT", "none", "1"),
+        ("CTA", "daft", "0"),
+        ("CTA", "daft", "1"),
+    }
+
+
+def test_a_trial_shows_its_epochs_best_figures_and_files(on_disk: Any) -> None:
+    epochs = on_disk.epochs(0)
+    on_disk.end(NCCT, 0, epochs)
+    on_disk.mirror().sync()
+
+    (trial,) = on_disk.runs("trial")
+    client = MlflowClient(on_disk.tracking_uri)
+    for name in epochs[0]:
+        history = client.get_metric_history(trial.info.run_id, name)
+        assert [(metric.step, metric.value) for metric in history] == [(i + 1, e[name]) for i, e in enumerate(epochs)]
+    assert trial.data.metrics["best/auc"] == epochs[-1]["val/auc"]
+    assert trial.data.metrics["seconds"] == 1.5
+    folder = on_disk.artifacts / trial.info.run_id / "artifacts"
+    assert (folder / "best/model.safetensors").read_bytes() == (
+        on_disk.trial(NCCT, 0) / "best/model.safetensors"
+    ).read_bytes()
+    logged = pd.read_csv(folder / "validation_predictions.csv", float_precision="round_trip")
+    stored = pd.read_csv(on_disk.trial(NCCT, 0) / "predictions.csv", float_precision="round_trip")
+    assert logged["patient"].str.fullmatch("p-[0-9a-f]{12}").all()
+    pd.testing.assert_frame_equal(logged.drop(columns="patient"), stored.drop(columns="patient"))
+
+
+def test_a_configuration_has_mean_and_sd_once_all_folds_are_done(on_disk: Any) -> None:
+    folds = [on_disk.epochs(fold) for fold in range(2)]
+    mirror = on_disk.mirror()
+    on_disk.end(NCCT, 0, folds[0])
+    mirror.sync()
+    (configuration,) = on_disk.runs("configuration")
+    assert configuration.info.status == "RUNNING"
+    assert configuration.data.metrics == {}
+
+    on_disk.end(NCCT, 1, folds[1])
+    mirror.sync()
+    (configuration,) = on_disk.runs("configuration")
+    aucs = [epochs[-1]["val/auc"] for epochs in folds]
+    assert configuration.info.status == "FINISHED"
+    assert configuration.data.metrics["val/auc_mean"] == pytest.approx(np.mean(aucs), abs=1e-12)
+    assert configuration.data.metrics["val/auc_sd"] == pytest.approx(np.std(aucs, ddof=1), abs=1e-12)
+
+
+def test_a_second_sync_and_a_new_process_write_nothing(on_disk: Any) -> None:
+    on_disk.end(NCCT, 0, on_disk.epochs(0))
+    on_disk.end(NCCT, 1, on_disk.epochs(1))
+    on_disk.end(CTA, 0, [], reason="the loss is nan in epoch 1")
+    on_disk.start(CTA, 1, on_disk.epochs(3))
+    mirror = on_disk.mirror()
+    mirror.sync()
+    before = everything(on_disk)
+    mirror.sync()
+    assert everything(on_disk) == before
+    on_disk.mirror().sync()
+    assert everything(on_disk) == before
+
+
+def test_epochs_arrive_by_step_also_across_mirrors(on_disk: Any) -> None:
+    epochs = on_disk.epochs(0, count=250)
+    mirror = on_disk.mirror()
+    for count in (1, 2, 130):
+        on_disk.start(NCCT, 0, epochs[:count])
+        mirror.sync()
+    on_disk.end(NCCT, 0, epochs)
+    on_disk.mirror().sync()
+    (trial,) = on_disk.runs("trial")
+    history = MlflowClient(on_disk.tracking_uri).get_metric_history(trial.info.run_id, "val/auc")
+    assert [(m.step, m.value) for m in history] == [(i, epoch["val/auc"]) for i, epoch in enumerate(epochs, 1)]
+
+
+def test_an_interrupted_study_leaves_no_run_running_and_goes_on(on_disk: Any) -> None:
+    epochs = on_disk.epochs(0)
+    on_disk.start(NCCT, 0, epochs[:1])
+    mirror = on_disk.mirror()
+    mirror.sync()
+    assert {run.info.status for run in on_disk.runs()} == {"RUNNING"}
+    mirror.close(interrupted=True)
+    assert {run.info.status for run in on_disk.runs()} == {"KILLED"}
+
+    again = on_disk.mirror()
+    again.sync()
+    assert {run.info.status for run in on_disk.runs()} == {"RUNNING"}
+    for fold in range(2):
+        on_disk.end(NCCT, fold, epochs)
+    again.close()
+    assert [run.info.status for run in on_disk.runs()] == ["FINISHED"] * 4
+
+
+def test_a_failed_fold_fails_its_configuration(on_disk: Any) -> None:
+    patient, path = on_disk.split.test[0], on_disk.folder / "cohort.csv"
+    on_disk.end(NCCT, 0, on_disk.epochs(0), reason=f"no volume for {patient} at {path} in epoch 4")
+    on_disk.end(NCCT, 1, on_disk.epochs(1))
+    on_disk.start(CTA, 0)
+    on_disk.mirror().close()
+    status = {run.data.params["modality"]: run for run in on_disk.runs("configuration")}
+    assert status["NCCT"].info.status == "FAILED"
+    assert status["NCCT"].data.metrics == {}
+    assert status["CTA"].info.status == "FAILED", "a trial that left no record has failed"
+    failed = next(run for run in on_disk.runs("trial") if "rlvo.reason" in run.data.tags)
+    assert failed.info.status == "FAILED"
+    assert failed.data.tags["rlvo.reason"] == f"no volume for {pseudonym(patient, b'k' * 32)} at …"
+
+
+def test_studies_of_one_name_on_other_data_stay_apart(new_study: Callable[..., Any]) -> None:
+    first, second = new_study(), new_study(data_hash="e" * 64, folder="a work folder/other")
+    for study in (first, second):
+        for fold in range(2):
+            study.end(NCCT, fold, study.epochs(fold))
+        study.mirror(first.tracking_uri).close()
+    assert [len(first.runs(kind)) for kind in ("study", "configuration", "trial")] == [2, 2, 4]
+
+
+def test_an_extended_study_shows_its_new_settings(new_study: Callable[..., Any]) -> None:
+    small = new_study(search={"configurations": 1})
+    small.end(NCCT, 0, small.epochs(0))
+    small.mirror().close()
+    new_study(search={"configurations": 2}).mirror().close()
+    (study,) = small.runs("study")
+    assert '"configurations": 2' in (small.artifacts / study.info.run_id / "artifacts/study.json").read_text()
+
+
+def test_a_server_that_is_away_is_told_once_and_gets_everything_later(
+    on_disk: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+    on_disk.end(NCCT, 0, on_disk.epochs(0))
+    mirror = on_disk.mirror(nobody)
+    with pytest.raises(MachineError):
+        mirror.sync()
+    with caplog.at_level(logging.WARNING, logger="rlvo"):
+        mirror.start(interval=0.05)
+        time.sleep(1)
+        problem = mirror.close()
+    assert problem is not None
+    assert problem.startswith("MLflow lacks 1 trial(s)")
+    assert "\n" not in problem
+    assert len(caplog.records) == 1
+    assert on_disk.mirror().close() is None
+    assert len(on_disk.runs("trial")) == 1
+
+
+def test_the_background_mirror_delivers_while_trials_run(on_disk: Any) -> None:
+    mirror = on_disk.mirror()
+    mirror.start(interval=0.05)
+    on_disk.start(NCCT, 0, on_disk.epochs(0)[:1])
+    deadline = time.monotonic() + 30
+    while not on_disk.runs("trial") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (trial,) = on_disk.runs("trial")
+    assert trial.info.status == "RUNNING"
+    assert mirror.close() is None
+
+
+def test_leaving_the_context_by_an_exception_means_interrupted(on_disk: Any) -> None:
+    on_disk.start(NCCT, 0, on_disk.epochs(0)[:1])
+    with pytest.raises(KeyboardInterrupt), on_disk.mirror():
+        raise KeyboardInterrupt
+    assert {run.info.status for run in on_disk.runs()} == {"KILLED"}
+
+
+def test_parameters_are_flat_and_named() -> None:
+    params = hyperparameters(CTA)
+    assert (params["backbone"], params["fusion"], params["daft.bottleneck_ratio"]) == ("densenet169", "daft", 7)
+    assert params["augmentation.flip"] == 0.5
+    assert not any(isinstance(value, dict) for value in params.values())
+
+
+def test_over_folds_leaves_out_what_a_fold_lacks() -> None:
+    summary = over_folds([{"val/auc": 0.5, "val/f1": 0.1, "lr": 1.0}, {"val/auc": 0.7, "lr": 1.0}])
+    assert summary == {"val/auc_mean": pytest.approx(0.6), "val/auc_sd": pytest.approx(np.sqrt(0.02))}

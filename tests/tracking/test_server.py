@@ -1,0 +1,106 @@
+"""A real MLflow server that is not there yet when trials run, comes, and stops answering for a while."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from rlvo.config.model import Configuration
+
+
+@contextmanager
+def server(folder: Path, port: int) -> Iterator[int]:
+    """An MLflow server on the loopback address, with its workers in a process group of its own, which is yielded."""
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
+        "--artifacts-destination", str(folder / "artifacts"),
+        "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+    ]  # fmt: skip
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_until(lambda: is_up(port) or process.poll() is not None)
+        yield process.pid
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def is_up(port: int) -> bool:
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+    return True
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_or_doubled_while_the_server_is_away(
+    on_disk: Any,
+    empty_database: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    uri, configuration, epochs = f"http://127.0.0.1:{port}", Configuration(), on_disk.epochs(0, count=4)
+    folder = tmp_path / "server"
+    folder.mkdir()
+    (folder / "mlflow.db").write_bytes(empty_database.read_bytes())
+
+    def problems() -> int:
+        return len([record for record in caplog.records if record.name.startswith("rlvo")])
+
+    on_disk.start(configuration, 0, epochs[:1])
+    on_disk.start(configuration, 1, epochs[:1])
+    mirror = on_disk.mirror(uri)
+    mirror.start(interval=0.1)
+    wait_until(lambda: problems() == 1)
+    with server(folder, port) as group:
+        wait_until(lambda: len([run for run in on_disk.runs("trial", uri) if "val/auc" in run.data.metrics]) == 2)
+
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+        os.killpg(group, signal.SIGSTOP)
+        on_disk.end(configuration, 0, epochs)
+        wait_until(lambda: problems() == 2)
+        monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT")
+        os.killpg(group, signal.SIGCONT)
+        on_disk.end(configuration, 1, epochs)
+        assert mirror.close() is None
+
+        assert [len(on_disk.runs(kind, uri)) for kind in ("study", "configuration", "trial")] == [1, 1, 2]
+        assert {run.info.status for run in on_disk.runs(tracking_uri=uri)} == {"FINISHED"}
+        client = MlflowClient(uri)
+        for trial in on_disk.runs("trial", uri):
+            history = client.get_metric_history(trial.info.run_id, "val/auc")
+            assert [(metric.step, metric.value) for metric in history] == [
+                (step, epoch["val/auc"]) for step, epoch in enumerate(epochs, 1)
+            ]
+            names = {artifact.path for artifact in client.list_artifacts(trial.info.run_id)}
+            assert names == {"best", "validation_predictions.csv"}
+    assert problems() == 2, "an absence is told once"
+    assert not on_disk.artifacts.exists(), "a server keeps artifacts itself"
