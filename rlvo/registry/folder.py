@@ -1,0 +1,94 @@
+"""The model folder: everything an ensemble needs to answer for a new patient, without the study it came from.
+
+```
+ensemble.json                    spec, encoders, grid, predictors (`ModelDescription`)
+members/<key>-f<fold>.safetensors
+```
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from rlvo import NOTICE, __version__
+from rlvo.cohort.encoding import TabularEncoder
+from rlvo.config.base import Frozen
+from rlvo.config.grid import Grid
+from rlvo.ensemble.member import MemberSpec
+from rlvo.ensemble.spec import EnsembleSpec
+from rlvo.errors import RlvoError
+from rlvo.files import atomic_write
+from rlvo.imaging.prepare import preparation_key
+
+DESCRIPTION = "ensemble.json"
+MEMBERS = "members"
+
+
+class ModelDescription(Frozen):
+    """`ensemble.json`. Names no patient and no path."""
+
+    spec: EnsembleSpec
+    encoders: dict[int, TabularEncoder]
+    """By fold: fitted on the fold's training patients."""
+    grid: Grid
+    preparation: str
+    """Key of the preparation (settings, atlas, code) the members were trained on."""
+    predictors: tuple[str, ...]
+    notice: str = NOTICE
+    rlvo_version: str = __version__
+
+
+def describe(spec: EnsembleSpec, encoders: dict[int, TabularEncoder], grid: Grid) -> ModelDescription:
+    """The description of `spec` for volumes prepared by this code onto `grid`."""
+    predictors = next(iter(encoders.values())).predictors
+    return ModelDescription(
+        spec=spec, encoders=encoders, grid=grid, preparation=preparation_key(grid), predictors=predictors
+    )
+
+
+def write_model_folder(folder: Path, description: ModelDescription, weights: Callable[[MemberSpec], Path]) -> None:
+    """Write (or replace) a model folder; `weights` gives each member's safetensors file."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    (fresh / MEMBERS).mkdir()
+    for member in description.spec.members:
+        shutil.copyfile(weights(member), member_weights(fresh, member))
+    atomic_write(fresh / DESCRIPTION, description.model_dump_json(indent=1))
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)
+
+
+def read_description(folder: Path) -> ModelDescription:
+    """Read a model folder's description.
+
+    Raises:
+        RlvoError: no model lies there, it cannot be read, or this code prepares volumes differently from its training.
+    """
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise RlvoError(
+            f"no model lies here ({DESCRIPTION} is missing)",
+            where=folder,
+            fix="Name a registered model or a model folder",
+        )
+    try:
+        description = ModelDescription.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise RlvoError(f"damaged: {error.errors()[0]['msg']}", where=path, fix="Register the ensemble again") from None
+    if preparation_key(description.grid) != description.preparation:
+        raise RlvoError(
+            f"trained on volumes that rlvo {description.rlvo_version} prepared, and this rlvo prepares them otherwise",
+            where=path,
+            fix="Use that version, or train again",
+        )
+    return description
+
+
+def member_weights(folder: Path, member: MemberSpec) -> Path:
+    """A member's weights in a model folder."""
+    return folder / MEMBERS / f"{member.key}.safetensors"

@@ -1,0 +1,40 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from rlvo.ensemble.voting import majority_vote
+
+ALL = np.array(list(itertools.product([0, 1], repeat=4))).T
+"""Every way four folds can vote: [4, 16]."""
+
+
+def test_every_vote_of_four_folds() -> None:
+    positive = ALL.sum(axis=0)
+    assert majority_vote(ALL).tolist() == [int(n >= 3) for n in positive]
+    assert majority_vote(ALL, tie="positive").tolist() == [int(n >= 2) for n in positive]
+
+
+def test_a_tie_by_margin() -> None:
+    votes = np.array([[1, 1, 1], [0, 0, 1]])
+    margins = np.array([[0.3, 0.1, 0.1], [-0.1, -0.3, 0.1]])
+    assert majority_vote(votes, margins, tie="margin").tolist() == [1, 0, 1]
+    with pytest.raises(ValueError, match="margins"):
+        majority_vote(votes, tie="margin")
+
+
+def test_a_majority_holds_whatever_the_margins() -> None:
+    votes = np.array([[1], [1], [0]])
+    assert majority_vote(votes, np.array([[0.01], [0.01], [-0.9]]), tie="margin").tolist() == [1]
+
+
+def test_the_order_of_the_folds_and_the_type_of_the_votes_do_not_matter() -> None:
+    for order in itertools.permutations(range(4)):
+        np.testing.assert_array_equal(majority_vote(ALL[list(order)].astype(bool)), majority_vote(ALL))
+
+
+def test_one_constant_fold_of_three_cannot_decide_against_two() -> None:
+    votes = np.array([[1, 0], [1, 0], [0, 0]])
+    assert majority_vote(votes).tolist() == [1, 0]
+    votes[2] = 1
+    assert majority_vote(votes).tolist() == [1, 0]
