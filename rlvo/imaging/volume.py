@@ -1,0 +1,73 @@
+"""A volume in scanner or atlas space: an array and where its voxels lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import nibabel
+import numpy as np
+import SimpleITK as sitk
+
+from rlvo.config.grid import Grid
+
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""ITK measures in LPS, NIfTI and this package in RAS."""
+
+AIR = -1000.0
+"""HU outside the scanned region."""
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """One CT volume or mask.
+
+    Attributes:
+        array: [x, y, z] float32, HU for CT. Axes point roughly to the right, front and top (RAS+).
+        affine: 4×4, voxel to RAS mm; its axes are orthogonal.
+        notes: what reading had to correct, in words for the user; never names, dates or paths.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+    notes: tuple[str, ...] = ()
+
+    @property
+    def spacing(self) -> np.ndarray:
+        """Voxel size along x, y, z in mm."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+    def lies_on(self, grid: Grid, tolerance: float = 1e-3) -> bool:
+        """Whether these are the grid's voxels: same shape, affine equal to `tolerance` mm."""
+        return self.array.shape == grid.shape and bool(np.allclose(self.affine, grid.affine, atol=tolerance, rtol=0))
+
+
+def to_sitk(volume: Volume) -> sitk.Image:
+    """As an ITK image (LPS)."""
+    image = sitk.GetImageFromArray(volume.array.T)
+    place(image, volume.affine)
+    return image
+
+
+def place(image: sitk.Image, affine: np.ndarray) -> None:
+    """Give an ITK image the geometry of a voxel-to-RAS `affine` with orthogonal axes."""
+    lps = RAS_TO_LPS @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image.SetOrigin(lps[:3, 3].tolist())
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+
+
+def from_sitk(image: sitk.Image) -> Volume:
+    """From an ITK image; the array is float32."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.asarray(image.GetDirection()).reshape(3, 3) * np.asarray(image.GetSpacing())
+    affine[:3, 3] = image.GetOrigin()
+    return Volume(sitk.GetArrayFromImage(image).T.astype(np.float32, copy=False), RAS_TO_LPS @ affine)
+
+
+def canonical(volume: Volume) -> Volume:
+    """The same voxels with axes turned to right, front and top (RAS+), in ITK's memory order (x fastest)."""
+    orientation = nibabel.io_orientation(volume.affine)
+    affine = volume.affine @ nibabel.orientations.inv_ornt_aff(orientation, volume.array.shape)
+    turned = nibabel.apply_orientation(volume.array, orientation)
+    return Volume(np.asfortranarray(turned), affine, volume.notes)

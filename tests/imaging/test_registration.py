@@ -1,0 +1,123 @@
+"""Registration: matrices to ITK and back, known displacements undone, and a real head against a real CT template."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from scipy.spatial.transform import Rotation
+
+from rlvo.errors import RlvoError
+from rlvo.imaging.atlas import load_atlas
+from rlvo.imaging.coarse import coarse_candidates, mean_distance
+from rlvo.imaging.pyramid import UNIT_MM, atlas_pyramid, head_pyramid, masked_pyramid, working_copy
+from rlvo.imaging.quality import assess
+from rlvo.imaging.reading import read_volume
+from rlvo.imaging.registration import _kicks, _matrix, _set_matrix, align, optimise, register_cta, register_ncct
+from rlvo.imaging.volume import Volume
+
+
+def rigid(angle: float, axis: list[float], shift: list[float]) -> np.ndarray:
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_rotvec(angle * np.array(axis)).as_matrix()
+    matrix[:3, 3] = shift
+    return matrix
+
+
+def brain_points() -> np.ndarray:
+    atlas = load_atlas()
+    voxels = np.argwhere(atlas.brain[::10, ::10, ::10]) * 10
+    return voxels @ atlas.head.affine[:3, :3].T + atlas.head.affine[:3, 3]
+
+
+def displaced_atlas(displacement: np.ndarray) -> Volume:
+    """The atlas head as a scan of 2 mm that lies elsewhere."""
+    head = load_atlas().head
+    affine = displacement @ head.affine @ np.diag([2, 2, 2, 1])
+    return Volume(np.asfortranarray(head.array[::2, ::2, ::2]), affine)
+
+
+def test_matrices_go_to_itk_and_back() -> None:
+    matrix = rigid(0.4, [0.6, 0, 0.8], [10, -20, 30])
+    centre = np.array([0.2, 0.5, -0.1])
+    turn = sitk.Euler3DTransform()
+    _set_matrix(turn, matrix, centre)
+    np.testing.assert_allclose(_matrix(turn), matrix, atol=1e-9)
+    matrix[:3, :3] = matrix[:3, :3] @ np.diag([0.9, 1.1, 1.0])
+    affine = sitk.AffineTransform(3)
+    _set_matrix(affine, matrix, centre)
+    np.testing.assert_allclose(_matrix(affine), matrix, atol=1e-9)
+    point = np.array([12.0, -30, 44])  # RAS mm
+    lps = np.array(affine.TransformPoint((point * [-1, -1, 1] / UNIT_MM).tolist())) * UNIT_MM
+    np.testing.assert_allclose(lps * [-1, -1, 1], (matrix @ [*point, 1])[:3], atol=1e-9)
+
+
+def test_kicks_turn_and_shift_about_the_centre() -> None:
+    centre = np.array([3.0, -18, 8])
+    moved = [np.linalg.norm((kick @ [*centre, 1])[:3] - centre) for kick in _kicks(centre, 0.5)]
+    np.testing.assert_allclose(sorted(moved), [0] * 6 + [4] * 6, atol=1e-9)
+
+
+def test_working_copy_marks_what_was_not_scanned() -> None:
+    volume = displaced_atlas(rigid(0.5, [0, 0, 1], [0, 0, 0]))
+    copy = working_copy(volume)
+    outside = np.isnan(copy.array)
+    assert 0.1 < outside.mean() < 0.6
+    assert np.nanmin(copy.array) >= -1001
+
+
+def test_coarse_search_comes_near() -> None:
+    displacement = rigid(0.35, [0.6, 0, 0.8], [20, -10, 25])
+    candidates = coarse_candidates(atlas_pyramid(load_atlas()), head_pyramid(displaced_atlas(displacement)))
+    assert mean_distance(candidates[0], displacement, brain_points()) < 20
+
+
+def test_neck_and_table_are_left_out() -> None:
+    head = load_atlas().head
+    long = np.full((*head.array.shape[:2], 400), -1000, dtype=np.float32, order="F")
+    long[..., 200:389] = head.array
+    long[60:140, 60:140, :210] = 30
+    affine = head.affine.copy()
+    affine[2, 3] -= 200
+    level = head_pyramid(Volume(long, affine)).levels[2.0]
+    bottom = level.values.affine[2, 3]
+    assert bottom > 95 - 180 - 25
+
+
+def test_no_head_is_refused() -> None:
+    air = Volume(np.full((60, 60, 60), -1000, dtype=np.float32), np.diag([3.0, 3, 3, 1]))
+    with pytest.raises(RlvoError, match="no head"):
+        register_cta(air, load_atlas())
+
+
+def test_optimisations_side_by_side_give_the_same_bits() -> None:
+    fixed, moving = atlas_pyramid(load_atlas()), head_pyramid(displaced_atlas(rigid(0.2, [1, 0, 0], [5, 5, 5])))
+    starts = [rigid(angle, [1, 0, 0], [5, 5, 5]) for angle in (0.0, 0.1, 0.2, 0.3)]
+    alone = [optimise(fixed, moving, 8.0, "affine", start) for start in starts]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda start: optimise(fixed, moving, 8.0, "affine", start), starts))
+    for one, other in zip(alone, together, strict=True):
+        assert one is not None
+        assert other is not None
+        np.testing.assert_array_equal(one.transform, other.transform)
+
+
+@pytest.mark.slow
+def test_known_displacements_are_undone() -> None:
+    to_cta = rigid(0.3, [0, 0, 1], [10, 0, -5]) @ np.diag([0.95, 0.92, 0.9, 1])
+    to_ncct = rigid(0.5, [0.8, 0, -0.6], [25, 10, -30]) @ to_cta
+    found = register_ncct(displaced_atlas(to_ncct), displaced_atlas(to_cta), to_cta, load_atlas())
+    assert mean_distance(found, to_ncct, brain_points()) < 1.0
+
+
+@pytest.mark.slow
+def test_real_head_agrees_with_registration_to_a_ct_template(real: Path) -> None:
+    atlas = load_atlas()
+    head = read_volume(real / "head_ct_tilted_dicom")
+    template = read_volume(real / "mni_ct_template" / "scct_hu_2mm.nii.gz")
+    to_atlas = register_cta(head, atlas)
+    to_template = align(masked_pyramid(template, atlas, np.eye(4)), head_pyramid(head))
+    assert mean_distance(to_atlas, to_template, brain_points()) < 4.0
+    assessment = assess(head, to_atlas, atlas)
+    assert assessment.doubtful == assessment.hopeless == ()
