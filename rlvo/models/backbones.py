@@ -1,0 +1,197 @@
+"""MONAI's 3-D networks, reduced to their last feature map, and the smallest volume each can take."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from monai.networks.nets.densenet import DenseNet
+from monai.networks.nets.efficientnet import EfficientNet
+from monai.networks.nets.resnet import ResNet, ResNetBlock
+from torch import Tensor, nn
+
+from rlvo.config.model import ModelConfig
+from rlvo.errors import RlvoError
+
+
+class Backbone(nn.Module):
+    """An image network up to its last normalisation, where a fusion may act (METHOD: "where DAFT sits").
+
+    Attributes:
+        features: [B, channels, X, Y, Z] → the last feature map [B, out_channels, x, y, z], before its activation.
+        activation: what follows that map (and a fusion, if there is one) before pooling.
+        out_channels: channels of the last feature map.
+    """
+
+    def __init__(self, features: nn.Sequential, activation: nn.Module, out_channels: int) -> None:
+        super().__init__()
+        self.features = features
+        self.activation = activation
+        self.out_channels = out_channels
+
+    def forward(self, volume: Tensor) -> Tensor:
+        return self.features(volume)
+
+
+def build_backbone(config: ModelConfig) -> Backbone:
+    """The configured backbone with random weights; it takes `len(config.channels)` input channels."""
+    channels = len(config.channels)
+    match config.backbone:
+        case "densenet169":
+            return _densenet(config, channels, block_config=(6, 12, 32, 32))
+        case "densenet121":
+            return _densenet(config, channels, block_config=(6, 12, 24, 16))
+        case "efficientnet-b0":
+            return _efficientnet(config, channels)
+        case "resnet18":
+            return _resnet(config, channels)
+
+
+def _densenet(config: ModelConfig, channels: int, block_config: Sequence[int]) -> Backbone:
+    options = config.densenet
+    init_features = options.init_features or 64
+    features = DenseNet(
+        spatial_dims=3,
+        in_channels=channels,
+        out_channels=1,
+        init_features=init_features,
+        growth_rate=options.growth_rate or 32,
+        block_config=options.block_config or block_config,
+    ).features
+    if options.stem_kernel != 7:
+        features.conv0 = nn.Conv3d(
+            channels, init_features, options.stem_kernel, stride=2, padding=options.stem_kernel // 2, bias=False
+        )
+        nn.init.kaiming_normal_(features.conv0.weight)
+    return Backbone(features, nn.ReLU(), features.norm5.num_features)
+
+
+EFFICIENTNET_B0_BLOCKS = (
+    "r1_k3_s11_e1_i32_o16_se0.25",
+    "r2_k3_s22_e6_i16_o24_se0.25",
+    "r2_k5_s22_e6_i24_o40_se0.25",
+    "r3_k3_s22_e6_i40_o80_se0.25",
+    "r3_k5_s11_e6_i80_o112_se0.25",
+    "r4_k5_s22_e6_i112_o192_se0.25",
+    "r1_k3_s11_e6_i192_o320_se0.25",
+)
+"""Repeats, kernel, stride, expansion, input and output channels, squeeze ratio (Tan & Le 2019, table 1)."""
+
+
+def _efficientnet(config: ModelConfig, channels: int) -> Backbone:
+    network = EfficientNet(
+        list(EFFICIENTNET_B0_BLOCKS),
+        spatial_dims=3,
+        in_channels=channels,
+        num_classes=1,
+        width_coefficient=config.efficientnet.width,
+        depth_coefficient=config.efficientnet.depth,
+    )
+    features = nn.Sequential(
+        OrderedDict(
+            stem_padding=network._conv_stem_padding,
+            stem=network._conv_stem,
+            norm0=network._bn0,
+            swish0=network._swish,
+            blocks=network._blocks,
+            head_padding=network._conv_head_padding,
+            head=network._conv_head,
+            norm1=network._bn1,
+        )
+    )
+    return Backbone(features, nn.SiLU(), network._bn1.num_features)
+
+
+def _resnet(config: ModelConfig, channels: int) -> Backbone:
+    options = config.resnet
+    network = ResNet(
+        "basic",
+        list(options.blocks),
+        list(options.widths),
+        spatial_dims=3,
+        n_input_channels=channels,
+        conv1_t_size=options.stem_kernel,
+        conv1_t_stride=2,
+        shortcut_type="B",  # MONAI's type A passes no gradient through the shortcut
+        feed_forward=False,
+        bias_downsample=False,
+    )
+    network.layer4[-1] = _ResidualSum(network.layer4[-1])
+    features = nn.Sequential(
+        OrderedDict(
+            stem=network.conv1,
+            norm=network.bn1,
+            relu=network.act,
+            pool=network.maxpool,
+            layer1=network.layer1,
+            layer2=network.layer2,
+            layer3=network.layer3,
+            layer4=network.layer4,
+        )
+    )
+    return Backbone(features, nn.ReLU(), options.widths[-1])
+
+
+class _ResidualSum(nn.Module):
+    """A basic residual block without the ReLU after its sum."""
+
+    def __init__(self, block: ResNetBlock) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        block = self.block
+        residual = x if block.downsample is None else block.downsample(x)
+        return block.bn2(block.conv2(block.act(block.bn1(block.conv1(x))))) + residual
+
+
+LARGEST_SIDE = 1024
+
+
+def smallest_volume(config: ModelConfig, batch_size: int = 2) -> int:
+    """Side in voxels of the smallest cube the backbone can be trained on, found without computing (meta device)."""
+    backbone = _on_meta(config)
+    low, high = 1, LARGEST_SIDE
+    while low < high:
+        middle = (low + high) // 2
+        if _fits(backbone, config, (middle,) * 3, batch_size):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def check_volume(config: ModelConfig, shape: Sequence[int], batch_size: int) -> None:
+    """Refuse a volume of `shape` voxels that the backbone cannot be trained on in batches of `batch_size`.
+
+    Besides maps that shrink to nothing, this finds a last map of one voxel at batch size 1, where batch norm has
+    nothing to average over. Raises RlvoError, naming the smallest cube that works.
+    """
+    backbone = _on_meta(config)
+    if _fits(backbone, config, shape, batch_size):
+        return
+    side = smallest_volume(config, batch_size)
+    fix = f"The smallest cube that works is {side}×{side}×{side}: take a finer or larger grid, or a shallower backbone"
+    if batch_size == 1 and _fits(backbone, config, shape, 2):
+        fix += ", or a batch size of 2 or more"
+    raise RlvoError(
+        f"a volume of {'×'.join(map(str, shape))} voxels is too small for {config.backbone} at batch size {batch_size}",
+        where="grid",
+        fix=fix,
+    )
+
+
+def _on_meta(config: ModelConfig) -> Backbone:
+    with torch.device("meta"):
+        return build_backbone(config).train()
+
+
+def _fits(backbone: Backbone, config: ModelConfig, shape: Sequence[int], batch_size: int) -> bool:
+    volume = torch.empty(batch_size, len(config.channels), *shape, device="meta")
+    try:
+        with torch.no_grad():
+            backbone(volume)
+    except (RuntimeError, ValueError):  # what torch raises for an empty map, and for batch norm over one value
+        return False
+    return True

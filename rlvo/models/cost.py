@@ -1,0 +1,63 @@
+"""What a model costs, computed without running it (meta device)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from rlvo.config.model import ModelConfig
+from rlvo.models.classifier import build_classifier
+
+BATCH = 2
+"""Volumes in the batch that is measured: batch norm refuses a single one whose last map is one voxel."""
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """The cost of one volume.
+
+    Attributes:
+        parameters: trainable weights.
+        forward_gflop: 1e9 floating-point operations of a forward pass (a multiplication and an addition count as two).
+        activation_bytes: what a forward pass in fp32 keeps for the backward pass, without the weights.
+        last_map: channels and voxels of the last feature map.
+    """
+
+    parameters: int
+    forward_gflop: float
+    activation_bytes: int
+    last_map: tuple[int, ...]
+
+
+def model_cost(config: ModelConfig, grid_shape: Sequence[int], tabular_features: int) -> ModelCost:
+    """The cost of a model spec on volumes of `grid_shape` voxels with `tabular_features` encoded variables.
+
+    The grid must pass `models.backbones.check_volume` at some batch size.
+    """
+    with torch.device("meta"):
+        classifier = build_classifier(config, tabular_features).train()
+        volume = torch.empty(BATCH, len(config.channels), *grid_shape)
+        tabular = torch.empty(BATCH, tabular_features)
+    weights = {tensor.untyped_storage()._cdata for tensor in classifier.parameters()}
+    saved: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    maps: list[Tensor] = []
+    classifier.backbone.features.register_forward_hook(lambda *call: maps.append(call[-1]))
+    with FlopCounterMode(display=False) as counter, saved_tensors_hooks(keep, lambda tensor: tensor):
+        classifier(volume, tabular)
+    return ModelCost(
+        parameters=sum(tensor.numel() for tensor in classifier.parameters()),
+        forward_gflop=counter.get_total_flops() / BATCH / 1e9,
+        activation_bytes=sum(tensor.untyped_storage().nbytes() for key, tensor in saved.items() if key not in weights)
+        // BATCH,
+        last_map=tuple(maps[0].shape[1:]),
+    )

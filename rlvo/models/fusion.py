@@ -1,0 +1,87 @@
+"""Fusions of the last feature map with the tabular variables: DAFT and FiLM.
+
+DAFT (Wolf et al., NeuroImage 2022; González et al. 2025, eq. 1–2), written from the equations:
+
+    P = global average of F,  x = ReLU(W1 [P; T]),  [S; B] = W2 x,  F' = F·S + B
+
+with one scale and one shift per channel. FiLM (Perez et al., AAAI 2018) here is the same without P.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+ScaleActivation = Literal["linear", "sigmoid", "tanh"]
+
+
+class DAFT(nn.Module):
+    """Dynamic affine feature map transform.
+
+    Args:
+        image_channels: C, channels of the feature map.
+        tabular_features: T, encoded tabular variables.
+        bottleneck_ratio: the hidden layer has int((C + T) / bottleneck_ratio) units, at least one.
+        bias: whether the two linear layers have biases.
+        scale_activation: applied to the scale.
+        scale, shift: whether to scale, to shift; a scale left out is 1, a shift left out 0.
+        identity_init: start from F' = F: `expand` starts at zero, and the scale is offset so that it starts at 1.
+
+    Raises ValueError where neither scale nor shift is wanted.
+    """
+
+    uses_image = True
+
+    def __init__(
+        self,
+        image_channels: int,
+        tabular_features: int,
+        *,
+        bottleneck_ratio: int = 7,
+        bias: bool = False,
+        scale_activation: ScaleActivation = "linear",
+        scale: bool = True,
+        shift: bool = True,
+        identity_init: bool = False,
+    ) -> None:
+        super().__init__()
+        if not (scale or shift):
+            raise ValueError("a fusion without scale and without shift does nothing")
+        self.scale, self.shift = scale, shift
+        self.scale_activation = {"linear": nn.Identity, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}[scale_activation]()
+        hidden = max(1, int((image_channels + tabular_features) / bottleneck_ratio))
+        inputs = tabular_features + (image_channels if self.uses_image else 0)
+        self.squeeze = nn.Linear(inputs, hidden, bias=bias)
+        self.expand = nn.Linear(hidden, image_channels * (scale + shift), bias=bias)
+        self.scale_offset = 0.0
+        if identity_init:
+            nn.init.zeros_(self.expand.weight)
+            if bias:
+                nn.init.zeros_(self.expand.bias)
+            self.scale_offset = 0.5 if scale_activation == "sigmoid" else 1.0
+
+    def scale_and_shift(self, pooled: Tensor, tabular: Tensor) -> tuple[Tensor, Tensor]:
+        """S and B, each [B, C], from the pooled map [B, C] and the encoded table [B, T]."""
+        inputs = torch.cat([pooled, tabular], dim=-1) if self.uses_image else tabular
+        outputs = self.expand(torch.relu(self.squeeze(inputs)))
+        channels = pooled.shape[-1]
+        scale = (
+            self.scale_activation(outputs[..., :channels]) + self.scale_offset
+            if self.scale
+            else torch.ones_like(pooled)
+        )
+        shift = outputs[..., -channels:] if self.shift else torch.zeros_like(pooled)
+        return scale, shift
+
+    def forward(self, features: Tensor, tabular: Tensor) -> Tensor:
+        """[B, C, X, Y, Z] and [B, T] → [B, C, X, Y, Z]."""
+        scale, shift = self.scale_and_shift(features.mean(dim=(2, 3, 4)), tabular)
+        return features * scale[:, :, None, None, None] + shift[:, :, None, None, None]
+
+
+class FiLM(DAFT):
+    """Scale and shift from the table alone; everything else as in DAFT, so that the two can be compared."""
+
+    uses_image = False

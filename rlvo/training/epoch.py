@@ -1,0 +1,97 @@
+"""One epoch: a pass over the training patients, and the measures on the validation patients."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from scipy.special import expit
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.optim.lr_scheduler import OneCycleLR
+
+from rlvo.config.model import TrainingConfig
+from rlvo.evaluation.metrics import classification_metrics
+from rlvo.evaluation.thresholds import youden_threshold
+from rlvo.models.classifier import Classifier
+from rlvo.training.augmentation import flip_and_shift, jitter, side_columns
+from rlvo.training.dataset import FoldData, Patients, Volumes
+from rlvo.training.member import predict_logits
+from rlvo.training.optimisation import Schedule
+from rlvo.training.records import EpochMetrics
+
+
+class NonFiniteLossError(Exception):
+    """The loss became NaN or infinite: the trial has failed."""
+
+
+def batches(order: Tensor, size: int) -> list[Tensor]:
+    """`order` in batches; a last batch of one is left out, since batch norm would learn from a single patient."""
+    parts = list(order.split(size))
+    return parts[:-1] if len(parts) > 1 and len(parts[-1]) == 1 < size else parts
+
+
+def positive_weight(labels: np.ndarray, settings: TrainingConfig) -> float:
+    """The weight of positives in the loss: the ratio of negatives to positives where configured, else 1."""
+    return float((labels == 0).sum() / (labels == 1).sum()) if settings.pos_weight else 1.0
+
+
+def train_epoch(
+    classifier: Classifier,
+    volumes: Volumes,
+    data: FoldData,
+    settings: TrainingConfig,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+) -> float:
+    """One pass over the training patients in random order; the mean loss. Raises NonFiniteLossError."""
+    device = classifier.channel_mean.device
+    tabular = torch.as_tensor(data.training.tabular, dtype=torch.float32)
+    labels = torch.as_tensor(data.training.labels, dtype=torch.float32)
+    weight = positive_weight(data.training.labels, settings)
+    sides = side_columns(data.encoder.feature_names)
+    images = sum(name != "vessels" for name in volumes.channels)
+    in_bf16 = settings.mixed_precision and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    losses: list[float] = []
+    patients: list[int] = []
+    classifier.train()
+    for indices in batches(torch.randperm(len(volumes)), settings.batch_size):
+        volume, table, label = (part[indices].to(device) for part in (volumes, tabular, labels))
+        volume, table = flip_and_shift(volume, table, settings.augmentation, sides)
+        if settings.augmentation.intensity > 0:
+            mean, std = classifier.channel_mean, classifier.channel_std
+            volume = jitter(volume, mean, std, settings.augmentation.intensity, images)
+        with torch.autocast(device.type, torch.bfloat16, enabled=in_bf16):
+            logits = classifier(volume, table)
+        loss = _loss(logits.float(), label, weight)
+        losses.append(loss.item())
+        patients.append(len(indices))
+        if not math.isfinite(losses[-1]):
+            raise NonFiniteLossError(f"the training loss became {losses[-1]}")
+        optimizer.zero_grad()
+        loss.backward()
+        if settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(classifier.parameters(), settings.clip_norm)
+        optimizer.step()
+        if isinstance(schedule, OneCycleLR):
+            schedule.step()
+    return float(np.average(losses, weights=patients))
+
+
+def validate(classifier: Classifier, volumes: Volumes, patients: Patients, batch: int, weight: float) -> EpochMetrics:
+    """Loss and metrics on the validation patients, in fp32, undefined ones left out. Raises NonFiniteLossError."""
+    logits = predict_logits(classifier, volumes, patients.tabular, batch)
+    loss = _loss(logits, torch.as_tensor(patients.labels, dtype=torch.float32), weight).item()
+    if not math.isfinite(loss):
+        raise NonFiniteLossError(f"the validation loss became {loss}")
+    probability = expit(logits.double().numpy())
+    metrics = classification_metrics(patients.labels, probability, youden_threshold(patients.labels, probability))
+    return {
+        "val/loss": loss,
+        **{f"val/{name}": float(value) for name, value in metrics.items() if math.isfinite(value)},
+    }
+
+
+def _loss(logits: Tensor, labels: Tensor, weight: float) -> Tensor:
+    return binary_cross_entropy_with_logits(logits, labels, pos_weight=logits.new_tensor(weight))

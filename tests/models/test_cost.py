@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from rlvo.config.model import DenseNetOptions, ModelConfig
+from rlvo.models.classifier import build_classifier
+from rlvo.models.cost import model_cost
+
+PAPER = (246, 295, 258)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "channels", "gflop", "gib"), [("densenet169", 1664, 901, 8.4), ("efficientnet-b0", 1280, 49, 7.9)]
+)
+def test_paper_networks_at_the_paper_grid(backbone, channels, gflop, gib):
+    """Feature maps of the paper's networks; cost as measured on MONAI's own networks without fusion."""
+    cost = model_cost(ModelConfig(backbone=backbone, fusion="daft"), PAPER, 21)
+    assert cost.last_map == (channels, 7, 9, 8)
+    assert cost.forward_gflop == pytest.approx(gflop, rel=0.005)
+    assert cost.activation_bytes / 2**30 == pytest.approx(gib, rel=0.01)
+
+
+@pytest.mark.parametrize("backbone", ["densenet169", "efficientnet-b0"])
+@pytest.mark.parametrize(("modality", "prior", "channels"), [("CTA", False, 1), ("NCCT", True, 2), ("BOTH", True, 3)])
+def test_paper_networks_take_every_input(backbone, modality, prior, channels):
+    with torch.device("meta"):
+        classifier = build_classifier(ModelConfig(backbone=backbone, modality=modality, prior=prior), 21)
+        assert classifier(torch.empty(1, channels, *PAPER), torch.empty(1, 21)).shape == (1,)
+
+
+def test_cost_of_a_network_small_enough_to_count_by_hand():
+    """A stem, one dense layer and the head: parameters and multiply-adds from the layers' definitions."""
+    config = ModelConfig(
+        backbone="densenet121",
+        modality="CTA",
+        fusion="none",
+        densenet=DenseNetOptions(init_features=4, growth_rate=2, block_config=(1,), stem_kernel=3),
+    )
+    cost = model_cost(config, (16, 16, 16), 0)
+    stem, reduce, grow, head = 4 * 27, 4 * 8, 8 * 2 * 27, 6
+    norms = 2 * (4 + 4 + 8 + 6)
+    assert cost.parameters == stem + reduce + grow + head + 1 + norms
+    multiplications = 8**3 * stem + 4**3 * (reduce + grow) + head
+    assert cost.forward_gflop == pytest.approx(2 * multiplications / 1e9)
+    assert cost.last_map == (6, 4, 4, 4)
+
+
+def test_activation_bytes_grow_with_the_volume():
+    config = ModelConfig(backbone="resnet18", modality="CTA", fusion="none")
+    small, large = (model_cost(config, (side,) * 3, 0).activation_bytes for side in (64, 128))
+    assert large / small == pytest.approx(8, rel=0.02)
+    assert small > 4 * 64**3 + 4 * 64 * 32**3 * 2  # the input, and the stem's convolution and norm, in fp32

@@ -1,0 +1,84 @@
+import logging
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rlvo.errors import RlvoError
+from rlvo.training.checkpoint import Progress, load_last, save_epoch
+
+
+def save(folder, progress, loss):
+    progress.add({"val/loss": loss}, seconds=1.0)
+    epoch = len(progress.epochs)
+    save_epoch(
+        folder, progress, {"w": torch.full((3,), float(epoch))}, {"state": {0: torch.ones(2)}}, {"last_epoch": epoch}
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three epochs, the second the best."""
+    progress = Progress("trial")
+    for loss in (0.7, 0.5, 0.6):
+        save(tmp_path, progress, loss)
+    return tmp_path
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def test_last_and_best(folder):
+    checkpoint = load_last(folder)
+    assert len(checkpoint.progress.epochs) == 3
+    assert checkpoint.progress.best_epoch == 2
+    assert checkpoint.progress.best == {"val/loss": 0.5}
+    assert checkpoint.progress.seconds == 3.0
+    assert checkpoint.schedule == {"last_epoch": 3}
+    assert torch.equal(checkpoint.weights["w"], torch.full((3,), 3.0))
+    assert torch.equal(load_file(folder / "best" / "model.safetensors")["w"], torch.full((3,), 2.0))
+
+
+def test_nothing_to_go_on_from(tmp_path):
+    assert load_last(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.pt", "manifest.json"])
+def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(folder, name, caplog):
+    truncate(folder / "last" / name)
+    with caplog.at_level(logging.WARNING):
+        checkpoint = load_last(folder)
+    assert len(checkpoint.progress.epochs) == 2
+    assert "damaged" in caplog.text
+
+
+def test_two_damaged_checkpoints_are_an_error(folder):
+    truncate(folder / "last" / "state.pt")
+    (folder / "previous" / "model.safetensors").unlink()
+    with pytest.raises(RlvoError, match="delete the trial's folder"):
+        load_last(folder)
+
+
+def test_a_damaged_best_checkpoint_is_an_error(folder):
+    save(folder, load_last(folder).progress, 0.8)  # so that no checkpoint holds the best weights
+    truncate(folder / "best" / "model.safetensors")
+    with pytest.raises(RlvoError, match="missing or altered"):
+        load_last(folder)
+
+
+def test_best_weights_that_a_death_left_unwritten_are_written_again(tmp_path):
+    progress = Progress("trial")
+    save(tmp_path, progress, 0.7)
+    stale = (tmp_path / "best" / "model.safetensors").read_bytes()
+    save(tmp_path, progress, 0.5)
+    (tmp_path / "best" / "model.safetensors").write_bytes(stale)
+    assert load_last(tmp_path).progress.best_epoch == 2
+    assert torch.equal(load_file(tmp_path / "best" / "model.safetensors")["w"], torch.full((3,), 2.0))
+
+
+def test_a_death_between_the_two_moves_loses_nothing(folder):
+    """`last` was moved away and the new checkpoint not yet moved in."""
+    (folder / "previous").rename(folder / "older")
+    (folder / "last").rename(folder / "previous")
+    assert len(load_last(folder).progress.epochs) == 3

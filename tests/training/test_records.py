@@ -1,0 +1,61 @@
+import pytest
+
+from rlvo.config.model import Configuration
+from rlvo.errors import RlvoError
+from rlvo.files import file_sha256
+from rlvo.training.records import CompletionRecord, TrialIdentity, read_epochs, read_record, write_epochs, write_record
+
+IDENTITY = TrialIdentity(study="s", configuration=Configuration().key, fold=0, split_hash="x", data_hash="y")
+
+
+@pytest.fixture
+def record(tmp_path):
+    (tmp_path / "predictions.csv").write_text("patient\n")
+    record = CompletionRecord(
+        identity=IDENTITY,
+        configuration=Configuration(),
+        status="finished",
+        best_epoch=2,
+        epochs=3,
+        metrics={"val/auc": 0.8123456789012345},
+        files={"predictions.csv": file_sha256(tmp_path / "predictions.csv")},
+        seconds=1.5,
+    )
+    write_record(tmp_path, record)
+    return record
+
+
+def test_round_trip(record, tmp_path):
+    assert read_record(tmp_path) == record
+    assert read_record(tmp_path / "elsewhere") is None
+
+
+def test_altered_or_missing_file_is_told(record, tmp_path):
+    (tmp_path / "predictions.csv").write_text("patient\n1\n")
+    with pytest.raises(RlvoError, match=r"predictions\.csv: missing or altered"):
+        read_record(tmp_path)
+    (tmp_path / "predictions.csv").unlink()
+    with pytest.raises(RlvoError, match=r"predictions\.csv: missing or altered"):
+        read_record(tmp_path)
+
+
+def test_truncated_record_is_told(record, tmp_path):
+    path = tmp_path / "record.json"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(RlvoError, match=r"record\.json: missing or altered"):
+        read_record(tmp_path)
+
+
+@pytest.mark.parametrize("field", ["study", "configuration", "fold", "split_hash", "data_hash"])
+def test_every_part_of_the_identity_makes_another_trial(field):
+    other = IDENTITY.model_copy(update={field: 1 if field == "fold" else "z"})
+    assert other.key != IDENTITY.key
+    assert IDENTITY.model_copy().key == IDENTITY.key
+
+
+def test_epochs(tmp_path):
+    assert read_epochs(tmp_path) == []
+    write_epochs(tmp_path, [{"val/loss": 0.1 + 0.2}, {"val/loss": 0.25}])
+    assert read_epochs(tmp_path) == [{"epoch": 1, "val/loss": 0.1 + 0.2}, {"epoch": 2, "val/loss": 0.25}]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_epochs(tmp_path, [{"val/loss": float("nan")}])
