@@ -1,0 +1,50 @@
+"""The command `rlvo`: one line and an exit code for every error a user can cause."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from rlvo import NOTICE
+from rlvo.cli import cohort, demo, imaging, predict, search, synth
+from rlvo.cli.common import console
+from rlvo.errors import RlvoError
+
+app = typer.Typer(
+    name="rlvo",
+    help="Find, combine and ship models that predict refractory large-vessel occlusion.",
+    epilog=NOTICE,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for command in (
+    demo.demo,
+    synth.synth,
+    cohort.validate,
+    cohort.baseline,
+    imaging.prepare,
+    search.plan,
+    search.search,
+    predict.ensemble,
+    predict.evaluate,
+    predict.predict,
+):
+    app.command()(command)
+
+
+def main() -> None:
+    """The console script. Exit code 0 done, 2 the input is at fault, 1 a fault of ours or of the machine."""
+    try:
+        app()
+    except RlvoError as error:
+        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        console.print("interrupted: run the same command again to go on", highlight=False)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""What a study would run, without running it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+from rlvo.cohort.encoding import TabularEncoder
+from rlvo.config.model import Configuration, ModelConfig
+from rlvo.config.space import Choices, Scalar
+from rlvo.config.study import StudyConfig
+
+BYTES_A_VOXEL = 5
+"""NCCT and CTA in float16, the vessel mask in one byte."""
+BYTES_A_WEIGHT = 4
+CHECKPOINT_COPIES = 4
+"""What a trial keeps on disk, in sizes of its model: the best weights, the last ones, and Adam's two moments."""
+COSTLY = ("model.", "training.batch_size", "training.epochs")
+"""Axes that decide what a trial costs."""
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """What one model spec costs in training. Modalities with equally many channels cost the same."""
+
+    backbone: str
+    channels: int
+    fusion: str
+    batch_size: int
+    parameters: int
+    forward_gflop: float
+    """1e9 floating-point operations of a forward pass of one volume."""
+    activation_bytes: int
+    """What one batch keeps for the backward pass, fp32."""
+    last_map: tuple[int, ...]
+    """Channels and voxels of the last feature map."""
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """Counts and costs of a study. Where an axis is sampled, costs are those of its ends or choices."""
+
+    study: str
+    sampler: str
+    configurations: int
+    combinations: int
+    """Of the enumerated axes: each gets its share of the configurations."""
+    sampled: tuple[str, ...]
+    """Axes that the sampler chooses, by dotted path."""
+    folds: int
+    trials: int
+    epochs: int
+    """Over all trials, at most."""
+    grid: tuple[int, int, int]
+    tabular_features: int
+    """Encoded variables T a patient."""
+    models: tuple[PlannedModel, ...]
+    checkpoint_bytes: int
+    """Disk for the checkpoints of all trials, where every spec gets equally many."""
+    store_bytes_a_patient: int
+    """Disk for a patient's prepared volumes."""
+
+
+def plan_study(study: StudyConfig) -> StudyPlan:
+    """Count a study's trials and cost its models on the meta device.
+
+    Raises:
+        RlvoError: the grid is too small for a network.
+    """
+    check_models(study)
+    specs, trials = model_specs(study), study.configurations * study.folds.folds
+    encoder = TabularEncoder(predictors=study.cohort.predictors, fill={}, bounds={})
+    keys = [(_alike(spec.model), spec.training.batch_size) for spec in specs]
+    costed = {
+        (model, batch): _planned(model, batch, study, len(encoder.feature_names))
+        for model, batch in dict.fromkeys(keys)
+    }
+    parameters = sum(costed[key].parameters for key in keys) / len(keys)
+    return StudyPlan(
+        study=study.name,
+        sampler=study.search.sampler,
+        configurations=study.configurations,
+        combinations=len(study.space.combinations()),
+        sampled=tuple(study.space.sample),
+        folds=study.folds.folds,
+        trials=trials,
+        epochs=trials * max(spec.training.epochs for spec in specs),
+        grid=study.grid.shape,
+        tabular_features=len(encoder.feature_names),
+        models=tuple(costed.values()),
+        checkpoint_bytes=round(trials * parameters * BYTES_A_WEIGHT * CHECKPOINT_COPIES),
+        store_bytes_a_patient=math.prod(study.grid.shape) * BYTES_A_VOXEL,
+    )
+
+
+def model_specs(study: StudyConfig) -> list[Configuration]:
+    """The enumerated combinations, with every sampled axis that decides the cost at each of its ends or choices."""
+    sampled = {path: axis for path, axis in study.space.sample.items() if path.startswith(COSTLY)}
+    ends: list[tuple[Scalar, ...]] = [
+        axis.choices if isinstance(axis, Choices) else (axis.low, axis.high) for axis in sampled.values()
+    ]
+    return [
+        study.configuration({**combination, **dict(zip(sampled, values, strict=True))})
+        for combination in study.space.combinations()
+        for values in itertools.product(*ends)
+    ]
+
+
+def check_models(study: StudyConfig) -> None:
+    """Refuse a grid too small for one of the study's networks. Raises RlvoError, naming the smallest that works."""
+    from rlvo.models.backbones import check_volume
+
+    specs = model_specs(study)
+    one_channel = {"modality": "NCCT", "prior": False, "fusion": "none", "dropout": 0.0}
+    for model, batch in dict.fromkeys(
+        (spec.model.model_copy(update=one_channel), spec.training.batch_size) for spec in specs
+    ):
+        check_volume(model, study.grid.shape, batch)
+
+
+def _alike(model: ModelConfig) -> ModelConfig:
+    """One model spec for all that cost the same."""
+    alike = {1: ("NCCT", False), 2: ("NCCT", True), 3: ("BOTH", True)}
+    modality, prior = alike[len(model.channels)]
+    return model.model_copy(update={"modality": modality, "prior": prior, "dropout": 0.0})
+
+
+def _planned(model: ModelConfig, batch_size: int, study: StudyConfig, tabular_features: int) -> PlannedModel:
+    from rlvo.models.cost import model_cost
+
+    cost = model_cost(model, study.grid.shape, tabular_features)
+    return PlannedModel(
+        backbone=model.backbone,
+        channels=len(model.channels),
+        fusion=model.fusion,
+        batch_size=batch_size,
+        parameters=cost.parameters,
+        forward_gflop=cost.forward_gflop,
+        activation_bytes=cost.activation_bytes * batch_size,
+        last_map=cost.last_map,
+    )

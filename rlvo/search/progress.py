@@ -1,0 +1,110 @@
+"""Where a search stands, told from inside Tune's loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ray.exceptions import RayTaskError
+from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
+
+from rlvo.config.model import Configuration
+from rlvo.search.results import OBJECTIVE, best_result
+from rlvo.search.searcher import FoldSearcher
+
+INTERVAL = 1.0
+
+
+@dataclass(frozen=True)
+class RunningTrial:
+    """A trial under way; `epoch` 0 until its first epoch has ended."""
+
+    label: str
+    fold: int
+    epoch: int
+    epochs: int
+    auc: float | None
+
+
+@dataclass(frozen=True)
+class SearchProgress:
+    """A study at one moment. Trials that are not started because a sibling failed count as failed."""
+
+    configurations_total: int
+    trials_total: int
+    trials_done: int
+    trials_failed: int
+    running: tuple[RunningTrial, ...] = ()
+    best_label: str | None = None
+    best_auc: float | None = None
+
+
+OnProgress = Callable[[SearchProgress], None]
+
+
+class ProgressCallback(TrialProgressCallback):
+    """Calls `on_progress` at every result, and at least every second; tells the searcher why a trial crashed.
+
+    Takes the place of Tune's own callback, which prints every trial.
+    """
+
+    def __init__(self, searcher: FoldSearcher, configurations: int, folds: int, on_progress: OnProgress) -> None:
+        super().__init__()
+        self._searcher, self._configurations, self._folds = searcher, configurations, folds
+        self._on_progress, self._told = on_progress, 0.0
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        if time.monotonic() - self._told >= INTERVAL:
+            self.tell(trials)
+
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **info: Any) -> None:
+        self.tell(trials)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self.tell(trials)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._searcher.explain(trial.config["key"], trial.config["fold"], _reason(trial.get_pickled_error()))
+        self.tell(trials)
+
+    def tell(self, trials: list[Trial]) -> None:
+        results = self._searcher.results
+        leader = best_result(results)
+        self._told = time.monotonic()
+        self._on_progress(
+            SearchProgress(
+                configurations_total=self._configurations,
+                trials_total=self._configurations * self._folds,
+                trials_done=sum(len(result.records) for result in results),
+                trials_failed=sum(self._folds - len(result.records) for result in results if result.failures),
+                running=tuple(
+                    _running(trial)
+                    for trial in trials
+                    if trial.status == Trial.RUNNING and self._searcher.is_running(trial.trial_id)
+                ),
+                best_label=leader.configuration.label if leader else None,
+                best_auc=leader.auc if leader else None,
+            )
+        )
+
+
+def _running(trial: Trial) -> RunningTrial:
+    configuration = Configuration.model_validate_json(trial.config["configuration"])
+    last = trial.last_result
+    return RunningTrial(
+        configuration.label,
+        trial.config["fold"],
+        last.get("epoch", 0),
+        configuration.training.epochs,
+        last.get(OBJECTIVE),
+    )
+
+
+def _reason(error: Exception | None) -> str:
+    """One line: what the trial raised, or that its process died."""
+    if isinstance(error, RayTaskError):
+        return f"{type(error.cause).__name__}: {' '.join(str(error.cause).split())}"
+    return "its process died, often for lack of memory"

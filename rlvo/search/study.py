@@ -1,0 +1,165 @@
+"""A study's inputs: cohort read, selected, labelled, split and prepared, the same at every start."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from rlvo.cohort.label import rlvo_label
+from rlvo.cohort.reading import Cohort, data_hash, read_cohort
+from rlvo.cohort.selection import select
+from rlvo.cohort.splits import Split, make_split, read_split, write_split
+from rlvo.config.base import content_hash
+from rlvo.config.space import dotted_paths
+from rlvo.config.study import StudyConfig
+from rlvo.config.workdir import Workdir
+from rlvo.errors import CohortError, Finding, RlvoError
+from rlvo.files import atomic_write
+from rlvo.imaging.atlas import brain_mask
+from rlvo.imaging.cohort_preparation import PreparedCohort, prepare_cohort
+from rlvo.imaging.store import VolumeStore
+from rlvo.search.inputs import StudyInputs
+from rlvo.search.plan import check_models, model_specs
+
+STUDY, SPLIT, INPUTS = "study.json", "split.json", "inputs.json"
+MAY_CHANGE = ("cohort.table", "search.configurations", "search.concurrent_trials", "search.max_failures", "resources.",
+              "mlflow.", "ensemble.")  # fmt: skip
+"""Fields that change no trial: a study goes on, or is extended, with other values."""
+
+ProgressFactory = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+"""Takes a description, gives a context whose value is called with (done, total)."""
+
+
+def open_study(
+    study: StudyConfig, cohort_path: Path, workdir: Workdir, *, progress: ProgressFactory, workers: int | None = None
+) -> StudyInputs:
+    """Read and check everything a study needs, prepare its volumes, and freeze its configuration and split.
+
+    The first start writes `study.json`, `split.json` and `inputs.json` to the study folder; later ones must agree.
+
+    Raises:
+        RlvoError: the cohort, a volume or a network's size is at fault, or the study of this name was another one.
+    """
+    folder = workdir.study(study.name)
+    study = study.model_copy(
+        update={"cohort": study.cohort.model_copy(update={"table": cohort_path.expanduser().resolve()})}
+    )
+    _check_same_study(study, folder / STUDY)
+    check_models(study)
+
+    cohort = read_cohort(cohort_path, study.cohort.predictors)
+    selection = select(cohort, study.cohort.predictors)
+    cohort = cohort.subset(selection.included)
+    _check_vessels(study, cohort)
+    label = rlvo_label(cohort.table)
+    split = _fixed_split(make_split(label, study.folds), folder / SPLIT)
+
+    store = VolumeStore(workdir.store)
+    with progress("preparing volumes") as advance:
+        prepared = _prepared(cohort, study, store, workers, advance)
+    table_hash = data_hash(cohort, selection.included, study.cohort.predictors)
+    inputs = StudyInputs(
+        study=study.name,
+        predictors=study.cohort.predictors,
+        table=cohort.table,
+        label=label,
+        split=split,
+        volumes={patient: store.folder(address) for patient, address in prepared.addresses.items()},
+        brain_mask=brain_mask(study.grid),
+        data_hash=content_hash({"table": table_hash, "volumes": prepared.addresses}),
+        excluded=selection.excluded,
+        warnings=prepared.warnings,
+    )
+    _check_same_data(inputs, folder / INPUTS)
+    write_split(split, folder / SPLIT)
+    atomic_write(folder / INPUTS, json.dumps({"data_hash": inputs.data_hash, "split_hash": split.hash}, indent=1))
+    atomic_write(folder / STUDY, study.model_dump_json(indent=1))
+    return inputs
+
+
+def read_study(folder: Path) -> StudyConfig:
+    """The frozen configuration of the study in `folder`. Raises RlvoError where there is none."""
+    path = folder / STUDY
+    try:
+        return StudyConfig.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise RlvoError("no study was started here", where=folder, fix="Start it with rlvo search") from None
+    except ValidationError:
+        raise RlvoError("damaged, or written by another version of rlvo", where=path) from None
+
+
+def _check_same_study(study: StudyConfig, path: Path) -> None:
+    if not path.exists():
+        return
+    before, now = read_study(path.parent).model_dump(mode="json"), study.model_dump(mode="json")
+    paths = dict.fromkeys([*dotted_paths(before), *dotted_paths(now)])
+    changed = [
+        f"{path}: {_value(before, path)!r} became {_value(now, path)!r}"
+        for path in paths
+        if _value(before, path) != _value(now, path) and not path.startswith(MAY_CHANGE)
+    ]
+    if changed:
+        raise RlvoError(
+            f"a study of this name has other settings ({'; '.join(changed)})",
+            where=study.name,
+            fix="Give the study another name, or use the settings it was started with",
+        )
+
+
+def _value(settings: dict, path: str) -> object:
+    node: object = settings
+    for part in path.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    return node
+
+
+def _check_vessels(study: StudyConfig, cohort: Cohort) -> None:
+    if not any(configuration.model.prior for configuration in model_specs(study)):
+        return
+    if without := [patient for patient in cohort.table.index if cohort.volume(patient, "vessels") is None]:
+        raise RlvoError(
+            f"models with the prior take a vessel mask, {len(without)} patient(s) have none: {', '.join(without[:5])}",
+            where="vessels",
+            fix="Add the masks, or set model.prior to false",
+        )
+
+
+def _fixed_split(split: Split, path: Path) -> Split:
+    """The split as it was written at the first start, where it is still this cohort's."""
+    if not path.exists():
+        return split
+    written = read_split(path)
+    if written.hash != split.hash:
+        raise RlvoError(
+            "the study was split otherwise: its patients or labels have changed since",
+            where=path,
+            fix="Give the study another name, or use the cohort it was started with",
+        )
+    return written
+
+
+def _prepared(
+    cohort: Cohort, study: StudyConfig, store: VolumeStore, workers: int | None, advance: Callable[[int, int], None]
+) -> PreparedCohort:
+    rows = {
+        patient: {name: cohort.volume(patient, name) for name in ("ncct", "cta", "vessels")}
+        for patient in cohort.table.index
+    }
+    prepared = prepare_cohort(rows, study.grid, store, workers=workers, progress=advance)
+    if prepared.failed:
+        findings = [Finding(patient, None, str(error)) for patient, error in prepared.failed.items()]
+        raise CohortError(findings, where="volumes")
+    return prepared
+
+
+def _check_same_data(inputs: StudyInputs, path: Path) -> None:
+    if path.exists() and json.loads(path.read_text())["data_hash"] != inputs.data_hash:
+        raise RlvoError(
+            "predictors or volumes of the cohort have changed since the study was started",
+            where=inputs.study,
+            fix="Give the study another name, or use the cohort it was started with",
+        )

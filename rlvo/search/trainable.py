@@ -1,0 +1,50 @@
+"""What runs in a Ray worker: one configuration on one fold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from rlvo.config.model import Configuration
+from rlvo.config.study import StudyConfig
+from rlvo.errors import RlvoError
+from rlvo.files import atomic_write
+from rlvo.search.inputs import StudyInputs
+from rlvo.search.results import trial_folder
+from rlvo.training.records import CONFIGURATION
+
+
+def train_fold(trial: dict[str, Any], *, study: StudyConfig, inputs: StudyInputs, folder: Path) -> dict[str, Any]:
+    """Train one trial and report once an epoch; goes on where an earlier start of it was stopped.
+
+    Args:
+        trial: what `FoldSearcher.suggest` returned.
+        study: the study's configuration.
+        inputs: the study's patients.
+        folder: the study folder, reachable from every node.
+
+    Returns:
+        `reason`: why the trial failed, where data could not be read.
+    """
+    from rlvo.training.fit import fit  # torch and MONAI: only in the workers
+
+    configuration, fold = Configuration.model_validate_json(trial["configuration"]), trial["fold"]
+    resources, place = study.resources, trial_folder(folder, configuration, fold)
+    place.mkdir(parents=True, exist_ok=True)
+    atomic_write(place.parent / CONFIGURATION, configuration.model_dump_json(indent=1))  # for whoever watches
+    try:
+        fit(
+            configuration,
+            inputs.fold_data(fold),
+            place,
+            inputs.identity(configuration, fold),
+            seed=study.seed + fold,
+            device="auto" if resources.gpus else "cpu",
+            threads=resources.cpus,
+            report=lambda epoch, metrics: tune.report({"epoch": epoch, **metrics}),
+        )
+    except RlvoError as error:
+        return {"reason": str(error)}
+    return {}

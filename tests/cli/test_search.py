@@ -1,0 +1,93 @@
+"""`rlvo plan` and `rlvo search` as a user runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from typer.testing import CliRunner
+
+from rlvo.cli.main import app
+from rlvo.config.grid import PRESETS
+from rlvo.errors import RlvoError
+from rlvo.synthetic.cohort import write_synthetic_cohort
+
+CONFIGS = Path(__file__).parents[2] / "tune_configs"
+STUDY = """
+name: small
+grid: focus
+model: {backbone: densenet121, modality: NCCT, fusion: none,
+        densenet: {init_features: 4, growth_rate: 4, block_config: [2, 2], stem_kernel: 3}}
+training: {epochs: 1, batch_size: 8}
+folds: {folds: 2}
+"""
+
+
+def run(*arguments: object) -> tuple[str, str]:
+    """Standard output and error of a command that ends well."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout, result.stderr
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(STUDY)
+    return path
+
+
+@pytest.mark.slow
+def test_the_papers_grid_is_96_trials() -> None:
+    planned = json.loads(run("plan", CONFIGS / "paper_grid.yaml", "--json")[0])
+    assert (planned["configurations"], planned["folds"], planned["trials"], planned["epochs"]) == (24, 4, 96, 5760)
+    assert {(model["backbone"], tuple(model["last_map"])) for model in planned["models"]} == {
+        ("densenet169", (1664, 7, 9, 8)),
+        ("efficientnet-b0", (1280, 7, 9, 8)),
+    }
+    assert {model["channels"] for model in planned["models"]} == {1, 2, 3}
+    [densenet] = [
+        m for m in planned["models"] if (m["backbone"], m["channels"], m["fusion"]) == ("densenet169", 2, "none")
+    ]
+    assert densenet["forward_gflop"] == pytest.approx(901, rel=0.01)
+
+
+def test_a_plan_is_a_page_for_people(config: Path) -> None:
+    page = run("plan", config)[1]
+    assert "1 configurations × 2 folds = 2 trials, 2 epochs" in page
+    assert "densenet121 none" in page
+
+
+@pytest.mark.slow
+def test_a_search_leaves_a_result_and_runs_in_mlflow(config: Path, tmp_path: Path) -> None:
+    write_synthetic_cohort(tmp_path / "cohort", patients=40, profile="demo", seed=0, grid=PRESETS["focus"], workers=1)
+    arguments = (
+        "search",
+        config,
+        "--cohort",
+        tmp_path / "cohort" / "cohort.csv",
+        "--workdir",
+        tmp_path / "work",
+        "--json",
+    )
+    output, messages = run(*arguments)
+    result = json.loads(output)
+    [configuration] = result["configurations"]
+    assert configuration["state"] == "finished"
+    assert configuration["val/auc"] == pytest.approx(sum(f["val/auc"] for f in configuration["folds"].values()) / 2)
+    assert "2/2 trials" in messages
+    assert "Traceback" not in messages
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'work' / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("small").experiment_id])
+    assert sorted(run.data.tags["rlvo.kind"] for run in runs) == ["configuration", "study", "trial", "trial"]
+    assert {run.info.status for run in runs if run.data.tags["rlvo.kind"] == "trial"} == {"FINISHED"}
+
+    assert json.loads(run(*arguments)[0]) == result  # nothing runs again
+
+
+def test_a_search_needs_a_cohort(config: Path, tmp_path: Path) -> None:
+    with pytest.raises(RlvoError, match="--cohort"):
+        run("search", config, "--workdir", tmp_path / "work")

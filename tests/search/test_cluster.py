@@ -1,0 +1,31 @@
+"""Refusals that come before a search would hang."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from rlvo.config.study import ResourcesConfig
+from rlvo.errors import RlvoError
+from rlvo.search.cluster import check_address, check_room
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_must_answer(scheme: str) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        address = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ConnectionRefusedError):
+            check_address(address)
+        server.listen()
+        check_address(address)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_trials_share_must_fit_the_machine() -> None:
+    check_room(ResourcesConfig(cpus=2))
+    with pytest.raises(RlvoError, match="99 CPU, this machine has 2"):
+        check_room(ResourcesConfig(cpus=99))
+    with pytest.raises(RlvoError, match="1 GPU"):
+        check_room(ResourcesConfig(gpus=1))

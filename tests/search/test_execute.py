@@ -1,0 +1,143 @@
+"""Whole searches on a real Ray with real training; each run of Tune costs seconds, so a test looks at many things."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import psutil
+import pytest
+import torch
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from sklearn.metrics import roc_auc_score
+
+from rlvo.config.study import StudyConfig
+from rlvo.config.workdir import Workdir
+from rlvo.evaluation.predictions import read_predictions
+from rlvo.search.execute import run_search
+from rlvo.search.inputs import StudyInputs
+from rlvo.search.progress import SearchProgress
+from rlvo.search.results import trial_folder
+from rlvo.training.fit import fit
+from rlvo.training.records import read_epochs, read_record
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
+
+
+def optuna_trials(folder: Path) -> list[tuple[TrialState, float | None]]:
+    storage = JournalStorage(JournalFileBackend(str(folder / "optuna.journal")))
+    return [(trial.state, trial.value) for trial in optuna.load_study(study_name="small", storage=storage).trials]
+
+
+def written(folder: Path) -> dict[Path, int]:
+    """When the files of ended trials were written."""
+    ended = [record.parent for record in folder.rglob("record.json")]
+    return {path: path.stat().st_mtime_ns for trial in ended for path in trial.rglob("*") if path.is_file()}
+
+
+def test_a_search_from_start_to_end(
+    make_study: Callable[..., StudyConfig], opened: Callable[..., StudyInputs], workdir: Workdir
+) -> None:
+    study = make_study(space={"enumerate": {"training.learning_rate": [1e-3, 1e30], "model.modality": ["NCCT", "CTA"]}})
+    inputs, folder, seen = opened(study), workdir.study("small"), []
+    broken = inputs.volumes[inputs.split.folds[0][0]] / "cta.npy"
+    broken.rename(broken.with_suffix(".away"))
+    try:
+        result = run_search(study, inputs, folder, on_progress=seen.append)
+    finally:
+        broken.with_suffix(".away").rename(broken)
+
+    sound, without_cta, diverged, _ = result.configurations
+    assert [each.state for each in result.configurations] == ["finished", "failed", "failed", "failed"]
+    # The objective is the mean over the folds, at the best checkpoints, of what the stored predictions say.
+    aucs = []
+    for fold in range(2):
+        predictions = read_predictions(trial_folder(folder, sound.configuration, fold) / "predictions.csv")
+        assert set(predictions["patient"]) == set(inputs.split.validation(fold))
+        aucs.append(roc_auc_score(predictions["label"], predictions["probability"]))
+    assert sound.auc == pytest.approx(sum(aucs) / 2)
+    assert result.best is sound
+    assert "cta" in next(iter(without_cta.failures.values()))
+    assert "planted-" in next(iter(without_cta.failures.values()))
+    assert "nan" in next(iter(diverged.failures.values()))
+    assert optuna_trials(folder) == [(TrialState.COMPLETE, sound.auc), *[(TrialState.FAIL, None)] * 3]
+
+    last: SearchProgress = seen[-1]
+    assert (last.configurations_total, last.trials_total, last.trials_done, last.trials_failed) == (4, 8, 2, 6)
+    assert last.best_auc == sound.auc
+    assert any(progress.running for progress in seen)
+
+    # Again: what has a record is not run; the volume is back, so its configuration gets another chance.
+    before = written(folder / "trials")
+    again = run_search(study, inputs, folder)
+    after = written(folder / "trials")
+    assert {path: after[path] for path in before} == before
+    states = {each.configuration.key: each.state for each in again.configurations}
+    assert [states[each.configuration.key] for each in result.configurations] == [
+        "finished",
+        "finished",
+        "failed",
+        "failed",
+    ]
+
+    # Trained apart from Ray, a trial is the same.
+    torch.set_num_threads(1)
+    alone = fit(
+        sound.configuration,
+        inputs.fold_data(0),
+        workdir.path / "alone",
+        inputs.identity(sound.configuration, 0),
+        seed=study.seed,
+        device="cpu",
+    )
+    assert alone.metrics == sound.records[0].metrics
+    assert alone.files == sound.records[0].files
+
+
+def test_an_interrupted_search_goes_on_and_a_dead_process_is_replaced(
+    make_study: Callable[..., StudyConfig], opened: Callable[..., StudyInputs], workdir: Workdir
+) -> None:
+    study = make_study(
+        training={"epochs": 40, "batch_size": 4, "learning_rate": 1e-3},
+        search={"max_failures": 1, "concurrent_trials": 1},
+    )
+    inputs, folder = opened(study), workdir.study("small")
+    trials = [trial_folder(folder, study.configuration({}), fold) for fold in range(2)]
+    once: list[int] = []
+
+    def interrupt(progress: SearchProgress) -> None:
+        if not once and any(trial.epoch >= 2 for trial in progress.running):
+            once.append(1)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_search(study, inputs, folder, on_progress=interrupt)
+    assert optuna_trials(folder) == [(TrialState.RUNNING, None)]
+    stopped = [read_epochs(trial) for trial in trials]
+    assert any(stopped)
+    assert all(read_record(trial) is None for trial in trials)
+
+    def kill_the_workers(progress: SearchProgress) -> None:
+        if len(once) == 1 and any(trial.epoch >= len(stopped[trial.fold]) + 2 for trial in progress.running):
+            once.append(2)
+            workers = [
+                p for p in psutil.process_iter(["cmdline"]) if "ray::ImplicitFunc" in (p.info["cmdline"] or [""])[0]
+            ]
+            mine = {child.pid for child in psutil.Process().children(recursive=True)}
+            for worker in workers:
+                if worker.pid in mine:
+                    worker.kill()
+
+    result = run_search(study, inputs, folder, on_progress=kill_the_workers)
+    assert once == [1, 2]
+    assert result.configurations[0].state == "finished"
+    assert optuna_trials(folder) == [(TrialState.COMPLETE, result.configurations[0].auc)]
+    for trial, before in zip(trials, stopped, strict=True):
+        epochs = read_epochs(trial)
+        assert [epoch["epoch"] for epoch in epochs] == list(range(1, 41))
+        assert epochs[: len(before)] == before  # gone on with, not begun again

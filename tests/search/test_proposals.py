@@ -1,0 +1,133 @@
+"""Optuna's side: every combination gets its share, and what was proposed survives the process."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from rlvo.config.loading import parse_study
+from rlvo.config.study import StudyConfig
+from rlvo.search.proposals import JOURNAL, Proposal, Proposals
+
+ENUMERATE = {"model.modality": ["NCCT", "CTA", "BOTH"], "model.prior": [True, False]}
+SAMPLE = {
+    "training.learning_rate": {"low": 1e-5, "high": 1e-1, "log": True},
+    "training.batch_size": {"low": 1, "high": 8},
+    "model.dropout": {"low": 0.0, "high": 0.5, "step": 0.25},
+    "training.optimizer": {"choices": ["adam", "adamw"]},
+}
+
+
+def a_study(sampler: str, configurations: int | None, *, seed: int = 0, sample: dict = SAMPLE) -> StudyConfig:
+    search = {"sampler": sampler, "configurations": configurations, "seed": seed}
+    return parse_study({"name": "study", "space": {"enumerate": ENUMERATE, "sample": sample}, "search": search})
+
+
+def objective(proposal: Proposal) -> float:
+    """Best at a learning rate of 1e-2."""
+    return 1 - 0.1 * abs(math.log10(proposal.configuration.training.learning_rate) + 2)
+
+
+def run(study: StudyConfig, folder: Path, stop_after: int = 1000) -> list[Proposal]:
+    """Propose and tell until the budget is spent, or the process is stopped."""
+    proposals = Proposals(study, folder)
+    taken = proposals.earlier()
+    while len(taken) < min(proposals.budget, stop_after):
+        taken.append(proposals.propose(taken))
+        proposals.tell(taken[-1], objective(taken[-1]))
+    return taken
+
+
+def stored(folder: Path) -> optuna.Study:
+    return optuna.load_study(study_name="study", storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))))
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_every_enumerated_combination_gets_its_share(sampler: str, tmp_path: Path) -> None:
+    dealt = Counter(
+        (p.configuration.model.modality, p.configuration.model.prior) for p in run(a_study(sampler, 15), tmp_path)
+    )
+    assert len(dealt) == 6
+    assert sum(dealt.values()) == 15
+    assert set(dealt.values()) == {2, 3}
+
+
+def test_grid_takes_every_point_once(tmp_path: Path) -> None:
+    sample = {"training.batch_size": {"low": 1, "high": 2}, "model.dropout": {"low": 0.0, "high": 0.5, "step": 0.25}}
+    keys = [p.configuration.key for p in run(a_study("grid", None, sample=sample), tmp_path)]
+    assert len(keys) == len(set(keys)) == 6 * 2 * 3
+
+
+def test_part_of_a_grid_is_dealt_evenly_over_the_enumerated_combinations(tmp_path: Path) -> None:
+    sample = {"training.batch_size": {"low": 1, "high": 4}}
+    taken = run(a_study("grid", 12, sample=sample), tmp_path)
+    assert set(Counter((p.values["model.modality"], p.values["model.prior"]) for p in taken).values()) == {2}
+
+
+def test_sampled_values_lie_in_their_ranges(tmp_path: Path) -> None:
+    for proposal in run(a_study("random", 20), tmp_path):
+        assert 1e-5 <= proposal.configuration.training.learning_rate <= 1e-1
+        assert proposal.configuration.training.batch_size in range(1, 9)
+        assert proposal.configuration.model.dropout in (0.0, 0.25, 0.5)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_the_seed_decides_the_proposals(sampler: str, tmp_path: Path) -> None:
+    first, again, other = (
+        [p.configuration.key for p in run(a_study(sampler, 14, seed=seed), tmp_path / name)]
+        for seed, name in [(0, "a"), (0, "b"), (1, "c")]
+    )
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_restarted_study_goes_on_as_if_it_had_not_stopped(sampler: str, tmp_path: Path) -> None:
+    study = a_study(sampler, 14)
+    run(study, tmp_path / "stopped", stop_after=5)
+    run(study, tmp_path / "stopped", stop_after=12)
+    assert run(study, tmp_path / "stopped")[12:] == run(study, tmp_path / "whole")[12:]
+
+
+def test_tpe_draws_near_the_optimum_after_its_first_random_ones(tmp_path: Path) -> None:
+    taken = run(a_study("tpe", 40), tmp_path)
+    distances = [abs(math.log10(p.configuration.training.learning_rate) + 2) for p in taken]
+    assert sum(distances[20:]) / 20 < sum(distances[:10]) / 10
+
+
+def test_a_failed_configuration_is_fail_in_optuna(tmp_path: Path) -> None:
+    proposals = Proposals(a_study("tpe", 2), tmp_path)
+    failed = proposals.propose([])
+    proposals.tell(failed, None)
+    proposals.tell(proposals.propose([failed]), 0.75)
+    assert [trial.state for trial in stored(tmp_path).trials] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert stored(tmp_path).best_value == 0.75
+
+
+def test_a_proposal_under_way_is_taken_up_by_the_next_process(tmp_path: Path) -> None:
+    study = a_study("tpe", 2)
+    asked = Proposals(study, tmp_path).propose([])
+    again = Proposals(study, tmp_path)
+    assert again.earlier() == [asked]
+    again.tell(again.earlier()[0], 0.5)
+    assert [trial.value for trial in stored(tmp_path).trials] == [0.5]
+
+
+def test_a_death_in_the_middle_of_asking_leaves_no_proposal(tmp_path: Path) -> None:
+    study = a_study("tpe", 2)
+    Proposals(study, tmp_path)
+    stored(tmp_path).ask()  # the values were not drawn yet
+    assert Proposals(study, tmp_path).earlier() == []
+    assert [trial.state for trial in stored(tmp_path).trials] == [TrialState.FAIL]
+
+
+def test_a_study_without_axes_is_one_configuration(tmp_path: Path) -> None:
+    study = parse_study({"name": "study"})
+    assert [proposal.configuration for proposal in run(study, tmp_path)] == [study.configuration({})]
