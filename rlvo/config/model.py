@@ -57,6 +57,8 @@ class ModelConfig(Frozen):
     prior: bool = False
     fusion: FusionName = "daft"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    compress_input: bool = True
+    """asinh of the standardised input, so that bone and contrast do not set its scale; False: standardised alone."""
     densenet: DenseNetOptions = DenseNetOptions()
     efficientnet: EfficientNetOptions = EfficientNetOptions()
     resnet: ResNetOptions = ResNetOptions()

@@ -17,7 +17,7 @@ class Classifier(nn.Module):
 
     The table enters at the last feature map (`film`, `daft`: `modulation`), beside the pooled features (`concat`), or,
     with fusion `none`, not at all. The buffers `channel_mean` and `channel_std`, which training sets, standardise
-    the input; it is then compressed (asinh). The options of `daft` hold for `film` too.
+    the input; `compress_input` then takes its asinh. The options of `daft` hold for `film` too.
     """
 
     def __init__(self, config: ModelConfig, tabular_features: int) -> None:
@@ -30,6 +30,7 @@ class Classifier(nn.Module):
         if config.fusion in ("film", "daft"):
             kind = DAFT if config.fusion == "daft" else FiLM
             self.modulation = kind(channels, tabular_features, **config.daft.model_dump())
+        self.compresses = config.compress_input
         self.concatenates = config.fusion == "concat"
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(channels + (tabular_features if self.concatenates else 0), 1)
@@ -42,9 +43,10 @@ class Classifier(nn.Module):
     def features(self, volume: Tensor) -> Tensor:
         """Volume [B, C, X, Y, Z] as stored → the last feature map, before fusion and activation."""
         mean, std = (buffer[:, None, None, None] for buffer in (self.channel_mean, self.channel_std))
-        # Skull and contrast lie tens of SDs from brain tissue: uncompressed, they would set the scale of the first
-        # batch norm, and the contrast within tissue would be lost.
-        return self.backbone.features(((volume - mean) / std).asinh())
+        standardised = (volume - mean) / std
+        # Skull and contrast lie tens of SDs from brain tissue: uncompressed, they set the scale of the first batch norm,
+        # and the contrast within tissue is lost.
+        return self.backbone.features(standardised.asinh() if self.compresses else standardised)
 
     def classify(self, features: Tensor, tabular: Tensor | None = None) -> Tensor:
         """The last feature map after fusion, and the table [B, T] → logits [B]."""

@@ -5,10 +5,14 @@ from rlvo.explain.attribution import tabular_gradients
 from rlvo.models.fusion import DAFT, FiLM
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
 @pytest.mark.parametrize("activation", ["linear", "sigmoid", "tanh"])
 @pytest.mark.parametrize("kind", [DAFT, FiLM])
 def test_gradients_equal_finite_differences(kind, activation):
-    torch.manual_seed(0)
     daft = kind(10, 6, scale_activation=activation).double()
     features, tabular = torch.randn(3, 10, 3, 2, 2).double(), torch.rand(3, 6).double()
     pooled, step = features.mean(dim=(2, 3, 4)), 1e-5

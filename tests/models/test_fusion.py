@@ -14,6 +14,11 @@ def daft_in_numpy(daft: DAFT, features: np.ndarray, tabular: np.ndarray) -> np.n
     return features * scale[..., None, None, None] + shift[..., None, None, None]
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def inputs() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
