@@ -1,6 +1,10 @@
-"""What every test shares: a clean environment and one thread a process, so that runs repeat exactly."""
+"""What every test shares: a clean environment, one thread a process so that runs repeat exactly, and one Ray."""
 
+import logging
 import os
+from collections.abc import Iterator
+
+import pytest
 
 os.environ.update(
     MLFLOW_DISABLE_TELEMETRY="true",
@@ -9,3 +13,20 @@ os.environ.update(
 )
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "RLVO_WORKDIR", "RAY_ADDRESS"):
     os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray of two CPUs for all tests that need one; commands and searches in this process join it."""
+    import ray
+
+    ray.init(
+        "local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=80 * 2**20,
+    )
+    yield
+    ray.shutdown()

@@ -143,7 +143,7 @@ def _performance(
 
 
 def _draw(path: Path, study: StudyConfig, inputs: StudyInputs, holdout: HoldOut) -> None:
-    """ROC curves of the ensembles on the hold-out beside the volumes of its first patient with rLVO."""
+    """ROC curves on the hold-out, the study's ensemble last, beside the volumes of its first patient with rLVO."""
     from rlvo.imaging.store import open_volumes
     from rlvo.report.figures import Curve, study_figure
 
@@ -152,6 +152,7 @@ def _draw(path: Path, study: StudyConfig, inputs: StudyInputs, holdout: HoldOut)
         Curve(str(name), own["label"].to_numpy(int), own["score"].to_numpy(float))
         for name, own in answered.groupby("ensemble", sort=False)
     ]
+    curves.append(curves.pop(0))
     shown = next(patient for patient in inputs.split.test if inputs.label[patient] == 1)
     stored = open_volumes(inputs.volumes[shown])
     volumes = {title: stored[name] for name, title in (("ncct", "NCCT"), ("cta", "CTA"), ("vessels", "vessels"))}

@@ -11,6 +11,9 @@ from rlvo.cli import cohort, demo, imaging, predict, search, synth
 from rlvo.cli.common import console
 from rlvo.errors import RlvoError
 
+INTERRUPTED = 130
+"""What Typer makes of Ctrl-C."""
+
 app = typer.Typer(
     name="rlvo",
     help="Find, combine and ship models that predict refractory large-vessel occlusion.",
@@ -41,9 +44,10 @@ def main() -> None:
     except RlvoError as error:
         console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        console.print("interrupted: run the same command again to go on", highlight=False)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            console.print("interrupted: run the same command again to go on")
+        raise
 
 
 if __name__ == "__main__":

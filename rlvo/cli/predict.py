@@ -15,7 +15,7 @@ from rlvo.cli.common import JsonOption, WorkdirOption, console, emit_json, progr
 from rlvo.config.loading import load_study
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import DEFAULT, Workdir
-from rlvo.errors import RlvoError
+from rlvo.errors import CohortError, Finding, RlvoError
 from rlvo.files import atomic_write
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ def predict(
 ) -> None:
     """Answer for the patients of a table, from raw volumes.
 
+    Who cannot be answered for is named and does not hold up the others; the exit code is then 2.
+
     Example: rlvo predict rlvo-ensemble@champion patients.csv -o answers.csv
     """
     if output is None and not json:
@@ -116,11 +118,22 @@ def predict(
     if output is not None:
         atomic_write(output.expanduser().resolve(), answers.to_csv(index=False))
         _say(f"wrote {output}: {len(answers)} patients, {int(answers['rlvo'].sum())} with an alert")
-        if unanswered := int(answers["rlvo"].isna().sum()):
-            _say(f"{unanswered} not answered; the column warnings says why")
     if json:
         emit_json(json_module.loads(answers.to_json(orient="records", double_precision=15)))
     _say(NOTICE)
+    if unanswered := _unanswered(answers):
+        raise CohortError(unanswered, where=table)
+
+
+def _unanswered(answers: pd.DataFrame) -> list[Finding]:
+    """A finding for every patient without an answer; the reason is the last of the warnings."""
+    from rlvo.registry.inference import NOT_ANSWERED
+
+    without = answers[answers["rlvo"].isna()]
+    return [
+        Finding(str(row.patient_id), None, NOT_ANSWERED + str(row.warnings).rpartition(NOT_ANSWERED)[2])
+        for row in without.itertuples()
+    ]
 
 
 def build_and_register(study: StudyConfig, inputs: StudyInputs, workdir: Workdir) -> BuiltEnsemble:

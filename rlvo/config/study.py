@@ -123,7 +123,9 @@ class StudyConfig(Frozen):
 
     @property
     def configurations(self) -> int:
-        """How many configurations the study trains."""
-        if self.search.configurations is not None:
-            return self.search.configurations
-        return len(self.space.grid() if self.search.sampler == "grid" else self.space.combinations())
+        """How many configurations the study trains; a grid has no more than its points."""
+        wanted = self.search.configurations
+        if self.search.sampler == "grid":
+            points = len(self.space.grid())
+            return min(wanted or points, points)
+        return wanted or len(self.space.combinations())

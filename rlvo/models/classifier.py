@@ -44,8 +44,8 @@ class Classifier(nn.Module):
         """Volume [B, C, X, Y, Z] as stored → the last feature map, before fusion and activation."""
         mean, std = (buffer[:, None, None, None] for buffer in (self.channel_mean, self.channel_std))
         standardised = (volume - mean) / std
-        # Skull and contrast lie tens of SDs from brain tissue: uncompressed, they set the scale of the first batch norm,
-        # and the contrast within tissue is lost.
+        # Skull and contrast lie tens of SDs from brain tissue: uncompressed, they set the scale of the first batch
+        # norm, and the contrast within tissue is lost.
         return self.backbone.features(standardised.asinh() if self.compresses else standardised)
 
     def classify(self, features: Tensor, tabular: Tensor | None = None) -> Tensor:

@@ -25,6 +25,8 @@ from rlvo.training.member import load_classifier, predict_probabilities
 
 VOLUMES = ("ncct", "cta", "vessels")
 REQUIRED_VOLUMES = ("ncct", "cta")
+NOT_ANSWERED = "not answered: "
+"""How the last warning of a patient begins who could not be answered for."""
 ANSWER_COLUMNS = (
     "patient_id", "rlvo", "score", "votes", "folds", "p_ncct", "p_cta", "p_both", "warnings", "notice",
 )  # fmt: skip
@@ -112,7 +114,7 @@ class Members:
             except MachineError:
                 raise
             except RlvoError as error:
-                warnings[patient].append(f"not answered: {error}")
+                warnings[patient].append(f"{NOT_ANSWERED}{error}")
             if progress is not None:
                 progress(row + 1, len(typed))
         return MemberAnswers(tuple(warnings), probabilities, tuple(map(tuple, warnings.values())))

@@ -28,7 +28,7 @@ def study_figure(
     spacing: tuple[float, float, float],
     title: str,
 ) -> None:
-    """Write a PNG: ROC curves beside one patient's volumes [x, y, z] (RAS), axial and coronal.
+    """Write a PNG: ROC curves (the last one dashed) beside one patient's volumes [x, y, z] (RAS), axial and coronal.
 
     Volumes are shown as maximum projections over 12 mm round the plane with most voxels of the last one, which is the
     vessel mask. `spacing` in mm.
@@ -58,10 +58,11 @@ def study_figure(
 def _roc(figure: FigureBase, curves: Sequence[Curve]) -> None:
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, linestyle=":")
-    for curve in curves:
+    for number, curve in enumerate(curves, start=1):
         false_positive, true_positive, _ = roc_curve(curve.y_true, curve.score)
         area = roc_auc_score(curve.y_true, curve.score)
-        axes.plot(false_positive, true_positive, label=f"{curve.name}: {area:.2f}")
+        dash = "k--" if number == len(curves) else "-"
+        axes.plot(false_positive, true_positive, dash, label=f"{curve.name}: {area:.2f}")
     axes.set(xlabel="1 − specificity", ylabel="sensitivity", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.legend(loc="lower right", fontsize=8, title="hold-out AUC")
 

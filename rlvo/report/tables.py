@@ -31,6 +31,7 @@ def performance_table(models: Mapping[str, Performance], *, title: str) -> Table
         "* Optimistic: checkpoints, weights and thresholds were chosen there.",
         box=None,
         pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     has_ceilings = any(model.ceiling is not None for model in models.values())
     table.add_column("", no_wrap=True)
@@ -54,4 +55,4 @@ def performance_table(models: Mapping[str, Performance], *, title: str) -> Table
 def _number(value: float | None) -> str:
     if value is None:
         return ""
-    return "n. e." if math.isnan(value) else f"{value:.2f}"
+    return "n.e." if math.isnan(value) else f"{value:.2f}"

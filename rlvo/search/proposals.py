@@ -64,8 +64,8 @@ class Proposals:
 
     @property
     def budget(self) -> int:
-        """How many configurations to propose. A grid holds no more than its points."""
-        return min(self._study.configurations, len(self._points)) if self._grid else self._study.configurations
+        """How many configurations to propose."""
+        return self._study.configurations
 
     def earlier(self) -> list[Proposal]:
         """What an earlier process proposed, in order."""

@@ -14,7 +14,6 @@ from rlvo.cohort.reading import Cohort, data_hash, read_cohort
 from rlvo.cohort.selection import select
 from rlvo.cohort.splits import Split, make_split, read_split, write_split
 from rlvo.config.base import content_hash
-from rlvo.config.space import dotted_paths
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.errors import CohortError, Finding, RlvoError
@@ -95,12 +94,12 @@ def read_study(folder: Path) -> StudyConfig:
 def _check_same_study(study: StudyConfig, path: Path) -> None:
     if not path.exists():
         return
-    before, now = read_study(path.parent).model_dump(mode="json"), study.model_dump(mode="json")
-    paths = dict.fromkeys([*dotted_paths(before), *dotted_paths(now)])
+    before = _by_path(read_study(path.parent).model_dump(mode="json"))
+    now = _by_path(study.model_dump(mode="json"))
     changed = [
-        f"{path}: {_value(before, path)!r} became {_value(now, path)!r}"
-        for path in paths
-        if _value(before, path) != _value(now, path) and not path.startswith(MAY_CHANGE)
+        f"{path}: {before.get(path)!r} became {now.get(path)!r}"
+        for path in dict.fromkeys([*before, *now])
+        if before.get(path) != now.get(path) and not path.startswith(MAY_CHANGE)
     ]
     if changed:
         raise RlvoError(
@@ -110,11 +109,12 @@ def _check_same_study(study: StudyConfig, path: Path) -> None:
         )
 
 
-def _value(settings: dict, path: str) -> object:
-    node: object = settings
-    for part in path.split("."):
-        node = node.get(part) if isinstance(node, dict) else None
-    return node
+def _by_path(settings: dict, prefix: str = "") -> dict[str, object]:
+    """Every value of nested settings by its dotted path."""
+    values: dict[str, object] = {}
+    for key, value in settings.items():
+        values |= _by_path(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return values
 
 
 def _check_vessels(study: StudyConfig, cohort: Cohort) -> None:

@@ -40,7 +40,7 @@ def train_fold(trial: dict[str, Any], *, study: StudyConfig, inputs: StudyInputs
             inputs.fold_data(fold),
             place,
             inputs.identity(configuration, fold),
-            seed=study.seed + fold,
+            seed=study.seed,
             device="auto" if resources.gpus else "cpu",
             threads=resources.cpus,
             report=lambda epoch, metrics: tune.report({"epoch": epoch, **metrics}),

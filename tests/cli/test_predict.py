@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from rlvo import NOTICE
 from rlvo.cli import predict
-from rlvo.errors import RlvoError
+from rlvo.errors import CohortError, RlvoError
 
 app = typer.Typer()
 for command in (predict.ensemble, predict.evaluate, predict.predict):
@@ -99,12 +99,14 @@ def test_a_patient_without_cta_is_null_in_json_and_empty_in_csv(
     table.loc[0, "cta"] = None
     table.to_csv(study.cohort.parent / "two.csv", index=False)
     result = run("predict", built["folder"], study.cohort.parent / "two.csv", "-o", tmp_path / "out.csv", "--json")
-    assert result.exit_code == 0, result.output
+    assert isinstance(result.exception, CohortError)
+    [finding] = result.exception.findings
+    assert finding.patient == str(table.loc[0, "patient_id"])
+    assert finding.what == "not answered: no CTA"
     first, second = json.loads(result.stdout)
     assert (first["rlvo"], first["score"], first["votes"]) == (None, None, None)
     assert "no CTA" in first["warnings"]
     assert second["rlvo"] in (0, 1)
-    assert "1 not answered" in result.stderr
     assert pd.read_csv(tmp_path / "out.csv")["rlvo"].isna().tolist() == [True, False]
 
 

@@ -61,6 +61,7 @@ def test_a_plan_is_a_page_for_people(config: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
 def test_a_search_leaves_a_result_and_runs_in_mlflow(config: Path, tmp_path: Path) -> None:
     write_synthetic_cohort(tmp_path / "cohort", patients=40, profile="demo", seed=0, grid=PRESETS["focus"], workers=1)
     arguments = (

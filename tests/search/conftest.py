@@ -1,9 +1,8 @@
-"""A Ray, and a small real cohort on disk: 24 patients, 16×16×16 voxels, a bright block where the label is 1."""
+"""A small real cohort on disk: 24 patients, 16×16×16 voxels, a bright block where the label is 1."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-import ray
 
 from rlvo.config.loading import parse_study
 from rlvo.config.study import StudyConfig
@@ -28,21 +26,6 @@ MODEL = {
 }
 TRAINING = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3, "optimizer": "adamw"}
 PREDICTORS = ("age", "sex", "nihss", "occlusion_side")
-
-
-@pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """One Ray of two CPUs for all tests that need one."""
-    ray.init(
-        "local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=80 * 2**20,
-    )
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

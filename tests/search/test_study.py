@@ -68,12 +68,17 @@ def test_the_split_and_the_settings_are_frozen_at_the_first_start(
 
 
 def test_other_settings_under_the_same_name_are_refused_with_their_paths(make_study: MakeStudy, opened: Opened) -> None:
-    opened(make_study())
-    changed = make_study(training={"epochs": 9, "batch_size": 4, "learning_rate": 1e-3, "optimizer": "adamw"}, seed=5)
+    opened(make_study(space={"enumerate": {"model.modality": ["NCCT", "CTA"]}}))
+    changed = make_study(
+        space={"enumerate": {"model.modality": ["NCCT"]}},
+        training={"epochs": 9, "batch_size": 4, "learning_rate": 1e-3, "optimizer": "adamw"},
+        seed=5,
+    )
     with pytest.raises(RlvoError) as refusal:
         opened(changed)
     assert "training.epochs: 1 became 9" in str(refusal.value)
     assert "seed: 0 became 5" in str(refusal.value)
+    assert "space.enumerate.model.modality: ['NCCT', 'CTA'] became ['NCCT']" in str(refusal.value)
     assert "batch_size" not in str(refusal.value)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from rlvo.config.grid import PRESETS
 from rlvo.errors import RlvoError
+from rlvo.synthetic.ceilings import BLOCKS
 from rlvo.synthetic.cohort import write_synthetic_cohort
 
 PREDICTORS = {
@@ -62,7 +63,7 @@ def test_truth_is_beside_the_table_not_in_it(cohort: Path) -> None:
     assert (truth["profile"], truth["seed"], truth["patients"]) == ("demo", 3, 20)
     assert "ynthetic" in truth["statement"]
     assert "learnable in minutes" in truth["statement"]
-    assert set(truth["ceilings"]) == {"clinical", "ncct", "cta", "both", "additive", "bayes"}
+    assert set(truth["ceilings"]) == set(BLOCKS)
     logits = pd.read_csv(cohort / "true_logits.csv")
     assert list(logits) == ["patient_id", "logit", "clinical_logit"]
     assert list(logits["patient_id"]) == list(read(cohort)["patient_id"])

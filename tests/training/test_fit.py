@@ -151,7 +151,7 @@ def test_anothers_folder_is_refused(fold_data, configured, identified, tmp_path)
 def test_a_loss_that_is_not_finite_ends_the_trial_as_failed(fold_data, configured, identified, tmp_path):
     broken = fold_data.training.volumes[4] / "cta.npy"
     volume = np.load(broken)
-    volume[0, 0, 0] = np.inf  # outside the brain mask: the statistics stay finite
+    volume[~fold_data.brain_mask] = np.inf  # the statistics, taken inside the brain, stay finite
     np.save(broken, volume)
     configuration = configured()
     record = fit(configuration, fold_data, tmp_path / "trial", identified(configuration), seed=1)
