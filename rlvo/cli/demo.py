@@ -33,7 +33,7 @@ def demo(
     workdir: WorkdirOption = Path(DEFAULT),
     profile: Annotated[str, typer.Option(help="demo: learnable in minutes. null: no signal, AUCs near 0.5.")] = "demo",
     patients: Annotated[int, typer.Option(min=40, help="Synthetic patients.")] = 480,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the cohort.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the cohort.")] = 1,
     config: Annotated[Path | None, typer.Option(help="Study to run.", show_default="tune_configs/demo.yaml")] = None,
     json: JsonOption = False,
 ) -> None:
