@@ -106,11 +106,15 @@ def predict(
     if output is None and not json:
         raise RlvoError("nowhere to write the answers", fix="Give -o OUT.csv, or --json")
     from rlvo.cohort.tables import read_table
+    from rlvo.cohort.variables import source_columns
     from rlvo.registry.inference import EnsemblePredictor
     from rlvo.registry.location import locate_model
 
     raw = read_table(table)
     predictor = EnsemblePredictor.load(locate_model(model, Workdir(workdir.expanduser().resolve()).tracking_uri()))
+    needed = source_columns(predictor.members.description.predictors)
+    if absent := [column for column in needed if column not in raw.cells]:
+        _say(f"no column {', '.join(absent)}: imputed as in training, for every patient")
     with progress_bar("patients") as progress:
         answers = predictor.predict(
             raw.cells, table.resolve().parent, decimal_comma=raw.decimal_comma, progress=progress

@@ -110,6 +110,16 @@ def test_a_patient_without_cta_is_null_in_json_and_empty_in_csv(
     assert pd.read_csv(tmp_path / "out.csv")["rlvo"].isna().tolist() == [True, False]
 
 
+def test_a_column_that_is_not_there_is_named(study: Any, built: dict[str, Any], tmp_path: Path) -> None:
+    path = study.cohort.parent / "without.csv"
+    study.raw.head(1).drop(columns="nihss").to_csv(path, index=False)
+    result = run("predict", built["folder"], path, "--json")
+    assert "no column nihss: imputed as in training, for every patient" in result.stderr
+    [answer] = json.loads(result.stdout)
+    assert "imputed: nihss" in answer["warnings"]
+    assert answer["rlvo"] in (0, 1)
+
+
 def test_evaluate_counts_openings_and_keeps_the_answers(study: Any, built: dict[str, Any]) -> None:
     work = ("--workdir", study.workdir.path)
     first = json.loads(run("evaluate", "tiny", *work, "--json").stdout)
