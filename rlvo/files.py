@@ -18,9 +18,8 @@ def atomic_write(path: Path, data: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    finally:
+        Path(temporary).unlink(missing_ok=True)  # there only where the write failed
 
 
 def file_sha256(path: Path) -> str:
