@@ -25,8 +25,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable resul
 
 
 def emit_json(value: Any) -> None:
-    """Print one JSON document on standard output."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+    """Print one JSON document on standard output; NaN and infinity, which JSON does not have, as null."""
+    plain = json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
+    print(json.dumps(plain, indent=2, ensure_ascii=False))
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def evaluate(study: StudyArgument, workdir: WorkdirOption = Path(DEFAULT), json:
     config, inputs = _open(study, work)
     holdout = evaluate_study(config, inputs, work)
     if json:
-        figures = {name: _plain(asdict(of_name)) for name, of_name in holdout.figures.items()}
+        figures = {name: asdict(of_name) for name, of_name in holdout.figures.items()}
         emit_json({"opening": holdout.opening, "split_hash": inputs.split.hash, "ensembles": figures, "notice": NOTICE})
         return
     validation = _validation(work.study(config.name))
@@ -280,14 +280,9 @@ def _validation_json(built: BuiltEnsemble, name: str) -> dict[str, Any]:
     spec = built.specs[name]
     return {
         "configurations": {c.model.modality: c.label for c in spec.configurations},
-        "validation_optimistic": _plain(_summary(built.validation[name])),
+        "validation_optimistic": _summary(built.validation[name]),
         "notes": list(spec.notes),
     }
-
-
-def _plain(figures: dict[str, Any]) -> dict[str, Any]:
-    """NaN, which JSON does not have, as null."""
-    return {name: None if isinstance(value, float) and value != value else value for name, value in figures.items()}
 
 
 def _say(text: str) -> None:
