@@ -98,7 +98,10 @@ def _cohort(folder: Path, study: StudyConfig, *, patients: int, profile: str, se
             write_synthetic_cohort(
                 folder, patients=patients, profile=profile, seed=seed, grid=study.grid, progress=advance
             )
-    known = json_module.loads(truth.read_text())
+    try:
+        known = json_module.loads(truth.read_text())
+    except (OSError, ValueError):
+        raise RlvoError("is no cohort of the demo's", where=table, fix="Use another --workdir") from None
     if (known["profile"], known["patients"], known["seed"]) != (profile, patients, seed):
         raise RlvoError(
             f"holds another cohort: profile {known['profile']}, {known['patients']} patients, seed {known['seed']}",

@@ -58,6 +58,15 @@ def test_from_nothing_to_a_registered_model_and_again(tmp_path: Path) -> None:
         CliRunner().invoke(app, [*arguments, "--profile", "null"], catch_exceptions=False)
 
 
+def test_a_cohort_of_ones_own_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "cohort").mkdir()
+    table = tmp_path / "cohort" / "cohort.csv"
+    table.write_text("patient_id\n7\n")
+    with pytest.raises(RlvoError, match="another --workdir"):
+        CliRunner().invoke(app, ["demo", "--workdir", str(tmp_path)], catch_exceptions=False)
+    assert table.read_text() == "patient_id\n7\n"
+
+
 @pytest.mark.parametrize(
     ("models", "expected"),
     [
