@@ -73,6 +73,9 @@ def test_densenet_equals_monais_network_end_to_end():
     classifier.head.load_state_dict(reference.class_layers.out.state_dict())
     volume = torch.randn(2, 2, 32, 24, 20)
     torch.testing.assert_close(classifier(volume), reference(volume.asinh())[:, 0])
+    plain = build_classifier(config.model_copy(update={"compress_input": False}), 0).eval()
+    plain.load_state_dict(classifier.state_dict())
+    torch.testing.assert_close(plain(volume), reference(volume)[:, 0])
 
 
 def test_input_is_standardised_by_the_buffers():
