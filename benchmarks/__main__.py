@@ -18,11 +18,13 @@ from rlvo.config.grid import PRESETS
 from rlvo.config.model import ModelConfig
 from rlvo.imaging.prepare import prepare
 from rlvo.imaging.store import VolumeStore
+from rlvo.imaging.target import Target
 from rlvo.models.classifier import build_classifier
 from rlvo.synthetic.cohort import write_synthetic_cohort
 
 PATIENTS = 64
 GRID = PRESETS["focus"]
+TARGET = Target(grid=GRID)
 NARROW = {"init_features": 8, "growth_rate": 8, "block_config": (3, 3), "stem_kernel": 3}
 
 
@@ -53,9 +55,9 @@ def reading(folder: Path) -> tuple[float, float]:
     store, files = VolumeStore(folder / "store"), []
     for patient in sorted((folder / "cohort" / "volumes").iterdir()):
         files.append({name: patient / f"{name}.nii.gz" for name in ("ncct", "cta", "vessels")})
-    addresses = [store.address(GRID, of_patient) for of_patient in files]
+    addresses = [store.address(TARGET, of_patient) for of_patient in files]
     for address, of_patient in zip(addresses, files, strict=True):
-        store.put(address, prepare(GRID, **of_patient))
+        store.put(address, prepare(TARGET, **of_patient))
 
     def decode() -> None:
         for of_patient in files:

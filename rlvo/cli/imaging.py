@@ -31,6 +31,7 @@ def prepare(
     from rlvo.imaging.cohort_preparation import prepare_cohort
     from rlvo.imaging.pictures import overlay_picture
     from rlvo.imaging.store import VolumeStore
+    from rlvo.imaging.target import Target
 
     checked = read_cohort(cohort, need_outcome=False)
     place = Workdir.at(workdir)
@@ -40,7 +41,7 @@ def prepare(
         for patient in checked.table.index
     }
     with progress_bar("volumes") as progress:
-        result = prepare_cohort(rows, PRESETS[grid], store, workers=workers, progress=progress)
+        result = prepare_cohort(rows, Target(grid=PRESETS[grid]), store, workers=workers, progress=progress)
 
     patients: list[dict[str, Any]] = []
     pictures = place.path / "pictures" / grid

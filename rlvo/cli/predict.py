@@ -160,7 +160,7 @@ def build_and_register(study: StudyConfig, inputs: StudyInputs, workdir: Workdir
     encoders = {fold.fold: inputs.encoder(fold.fold) for fold in champion.folds}
     write_declared(folder, specs)
     write_model_folder(
-        folder / MODEL_FOLDER, describe(champion, encoders, study.grid), lambda member: trial_weights(folder, member)
+        folder / MODEL_FOLDER, describe(champion, encoders, inputs.target), lambda member: trial_weights(folder, member)
     )
     validation = {name: validation_metrics(spec, trials.predictions) for name, spec in specs.items()}
     run_id = _log_run(study, workdir, champion, _summary(validation[STUDY_ENSEMBLE]))

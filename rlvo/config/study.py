@@ -79,6 +79,8 @@ class StudyConfig(Frozen):
     seed: int = 0
     cohort: CohortConfig = CohortConfig()
     grid: GridField = PRESETS["paper"]
+    atlas: Path | None = None
+    """CT template in MNI space to register to; a relative path is relative to the configuration file. None: rlvo's."""
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     space: Space = Space()

@@ -44,8 +44,8 @@ class Atlas:
     key: str
 
 
-@lru_cache(maxsize=1)
-def load_atlas() -> Atlas:
+@lru_cache(maxsize=2)
+def load_atlas(template: Path | None = None) -> Atlas:
     """The atlas, from the cache folder where it has been built before (10 s once)."""
     path = _cache_folder() / f"{ATLAS_KEY}.npz"
     arrays = _read_cached(path)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from rlvo.config.grid import Grid
 from rlvo.errors import MachineError, RlvoError
 from rlvo.imaging.prepare import prepare
 from rlvo.imaging.reading import check_exists
 from rlvo.imaging.store import VolumeStore
+from rlvo.imaging.target import Target
 
 Files = Mapping[str, Path | None]
 
@@ -32,7 +32,7 @@ class PreparedCohort:
 
 def prepare_cohort(
     rows: Mapping[str, Files],
-    grid: Grid,
+    target: Target,
     store: VolumeStore,
     *,
     workers: int | None = None,
@@ -59,14 +59,14 @@ def prepare_cohort(
 
     if workers <= 1:
         for patient, files in rows.items():
-            note(patient, prepare_into(store, patient, files, grid, threads=None))
+            note(patient, prepare_into(store, patient, files, target, threads=None))
     else:
         # Spawned, not forked: the parent may hold threads of torch or Ray. One thread each: they share the cores.
         context = multiprocessing.get_context("spawn")
         try:
             with ProcessPoolExecutor(workers, mp_context=context, initializer=_use_one_thread) as pool:
                 futures = {
-                    pool.submit(prepare_into, store, patient, files, grid, threads=1): patient
+                    pool.submit(prepare_into, store, patient, files, target, threads=1): patient
                     for patient, files in rows.items()
                 }
                 try:
@@ -89,17 +89,17 @@ def prepare_cohort(
 
 
 def prepare_into(
-    store: VolumeStore, patient: str, files: Files, grid: Grid, *, threads: int | None
+    store: VolumeStore, patient: str, files: Files, target: Target, *, threads: int | None
 ) -> tuple[str, tuple[str, ...]] | RlvoError:
     """Prepare one patient unless the store has it: (address, warnings), or the error that refuses the patient."""
     try:
         for path in files.values():
             if path is not None:
                 check_exists(path, patient=patient)
-        address = store.address(grid, files)
+        address = store.address(target, files)
         if not store.has(address):
             prepared = prepare(
-                grid, files.get("ncct"), files.get("cta"), files.get("vessels"), patient=patient, threads=threads
+                target, files.get("ncct"), files.get("cta"), files.get("vessels"), patient=patient, threads=threads
             )
             store.put(address, prepared)
         return address, store.warnings(address)

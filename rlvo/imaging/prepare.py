@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from rlvo.config.base import content_hash
 from rlvo.config.grid import Grid
 from rlvo.errors import RlvoError
-from rlvo.imaging.atlas import ATLAS_KEY, Atlas, load_atlas
+from rlvo.imaging.atlas import Atlas, load_atlas
 from rlvo.imaging.intensity import CTA_WINDOW, NCCT_WINDOW, clip_cta, clip_ncct
 from rlvo.imaging.plausibility import check_head_ct, has_contrast
 from rlvo.imaging.quality import assess
 from rlvo.imaging.reading import read_volume
 from rlvo.imaging.registration import REGISTRATION_VERSION, register_cta, register_ncct
 from rlvo.imaging.resampling import mask_onto_grid, onto_grid
+from rlvo.imaging.target import Target
 from rlvo.imaging.volume import Volume
 
 PREPARATION_VERSION = 1
@@ -35,30 +37,47 @@ class Prepared:
 
     Attributes:
         volumes: `ncct`, `cta` float16 HU, clipped; `vessels` uint8 0/1; [x, y, z]; a key only where a file was given.
-        warnings: what the user should know, in words; no names, dates or paths.
-        figures: quality of the registration, `<volume>/<figure>`; empty where none was needed.
-        registered: whether a volume had to be registered.
+        doubts: why a person should look before the patient is trusted, in words; no names, dates, UIDs or paths.
+        notes: what was done to the volumes, in such words.
+        figures: quality, `<volume>/<figure>`.
+        transforms: by volume (`ncct`, `cta`), 4×4 RAS mm, atlas point to scan point; identity for one on the grid.
     """
 
     volumes: Mapping[str, np.ndarray]
-    warnings: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     figures: Mapping[str, float] = field(default_factory=dict)
-    registered: bool = False
+    transforms: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Literal["prepared", "review"]:
+        """`review` where there is doubt. A `refused` patient has no volumes at all: preparation raises."""
+        return "review" if self.doubts else "prepared"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Doubts, then notes."""
+        return (*self.doubts, *self.notes)
+
+    @property
+    def registered(self) -> bool:
+        """Whether a volume had to be registered."""
+        return any(not np.array_equal(transform, np.eye(4)) for transform in self.transforms.values())
 
 
-def preparation_key(grid: Grid) -> str:
+def preparation_key(target: Target) -> str:
     """Hash of everything but the files that prepared volumes depend on."""
     return content_hash(
         {
-            "versions": [PREPARATION_VERSION, REGISTRATION_VERSION, ATLAS_KEY],
+            "versions": [PREPARATION_VERSION, REGISTRATION_VERSION, load_atlas(target.atlas).key],
             "windows": [NCCT_WINDOW, CTA_WINDOW],
-            "grid": grid.model_dump(mode="json"),
+            "grid": target.grid.model_dump(mode="json"),
         }
     )
 
 
 def prepare(
-    grid: Grid,
+    target: Target,
     ncct: Path | None,
     cta: Path | None,
     vessels: Path | None,
@@ -80,42 +99,48 @@ def prepare(
     paths = {role: path for role, path in (("cta", cta), ("ncct", ncct)) if path is not None}
     if not paths:
         raise RlvoError("neither NCCT nor CTA given", where=_where(patient), fix="Fill column ncct or cta")
+    grid = target.grid
     volumes: dict[str, np.ndarray] = {}
-    warnings: list[str] = []
+    doubts: list[str] = []
+    notes: list[str] = []
     figures: dict[str, float] = {}
     registered: dict[str, tuple[Volume, np.ndarray]] = {}
+    transforms: dict[str, np.ndarray] = {}
     for roles, path in _by_file(paths):
         name, where = " and ".join(NAMES[role] for role in roles), _where(patient, path)
         scan = read_volume(path, patient=patient)
-        warnings += [f"{name}: {note}" for note in scan.notes]
+        notes += [f"{name}: {note}" for note in scan.notes]
+        doubts += [f"{name}: {doubt}" for doubt in scan.doubts]
         if len(roles) > 1:
-            warnings.append("NCCT and CTA are the same scan")
+            doubts.append("NCCT and CTA are the same scan")
         hu = scan.array
         if not scan.lies_on(grid):
             check_head_ct(scan, where)
-            atlas = load_atlas()
+            atlas = load_atlas(target.atlas)
             transform = _register(scan, registered.get("cta"), atlas, threads, where)
             assessment = assess(scan, transform, atlas)
             if assessment.hopeless:
                 what = f"does not register to the atlas: {', '.join(assessment.hopeless)}"
                 raise RlvoError(what, where=where, fix="Give a head CT in HU with the right orientation in its header")
-            warnings += [f"{name}: {words}" for words in assessment.doubtful]
+            doubts += [f"{name}: {words}" for words in assessment.doubtful]
             if "cta" in roles and not has_contrast(scan, transform):
-                warnings.append("CTA: no contrast seen in it")
+                doubts.append("CTA: no contrast seen in it")
             hu = onto_grid(scan, grid, transform)
             for role in roles:
                 registered[role] = scan, transform
                 figures |= {f"{role}/{figure}": value for figure, value in assessment.figures.items()}
         for role in roles:
+            transforms[role] = registered[role][1] if role in registered else np.eye(4)
             volumes[role] = np.ascontiguousarray(CLIP[role](hu), dtype=np.float16)
     if vessels is not None:
         mask = read_volume(vessels, patient=patient)
         followed = registered.get("cta") or registered.get("ncct")
         volumes["vessels"] = _vessels(mask, grid, followed[1] if followed else np.eye(4), _where(patient, vessels))
-        warnings += [f"vessel mask: {note}" for note in mask.notes]
+        notes += [f"vessel mask: {note}" for note in mask.notes]
+        doubts += [f"vessel mask: {doubt}" for doubt in mask.doubts]
         if not volumes["vessels"].any():
-            warnings.append("vessel mask: empty on the grid")
-    return Prepared(volumes, tuple(warnings), figures, bool(registered))
+            doubts.append("vessel mask: empty on the grid")
+    return Prepared(volumes, tuple(doubts), tuple(notes), figures, transforms)
 
 
 def _by_file(paths: Mapping[str, Path]) -> list[tuple[tuple[str, ...], Path]]:

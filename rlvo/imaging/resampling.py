@@ -43,7 +43,7 @@ def orthogonal(volume: Volume, tolerance: float = 1e-3) -> Volume:
     in_voxels = Volume(volume.array, np.eye(4))
     to_voxels = np.linalg.inv(volume.affine)
     resampled = resample(in_voxels, affine, shape, to_voxels, outside=float(volume.array.min()))
-    return Volume(resampled.array, affine, volume.notes)
+    return Volume(resampled.array, affine, volume.notes, volume.doubts)
 
 
 def onto_grid(volume: Volume, grid: Grid, transform: np.ndarray) -> np.ndarray:

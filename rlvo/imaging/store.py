@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from rlvo.config.base import content_hash
-from rlvo.config.grid import Grid
 from rlvo.errors import MachineError, RlvoError
 from rlvo.files import file_sha256
 from rlvo.imaging.prepare import Prepared, preparation_key
+from rlvo.imaging.target import Target
 
 DESCRIPTION = "prepared.json"
 UNFINISHED = ".writing-"
@@ -33,14 +33,14 @@ class VolumeStore:
     def __init__(self, folder: Path) -> None:
         self.path = folder.expanduser().resolve()
 
-    def address(self, grid: Grid, files: Mapping[str, Path | None]) -> str:
+    def address(self, target: Target, files: Mapping[str, Path | None]) -> str:
         """SHA-256 (hex) over the content of a patient's files (`ncct`, `cta`, `vessels`) and the settings.
 
         Raises:
             RlvoError: a file that is not there or cannot be read.
         """
         contents = {role: _content(path) for role, path in files.items() if path is not None}
-        return content_hash({"settings": preparation_key(grid), "files": contents})
+        return content_hash({"settings": preparation_key(target), "files": contents})
 
     def folder(self, address: str) -> Path:
         """Where the entry lies."""
@@ -53,7 +53,12 @@ class VolumeStore:
     def put(self, address: str, prepared: Prepared) -> None:
         """Write an entry: into a folder beside, flushed to disk, then renamed. Of two writers of the same one wins."""
         target = self.folder(address)
-        description = {"warnings": prepared.warnings, "figures": prepared.figures, "registered": prepared.registered}
+        description = {
+            "doubts": prepared.doubts,
+            "notes": prepared.notes,
+            "figures": prepared.figures,
+            "transforms": {role: matrix.tolist() for role, matrix in prepared.transforms.items()},
+        }
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=UNFINISHED))
@@ -92,7 +97,11 @@ class VolumeStore:
         """The entry as it was put; volumes are memory maps."""
         description = json.loads((self.folder(address) / DESCRIPTION).read_text())
         return Prepared(
-            dict(self.open(address)), tuple(description["warnings"]), description["figures"], description["registered"]
+            dict(self.open(address)),
+            tuple(description["doubts"]),
+            tuple(description["notes"]),
+            description["figures"],
+            {role: np.array(matrix) for role, matrix in description["transforms"].items()},
         )
 
     def warnings(self, address: str) -> tuple[str, ...]:

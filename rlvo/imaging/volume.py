@@ -24,12 +24,14 @@ class Volume:
     Attributes:
         array: [x, y, z] float32, HU for CT. Axes point roughly to the right, front and top (RAS+).
         affine: 4×4, voxel to RAS mm; its axes are orthogonal.
-        notes: what reading had to correct, in words for the user; never names, dates or paths.
+        notes: what reading corrected, in words for the user; never names, dates, UIDs or paths.
+        doubts: what reading had to guess, in such words; a patient with doubts needs a review.
     """
 
     array: np.ndarray
     affine: np.ndarray
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def spacing(self) -> np.ndarray:
@@ -70,4 +72,4 @@ def canonical(volume: Volume) -> Volume:
     orientation = nibabel.io_orientation(volume.affine)
     affine = volume.affine @ nibabel.orientations.inv_ornt_aff(orientation, volume.array.shape)
     turned = nibabel.apply_orientation(volume.array, orientation)
-    return Volume(np.asfortranarray(turned), affine, volume.notes)
+    return Volume(np.asfortranarray(turned), affine, volume.notes, volume.doubts)

@@ -18,12 +18,12 @@ from pydantic import ValidationError
 from rlvo import NOTICE, __version__
 from rlvo.cohort.encoding import TabularEncoder
 from rlvo.config.base import Frozen
-from rlvo.config.grid import Grid
 from rlvo.ensemble.member import MemberSpec
 from rlvo.ensemble.spec import EnsembleSpec
 from rlvo.errors import RlvoError
 from rlvo.files import atomic_write
 from rlvo.imaging.prepare import preparation_key
+from rlvo.imaging.target import Target
 
 DESCRIPTION = "ensemble.json"
 MEMBERS = "members"
@@ -35,7 +35,7 @@ class ModelDescription(Frozen):
     spec: EnsembleSpec
     encoders: dict[int, TabularEncoder]
     """By fold: fitted on the fold's training patients."""
-    grid: Grid
+    target: Target
     preparation: str
     """Key of the preparation (settings, atlas, code) the members were trained on."""
     predictors: tuple[str, ...]
@@ -43,11 +43,11 @@ class ModelDescription(Frozen):
     rlvo_version: str = __version__
 
 
-def describe(spec: EnsembleSpec, encoders: dict[int, TabularEncoder], grid: Grid) -> ModelDescription:
-    """The description of `spec` for volumes prepared by this code onto `grid`."""
+def describe(spec: EnsembleSpec, encoders: dict[int, TabularEncoder], target: Target) -> ModelDescription:
+    """The description of `spec` for volumes prepared by this code to `target`."""
     predictors = next(iter(encoders.values())).predictors
     return ModelDescription(
-        spec=spec, encoders=encoders, grid=grid, preparation=preparation_key(grid), predictors=predictors
+        spec=spec, encoders=encoders, target=target, preparation=preparation_key(target), predictors=predictors
     )
 
 
@@ -80,7 +80,7 @@ def read_description(folder: Path) -> ModelDescription:
         description = ModelDescription.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise RlvoError(f"damaged: {error.errors()[0]['msg']}", where=path, fix="Register the ensemble again") from None
-    if preparation_key(description.grid) != description.preparation:
+    if preparation_key(description.target) != description.preparation:
         raise RlvoError(
             f"trained on volumes that rlvo {description.rlvo_version} prepared, and this rlvo prepares them otherwise",
             where=path,

@@ -122,9 +122,9 @@ class Members:
     def _prepared(self, files: Mapping[str, Path | None], patient: str, store: VolumeStore | None) -> Prepared:
         if absent := [name.upper() for name in REQUIRED_VOLUMES if files[name] is None]:
             raise RlvoError(f"no {' and no '.join(absent)}")
-        if store is not None and store.has(address := store.address(self.description.grid, files)):
+        if store is not None and store.has(address := store.address(self.description.target, files)):
             return store.read(address)
-        return prepare(self.description.grid, files["ncct"], files["cta"], files["vessels"], patient=patient)
+        return prepare(self.description.target, files["ncct"], files["cta"], files["vessels"], patient=patient)
 
     def _of_patient(self, volumes: Mapping[str, np.ndarray], tabular: Mapping[int, np.ndarray]) -> dict[str, float]:
         """Every member's probability, from one patient's volumes and each fold's encoding [1, T]."""

@@ -13,6 +13,7 @@ from rlvo.cohort.encoding import TabularEncoder, fit_encoder
 from rlvo.cohort.selection import Exclusion
 from rlvo.cohort.splits import Split
 from rlvo.config.model import Configuration
+from rlvo.imaging.target import Target
 from rlvo.training.dataset import FoldData, Patients
 from rlvo.training.records import TrialIdentity
 
@@ -30,6 +31,7 @@ class StudyInputs:
     split: Split
     volumes: Mapping[str, Path]
     """Each included patient's folder in the store."""
+    target: Target
     brain_mask: np.ndarray
     """[X, Y, Z] bool."""
     data_hash: str

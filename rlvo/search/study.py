@@ -21,13 +21,15 @@ from rlvo.files import atomic_write
 from rlvo.imaging.atlas import brain_mask
 from rlvo.imaging.cohort_preparation import PreparedCohort, prepare_cohort
 from rlvo.imaging.store import VolumeStore
+from rlvo.imaging.target import Target
 from rlvo.search.inputs import StudyInputs
 from rlvo.search.plan import check_models, model_specs
 
 STUDY, SPLIT, INPUTS = "study.json", "split.json", "inputs.json"
-MAY_CHANGE = ("cohort.table", "search.configurations", "search.concurrent_trials", "search.max_failures", "resources.",
-              "mlflow.", "ensemble.")  # fmt: skip
-"""Fields that change no trial: a study goes on, or is extended, with other values."""
+MAY_CHANGE = ("cohort.table", "atlas", "search.configurations", "search.concurrent_trials", "search.max_failures",
+              "resources.", "mlflow.", "ensemble.")  # fmt: skip
+"""Fields that change no trial (the table's and the atlas's content is checked by itself): a study goes on, or is
+extended, with other values."""
 
 ProgressFactory = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 """Takes a description, gives a context whose value is called with (done, total)."""
@@ -57,9 +59,9 @@ def open_study(
     label = rlvo_label(cohort.table)
     split = _fixed_split(make_split(label, study.folds), folder / SPLIT)
 
-    store = VolumeStore(workdir.store)
+    store, target = VolumeStore(workdir.store), Target(grid=study.grid, atlas=study.atlas)
     with progress("preparing volumes") as advance:
-        prepared = _prepared(cohort, study, store, workers, advance)
+        prepared = _prepared(cohort, target, store, workers, advance)
     table_hash = data_hash(cohort, selection.included, study.cohort.predictors)
     inputs = StudyInputs(
         study=study.name,
@@ -68,6 +70,7 @@ def open_study(
         label=label,
         split=split,
         volumes={patient: store.folder(address) for patient, address in prepared.addresses.items()},
+        target=target,
         brain_mask=brain_mask(study.grid),
         data_hash=content_hash({"table": table_hash, "volumes": prepared.addresses}),
         excluded=selection.excluded,
@@ -143,13 +146,13 @@ def _fixed_split(split: Split, path: Path) -> Split:
 
 
 def _prepared(
-    cohort: Cohort, study: StudyConfig, store: VolumeStore, workers: int | None, advance: Callable[[int, int], None]
+    cohort: Cohort, target: Target, store: VolumeStore, workers: int | None, advance: Callable[[int, int], None]
 ) -> PreparedCohort:
     rows = {
         patient: {name: cohort.volume(patient, name) for name in ("ncct", "cta", "vessels")}
         for patient in cohort.table.index
     }
-    prepared = prepare_cohort(rows, study.grid, store, workers=workers, progress=advance)
+    prepared = prepare_cohort(rows, target, store, workers=workers, progress=advance)
     if prepared.failed:
         findings = [Finding(patient, None, str(error)) for patient, error in prepared.failed.items()]
         raise CohortError(findings, where="volumes")

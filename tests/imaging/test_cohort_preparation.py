@@ -9,8 +9,10 @@ import pytest
 from rlvo.config.grid import PRESETS
 from rlvo.imaging.cohort_preparation import prepare_cohort
 from rlvo.imaging.store import VolumeStore
+from rlvo.imaging.target import Target
 
 FOCUS = PRESETS["focus"]
+TARGET = Target(grid=FOCUS)
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def test_one_bad_patient_stops_nobody_and_a_second_run_prepares_nothing_anew(
     rows: dict[str, dict[str, Path | None]], tmp_path: Path
 ) -> None:
     store, steps = VolumeStore(tmp_path / "store"), []
-    first = prepare_cohort(rows, FOCUS, store, workers=1, progress=lambda done, total: steps.append((done, total)))
+    first = prepare_cohort(rows, TARGET, store, workers=1, progress=lambda done, total: steps.append((done, total)))
     assert steps == [(number, 6) for number in range(1, 7)]
     assert list(first.addresses) == list(first.warnings) == ["1", "2", "3"]
     assert {patient: error.what for patient, error in first.failed.items()} == {
@@ -46,15 +48,15 @@ def test_one_bad_patient_stops_nobody_and_a_second_run_prepares_nothing_anew(
     assert all(f"patient {patient}" in str(error) for patient, error in first.failed.items())
     written = {path: path.stat().st_mtime_ns for path in store.path.rglob("*.npy")}
     assert len(written) == 6
-    assert prepare_cohort(rows, FOCUS, store, workers=1).addresses == first.addresses
+    assert prepare_cohort(rows, TARGET, store, workers=1).addresses == first.addresses
     assert {path: path.stat().st_mtime_ns for path in store.path.rglob("*.npy")} == written
 
 
 @pytest.mark.slow
 def test_processes_give_what_one_process_gives(rows: dict[str, dict[str, Path | None]], tmp_path: Path) -> None:
-    alone = prepare_cohort(rows, FOCUS, VolumeStore(tmp_path / "alone"), workers=1)
+    alone = prepare_cohort(rows, TARGET, VolumeStore(tmp_path / "alone"), workers=1)
     store = VolumeStore(tmp_path / "together")
-    together = prepare_cohort(rows, FOCUS, store, workers=2)
+    together = prepare_cohort(rows, TARGET, store, workers=2)
     assert together.addresses == alone.addresses
     assert list(together.addresses) == ["1", "2", "3"]
     assert {patient: str(error) for patient, error in together.failed.items()} == {

@@ -11,8 +11,10 @@ from rlvo.errors import RlvoError
 from rlvo.imaging.atlas import brain_mask
 from rlvo.imaging.pictures import overlay_picture
 from rlvo.imaging.prepare import preparation_key, prepare
+from rlvo.imaging.target import Target
 
 FOCUS = PRESETS["focus"]
+TARGET = Target(grid=FOCUS)
 RNG = np.random.default_rng(0)
 
 
@@ -28,7 +30,7 @@ def on_grid(path: Path, low: int = -1000, high: int = 1500) -> Path:
 def test_volumes_on_the_grid_pass_clipped(tmp_path: Path) -> None:
     ncct, cta = on_grid(tmp_path / "n.nii.gz"), on_grid(tmp_path / "c.nii.gz")
     vessels = save(tmp_path / "v.nii.gz", (RNG.random(FOCUS.shape) < 0.02).astype(np.uint8))
-    prepared = prepare(FOCUS, ncct, cta, vessels)
+    prepared = prepare(TARGET, ncct, cta, vessels)
     assert not prepared.registered
     assert prepared.warnings == ()
     assert prepared.figures == {}
@@ -44,23 +46,23 @@ def test_a_volume_stored_left_to_right_on_the_grid_passes_too(tmp_path: Path) ->
     array = RNG.integers(0, 100, FOCUS.shape).astype(np.int16)
     flipped = FOCUS.affine @ np.diag([-1, 1, 1, 1])
     flipped[0, 3] = FOCUS.affine[0, 3] + 4 * (FOCUS.shape[0] - 1)
-    prepared = prepare(FOCUS, save(tmp_path / "n.nii", array[::-1], flipped), None, None)
+    prepared = prepare(TARGET, save(tmp_path / "n.nii", array[::-1], flipped), None, None)
     np.testing.assert_array_equal(prepared.volumes["ncct"], array)
     assert not prepared.registered
 
 
 def test_only_what_is_given_is_there(tmp_path: Path) -> None:
-    prepared = prepare(FOCUS, None, on_grid(tmp_path / "c.nii"), None)
+    prepared = prepare(TARGET, None, on_grid(tmp_path / "c.nii"), None)
     assert set(prepared.volumes) == {"cta"}
     assert prepared.warnings == ()
     with pytest.raises(RlvoError, match="neither NCCT nor CTA") as refusal:
-        prepare(FOCUS, None, None, None, patient="5")
+        prepare(TARGET, None, None, None, patient="5")
     assert "patient 5" in str(refusal.value)
 
 
 def test_the_same_file_twice_is_told(tmp_path: Path) -> None:
     path = on_grid(tmp_path / "c.nii")
-    prepared = prepare(FOCUS, path, path, None)
+    prepared = prepare(TARGET, path, path, None)
     assert "NCCT and CTA are the same scan" in prepared.warnings
     np.testing.assert_array_equal(prepared.volumes["ncct"], np.minimum(prepared.volumes["cta"], 100))
 
@@ -68,40 +70,40 @@ def test_the_same_file_twice_is_told(tmp_path: Path) -> None:
 def test_vessel_masks_that_cannot_be_one(tmp_path: Path) -> None:
     cta = on_grid(tmp_path / "c.nii")
     with pytest.raises(RlvoError, match="vessel mask that fills"):
-        prepare(FOCUS, None, cta, cta, patient="5")
+        prepare(TARGET, None, cta, cta, patient="5")
     empty = save(tmp_path / "v.nii", np.zeros(FOCUS.shape, dtype=np.uint8))
-    assert "vessel mask: empty on the grid" in prepare(FOCUS, None, cta, empty).warnings
+    assert "vessel mask: empty on the grid" in prepare(TARGET, None, cta, empty).warnings
 
 
 def test_a_mask_in_atlas_space_beside_a_cta_on_the_grid_is_resampled(tmp_path: Path) -> None:
     fine = Grid(shape=(128, 96, 80), spacing=(1, 1, 1), origin=(-63.5, -36.5, -41.5))
     mask = np.zeros(fine.shape, dtype=np.uint8)
     mask[64:68, 48:52, 40:44] = 1
-    prepared = prepare(FOCUS, None, on_grid(tmp_path / "c.nii"), save(tmp_path / "v.nii", mask, fine.affine))
+    prepared = prepare(TARGET, None, on_grid(tmp_path / "c.nii"), save(tmp_path / "v.nii", mask, fine.affine))
     np.testing.assert_array_equal(np.argwhere(prepared.volumes["vessels"]), [[16, 12, 10]])
 
 
 def test_what_is_no_head_ct_is_refused_in_one_line(tmp_path: Path) -> None:
     path = save(tmp_path / "mr.nii", RNG.integers(0, 900, (50, 50, 50)).astype(np.int16), np.diag([4.0, 4, 4, 1]))
     with pytest.raises(RlvoError, match="no air near") as refusal:
-        prepare(FOCUS, path, None, None, patient="5")
+        prepare(TARGET, path, None, None, patient="5")
     assert str(refusal.value).startswith(f"patient 5, {path}: ")
 
 
 def test_the_key_depends_on_the_grid() -> None:
-    assert len({preparation_key(grid) for grid in PRESETS.values()}) == len(PRESETS)
+    assert len({preparation_key(Target(grid=grid)) for grid in PRESETS.values()}) == len(PRESETS)
 
 
 @pytest.mark.slow
 def test_real_head_as_ncct_and_cta(real: Path, tmp_path: Path) -> None:
     folder = real / "head_ct_tilted_dicom"
-    prepared = prepare(FOCUS, folder, folder, None, patient="5")
+    prepared = prepare(TARGET, folder, folder, None, patient="5")
     assert prepared.registered
     assert prepared.warnings == (
-        "NCCT and CTA: gantry tilt of 18.5° corrected",
-        "NCCT and CTA: irregular slice gaps 1.1/4.2/7.4 mm resampled",
         "NCCT and CTA are the same scan",
         "CTA: no contrast seen in it",
+        "NCCT and CTA: gantry tilt of 18.5° corrected",
+        "NCCT and CTA: irregular slice gaps 1.1/4.2/7.4 mm resampled",
     )
     assert {name: array.shape for name, array in prepared.volumes.items()} == {"ncct": FOCUS.shape, "cta": FOCUS.shape}
     assert 20 < np.median(prepared.volumes["ncct"][brain_mask(FOCUS)]) < 40
@@ -119,7 +121,7 @@ def test_no_real_file_that_is_no_head_ct_gets_through(real: Path) -> None:
     assert len(paths) > 10
     for path in paths:
         with pytest.raises(RlvoError) as refusal:
-            prepare(FOCUS, path, path, None, patient="5")
+            prepare(TARGET, path, path, None, patient="5")
         assert str(refusal.value).startswith(f"patient 5, {path}")
         assert "\n" not in str(refusal.value)
         assert refusal.value.fix

@@ -10,21 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlvo.config.grid import PRESETS
 from rlvo.errors import MachineError
 from rlvo.imaging.prepare import Prepared
 from rlvo.imaging.store import VolumeStore, open_volumes
+from rlvo.imaging.target import Target
 
-FOCUS = PRESETS["focus"]
+TARGET = Target(grid="focus")
 PREPARED = Prepared(
     {
         "ncct": np.arange(24, dtype=np.float16).reshape(2, 3, 4),
         "cta": np.arange(24, 48, dtype=np.float16).reshape(2, 3, 4),
         "vessels": np.eye(3, dtype=np.uint8)[None],
     },
-    ("one thing",),
+    ("one doubt",),
+    ("one note",),
     {"cta/coverage": 0.875},
-    True,
+    {"cta": np.diag([1.25, 1, 1, 1])},
 )
 
 
@@ -41,8 +42,10 @@ def test_what_is_put_comes_back_as_read_only_memory_maps(tmp_path: Path) -> None
         assert volume.dtype == PREPARED.volumes[name].dtype
         np.testing.assert_array_equal(volume, PREPARED.volumes[name])
     back = store.read("ab12")
-    assert (back.warnings, back.figures, back.registered) == (PREPARED.warnings, PREPARED.figures, True)
-    assert store.warnings("ab12") == ("one thing",)
+    assert (back.doubts, back.notes, back.figures) == (PREPARED.doubts, PREPARED.notes, PREPARED.figures)
+    np.testing.assert_array_equal(back.transforms["cta"], PREPARED.transforms["cta"])
+    assert (back.verdict, back.registered) == ("review", True)
+    assert store.warnings("ab12") == ("one doubt", "one note")
     assert set(open_volumes(store.folder("ab12"))) == set(volumes)
     store.put("ab12", PREPARED)
     assert [path.name for path in store.folder("ab12").parent.iterdir()] == ["ab12"]
@@ -54,21 +57,21 @@ def test_address_is_of_content_grid_and_role_not_of_names(tmp_path: Path) -> Non
     first.write_bytes(b"content")
     copy.write_bytes(b"content")
     other.write_bytes(b"other")
-    address = store.address(FOCUS, {"ncct": first, "cta": None})
-    assert address == store.address(FOCUS, {"ncct": copy})
+    address = store.address(TARGET, {"ncct": first, "cta": None})
+    assert address == store.address(TARGET, {"ncct": copy})
     different = [
-        store.address(FOCUS, {"ncct": other}),
-        store.address(FOCUS, {"cta": first}),
-        store.address(FOCUS, {"ncct": first, "cta": first}),
-        store.address(PRESETS["whole"], {"ncct": first}),
+        store.address(TARGET, {"ncct": other}),
+        store.address(TARGET, {"cta": first}),
+        store.address(TARGET, {"ncct": first, "cta": first}),
+        store.address(Target(grid="whole"), {"ncct": first}),
     ]
     assert len({address, *different}) == 5
     folder = tmp_path / "series"
     folder.mkdir()
     (folder / "1.dcm").write_bytes(b"one")
-    before = store.address(FOCUS, {"ncct": folder})
+    before = store.address(TARGET, {"ncct": folder})
     (folder / "2.dcm").write_bytes(b"two")
-    assert store.address(FOCUS, {"ncct": folder}) != before
+    assert store.address(TARGET, {"ncct": folder}) != before
 
 
 WRITE_FOR_EVER = """

@@ -19,6 +19,7 @@ from rlvo.config.workdir import Workdir
 from rlvo.ensemble.build import study_ensembles
 from rlvo.ensemble.spec import EnsembleSpec
 from rlvo.ensemble.trials import Trials, read_trials, trial_weights
+from rlvo.imaging.target import Target
 from rlvo.registry.folder import describe, write_model_folder
 from rlvo.registry.inference import EnsemblePredictor
 from rlvo.search.inputs import StudyInputs
@@ -77,7 +78,7 @@ def specs(trials: Trials) -> dict[str, EnsembleSpec]:
 def model_folder(study: TinyStudy, specs: dict[str, EnsembleSpec]) -> Path:
     encoders = {fold: study.inputs.encoder(fold) for fold in range(2)}
     folder = study.folder / "ensemble" / "model"
-    description = describe(specs["ensemble"], encoders, GRID)
+    description = describe(specs["ensemble"], encoders, Target(grid=GRID))
     write_model_folder(folder, description, lambda member: trial_weights(study.folder, member))
     return folder
 
