@@ -42,19 +42,24 @@ class MachineError(RlvoError):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing wrong with one cell, row or file of a cohort."""
+    """One thing wrong with one cell, row, column or file of a cohort."""
 
     patient: str | None
     field: str | None
     what: str
     fix: str | None = None
+    value: str | None = None
+    """The cell as it was written, where it is about one."""
+    allowed: str | None = None
+    """What the cell may hold, in words."""
 
     def __str__(self) -> str:
         where = ", ".join(
             part for part in (f"patient {self.patient}" if self.patient else "", self.field or "") if part
         )
         text = f"{where}: {self.what}" if where else self.what
-        return f"{text}. {self.fix}" if self.fix else text
+        allowed = f"Allowed: {self.allowed}" if self.allowed else None
+        return ". ".join(part for part in (text, allowed, self.fix) if part)
 
 
 class CohortError(RlvoError):

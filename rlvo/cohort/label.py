@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 import pandas as pd
 
 from rlvo.errors import CohortError, Finding
@@ -9,6 +12,18 @@ from rlvo.errors import CohortError, Finding
 STENOSIS_ABOVE_PCT = 50
 FAILED_ETICI = ("0", "1", "2a")
 OUTCOMES = ("final_stenosis_pct", "etici", "rescue_treatment")
+ISLES24_PATIENT = re.compile(r"sub-stroke(case)?\d{4}")
+WITHOUT_LABEL = (
+    "ISLES'24 tells neither final stenosis nor rescue treatment and holds practically no eTICI 0-2a: "
+    "it cannot train rLVO"
+)
+
+
+def isles24_has_no_label(patients: Iterable[str]) -> tuple[Finding, ...]:
+    """A finding where all patients are those of ISLES'24, whose lack of a label no filling in of cells will mend."""
+    ids = list(patients)
+    is_isles24 = bool(ids) and all(ISLES24_PATIENT.fullmatch(patient) for patient in ids)
+    return (Finding(None, "rlvo", WITHOUT_LABEL, "Use it to predict for, not to train"),) if is_isles24 else ()
 
 
 def rlvo_label(table: pd.DataFrame) -> pd.Series:

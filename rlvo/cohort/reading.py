@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pandera.pandas as pa
 
-from rlvo.cohort.label import OUTCOMES, derive_label, rlvo_label
+from rlvo.cohort.cells import MISSING, typed_column
+from rlvo.cohort.consistency import check_cohort, mixed_decimals, thousands, volume_order
+from rlvo.cohort.label import OUTCOMES, derive_label, isles24_has_no_label, rlvo_label
+from rlvo.cohort.mapping import slips, suggestion
 from rlvo.cohort.selection import select_rows
 from rlvo.cohort.tables import read_table
-from rlvo.cohort.variables import VARIABLES, Variable, check_predictors, source_columns
+from rlvo.cohort.variables import VARIABLES, check_predictors, source_columns
 from rlvo.config.base import content_hash
 from rlvo.config.study import PAPER_PREDICTORS
 from rlvo.errors import CohortError, Finding, RlvoError
-
-MISSING = frozenset(("", "na", "n/a", "#n/a", "nan", "<na>", "null", "none", "nat"))
-"""Cells that say nothing, in any case. Not applied to patient ids: "NA" can be one."""
-NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
-DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 
 @dataclass(frozen=True)
@@ -61,15 +56,23 @@ def read_cohort(
     *,
     need_outcome: bool = True,
     need_volumes: bool = True,
+    mapping: Mapping[str, str] | None = None,
 ) -> Cohort:
     """Read and check a cohort table (CSV, TSV or XLSX; columns of VARIABLES).
 
+    Args:
+        path: the table.
+        predictors: columns or derived variables that models are given.
+        need_outcome: every included patient needs a label.
+        need_volumes: the table names an NCCT and a CTA.
+        mapping: our column name to the table's, where it is another (`rlvo.cohort.mapping`).
+
     Raises:
-        RlvoError: the file cannot be read as a table, or a predictor cannot be one.
+        RlvoError: the file cannot be read as a table, a mapping does not fit, or a predictor cannot be one.
         CohortError: every missing column, unreadable or out-of-range cell, missing file and missing or contradictory
             label of an included patient.
     """
-    raw = read_table(path)
+    raw = read_table(path, mapping)
     folder = path.resolve().parent
     try:
         table = check_table(
@@ -106,10 +109,14 @@ def check_table(
     """
     check_predictors(predictors)
     findings = _missing_columns(table.columns, predictors, need_outcome=need_outcome, need_volumes=need_volumes)
+    findings += slips(table.columns, told={finding.field for finding in findings})
     if "patient_id" not in table:
         raise CohortError(findings)
     typed, problems = examine_table(table, folder=folder, decimal_comma=decimal_comma)
-    findings += problems
+    findings += [*problems, *check_cohort(typed)]
+    if need_outcome:
+        findings += _empty_columns(typed, predictors)
+        findings += isles24_has_no_label(typed.index) if "rlvo" not in typed else ()
     if need_outcome and ("rlvo" in typed or set(OUTCOMES) <= set(typed)):
         told = {finding.patient for finding in findings if finding.field in ("patient_id", "rlvo", *OUTCOMES)}
         included = [patient for patient in select_rows(typed, predictors).included if patient and patient not in told]
@@ -125,7 +132,8 @@ def examine_table(
     """Type and check the columns rlvo knows, whichever are there, without raising for what cells hold.
 
     A cell with a finding is missing in the typed table, except patient ids: findings on the field `patient_id` (none,
-    or one that occurs twice) leave rows that cannot be told apart. Rows keep their order.
+    or one that occurs twice) leave rows that cannot be told apart. Perfusion volumes that contradict each other stay.
+    Rows keep their order.
 
     Args:
         table: needs `patient_id` only; cells may be numbers, booleans, text or None.
@@ -145,19 +153,19 @@ def examine_table(
             [None if c is None or c.lower() in MISSING else c for c in cells], index=patients, dtype="str"
         )
 
-    findings = _id_findings(patients)
+    findings = [*_id_findings(patients), *thousands(table)]
     if decimal_comma:
-        findings += _mixed_decimals(text)
+        findings += mixed_decimals(text)
     typed = pd.DataFrame(index=patients)
     for name in text.columns.astype(str):
         variable = VARIABLES[name]
-        values, problems = _typed(text[name], variable, decimal_comma)
+        values, problems = typed_column(text[name], variable, decimal_comma)
         if variable.role == "image" and folder is not None:
             values, absent = _existing(values, folder)
             problems += absent
         typed[name] = values
         findings += problems
-    return typed, tuple(findings)
+    return typed, (*findings, *volume_order(typed))
 
 
 def data_hash(cohort: Cohort, ids: Iterable[str], predictors: Sequence[str]) -> str:
@@ -178,9 +186,9 @@ def _missing_columns(
     unknown = [name for name in present if name not in VARIABLES]
     findings = []
     for name in (name for name in needed if name not in present):
-        close = difflib.get_close_matches(name, unknown, n=1)
+        close = suggestion(name, unknown)
         fix = (
-            f"Is it the column '{close[0]}'? Rename it"
+            f"Is it the column '{close}'? Rename it or map it ({name}={close})"
             if close
             else "Add it; leave a cell empty where a value is missing"
         )
@@ -188,6 +196,12 @@ def _missing_columns(
         what = f"the column is missing, and {derived} needs it" if derived else "the column is missing"
         findings.append(Finding(None, name, what, fix))
     return findings
+
+
+def _empty_columns(typed: pd.DataFrame, predictors: Sequence[str]) -> list[Finding]:
+    columns = [name for name in source_columns(predictors) if name in typed]
+    empty = [name for name in columns if len(typed) and typed[name].isna().all()]
+    return [Finding(None, name, "no patient has a readable value", "Fill it in, or leave it out") for name in empty]
 
 
 def _text(cell: Any) -> str | None:
@@ -205,56 +219,6 @@ def _id_findings(patients: pd.Index) -> list[Finding]:
     ]
     twice = patients[patients.duplicated()].unique()
     return findings + [Finding(p, "patient_id", "occurs more than once", "Keep one row a patient") for p in twice if p]
-
-
-def _mixed_decimals(text: pd.DataFrame) -> list[Finding]:
-    continuous = [name for name, variable in VARIABLES.items() if name in text and variable.kind == "continuous"]
-    cells = text[continuous].stack()
-    comma = cells[cells.str.fullmatch(DECIMAL_COMMA)]
-    point = cells[cells.str.fullmatch(r"[+-]?\d+\.\d+")]
-    if comma.empty or point.empty:
-        return []
-    what = f"decimal commas ({comma.iloc[0]}) and decimal points ({point.iloc[0]}) in one table"
-    return [Finding(None, None, what, "Write one of them throughout, and no thousands separators")]
-
-
-def _typed(text: pd.Series, variable: Variable, decimal_comma: bool) -> tuple[pd.Series, list[Finding]]:
-    """Values of one column; what cannot be one, or lies outside the range or levels, is missing and a finding."""
-    if variable.kind == "text":
-        return text, []
-    if variable.kind == "categorical" or variable.levels:
-        written = {level.lower(): level for level in variable.levels}
-        written |= {f"{level}.0": level for level in variable.levels if level.isdigit()}  # eTICI read as a number
-        values = text.map(lambda cell: written.get(cell.lower(), cell), na_action="ignore").astype("str")
-        check = pa.Check.isin(variable.levels)
-    else:
-        values = _numbers(text, decimal_comma, words={"true": "1", "false": "0"} if variable.kind == "binary" else {})
-        check = pa.Check.isin([0, 1]) if variable.kind == "binary" else pa.Check.in_range(variable.low, variable.high)
-    wrong = _violations(values, check) | (values.isna() & text.notna())
-    findings = [
-        Finding(str(patient) or None, variable.name, f"'{cell}' is not allowed", f"Allowed: {variable.allowed}")
-        for patient, cell in text[wrong].items()
-    ]
-    return values.mask(wrong), findings
-
-
-def _numbers(text: pd.Series, decimal_comma: bool, words: dict[str, str]) -> pd.Series:
-    """Float64; NaN where the text is no number."""
-    cells = text.str.lower().replace(words) if words else text
-    if decimal_comma:
-        cells = cells.mask(cells.str.fullmatch(DECIMAL_COMMA), cells.str.replace(",", "."))
-    is_number = cells.str.fullmatch(NUMBER)
-    return pd.to_numeric(cells.where(is_number), errors="coerce").astype("float64")
-
-
-def _violations(values: pd.Series, check: pa.Check) -> pd.Series:
-    """Which values fail the check, by position."""
-    wrong = pd.Series(False, index=range(len(values)))
-    try:
-        pa.SeriesSchema(checks=check, nullable=True).validate(values.reset_index(drop=True), lazy=True)
-    except pa.errors.SchemaErrors as error:
-        wrong[error.failure_cases["index"]] = True
-    return wrong.set_axis(values.index)
 
 
 def _existing(written: pd.Series, folder: Path) -> tuple[pd.Series, list[Finding]]:

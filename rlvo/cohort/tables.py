@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
 
 import pandas as pd
 
+from rlvo.cohort.mapping import plain_name, renamed
 from rlvo.cohort.variables import VARIABLES
+from rlvo.cohort.workbook import OLE, Row, workbook_rows
 from rlvo.errors import CohortError, Finding, RlvoError
 
-Row = tuple[int, list[Any]]
-"""Line number and cells of a row that is not empty."""
 DELIMITERS = (",", ";", "\t", "|")
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+OTHER_FORMATS = {
+    OLE: "an old Excel file", b"PK\x03\x04": "a zipped file such as XLSX", b"%PDF": "a PDF file",
+    b"\x1f\x8b": "a gzip file", b"<": "a web page or XML",
+}  # fmt: skip
+"""What a file is, by how it begins, whatever its name says."""
+LINES_BEFORE_HEADER = 10
 
 
 @dataclass(frozen=True)
@@ -30,43 +34,79 @@ class RawTable:
     decimal_comma: bool
 
 
-def read_table(path: Path) -> RawTable:
+def read_table(path: Path, mapping: Mapping[str, str] | None = None) -> RawTable:
     """Read a table file without interpreting its cells.
 
     Text files: UTF-8, UTF-16 with a byte-order mark, or Latin-1; delimiter comma, semicolon, tab or bar, the one that
     makes the header name most known columns. XLSX: the one sheet whose header names `patient_id`.
 
+    Args:
+        path: the file.
+        mapping: our column name to theirs, for columns that are named otherwise.
+
     Raises:
-        RlvoError: missing, empty, of another format, or damaged.
-        CohortError: ragged rows, duplicate or unnamed columns; all at once.
+        RlvoError: missing, empty, of another format, or damaged; a mapping that does not fit.
+        CohortError: ragged rows, duplicate or unnamed columns, merged cells, formulas without a value; all at once.
     """
     if not path.is_file():
         raise RlvoError("no such cohort table", where=path, fix="Name a CSV, TSV or XLSX file")
+    mapping = mapping or {}
+    known = _Known(
+        {*VARIABLES, *map(plain_name, mapping.values())}, plain_name(mapping.get("patient_id", "patient_id"))
+    )
     suffix = path.suffix.lower()
     if suffix == ".xlsx":
-        rows, decimal_comma = _workbook_rows(path), True
+        rows, decimal_comma = workbook_rows(path, _content(path), known.is_header), True
     elif suffix in (".csv", ".tsv", ".txt"):
-        rows, decimal_comma = _text_rows(path)
+        rows, decimal_comma = _text_rows(path, known)
     else:
         raise RlvoError(
             f"'{path.suffix}' is not a table format rlvo reads", where=path, fix="Save it as CSV, TSV or XLSX"
         )
-    return RawTable(_frame(rows, path), decimal_comma)
+    return RawTable(_frame(rows, path, mapping, known), decimal_comma)
 
 
-def _text_rows(path: Path) -> tuple[list[Row], bool]:
+@dataclass(frozen=True)
+class _Known:
+    """Names that the table's columns may have, and that of the patients' ids."""
+
+    names: set[str]
+    patient: str
+
+    def is_header(self, cells: Iterable[object]) -> bool:
+        return self.patient in map(plain_name, cells)
+
+    def count(self, cells: Iterable[object]) -> int:
+        return len(set(map(plain_name, cells)) & self.names)
+
+
+def _text_rows(path: Path, known: _Known) -> tuple[list[Row], bool]:
     """Rows, and whether the delimiter leaves the comma free."""
     text = _decoded(path)
     try:
-        headers = {delimiter: next(_parsed(text, delimiter, strict=False), (0, []))[1] for delimiter in DELIMITERS}
-        delimiter = max(DELIMITERS, key=lambda d: (len(_names(headers[d]) & set(VARIABLES)), len(headers[d])))
+        delimiter = max(DELIMITERS, key=lambda delimiter: _promise(text, delimiter, known))
         return list(_parsed(text, delimiter, strict=True)), delimiter != ","
     except csv.Error as error:
         raise RlvoError(f"not readable as a delimited table: {error}", where=path, fix="Save it again as CSV") from None
 
 
+def _promise(text: str, delimiter: str, known: _Known) -> tuple[int, int]:
+    """How many known columns the best of the first lines names when parsed with `delimiter`, and of how many."""
+    first = zip(range(LINES_BEFORE_HEADER), _parsed(text, delimiter, strict=False), strict=False)
+    return max(((known.count(cells), len(cells)) for _, (_, cells) in first), default=(0, 0))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RlvoError(f"cannot be read ({error.strerror})", where=path, fix="Check its permissions") from None
+
+
 def _decoded(path: Path) -> str:
-    content = path.read_bytes()
+    content = _content(path)
+    if other := next((name for start, name in OTHER_FORMATS.items() if content.lstrip().startswith(start)), None):
+        raise RlvoError(f"holds {other}, not a text table", where=path, fix="Save it as UTF-8 CSV")
     marked = next((encoding for mark, encoding in BYTE_ORDER_MARKS.items() if content.startswith(mark)), None)
     for encoding in [marked] if marked else ["utf-8", "latin-1"]:
         with suppress(UnicodeDecodeError):
@@ -86,42 +126,18 @@ def _parsed(text: str, delimiter: str, *, strict: bool) -> Iterator[Row]:
             yield reader.line_num, list(row)
 
 
-def _workbook_rows(path: Path) -> list[Row]:
-    try:
-        sheets = pd.read_excel(path, sheet_name=None, header=None, dtype=object, na_filter=False, engine="openpyxl")
-    except (BadZipFile, KeyError, ValueError) as error:
-        raise RlvoError(f"not a readable XLSX file ({error})", where=path, fix="Save it again as XLSX or CSV") from None
-    filled = {name: sheet for name, sheet in sheets.items() if not sheet.empty}
-    cohorts = {n: s for n, s in filled.items() if "patient_id" in _names(s.iloc[0])} or filled
-    if len(cohorts) != 1:
-        names = ", ".join(map(str, cohorts)) or "none"
-        raise RlvoError(
-            f"which sheet is the cohort? ({names})", where=path, fix="Keep one sheet with a patient_id column"
-        )
-    (sheet,) = cohorts.values()
-    numbered = enumerate(sheet.itertuples(index=False, name=None), start=1)
-    return [(number, list(row)) for number, row in numbered if any(str(cell).strip() for cell in row)]
-
-
-def _names(header: Iterable[object]) -> set[str]:
-    return {_name(cell) for cell in header}
-
-
-def _name(cell: object) -> str:
-    return str(cell).strip().lower()
-
-
-def _frame(rows: list[Row], path: Path) -> pd.DataFrame:
+def _frame(rows: list[Row], path: Path, mapping: Mapping[str, str], known: _Known) -> pd.DataFrame:
+    _check_header_is_first(rows, path, known)
     if len(rows) < 2:
         raise RlvoError("holds no patients", where=path, fix="A header line and one line a patient are needed")
     (_, header), *body = rows
-    names = [_name(cell) for cell in header]
+    names = [plain_name(cell) for cell in header]
     findings = [
         Finding(
             None,
             f"line {number}",
             f"{len(cells)} cells where the header has {len(names)}",
-            "Quote cells that hold the delimiter",
+            "Quote cells that hold the delimiter; remove notes and totals below the table",
         )
         for number, cells in body
         if len(cells) != len(names)
@@ -141,4 +157,15 @@ def _frame(rows: list[Row], path: Path) -> pd.DataFrame:
     if findings:
         raise CohortError(findings, where=path)
     frame = pd.DataFrame([cells for _, cells in body], columns=range(len(names)), dtype=object)
-    return frame.drop(columns=unnamed).set_axis([name for name in names if name], axis=1)
+    named = [name for name in names if name]
+    return frame.drop(columns=unnamed).set_axis(renamed(named, mapping, path), axis=1)
+
+
+def _check_header_is_first(rows: list[Row], path: Path, known: _Known) -> None:
+    headers = [number for number, cells in rows[:LINES_BEFORE_HEADER] if known.is_header(cells)]
+    if headers and not known.is_header(rows[0][1]):
+        raise RlvoError(
+            f"the column names are in line {headers[0]}, below other lines",
+            where=path,
+            fix="Keep one header line, and nothing above it",
+        )

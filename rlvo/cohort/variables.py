@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +20,7 @@ class Variable:
     """
 
     name: str
-    kind: Literal["continuous", "binary", "categorical", "text"]
+    kind: Literal["continuous", "binary", "categorical", "date", "text"]
     role: Literal["id", "image", "predictor", "score", "outcome", "context"]
     unit: str | None = None
     low: float | None = None
@@ -30,7 +31,10 @@ class Variable:
     def allowed(self) -> str:
         """What a cell may hold, in words."""
         if self.kind == "continuous":
-            return f"{self.low:g} to {self.high:g} {self.unit}"
+            whole = "whole " if self.unit == "points" else ""
+            return f"{self.low:g} to {self.high:g} {whole}{self.unit}"
+        if self.kind == "date":
+            return "a date as YYYY-MM-DD, not before 1990 and not in the future"
         return ", ".join(self.levels) or "0 or 1"
 
 
@@ -75,12 +79,13 @@ VARIABLES: dict[str, Variable] = {
         _binary("rescue_treatment", "outcome"),
         _binary("rlvo", "outcome"),
         Variable("etiology", "categorical", "outcome", levels=("icad", "other")),
+        Variable("person", "text", "context"),
         Variable("center", "text", "context"),
         Variable("scanner", "text", "context"),
         _binary("dsa_occlusion", "context"),
         _binary("synchronous_occlusions", "context"),
         _binary("severe_artifact", "context"),
-        Variable("admission_date", "text", "context"),
+        Variable("admission_date", "date", "context"),
     )
 }
 """The columns rlvo knows, by name."""
@@ -91,6 +96,23 @@ DERIVED = tuple(INPUTS)
 """Predictors that are computed and never columns of the table."""
 CTP = ("cbf_lt30_ml", "tmax_gt4_ml", "tmax_gt6_ml", "tmax_gt10_ml", *DERIVED)
 """The six CT perfusion variables."""
+
+AFTER_PROCEDURE = re.compile(
+    r"tici|mrs|rankin|recanali[sz]|reperfu|rescue|stenting|angioplast|stenosis|(^|_)pass(es)?(_|$)|groin|punctur"
+    r"|final_|infarct|discharge|follow_?up|outcome|mortality|death|died|dead|hemorrhag|haemorrhag|(^|_)s?ich(_|$)"
+    r"|(24|48|72)_?h|day_?\d|\d_?d(ays?)?$|month|90_?d"
+)
+"""In a column's name: it is known only after the procedure, whatever the rest says."""
+BEFORE_PROCEDURE = re.compile(r"premorbid|pre_?stroke|admission|baseline|previous|history")
+"""In a column's name: it is known before all the same, as a `premorbid_mrs`."""
+
+
+def known_after_procedure(name: str) -> bool:
+    """Whether a column's name tells that it holds an outcome: `mTICI`, `NIHSS 24h`, `passes`, `final infarct`."""
+    if name in VARIABLES:
+        return VARIABLES[name].role == "outcome"
+    plain = re.sub(r"\W+", "_", name.lower())
+    return bool(AFTER_PROCEDURE.search(plain)) and not BEFORE_PROCEDURE.search(plain)
 
 
 def columns_of(predictor: str) -> tuple[str, ...]:
@@ -123,6 +145,8 @@ def check_predictors(names: Sequence[str], *, scores: bool = False) -> None:
 
 def _why_not(name: str, possible: Iterable[str]) -> str:
     role = VARIABLES[name].role if name in VARIABLES else None
+    if role is None and known_after_procedure(name):
+        role = "outcome"
     if role is None:
         close = difflib.get_close_matches(name, possible, n=1)
         return "is not a variable rlvo knows" + (f" (did you mean {close[0]}?)" if close else "")

@@ -18,7 +18,8 @@ from rlvo.errors import RlvoError
 def load_study(path: Path) -> StudyConfig:
     """Read and check a study configuration.
 
-    YAML 1.2, so `1e-4` is a number. Relative `cohort.table` and `atlas` become relative to the file's folder.
+    YAML 1.2, so `1e-4` is a number. Relative paths (`cohort.table`, `atlas`, `folds.test_patients`) become relative to
+    the file's folder.
 
     Raises:
         RlvoError: file missing, not YAML, or keys and values that do not fit; all of them, one line each.
@@ -32,10 +33,13 @@ def load_study(path: Path) -> StudyConfig:
     if not isinstance(content, dict):
         raise RlvoError("a study is a mapping of keys to values", where=path, fix="See tune_configs/demo.yaml")
     study = parse_study(content, where=path)
-    beside = {"table": study.cohort.table, "atlas": study.atlas}
-    found = {name: (path.parent / each).resolve() for name, each in beside.items() if each is not None}
-    cohort = study.cohort.model_copy(update={name: file for name, file in found.items() if name == "table"})
-    return study.model_copy(update={"cohort": cohort, "atlas": found.get("atlas")})
+
+    def beside(file: Path | None) -> Path | None:
+        return None if file is None else (path.parent / file).resolve()
+
+    cohort = study.cohort.model_copy(update={"table": beside(study.cohort.table)})
+    folds = study.folds.model_copy(update={"test_patients": beside(study.folds.test_patients)})
+    return study.model_copy(update={"cohort": cohort, "folds": folds, "atlas": beside(study.atlas)})
 
 
 def parse_study(content: dict[str, Any], *, where: object = None) -> StudyConfig:

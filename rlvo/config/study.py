@@ -30,11 +30,27 @@ class CohortConfig(Frozen):
 
 
 class FoldsConfig(Frozen):
-    """Stratified hold-out and stratified folds in the rest (sections 2.3–2.4)."""
+    """The hold-out and the folds in the rest; as in the paper unless set otherwise (sections 2.3–2.4)."""
 
+    holdout: Literal["random", "temporal", "center", "list"] = "random"
+    """Stratified at random; the last admitted; all patients of `test_centers`; the patients of `test_patients`."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the patients held out at random or by date."""
+    test_centers: tuple[str, ...] = ()
+    test_patients: Path | None = None
+    """Text file with a patient id a line."""
+    scheme: Literal["stratified", "leave_one_center_out"] = "stratified"
+    """How the other patients are put into folds; leaving one centre out, `folds` must be the number of centres."""
     folds: Annotated[int, Field(ge=2)] = 4
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _holdout_is_named(self) -> FoldsConfig:
+        if (self.holdout == "center") != bool(self.test_centers):
+            raise ValueError("test_centers goes with holdout: center, and only with it")
+        if (self.holdout == "list") != (self.test_patients is not None):
+            raise ValueError("test_patients goes with holdout: list, and only with it")
+        return self
 
 
 class SearchConfig(Frozen):

@@ -5,10 +5,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from malformed import sound_rows
 
 from rlvo.cohort.encoding import TabularEncoder, fit_encoder
-from rlvo.cohort.reading import check_table
-from rlvo.config.study import PAPER_PREDICTORS
+from rlvo.cohort.label import rlvo_label
+from rlvo.cohort.reading import check_table, examine_table
+from rlvo.cohort.splits import make_split
+from rlvo.config.study import PAPER_PREDICTORS, FoldsConfig
 from rlvo.errors import RlvoError
 
 BINARIES = ("hypertension", "dyslipidemia", "diabetes", "smoking", "atrial_fibrillation", "ivt", "unwitnessed_onset")
@@ -35,7 +38,7 @@ COMPLETE = {
 
 
 def typed(patients: list[dict]) -> pd.DataFrame:
-    return check_table(pd.DataFrame(patients).assign(patient_id=[f"p{i}" for i in range(len(patients))]))
+    return examine_table(pd.DataFrame(patients).assign(patient_id=[f"p{i}" for i in range(len(patients))]))[0]
 
 
 @settings(max_examples=12, deadline=None)
@@ -62,13 +65,25 @@ def test_alone_or_in_a_batch_within_bounds_and_nothing_learned(
     assert TabularEncoder.model_validate_json(before) == encoder
 
 
-def test_validation_rows_cannot_change_a_folds_encoder(rows: pd.DataFrame) -> None:
-    table = check_table(rows)
-    training = list(table.index[:30])
-    before = fit_encoder(table.loc[training], PAPER_PREDICTORS).model_dump_json()
-    table.loc[table.index[30:], list(CONTINUOUS)] *= 1000
-    table.loc[table.index[30:], "occlusion_site"] = np.nan
-    assert fit_encoder(table.loc[training], PAPER_PREDICTORS).model_dump_json() == before
+FOLD_ROWS = check_table(sound_rows())
+FOLD_SPLIT = make_split(rlvo_label(FOLD_ROWS), FoldsConfig(folds=3))
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), fold=st.integers(0, 2), flags=st.booleans())
+def test_whatever_others_hold_a_folds_encoder_stays_bit_identical(data: st.DataObject, fold: int, flags: bool) -> None:
+    training = list(FOLD_SPLIT.training(fold))
+    others = [*FOLD_SPLIT.validation(fold), *FOLD_SPLIT.test]
+    changed = data.draw(st.lists(st.sampled_from(others), min_size=1, unique=True))
+    table = FOLD_ROWS.copy()
+    for name in changed:
+        own = pd.DataFrame([data.draw(patient)], index=[name])
+        table.loc[name, own.columns] = own.loc[name].where(own.loc[name].notna(), np.nan)
+    table = table.sample(frac=1, random_state=data.draw(st.integers(0, 9)))
+    before = fit_encoder(FOLD_ROWS.loc[training], PAPER_PREDICTORS, missing_flags=flags)
+    after = fit_encoder(table.loc[training], PAPER_PREDICTORS, missing_flags=flags)
+    assert after.model_dump_json() == before.model_dump_json()
+    assert after.transform(table.loc[training]).tobytes() == before.transform(FOLD_ROWS.loc[training]).tobytes()
 
 
 def test_names_and_values_by_hand() -> None:

@@ -102,18 +102,23 @@ def test_xlsx_equals_csv(tmp_path: Path, rows: pd.DataFrame, read: Callable[...,
 def test_volumes_are_found_beside_the_table_or_are_findings(
     tmp_path: Path, rows: pd.DataFrame, read: Callable[..., Cohort]
 ) -> None:
-    (tmp_path / "scans").mkdir()
-    (tmp_path / "scans" / "a.nii.gz").touch()
-    rows["ncct"], rows["cta"] = "scans/a.nii.gz", "scans"
+    for patient in rows["patient_id"]:
+        (tmp_path / "scans" / patient / "dicom").mkdir(parents=True)
+        (tmp_path / "scans" / patient / "a.nii.gz").touch()
+    rows["ncct"], rows["cta"] = (rows["patient_id"].map(f"scans/{{}}/{name}".format) for name in ("a.nii.gz", "dicom"))
     rows.loc[1, "cta"] = ""
     cohort = read(rows, need_volumes=True)
     assert cohort.has_volumes
-    assert cohort.volume("000", "ncct") == tmp_path.resolve() / "scans" / "a.nii.gz"
+    assert cohort.volume("000", "ncct") == tmp_path.resolve() / "scans" / "000" / "a.nii.gz"
     assert cohort.volume("001", "cta") is None
     assert cohort.volume("000", "vessels") is None
     rows.loc[2, "cta"] = "scans/b.nii.gz"
-    with pytest.raises(CohortError, match=r"patient 002, cta: no such file: scans/b\.nii\.gz"):
+    rows.loc[3, "ncct"] = rows.loc[4, "ncct"]
+    with pytest.raises(CohortError) as caught:
         read(rows)
+    assert findings(caught) == {("002", "cta"), ("004", "ncct")}
+    assert "patient 002, cta: no such file: scans/b.nii.gz" in str(caught.value)
+    assert "patient 004, ncct: is also that of patient 003" in str(caught.value)
 
 
 def test_one_image_column_is_not_enough_and_none_is_a_tabular_cohort(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -99,3 +100,127 @@ def test_a_split_of_another_cohort_is_refused() -> None:
         check_split(Split(test=("a", "b"), folds=(("c", "d"), ("e",))), y)
     with pytest.raises(RlvoError, match="fold 0 holds one class only: c, e"):
         check_split(Split(test=("a", "b"), folds=(("c", "e"), ("d", "f"))), y)
+
+
+@pytest.fixture
+def context() -> pd.DataFrame:
+    """120 patients in four centers, two rows a person, admitted over 60 days, two a day."""
+    ids = [f"{i:04d}" for i in range(120)]
+    days = pd.Timestamp("2020-01-01") + pd.to_timedelta(np.arange(120) // 2, unit="D")
+    columns = {"center": list("ABCD") * 30, "person": [f"n{i // 2}" for i in range(120)]}
+    return pd.DataFrame(columns, index=ids).assign(admission_date=days.strftime("%Y-%m-%d"))
+
+
+@pytest.fixture
+def y(context: pd.DataFrame) -> pd.Series:
+    return pd.Series(np.random.default_rng(0).integers(0, 2, 120), index=context.index)
+
+
+def test_the_papers_split_is_the_one_it_was() -> None:
+    # Every trial and model of a study carries this hash: what is split the same way must stay the same split.
+    assert make_split(label(599, 93), FoldsConfig()).hash.startswith("2bc367253f5aaeda")
+    assert make_split(label(100, 30), FoldsConfig(seed=1, folds=3)).hash.startswith("e4294a4e0d1f7a19")
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 99), rows=st.lists(st.integers(1, 4), min_size=50, max_size=80))
+def test_rows_of_one_person_stay_together(seed: int, rows: list[int]) -> None:
+    person = [f"n{i}" for i, count in enumerate(rows) for _ in range(count)]
+    ids = [f"{i:04d}" for i in range(len(person))]
+    y = pd.Series([int(name[-1] in "246") for name in person], index=ids)
+    split = make_split(y, FoldsConfig(seed=seed), pd.DataFrame({"person": person}, index=ids))
+    part = {patient: k for k, members in enumerate((split.test, *split.folds)) for patient in members}
+    assert pd.Series(part).groupby(pd.Series(person, index=ids)).nunique().max() == 1
+    assert len(part) == len(ids)
+    persons = pd.Series(person, index=ids)
+    assert persons[list(split.test)].nunique() == pytest.approx(0.2 * len(rows), abs=1)
+
+
+def test_without_a_person_each_row_is_one(context: pd.DataFrame, y: pd.Series) -> None:
+    nobody = context.assign(person=None)
+    assert make_split(y, FoldsConfig(), nobody) == make_split(y, FoldsConfig())
+
+
+def test_the_last_admitted_are_held_out_and_a_day_is_not_divided(context: pd.DataFrame, y: pd.Series) -> None:
+    by_day = context.drop(columns="person")
+    split = make_split(y, FoldsConfig(holdout="temporal", test_fraction=0.2), by_day)
+    assert len(split.test) == 24
+    dates = by_day["admission_date"]
+    assert dates[list(split.test)].min() > dates[list(split.development)].max()
+    assert len(make_split(y, FoldsConfig(holdout="temporal", test_fraction=0.21), by_day).test) == 26
+    # A person who comes again late is held out with the earlier row.
+    again = context.assign(person=["again" if i in (0, 119) else str(i) for i in range(120)])
+    assert {"0000", "0119"} <= set(make_split(y, FoldsConfig(holdout="temporal"), again).test)
+
+
+def test_centers_are_held_out_and_left_out(context: pd.DataFrame, y: pd.Series) -> None:
+    context = context.drop(columns="person")
+    centers = FoldsConfig(holdout="center", test_centers=("D",), scheme="leave_one_center_out", folds=3)
+    split = make_split(y, centers, context)
+    assert set(context.loc[list(split.test), "center"]) == {"D"}
+    assert [set(context.loc[list(fold), "center"]) for fold in split.folds] == [{"A"}, {"B"}, {"C"}]
+
+
+def test_a_list_is_held_out(context: pd.DataFrame, y: pd.Series, tmp_path: Path) -> None:
+    path = tmp_path / "test.txt"
+    path.write_text("\ufeff0003\n0001\n\n 0002 \n0004\n0005\n", encoding="utf-8")
+    split = make_split(y, FoldsConfig(holdout="list", test_patients=path))
+    assert split.test == ("0001", "0002", "0003", "0004", "0005")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [("0001\n0001\n", "listed twice: 0001"), ("0001\nX9\n", "not among those included: X9"), ("\n", "no patients"),
+     ("0000\n0002\n", "rows of one person are in more than one part: 0000, 0001, 0002, 0003")],
+)  # fmt: skip
+def test_lists_that_do_not_fit_are_refused(
+    context: pd.DataFrame, y: pd.Series, tmp_path: Path, content: str, says: str
+) -> None:
+    y[["0000", "0002"]] = [0, 1]
+    (tmp_path / "test.txt").write_text(content)
+    with pytest.raises(RlvoError, match=says):
+        make_split(y, FoldsConfig(holdout="list", test_patients=tmp_path / "test.txt"), context)
+    with pytest.raises(RlvoError, match="cannot be read"):
+        make_split(y, FoldsConfig(holdout="list", test_patients=tmp_path / "none.txt"), context)
+
+
+def test_what_the_split_goes_by_must_be_there(context: pd.DataFrame, y: pd.Series) -> None:
+    temporal = FoldsConfig(holdout="temporal")
+    with pytest.raises(RlvoError, match="needs the column admission_date"):
+        make_split(y, temporal)
+    context = context.drop(columns="person")
+    with pytest.raises(RlvoError, match="missing for 0007"):
+        make_split(y, temporal, context.assign(admission_date=context["admission_date"].mask(context.index == "0007")))
+    with pytest.raises(RlvoError, match=r"no patient is of center E.*Centers: A, B, C, D"):
+        make_split(y, FoldsConfig(holdout="center", test_centers=("E",)), context)
+    with pytest.raises(RlvoError, match=r"leaves one of 4 centers out \(A, B, C, D\), and folds is 3. Set folds to 4"):
+        make_split(y, FoldsConfig(scheme="leave_one_center_out", folds=3), context)
+
+
+def test_parts_of_one_class_name_their_patients(context: pd.DataFrame, y: pd.Series) -> None:
+    context = context.drop(columns="person")
+    y[context["center"] == "D"] = 0
+    with pytest.raises(RlvoError, match="the test set holds one class only: 0003, 0007, 0011, 0015, 0019 and 25 more"):
+        make_split(y, FoldsConfig(holdout="center", test_centers=("D",)), context)
+    centers = FoldsConfig(holdout="center", test_centers=("A",), scheme="leave_one_center_out", folds=3)
+    with pytest.raises(RlvoError, match="the fold 2 holds one class only: 0003"):
+        make_split(y, centers, context)
+    last = (context["admission_date"] >= "2020-02-18").astype(int)
+    with pytest.raises(RlvoError, match="fewer than 4 rLVO patients are outside the test set: none"):
+        make_split(last, FoldsConfig(holdout="temporal"), context)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"holdout": "center"}, {"test_centers": ("A",)}, {"holdout": "list"}, {"test_patients": "a.txt"}],
+)
+def test_a_holdout_without_its_setting_is_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="goes with holdout"):
+        FoldsConfig.model_validate(settings)
+
+
+def test_overlapping_parts_of_a_file_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps({"hash": "", "test": ["a", "b"], "folds": [["b", "c"], ["d"]]}))
+    with pytest.raises(RlvoError, match="not a split file: patients in more than one part: b"):
+        read_split(path)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlvo.cohort.variables import CTP, VARIABLES, check_predictors, source_columns
+from rlvo.cohort.variables import CTP, VARIABLES, check_predictors, known_after_procedure, source_columns
 from rlvo.config.study import PAPER_PREDICTORS
 from rlvo.errors import RlvoError
 
@@ -37,3 +37,23 @@ def test_aspects_is_for_baselines() -> None:
 
 def test_derived_predictors_need_their_inputs_once() -> None:
     assert source_columns(("tmax_gt6_ml", "hir", "tmax4_tmax6_ratio")) == ("tmax_gt6_ml", "tmax_gt10_ml", "tmax_gt4_ml")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mTICI", "TICI postinterventional", "mRS 3 months", "mrs90", "NIHSS_24h", "nihss discharge", "passes",
+     "number of passes", "first_pass_effect", "recanalization", "recanalisation_time", "final infarct ml", "sICH",
+     "groin_to_reperfusion", "stenting", "rescue", "death", "follow-up", "day_7_volume", "etici", "etiology"],
+)  # fmt: skip
+def test_what_is_known_after_the_procedure_is_refused_in_these_words(name: str) -> None:
+    assert known_after_procedure(name)
+    with pytest.raises(RlvoError, match="known only after the procedure"):
+        check_predictors(("age", name))
+
+
+@pytest.mark.parametrize(
+    "name", ["nihss", "NIHSS at admission", "mRS premorbid", "pre-stroke mRS", "previous infarct", "age", "glucose",
+             "Door to imaging", "smoking status", "compass"],
+)  # fmt: skip
+def test_what_is_known_before_is_not_taken_for_an_outcome(name: str) -> None:
+    assert not known_after_procedure(name)

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+
+from rlvo.cohort.ctp_maps import perfusion_volumes
+from rlvo.cohort.isles24 import isles24_cohort
+from rlvo.cohort.reading import read_cohort
+from rlvo.config.study import PAPER_PREDICTORS
+from rlvo.errors import CohortError, RlvoError
+
+BASELINE = {
+    "Center": 1, "Sex": "F", "Age": 81, "Atrial fibrillation": 1, "Hypertension": 1.0, "Diabetes": 0,
+    "Hyperlipidemia": 1, "Wake-up": 0, "NIHSS at admission": 14, "mRS premorbid": 1,
+}  # fmt: skip
+AFFINE = np.diag([-2.0, 2.0, 5.0, 1.0])
+"""Voxels of 0.02 mL."""
+
+
+def save(values: np.ndarray, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.Nifti1Image(values.astype(np.float32), AFFINE).to_filename(path)
+    return path
+
+
+def maps() -> tuple[np.ndarray, np.ndarray]:
+    """A brain of 20 x 20 x 10 voxels: 1,000 above 4 s, of them 600 above 6 s and 200 above 10 s; flow 50 and less."""
+    tmax, cbf = np.zeros((2, 24, 24, 12))
+    tmax[2:22, 2:22, 1:11], cbf[2:22, 2:22, 1:11] = 2, 50
+    for slices, delay, flow in ((5, 5, 30), (3, 8, 16), (1, 12, 5)):
+        tmax[2:22, 2:12, 1 : 1 + slices], cbf[2:22, 2:12, 1 : 1 + slices] = delay, flow
+    cbf[15, 15, 8] = 0  # fluid: no flow, no delay
+    return tmax, cbf
+
+
+def write_patient(
+    root: Path,
+    patient: str,
+    *,
+    raw: str = "raw_data",
+    session: str = "ses-01",
+    suffix: str = "csv",
+    tici: object = "2b",
+) -> None:
+    scans, phenotype = root / raw / patient / session, root / "phenotype" / patient
+    for kind in ("ncct", "cta"):
+        save(np.zeros((2, 2, 2)), scans / f"{patient}_{session}_{kind}.nii.gz")
+    for kind, values in zip(("tmax", "cbf"), maps(), strict=True):
+        save(values, scans / "perfusion-maps" / f"{patient}_{session}_{kind}.nii.gz")
+    later = session[:-1] + "2"
+    for table, folder, name in (
+        (BASELINE, session, "demographic_baseline"),
+        ({"NIHSS 24h": 3, "TICI postinterventional": tici, "mRS 3 months": 2}, later, "outcome"),
+    ):
+        file = phenotype / folder / f"{patient}_{folder}_{name}.{suffix}"
+        file.parent.mkdir(parents=True)
+        frame = pd.DataFrame([table])
+        frame.to_csv(file, index=False) if suffix == "csv" else frame.to_excel(file, index=False)
+
+
+def test_volumes_are_thresholds_times_voxel_volume(tmp_path: Path) -> None:
+    tmax, cbf = maps()
+    volumes = perfusion_volumes(save(tmax, tmp_path / "tmax.nii.gz"), save(cbf, tmp_path / "cbf.nii.gz"))
+    # 20 x 10 voxels a slice of 0.02 mL. Below 30 % of 50 is the flow in the innermost part only, 5; 16 is not.
+    assert volumes == {"tmax_gt4_ml": 20.0, "tmax_gt6_ml": 12.0, "tmax_gt10_ml": 4.0, "cbf_lt30_ml": 4.0}
+    assert set(perfusion_volumes(tmp_path / "tmax.nii.gz", None)) == {"tmax_gt4_ml", "tmax_gt6_ml", "tmax_gt10_ml"}
+
+
+def test_maps_that_are_none_are_refused(tmp_path: Path) -> None:
+    tmax, cbf = maps()
+    good = save(tmax, tmp_path / "tmax.nii.gz")
+    cut = tmp_path / "cut.nii.gz"
+    cut.write_bytes(good.read_bytes()[:-40])
+    for path, other, says in (
+        (cut, None, "not a readable NIfTI"),
+        (save(np.zeros((4, 4, 4)), tmp_path / "empty.nii.gz"), None, "is empty"),
+        (save(tmax * 1000, tmp_path / "ms.nii.gz"), None, "no seconds"),
+        (save(np.stack([tmax, tmax], -1), tmp_path / "4d.nii.gz"), None, "4 dimensions"),
+        (good, save(cbf[:-1], tmp_path / "cbf.nii.gz"), "voxels where Tmax"),
+    ):
+        with pytest.raises(RlvoError, match=says):
+            perfusion_volumes(path, other)
+
+
+@pytest.mark.parametrize(
+    ("raw", "session", "suffix", "patient"),
+    [("raw_data", "ses-01", "csv", "sub-stroke0001"), ("rawdata", "ses-0001", "xlsx", "sub-strokecase0001")],
+)
+def test_both_layouts_become_a_cohort_table(raw: str, session: str, suffix: str, patient: str, tmp_path: Path) -> None:
+    root = tmp_path / "isles" / "train"
+    write_patient(root, patient, raw=raw, session=session, suffix=suffix, tici="3" if suffix == "csv" else 3.0)
+    report = isles24_cohort(root.parent, tmp_path / "out")
+    cohort = read_cohort(tmp_path / "out" / "cohort.csv", need_outcome=False)
+    row = cohort.table.loc[patient]
+    expected = {
+        "age": 81, "sex": "F", "hypertension": 1, "dyslipidemia": 1, "diabetes": 0, "atrial_fibrillation": 1,
+        "unwitnessed_onset": 0, "nihss": 14, "etici": "3", "center": "1", "tmax_gt6_ml": 12.0, "cbf_lt30_ml": 4.0,
+    }  # fmt: skip
+    assert row[list(expected)].to_dict() == expected
+    assert {name for name, value in row.items() if pd.isna(value)} == set(report.missing)
+    assert set(report.missing) == {"smoking", "ivt", "occlusion_side", "occlusion_site", "aspects"}
+    ncct = cohort.volume(patient, "ncct")
+    assert ncct is not None
+    assert ncct.name.endswith("_ncct.nii.gz")
+    assert (report.patients, report.failed_recanalisations, report.findings) == (1, 0, ())
+
+
+def test_resampled_maps_stand_in_for_raw_ones_and_what_is_unreadable_is_told(tmp_path: Path) -> None:
+    for number, tici in enumerate(("2a", "TICI 2b", "2b"), start=1):
+        write_patient(tmp_path, f"sub-stroke000{number}", tici=tici)
+    raw = tmp_path / "raw_data" / "sub-stroke0001" / "ses-01" / "perfusion-maps"
+    for kind in ("tmax", "cbf"):
+        to = tmp_path / "derivatives" / "sub-stroke0001" / "ses-01" / "perfusion-maps"
+        to.mkdir(parents=True, exist_ok=True)
+        (raw / f"sub-stroke0001_ses-01_{kind}.nii.gz").rename(to / f"sub-stroke0001_ses-01_space-ncct_{kind}.nii.gz")
+    broken = (
+        tmp_path / "raw_data" / "sub-stroke0002" / "ses-01" / "perfusion-maps" / "sub-stroke0002_ses-01_tmax.nii.gz"
+    )
+    broken.write_bytes(b"")
+    baseline = tmp_path / "phenotype" / "sub-stroke0003" / "ses-01" / "sub-stroke0003_ses-01_demographic_baseline.csv"
+    baseline.write_text("Age,Sex\n81,F,1\n")
+    (tmp_path / "raw_data" / "sub-stroke0003" / "ses-01" / "sub-stroke0003_ses-01_cta.nii.gz").unlink()
+    report = isles24_cohort(tmp_path, tmp_path)
+    assert {(finding.patient, finding.field) for finding in report.findings} == {
+        ("sub-stroke0002", "tmax_gt6_ml"),
+        ("sub-stroke0002", "etici"),
+        ("sub-stroke0003", baseline.name),
+    }
+    assert report.failed_recanalisations == 1
+    table = read_cohort(tmp_path / "cohort.csv", need_outcome=False).table
+    assert list(table["tmax_gt4_ml"].isna()) == [False, True, False]
+    assert list(table["cta"].isna()) == [False, False, True]
+    assert list(table["etici"].isna()) == [False, True, False]
+
+
+def test_it_says_that_it_cannot_train_when_someone_tries(tmp_path: Path) -> None:
+    write_patient(tmp_path, "sub-stroke0001")
+    report = isles24_cohort(tmp_path, tmp_path)
+    assert "cannot train rLVO" in report.notice
+    with pytest.raises(CohortError, match=r"ISLES'24 tells neither .* it cannot train rLVO"):
+        read_cohort(tmp_path / "cohort.csv", PAPER_PREDICTORS)
+
+
+def test_another_folder_is_refused(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(RlvoError, match="not an ISLES'24 folder"):
+            isles24_cohort(folder, tmp_path)

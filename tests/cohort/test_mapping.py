@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from rlvo.cohort.mapping import parse_map, read_mapping, slips, suggestion
+from rlvo.cohort.reading import read_cohort
+from rlvo.errors import CohortError, RlvoError
+
+THEIRS = {"patient_id": "NHC", "age": "Edad (años)", "tmax_gt6_ml": "Tmax>6", "etici": "TICI final"}
+
+
+@pytest.fixture
+def table(tmp_path: Path, rows: pd.DataFrame) -> Path:
+    """The sound table under another registry's column names."""
+    path = tmp_path / "cohort.csv"
+    rows.rename(columns=THEIRS).to_csv(path, index=False)
+    return path
+
+
+def test_a_mapped_table_reads_as_ours(table: Path, rows: pd.DataFrame, tmp_path: Path) -> None:
+    rows.to_csv(tmp_path / "ours.csv", index=False)
+    ours = read_cohort(tmp_path / "ours.csv", need_volumes=False)
+    (tmp_path / "map.yaml").write_text("".join(f"{ours}: '{theirs}'\n" for ours, theirs in THEIRS.items()))
+    for mapping in (parse_map(*(f"{o} = {t.upper()}" for o, t in THEIRS.items())), read_mapping(tmp_path / "map.yaml")):
+        pd.testing.assert_frame_equal(read_cohort(table, need_volumes=False, mapping=mapping).table, ours.table)
+
+
+def test_a_mapped_workbook_is_found_among_its_sheets(table: Path, tmp_path: Path) -> None:
+    with pd.ExcelWriter(tmp_path / "c.xlsx") as book:
+        pd.DataFrame({"read": ["me"]}).to_excel(book, sheet_name="notes", index=False)
+        pd.read_csv(table, dtype=str).to_excel(book, sheet_name="data", index=False)
+    assert len(read_cohort(tmp_path / "c.xlsx", need_volumes=False, mapping=THEIRS).table) == 40
+
+
+def test_names_are_suggested_and_never_taken(table: Path) -> None:
+    with pytest.raises(CohortError) as caught:
+        read_cohort(table, need_volumes=False)
+    assert "patient_id: the column is missing. Is it the column 'nhc'? Rename it or map it (patient_id=nhc)" in str(
+        caught.value
+    )
+    assert suggestion("dyslipidemia", ["hyperlipidemia"]) == "hyperlipidemia"
+    assert suggestion("atrial_fibrillation", ["sex", "Atrial fibrillation"]) == "Atrial fibrillation"
+    assert suggestion("unwitnessed_onset", ["wake-up"]) == "wake-up"
+    assert suggestion("age", ["glucose"]) is None
+
+
+@pytest.mark.parametrize(
+    ("mapping", "says"),
+    [
+        ({"agee": "Edad (años)"}, r"'agee' is not a column of rlvo's \(did you mean 'age'\?\)"),
+        ({"age": "Edad"}, r"the table has no column 'edad' \(did you mean 'edad \(años\)'\?\)"),
+        ({"sex": "Tmax>6"}, "the table has a column 'sex' already"),
+        ({"age": "nihss"}, "'nihss' is a column of rlvo's itself"),
+        ({"age": "Tmax>6", "tmax_gt6_ml": "Tmax>6"}, "'tmax>6' is mapped to more than one column"),
+        ({"tmax_gt6_ml": "TICI final"}, "'tici final' is known only after the procedure"),
+    ],
+)
+def test_a_mapping_that_does_not_fit_is_refused(table: Path, mapping: dict[str, str], says: str) -> None:
+    with pytest.raises(RlvoError, match=f"columns? names cannot be mapped: .*{says}"):
+        read_cohort(table, need_volumes=False, mapping=mapping)
+
+
+def test_all_that_is_wrong_with_a_mapping_is_told_at_once(table: Path) -> None:
+    with pytest.raises(RlvoError, match=r"agee.*lado.*sex"):
+        read_cohort(table, need_volumes=False, mapping={"agee": "NHC", "occlusion_side": "lado", "sex": "Tmax>6"})
+
+
+@pytest.mark.parametrize("items", [("age",), ("=Edad",), ("age=",), ("age=Edad", "age=Alter"), ("",)])
+def test_items_that_are_no_mapping_are_refused(items: tuple[str, ...]) -> None:
+    with pytest.raises(RlvoError, match="--map"):
+        parse_map(*items)
+
+
+@pytest.mark.parametrize(
+    "content", ["- age", "age", "age: [a, b]", "age: Edad\nage: Alter", "a: b: c", "", "age: 1.5", "age: ''"]
+)
+def test_files_that_are_no_mapping_are_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "map.yaml").write_text(content)
+    with pytest.raises(RlvoError, match=r"map\.yaml"):
+        read_mapping(tmp_path / "map.yaml")
+    with pytest.raises(RlvoError, match="no such mapping file"):
+        read_mapping(tmp_path / "none.yaml")
+
+
+def test_slips_are_of_columns_the_table_does_not_have() -> None:
+    assert [f.field for f in slips(["patient_id", "severe_artefact", "lvo", "glucose"])] == ["severe_artefact"]
+    assert slips(["severe_artifact", "severe_artefact"]) == []
+    assert slips(["smokin"], told=["smoking"]) == []
