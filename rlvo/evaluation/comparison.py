@@ -1,7 +1,11 @@
-"""Are two models different on the same patients? Decisions by McNemar's test, scores by DeLong's."""
+"""Are two models different on the same patients, or one model on different patients?
+
+Decisions of two models by McNemar's test, scores by DeLong's; one model's AUCs in several groups by DeLong's variances.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,6 +94,40 @@ def delong(y_true: ArrayLike, score_a: ArrayLike, score_b: ArrayLike) -> DeLongR
     else:
         statistic = 0.0 if difference == 0 else float(np.copysign(np.inf, difference))
     return DeLongResult(statistic, float(2 * norm.sf(abs(statistic))), auc_a, auc_b, standard_error)
+
+
+def equal_aucs(y_true: ArrayLike, score: ArrayLike, groups: Sequence[ArrayLike]) -> float:
+    """p-value of one score having the same AUC in K groups of patients: χ² of K − 1 degrees on DeLong's variances.
+
+    The groups' positives are distinct patients; their negatives are distinct too, or the same in every group. For two
+    groups it is the two-sided z test of two AUCs. NaN with fewer than two groups or where the variance of a difference
+    vanishes.
+
+    Args:
+        groups: each a mask [N].
+
+    Raises:
+        RlvoError: fewer than two patients of a class in a group.
+    """
+    labels, scores = labels_and_scores(y_true, score)
+    masks = [np.asarray(group, bool) for group in groups]
+    if any(min((labels & mask).sum(), (~labels & mask).sum()) < 2 for mask in masks):
+        raise RlvoError("an AUC's variance needs two patients of each class in every group", where="groups")
+    if len(masks) < 2:
+        return float("nan")
+    below, above = zip(*(_components(labels[mask], scores[mask]) for mask in masks), strict=True)
+    aucs = np.array([own.mean() for own in below])
+    covariance = np.diag([np.var(own, ddof=1) / len(own) for own in below])
+    if all(np.array_equal(~labels & mask, ~labels & masks[0]) for mask in masks):
+        covariance = covariance + np.cov(above) / len(above[0])
+    else:
+        covariance = covariance + np.diag([np.var(own, ddof=1) / len(own) for own in above])
+    contrasts = np.diff(np.eye(len(masks)), axis=0)
+    of_differences = contrasts @ covariance @ contrasts.T
+    if np.linalg.matrix_rank(of_differences) < len(contrasts):
+        return float("nan")
+    differences = contrasts @ aucs
+    return float(chi2.sf(differences @ np.linalg.solve(of_differences, differences), len(contrasts)))
 
 
 def _components(labels: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

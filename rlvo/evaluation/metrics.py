@@ -1,17 +1,21 @@
-"""Metrics of one score against labels, and their bootstrap intervals."""
+"""Metrics of one score against labels, their intervals, and their mean over folds."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.stats import binomtest
 
 from rlvo.errors import RlvoError
 from rlvo.evaluation.checks import labels_and_scores
 
-Metric = Literal["auc", "balanced_accuracy", "f1", "sensitivity", "specificity"]
+Metric = Literal["auc", "auprc", "balanced_accuracy", "f1", "sensitivity", "specificity"]
 METRICS: tuple[Metric, ...] = ("auc", "balanced_accuracy", "f1", "sensitivity", "specificity")
+OF_SCORES: tuple[Metric, ...] = ("auc", "auprc")
+"""Metrics of the score itself; the others are of decisions."""
 CHUNK_CELLS = 4_000_000
 """Largest bootstrap count matrix held at once."""
 
@@ -36,6 +40,31 @@ def classification_metrics(y_true: ArrayLike, score: ArrayLike, threshold: float
     }
 
 
+def auprc(y_true: ArrayLike, score: ArrayLike) -> float:
+    """Area under the precision-recall curve as average precision: Σ (recallₙ − recallₙ₋₁) · precisionₙ.
+
+    Chance is the prevalence, not 0.5. NaN without positives.
+    """
+    labels, scores = labels_and_scores(y_true, score)
+    return float(_value("auprc", *_counts(scores, labels))[0])
+
+
+def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927), within 0–1 for few patients too; NaN where n is 0."""
+    if not n:
+        return float("nan"), float("nan")
+    interval = binomtest(int(successes), int(n)).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def over_folds(per_fold: pd.DataFrame) -> pd.DataFrame:
+    """Mean and SD (n − 1) over folds of each metric: rows are metrics, columns `mean`, `sd`, `folds`.
+
+    A fold in which a metric is not estimable (NaN) is left out of it; `folds` says how many are behind each mean.
+    """
+    return pd.DataFrame({"mean": per_fold.mean(), "sd": per_fold.std(), "folds": per_fold.notna().sum()})
+
+
 def bootstrap_interval(
     y_true: ArrayLike,
     score: ArrayLike,
@@ -49,13 +78,13 @@ def bootstrap_interval(
     """Percentile interval of a metric over `n` resamples of patients, drawn within each class.
 
     Args:
-        threshold: for every metric but `auc`.
+        threshold: for every metric but `auc` and `auprc`.
 
     Returns:
         (low, high); NaN where a class is empty.
     """
     labels, scores = labels_and_scores(y_true, score)
-    if metric != "auc":
+    if metric not in OF_SCORES:
         if threshold is None:
             raise RlvoError(f"{metric} needs a threshold", where="bootstrap_interval")
         scores = scores >= threshold
@@ -89,13 +118,19 @@ def _resampled(counts: np.ndarray, size: int, random: np.random.Generator) -> np
 
 
 def _value(metric: Metric, positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
-    """A metric [B] from counts [B, U] at each distinct score (AUC) or at each decision, negative first (the others)."""
+    """A metric [B] from counts [B, U] at each distinct score (`OF_SCORES`) or at each decision, negative first."""
     p, n = positives.sum(axis=1), negatives.sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         if metric == "auc":
             # P(positive above negative) + half P(tie): the Mann-Whitney form.
             below = np.cumsum(negatives, axis=1) - negatives / 2
             return np.einsum("bu,bu->b", positives.astype(np.float64), below) / (p * n)
+        if metric == "auprc":
+            found = positives[:, ::-1]  # from the highest score down
+            true = np.cumsum(found, axis=1)
+            called = true + np.cumsum(negatives[:, ::-1], axis=1)
+            precision = np.divide(true, called, out=np.zeros(true.shape), where=called > 0)
+            return np.einsum("bu,bu->b", found.astype(np.float64), precision) / p
         sensitivity, specificity = positives[:, 1] / p, negatives[:, 0] / n
         if metric == "sensitivity":
             return sensitivity

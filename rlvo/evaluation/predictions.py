@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -45,9 +46,80 @@ def check_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
 
 def _refuse(table: pd.DataFrame, wrong: pd.Series, what: str) -> None:
     if wrong.any():
-        rows = [f"{row.patient} ({row.member})" for row in table[wrong].head(5).itertuples()]
-        more = f" and {wrong.sum() - 5} more" if wrong.sum() > 5 else ""
-        raise RlvoError(f"{what}: {', '.join(rows)}{more}", where="predictions")
+        rows = [f"{row.patient} ({row.member})" for row in table[wrong].itertuples()]
+        raise RlvoError(f"{what}: {_some(rows)}", where="predictions")
+
+
+def _some(rows: Sequence[str]) -> str:
+    return ", ".join(rows[:5]) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
+
+
+def check_out_of_fold(
+    predictions: pd.DataFrame, folds: Sequence[Collection[str]], test: Collection[str] = ()
+) -> pd.DataFrame:
+    """`check_predictions`, and that every row's split is what its patient is to the member's fold.
+
+    A validation row is of one of its fold's validation patients, a test row of the test set, a training row of neither;
+    a member that has validation rows has one of every validation patient of its fold.
+
+    Args:
+        folds: the validation patients of each fold.
+        test: the patients held out from all folds.
+
+    Raises:
+        RlvoError: naming up to five rows.
+    """
+    table = check_predictions(predictions)
+    _refuse(table, ~table["fold"].between(0, len(folds) - 1), f"folds other than 0 to {len(folds) - 1}")
+    part = {(patient, k): "validation" for k, fold in enumerate(folds) for patient in fold}
+    held_out, known = set(test), {patient for patient, _ in part}
+    _refuse(table, ~table["patient"].isin(known | held_out), "patients that are in no fold and not in the test set")
+    due = pd.Series(
+        [
+            "test" if patient in held_out else part.get((patient, fold), "train")
+            for patient, fold in zip(table["patient"], table["fold"], strict=True)
+        ],
+        index=table.index,
+        dtype="str",
+    )
+    _refuse(table, table["split"] != due, "rows of another split than their patient's in that fold")
+    validation = table[table["split"] == "validation"]
+    members = validation.groupby("member").agg(fold=("fold", "first"), patients=("patient", set))
+    missing = [
+        f"{patient} ({member})"
+        for member, fold, seen in members.itertuples(name=None)
+        for patient in sorted(set(folds[fold]) - seen)
+    ]
+    if missing:
+        raise RlvoError(f"validation patients without a prediction: {_some(missing)}", where="predictions")
+    return table
+
+
+def align(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    """Two models' predictions of the same patients side by side, as a paired comparison needs them.
+
+    Each has one row a patient and split, say the validation rows of all folds of one model.
+
+    Returns:
+        Columns `patient`, `split`, `label`, `probability_a`, `probability_b`, sorted by patient.
+
+    Raises:
+        RlvoError: a patient twice in one of them, in one of them only, or with differing labels; names up to five rows.
+    """
+    key = ["patient", "split"]
+    tables = [check_predictions(table) for table in (a, b)]
+    for table in tables:
+        _refuse(table, table.duplicated(key, keep=False), "patients who have more than one prediction")
+    both = tables[0].merge(tables[1], on=key, how="outer", suffixes=("_a", "_b"), indicator=True).sort_values(key)
+    lonely = both[both["_merge"] != "both"]
+    if len(lonely):
+        rows = [f"{row.patient} ({row.split})" for row in lonely.itertuples()]
+        raise RlvoError(f"patients whom only one of the models predicts: {_some(rows)}", where="predictions")
+    differing = both.loc[both["label_a"] != both["label_b"], "patient"]
+    if len(differing):
+        raise RlvoError(f"patients with differing labels: {_some(list(differing))}", where="predictions")
+    columns = ["patient", "split", "label", "probability_a", "probability_b"]
+    return both.rename(columns={"label_a": "label"})[columns].astype({"label": "int64"}).reset_index(drop=True)
 
 
 def write_predictions(predictions: pd.DataFrame, path: Path) -> None:

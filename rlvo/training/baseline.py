@@ -1,31 +1,61 @@
-"""Clinical baselines: a logistic regression a fold, on the networks' folds, thresholds and metrics (section 2.4)."""
+"""Clinical baselines: one model a fold on the networks' folds, thresholds and metrics (section 2.4)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from rlvo.cohort.encoding import TabularEncoder, fit_encoder
 from rlvo.cohort.splits import Split
-from rlvo.evaluation.baselines import LogisticBaseline, fit_logistic
-from rlvo.evaluation.metrics import classification_metrics
+from rlvo.cohort.variables import VARIABLES, source_columns
+from rlvo.config.study import PAPER_PREDICTORS
+from rlvo.evaluation.baselines import BaselineModel, fit_boosting, fit_logistic
+from rlvo.evaluation.metrics import auprc, classification_metrics
+from rlvo.evaluation.odds import odds_ratios
 from rlvo.evaluation.thresholds import youden_threshold
+
+Fit = Callable[[np.ndarray, ArrayLike], BaselineModel]
+"""Encoded patients [N, T] and labels [N] to a model."""
+UNITS = {"hir": 0.1, "tmax4_tmax6_ratio": 1.0}
+"""What one unit of a derived predictor is in odds ratios."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A baseline by name."""
+
+    member: str
+    """Its name in `evaluation.predictions`, less the fold."""
+    predictors: tuple[str, ...] | None
+    """None: all of the study's."""
+    fit: Fit
+
+
+BASELINES = {
+    "NIHSS": Baseline("nihss", ("nihss",), fit_logistic),
+    "ASPECTS": Baseline("aspects", ("aspects",), fit_logistic),
+    "NIHSS + ASPECTS": Baseline("nihss-aspects", ("nihss", "aspects"), fit_logistic),
+    "all clinical": Baseline("clinical", None, fit_logistic),
+    "all clinical, boosted": Baseline("clinical-boosted", None, fit_boosting),
+}
+"""The paper's logistic regressions, and boosted trees beside them."""
 
 
 @dataclass(frozen=True)
 class BaselineFold:
-    """One fold's encoder and regression, fitted on its training patients; threshold from its validation patients."""
+    """One fold's encoder and model, fitted on its training patients; threshold from its validation patients."""
 
     encoder: TabularEncoder
-    logistic: LogisticBaseline
+    model: BaselineModel
     threshold: float
 
     def probability(self, table: pd.DataFrame) -> np.ndarray:
         """Probability of rLVO for each patient, [N]."""
-        return self.logistic.predict(_design(self.encoder, table))
+        return self.model.predict(_design(self.encoder, table).to_numpy())
 
 
 @dataclass(frozen=True)
@@ -37,14 +67,15 @@ class BaselineResult:
     validation: pd.DataFrame
 
     def validation_metrics(self) -> pd.DataFrame:
-        """`classification_metrics` of each fold's validation patients, a row a fold.
+        """`classification_metrics` and `auprc` of each fold's validation patients, a row a fold.
 
-        The thresholds were chosen on the same patients: all but the AUC are optimistic.
+        The thresholds were chosen on the same patients: all but AUC and AUPRC are optimistic.
         """
         rows = []
         for k, fold in enumerate(self.folds):
-            part = self.validation[self.validation["fold"] == k]
-            rows.append(classification_metrics(part["label"], part["probability"], fold.threshold))
+            own = self.validation[self.validation["fold"] == k]
+            metrics = classification_metrics(own["label"], own["probability"], fold.threshold)
+            rows.append(metrics | {"auprc": auprc(own["label"], own["probability"])})
         return pd.DataFrame(rows)
 
     def score(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -67,13 +98,38 @@ class BaselineResult:
         )
 
 
-def clinical_baseline(table: pd.DataFrame, label: pd.Series, split: Split, predictors: Sequence[str]) -> BaselineResult:
-    """Fit a logistic regression on each fold's training patients.
+def clinical_baselines(
+    table: pd.DataFrame, label: pd.Series, split: Split, predictors: Sequence[str] = PAPER_PREDICTORS
+) -> dict[str, BaselineResult]:
+    """Every one of `BASELINES` for which the table has columns with values, by name.
+
+    Arguments and errors as `clinical_baseline`; `predictors` are the study's.
+    """
+    results = {}
+    for name, baseline in BASELINES.items():
+        chosen = baseline.predictors or tuple(predictors)
+        if all(column in table and table[column].notna().any() for column in source_columns(chosen)):
+            results[name] = clinical_baseline(table, label, split, chosen, fit=baseline.fit, member=baseline.member)
+    return results
+
+
+def clinical_baseline(
+    table: pd.DataFrame,
+    label: pd.Series,
+    split: Split,
+    predictors: Sequence[str],
+    *,
+    fit: Fit = fit_logistic,
+    member: str = "clinical",
+) -> BaselineResult:
+    """Fit a model on each fold's training patients; test patients stay untouched.
 
     Args:
         table: a checked cohort table, indexed by patient id.
         label: 0 or 1 a patient, indexed likewise.
         predictors: may hold `aspects`.
+        fit: of one fold.
+        member: name in the predictions, less the fold.
 
     Raises:
         RlvoError: a predictor that cannot be one or has no value in a training fold.
@@ -82,14 +138,14 @@ def clinical_baseline(table: pd.DataFrame, label: pd.Series, split: Split, predi
     for k in range(len(split.folds)):
         training, validation = list(split.training(k)), list(split.validation(k))
         encoder = fit_encoder(table.loc[training], predictors)
-        logistic = fit_logistic(_design(encoder, table.loc[training]), label[training])
-        probability = logistic.predict(_design(encoder, table.loc[validation]))
-        folds.append(BaselineFold(encoder, logistic, youden_threshold(label[validation], probability)))
+        model = fit(_design(encoder, table.loc[training]).to_numpy(), label[training])
+        probability = model.predict(_design(encoder, table.loc[validation]).to_numpy())
+        folds.append(BaselineFold(encoder, model, youden_threshold(label[validation], probability)))
         predictions.append(
             pd.DataFrame(
                 {
                     "patient": validation,
-                    "member": f"clinical-f{k}",
+                    "member": f"{member}-f{k}",
                     "fold": k,
                     "split": "validation",
                     "probability": probability,
@@ -100,7 +156,38 @@ def clinical_baseline(table: pd.DataFrame, label: pd.Series, split: Split, predi
     return BaselineResult(tuple(predictors), tuple(folds), pd.concat(predictions, ignore_index=True))
 
 
-def _design(encoder: TabularEncoder, table: pd.DataFrame) -> np.ndarray:
+def clinical_odds(
+    table: pd.DataFrame, label: pd.Series, split: Split, predictors: Sequence[str] = PAPER_PREDICTORS
+) -> pd.DataFrame:
+    """Odds ratios of one multivariate fit on all development patients (section 3.1, figure A1).
+
+    An odds ratio is that of one natural unit, as in the paper: a year, a point, a mL, 0.1 of the HIR; missing values
+    are imputed as for the baselines. They describe the development patients and validate nothing.
+
+    Returns:
+        The columns of `odds_ratios`, and `unit`: what the odds ratio compares ("per mL", "vs no", "vs TICA").
+    """
+    development = table.loc[list(split.development)]
+    encoder = fit_encoder(development, predictors)
+    design = _design(encoder, development)
+    for name, (low, high) in encoder.bounds.items():
+        design[name] *= (high - low) / UNITS.get(name, 1.0)
+    odds = odds_ratios(design, label[list(split.development)])
+    odds.insert(1, "unit", [_unit(term) for term in odds["term"]])
+    return odds
+
+
+def _design(encoder: TabularEncoder, table: pd.DataFrame) -> pd.DataFrame:
     """Encoded predictors without the reference levels, which the intercept stands for."""
-    kept = [i for i, name in enumerate(encoder.feature_names) if name not in encoder.reference_features]
-    return encoder.transform(table)[:, kept]
+    encoded = pd.DataFrame(encoder.transform(table).astype(np.float64), table.index, list(encoder.feature_names))
+    return encoded.drop(columns=list(encoder.reference_features))
+
+
+def _unit(term: str) -> str:
+    name = term.partition("=")[0]
+    if name in UNITS:
+        return f"per {UNITS[name]:g}"
+    variable = VARIABLES[name]
+    if variable.kind == "continuous":
+        return f"per {(variable.unit or '').removesuffix('s')}"
+    return f"vs {variable.levels[0]}" if variable.levels else "vs no"

@@ -5,9 +5,11 @@ import warnings
 import numpy as np
 import pytest
 import statsmodels.api as sm
+from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_limits
 
 from rlvo.errors import RlvoError
-from rlvo.evaluation.baselines import fit_logistic
+from rlvo.evaluation.baselines import fit_boosting, fit_logistic
 
 
 def test_it_is_statsmodels_maximum_likelihood() -> None:
@@ -34,3 +36,18 @@ def test_separation_and_constant_columns_warn_of_nothing() -> None:
 def test_one_class_is_refused() -> None:
     with pytest.raises(RlvoError, match="both classes"):
         fit_logistic(np.zeros((3, 1)), [1, 1, 1])
+    with pytest.raises(RlvoError, match="both classes"):
+        fit_boosting(np.zeros((3, 1)), [1, 1, 1])
+
+
+def test_boosting_finds_what_is_not_linear_and_answers_alike_on_any_number_of_threads() -> None:
+    random = np.random.default_rng(2)
+    x = random.random((800, 6)).astype(np.float32)
+    y = (np.abs(x[:, 0] - 0.5) > 0.25) ^ (random.random(800) < 0.1)
+    fit = fit_boosting(x[:400], y[:400])
+    probability = fit.predict(x[400:])
+    assert roc_auc_score(y[400:], probability) > 0.8
+    assert roc_auc_score(y[400:], fit_logistic(x[:400], y[:400]).predict(x[400:])) < 0.6
+    with threadpool_limits(1):
+        np.testing.assert_array_equal(fit_boosting(x[:400], y[:400]).predict(x[400:]), probability)
+    np.testing.assert_array_equal(fit.predict(x[403:404]), probability[3:4])

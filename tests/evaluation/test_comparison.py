@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binom, norm
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
 from rlvo.errors import RlvoError
-from rlvo.evaluation.comparison import delong, mcnemar
+from rlvo.evaluation.comparison import delong, equal_aucs, mcnemar
 
 METHODS = {
     "exact": {"exact": True},
@@ -122,3 +122,47 @@ def test_without_variance_equal_is_equal_and_unequal_is_certain() -> None:
     assert (certain.statistic, certain.p_value) == (np.inf, 0)
     with pytest.raises(RlvoError, match="two patients of each class"):
         delong([0, 0, 1], [1, 2, 3], [1, 2, 3])
+
+
+def two_groups(random: np.random.Generator, effects: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    y, group = random.random(240) < 0.3, np.arange(240) % 2 == 0
+    return y, (random.normal(size=240) + y * np.where(group, *effects)).round(1), group
+
+
+def test_two_independent_aucs_are_compared_by_the_z_test_of_the_definition() -> None:
+    y, score, group = two_groups(np.random.default_rng(8), (2.0, 1.0))
+    aucs, variances = [], []
+    for own in (group, ~group):
+        positives, negatives = score[own & y][:, None], score[own & ~y][None]
+        kernel = (positives > negatives) + 0.5 * (positives == negatives)
+        aucs.append(kernel.mean())
+        variances.append(
+            np.var(kernel.mean(1), ddof=1) / kernel.shape[0] + np.var(kernel.mean(0), ddof=1) / kernel.shape[1]
+        )
+    z = (aucs[0] - aucs[1]) / np.sqrt(sum(variances))
+    assert equal_aucs(y, score, [group, ~group]) == pytest.approx(2 * norm.sf(abs(z)))
+
+
+@pytest.mark.parametrize("kind", ["two", "three", "shared"])
+def test_p_values_of_equal_aucs_are_uniform(kind: str) -> None:
+    random = np.random.default_rng(9)
+    p = []
+    for _ in range(400):
+        y, score, half = two_groups(random, (1.0, 1.0))
+        third = np.arange(240) % 3
+        groups = {
+            "two": [half, ~half],
+            "three": [third == k for k in range(3)],
+            "shared": [half | ~y, ~half | ~y],
+        }[kind]
+        p.append(equal_aucs(y, score, groups))
+    assert np.mean(np.array(p) < 0.05) == pytest.approx(0.05, abs=0.035)
+    assert np.mean(p) == pytest.approx(0.5, abs=0.06)
+
+
+def test_groups_without_variance_or_without_a_class_are_not_compared() -> None:
+    y, group = np.array([0, 0, 1, 1] * 2), np.arange(8) < 4
+    assert np.isnan(equal_aucs(y, y, [group, ~group]))
+    assert np.isnan(equal_aucs(y, y, [group]))
+    with pytest.raises(RlvoError, match="two patients of each class in every group"):
+        equal_aucs(y, y, [group, np.arange(8) == 7])

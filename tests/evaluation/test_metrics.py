@@ -1,13 +1,22 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score, roc_auc_score
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, recall_score, roc_auc_score
+from statsmodels.stats.proportion import proportion_confint
 
 from rlvo.errors import RlvoError
-from rlvo.evaluation.metrics import METRICS, bootstrap_interval, classification_metrics
+from rlvo.evaluation.metrics import (
+    METRICS,
+    auprc,
+    bootstrap_interval,
+    classification_metrics,
+    over_folds,
+    wilson_interval,
+)
 
 patients = st.lists(st.tuples(st.booleans(), st.integers(0, 9)), min_size=2, max_size=40).filter(
     lambda pairs: 0 < sum(y for y, _ in pairs) < len(pairs)
@@ -29,6 +38,26 @@ def test_metrics_are_scikit_learns(pairs: list[tuple[bool, int]], threshold: flo
     )
 
 
+@given(patients)
+def test_auprc_is_scikit_learns_also_with_ties(pairs: list[tuple[bool, int]]) -> None:
+    y, score = np.array([int(p[0]) for p in pairs]), np.array([p[1] for p in pairs]) / 9
+    assert auprc(y, score) == pytest.approx(average_precision_score(y, score))
+
+
+@given(n=st.integers(1, 60), data=st.data(), level=st.sampled_from([0.8, 0.95]))
+def test_wilsons_interval_is_statsmodels(n: int, data: st.DataObject, level: float) -> None:
+    k = data.draw(st.integers(0, n))
+    assert wilson_interval(k, n, level) == pytest.approx(proportion_confint(k, n, 1 - level, method="wilson"), abs=1e-9)
+
+
+def test_means_over_folds_say_how_many_folds_they_stand_on() -> None:
+    found = over_folds(pd.DataFrame({"auc": [0.5, 0.7, 0.9], "f1": [0.2, np.nan, 0.4], "auprc": [np.nan] * 3}))
+    assert found.loc["auc"].tolist() == pytest.approx([0.7, 0.2, 3])
+    assert found.loc["f1"].tolist() == pytest.approx([0.3, np.sqrt(0.02), 2])
+    assert found.loc["auprc", "folds"] == 0
+    assert np.isnan(found.loc["auprc", "mean"])
+
+
 def test_the_threshold_itself_is_positive() -> None:
     assert classification_metrics([0, 1], [0.2, 0.5], 0.5)["sensitivity"] == 1
 
@@ -42,9 +71,10 @@ def test_an_empty_class_is_not_estimable() -> None:
     assert negatives["specificity"] == 0.5
     assert np.isnan([negatives[m] for m in METRICS if m != "specificity"]).all()
     assert np.isnan(bootstrap_interval([1, 1], [0.2, 0.8], "auc")).all()
+    assert np.isnan([auprc([0, 0], [0.2, 0.8]), *wilson_interval(0, 0)]).all()
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", [*METRICS, "auprc"])
 def test_bootstrap_agrees_with_resampling_patients_one_by_one(metric: str) -> None:
     random = np.random.default_rng(1)
     y = np.repeat([1, 0], [25, 60])
@@ -53,7 +83,10 @@ def test_bootstrap_agrees_with_resampling_patients_one_by_one(metric: str) -> No
     values = []
     for _ in range(1500):
         drawn = np.concatenate([random.choice(group, len(group)) for group in groups])
-        values.append(classification_metrics(y[drawn], score[drawn], 0.5)[metric])
+        if metric == "auprc":
+            values.append(average_precision_score(y[drawn], score[drawn]))
+        else:
+            values.append(classification_metrics(y[drawn], score[drawn], 0.5)[metric])
     expected = np.quantile(values, [0.025, 0.975])
     interval = bootstrap_interval(y, score, metric, threshold=0.5)  # type: ignore[arg-type]
     np.testing.assert_allclose(interval, expected, atol=0.025)

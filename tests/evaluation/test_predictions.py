@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,13 @@ import pandas as pd
 import pytest
 
 from rlvo.errors import RlvoError
-from rlvo.evaluation.predictions import check_predictions, read_predictions, write_predictions
+from rlvo.evaluation.predictions import (
+    align,
+    check_out_of_fold,
+    check_predictions,
+    read_predictions,
+    write_predictions,
+)
 
 
 @pytest.fixture
@@ -71,3 +78,73 @@ def test_a_file_that_holds_none_is_refused(tmp_path: Path, content: str | None, 
         path.write_text(content)
     with pytest.raises(RlvoError, match=message):
         read_predictions(path)
+
+
+FOLDS, TEST = (("a", "b"), ("c", "d")), ("t",)
+
+
+@pytest.fixture
+def of_two_folds() -> pd.DataFrame:
+    """Two members, a fold each, every patient of a cohort of five."""
+    patients, label = ["a", "b", "c", "d", "t"], [0, 1, 0, 1, 1]
+    splits = [["validation"] * 2 + ["train"] * 2 + ["test"], ["train"] * 2 + ["validation"] * 2 + ["test"]]
+    rows = {"patient": patients, "probability": [0.1, 0.2, 0.3, 0.4, 0.5], "label": label}
+    return pd.concat(
+        [pd.DataFrame(rows | {"member": f"m-f{k}", "fold": k, "split": splits[k]}) for k in range(2)], ignore_index=True
+    )
+
+
+def test_predictions_that_keep_to_their_folds_pass(of_two_folds: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(check_out_of_fold(of_two_folds, FOLDS, TEST), check_predictions(of_two_folds))
+    check_out_of_fold(of_two_folds[of_two_folds["split"] == "test"], FOLDS, TEST)
+
+
+@pytest.mark.parametrize(
+    ("row", "change", "message"),
+    [
+        (2, {"split": "validation"}, r"another split.*: c \(m-f0\)"),
+        (0, {"split": "train"}, r"another split.*: a \(m-f0\)"),
+        (4, {"split": "validation"}, r"another split.*: t \(m-f0\)"),
+        (5, {"split": "test"}, r"another split.*: a \(m-f1\)"),
+        (7, {"patient": "x", "split": "train"}, r"in no fold.*: x \(m-f1\)"),
+        (3, {"fold": 2}, r"folds other than 0 to 1: d \(m-f0\)"),
+        (1, None, r"without a prediction: b \(m-f0\)"),
+    ],
+)
+def test_a_row_of_the_wrong_split_is_named(
+    of_two_folds: pd.DataFrame, row: int, change: dict[str, object] | None, message: str
+) -> None:
+    if change is None:
+        of_two_folds = of_two_folds.drop(index=row)
+    else:
+        of_two_folds.loc[row, list(change)] = list(change.values())
+    with pytest.raises(RlvoError, match=message):
+        check_out_of_fold(of_two_folds, FOLDS, TEST)
+
+
+def test_two_models_are_laid_side_by_side_by_patient(of_two_folds: pd.DataFrame) -> None:
+    a = of_two_folds[of_two_folds["split"] == "validation"]
+    b = a.iloc[::-1].assign(member="other", probability=[0.9, 0.8, 0.7, 0.6])
+    both = align(a, b)
+    assert list(both["patient"]) == ["a", "b", "c", "d"]
+    assert list(both["label"]) == [0, 1, 0, 1]
+    assert list(both["probability_a"]) == [0.1, 0.2, 0.3, 0.4]
+    assert list(both["probability_b"]) == [0.6, 0.7, 0.8, 0.9]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda b: b.iloc[1:], r"only one of the models predicts: a \(validation\)"),
+        (lambda b: b.assign(label=[1, 1, 0, 1]), "differing labels: a"),
+        (
+            lambda b: pd.concat([b, b.iloc[:1].assign(member="second")]),
+            r"more than one prediction: a \(m-f0\), a \(second\)",
+        ),
+        (lambda b: b.assign(split="test"), r"only one of the models"),
+    ],
+)
+def test_what_cannot_be_paired_is_refused(of_two_folds: pd.DataFrame, change: Callable, message: str) -> None:
+    a = of_two_folds[of_two_folds["split"] == "validation"]
+    with pytest.raises(RlvoError, match=message):
+        align(a, change(a))
