@@ -27,6 +27,7 @@ for command in (
     synth.synth,
     cohort.validate,
     cohort.baseline,
+    cohort.import_isles,
     imaging.prepare,
     search.plan,
     search.search,

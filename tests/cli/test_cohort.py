@@ -11,12 +11,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from rlvo.cli.cohort import baseline, validate
+from rlvo.cli.cohort import baseline, import_isles, validate
 from rlvo.errors import CohortError, RlvoError
 
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(validate)
 app.command()(baseline)
+app.command()(import_isles)
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def table() -> pd.DataFrame:
             "tmax_gt6_ml": tmax6,
             "tmax_gt10_ml": (tmax6 / 4).round(1),
             "aspects": random.integers(5, 11, n),
-            "rlvo": (random.random(n) < 1 / (1 + np.exp(-(nihss - 18) / 2))).astype(int),
+            "rlvo": (random.random(n) < 1 / (1 + np.exp(-(nihss - 18) / 4))).astype(int),
         }
     )
 
@@ -70,8 +71,11 @@ def test_validate_counts_what_it_finds(tmp_path: Path, table: pd.DataFrame) -> N
     table = table.assign(synchronous_occlusions=(table.index < 2).astype(int), favourite_colour="blue")
     table.loc[5:7, "age"] = np.nan
     summary = json.loads(run("validate", write(table, tmp_path), "--json"))
+    assert len(summary["split"].pop("hash")) == 64
+    assert [row["variable"] for row in summary.pop("table_one")][:2] == ["Patients", "Age, years"]
     assert summary == {
         "sound": True,
+        "findings": [],
         "patients": 120,
         "volumes": False,
         "excluded": {"synchronous occlusions": ["000", "001"], "more than 3 CTP variables missing": []},
@@ -84,6 +88,7 @@ def test_validate_counts_what_it_finds(tmp_path: Path, table: pd.DataFrame) -> N
     text = run("validate", write(table, tmp_path))
     for expected in ("patients", "120", "synchronous occlusions", "118", "age 3", "favourite_colour", "tabular cohort"):
         assert expected in text
+    assert "Table 1" in text
 
 
 def test_validate_takes_other_predictors(tmp_path: Path, table: pd.DataFrame) -> None:
@@ -95,37 +100,138 @@ def test_validate_takes_other_predictors(tmp_path: Path, table: pd.DataFrame) ->
         run("validate", write(small, tmp_path), "--predictors", "age,etici")
 
 
-def test_findings_come_as_json_too(tmp_path: Path, table: pd.DataFrame) -> None:
+def test_findings_come_as_a_table_in_json_and_on_a_page(tmp_path: Path, table: pd.DataFrame) -> None:
     table.loc[3, "age"] = 200
-    result = CliRunner().invoke(app, ["validate", write(table.drop(columns="ivt"), tmp_path), "--json"])
+    page = tmp_path / "page.html"
+    arguments = ["validate", write(table.drop(columns="ivt"), tmp_path), "--json", "--html", str(page)]
+    result = CliRunner().invoke(app, arguments)
     assert isinstance(result.exception, CohortError)
     assert result.exception.exit_code == 2
     found = json.loads(result.stdout)
     assert found["sound"] is False
-    assert {(f["patient"], f["field"]) for f in found["findings"]} == {("003", "age"), (None, "ivt")}
+    by_column = {finding["column"]: finding for finding in found["findings"]}
+    assert set(by_column) == {"age", "ivt"}
+    told = by_column["age"]
+    assert (told["patient"], told["value"], told["allowed"]) == ("003", "200", "0 to 120 years")
+    assert set(told) == {"patient", "column", "value", "what", "allowed", "fix"}
+    assert "0 to 120 years" in page.read_text()
+
+
+def test_columns_of_other_names_are_read_where_they_are_mapped(tmp_path: Path, table: pd.DataFrame) -> None:
+    path = write(table.rename(columns={"age": "Edad", "sex": "Sexo"}), tmp_path)
+    (tmp_path / "mapping.yaml").write_text("age: nobody\nsex: Sexo\n")
+    mapping = ("--mapping", str(tmp_path / "mapping.yaml"), "--map", "age=Edad")
+    assert json.loads(run("validate", path, *mapping, "--json"))["included"] == 120
+    assert "all clinical" in run("baseline", path, *mapping)
+    with pytest.raises(CohortError, match="age"):
+        run("validate", path, "--map", "sex=Sexo")
+
+
+def test_a_predictor_that_knows_too_much_is_a_finding(tmp_path: Path, table: pd.DataFrame) -> None:
+    page = tmp_path / "page.html"
+    path = write(table.assign(smoking=table["rlvo"]), tmp_path)
+    result = CliRunner().invoke(app, ["validate", path, "--json", "--html", str(page)])
+    assert isinstance(result.exception, CohortError)
+    found = json.loads(result.stdout)
+    assert found["sound"] is False
+    assert [finding["column"] for finding in found["findings"]] == ["smoking"]
+    assert "suspected leak" in page.read_text()
+    assert "Table 1</h2>" in page.read_text()
+
+
+def test_the_test_set_plays_no_part_in_the_leak_check(tmp_path: Path, table: pd.DataFrame) -> None:
+    """Whatever the smoking of test patients is, it separates the classes of the others."""
+    from rlvo.cohort.splits import make_split
+    from rlvo.config.study import FoldsConfig
+
+    label = table.set_index("patient_id")["rlvo"]
+    is_test = table["patient_id"].isin(make_split(label, FoldsConfig()).test)
+    hidden = table.assign(smoking=table["rlvo"].where(~is_test, 1 - table["rlvo"]))
+    found = CliRunner().invoke(app, ["validate", write(hidden, tmp_path), "--json"])
+    assert "AUC 1.00" in json.loads(found.stdout)["findings"][0]["what"]
+
+
+@pytest.mark.parametrize("arguments", [("validate", "--html"), ("validate", "--pictures"), ("baseline", "--pictures")])
+def test_a_place_that_cannot_be_written_is_named(
+    arguments: tuple[str, str], tmp_path: Path, table: pd.DataFrame
+) -> None:
+    command, option = arguments
+    path = write(table, tmp_path)
+    with pytest.raises(RlvoError, match=r"cohort.csv.*cannot be written"):
+        run(command, path, option, f"{path}/below")
+
+
+def test_the_page_and_pictures_name_no_patient_of_a_sound_cohort(tmp_path: Path, table: pd.DataFrame) -> None:
+    named = table.assign(
+        patient_id="Perez-" + table["patient_id"], synchronous_occlusions=(table.index < 2).astype(int)
+    )
+    named.loc[5:7, "age"] = np.nan
+    run("validate", write(named, tmp_path), "--html", str(tmp_path / "page.html"), "--pictures", str(tmp_path / "out"))
+    page = (tmp_path / "page.html").read_text()
+    assert "Perez" not in page
+    assert page.count("p-") >= 2, "pseudonyms of the excluded"
+    assert page.count("<img") == 2
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {f"{name}.{kind}" for name in ("flow_chart", "missing_values") for kind in ("svg", "png")}
 
 
 def test_baseline_finds_the_signal_where_it_is(tmp_path: Path, table: pd.DataFrame) -> None:
     path = write(table, tmp_path)
-    found = json.loads(run("baseline", path, "--json"))["validation"]
-    assert list(found) == ["NIHSS", "ASPECTS", "NIHSS + ASPECTS", "all clinical"]
+    everything = json.loads(run("baseline", path, "--json"))
+    found = everything["validation"]
+    assert list(found) == ["NIHSS", "ASPECTS", "NIHSS + ASPECTS", "all clinical", "all clinical, boosted"]
     assert found["NIHSS"]["auc"]["mean"] > 0.8 > 0.7 > found["ASPECTS"]["auc"]["mean"]
-    text = run("baseline", path)
-    assert "optimistic" in text
+    odds = {row["term"]: row for row in everything["odds_ratios"]}
+    assert 1 < odds["nihss"]["low"] < odds["nihss"]["odds_ratio"] < odds["nihss"]["high"]
+    assert set(everything["calibration"]) == {"all clinical", "all clinical, boosted"}
+    text = run("baseline", path, "--pictures", str(tmp_path / "pictures"))
+    assert len(list((tmp_path / "pictures").iterdir())) == 6
+    assert "Optimistic" in text
     assert f"{found['NIHSS']['auc']['mean']:.2f}±{found['NIHSS']['auc']['sd']:.2f}" in text
+
+
+def test_baseline_opens_no_test_patient(tmp_path: Path, table: pd.DataFrame) -> None:
+    from rlvo.cohort.splits import make_split
+    from rlvo.config.study import FoldsConfig
+
+    before = run("baseline", write(table, tmp_path), "--json")
+    test = make_split(table.set_index("patient_id")["rlvo"], FoldsConfig()).test
+    changed = table.copy()
+    changed.loc[changed["patient_id"].isin(test), ["age", "nihss", "aspects", "cbf_lt30_ml"]] = 1
+    assert run("baseline", write(changed, tmp_path), "--json") == before
 
 
 def test_baseline_goes_without_aspects_and_says_so(tmp_path: Path, table: pd.DataFrame) -> None:
     path = write(table.drop(columns="aspects"), tmp_path)
-    assert list(json.loads(run("baseline", path, "--json"))["validation"]) == ["NIHSS", "all clinical"]
-    assert "no column aspects" in run("baseline", path)
+    found = json.loads(run("baseline", path, "--json"))
+    assert list(found["validation"]) == ["NIHSS", "all clinical", "all clinical, boosted"]
+    assert found["left_out"] == ["ASPECTS", "NIHSS + ASPECTS"]
+    assert "left out, as their columns are missing: ASPECTS, NIHSS + ASPECTS" in run("baseline", path)
 
 
-@pytest.mark.parametrize("command", ["validate", "baseline"])
+def test_isles_becomes_a_cohort_table_that_cannot_train(tmp_path: Path) -> None:
+    phenotype = tmp_path / "phenotype" / "sub-stroke0001" / "ses-01"
+    phenotype.mkdir(parents=True)
+    (tmp_path / "raw_data" / "sub-stroke0001" / "ses-01").mkdir(parents=True)
+    header = "Age,Sex,Hypertension,NIHSS at admission"
+    (phenotype / "sub-stroke0001_ses-01_demographic_baseline.csv").write_text(f"{header}\n71,F,1,12\n")
+    text = run("import-isles", str(tmp_path), str(tmp_path / "out"))
+    assert "1 patients" in text
+    assert "cannot train rLVO" in " ".join(text.split())
+    again = CliRunner().invoke(app, ["import-isles", str(tmp_path), str(tmp_path / "out"), "--json"])
+    report = json.loads(again.stdout)
+    assert report["missing"]["smoking"] == 1
+    written = pd.read_csv(tmp_path / "out" / "cohort.csv", dtype=str)
+    assert list(written[["patient_id", "age", "sex", "nihss"]].iloc[0]) == ["sub-stroke0001", "71", "F", "12"]
+    with pytest.raises(CohortError, match="cannot train rLVO"):
+        run("validate", str(tmp_path / "out" / "cohort.csv"))
+
+
+@pytest.mark.parametrize("command", ["validate", "baseline", "import-isles"])
 def test_help_has_an_example(command: str) -> None:
-    assert f"Example: rlvo {command} cohort.csv" in run(command, "--help")
+    assert f"Example: rlvo {command} " in run(command, "--help")
 
 
 def test_importing_the_commands_loads_nothing_heavy() -> None:
-    code = "import sys, rlvo.cli.cohort; print([m for m in ('pandas', 'sklearn', 'torch') if m in sys.modules])"
+    code = "import sys, rlvo.cli.cohort; print([m for m in ('pandas', 'sklearn', 'matplotlib') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

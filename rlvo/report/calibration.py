@@ -1,0 +1,97 @@
+"""Are probabilities what they say, and are they of use? Reliability curves with histograms, and decision curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from rlvo.report.style import BLUE, COLOURS, GREY, INK, ORANGE, PALE_INK, paper_style
+
+BINS = 20
+"""Of the histogram under a reliability curve."""
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """One model's probabilities on one set of patients.
+
+    Attributes:
+        curve: a row a bin: `predicted` and `observed` (means), `low`, `high` (interval of the observed), `patients`.
+        probability: [N].
+        label: 0 or 1 [N].
+        words: the figures to print with it, a line each ("Brier 0.12").
+    """
+
+    curve: pd.DataFrame
+    probability: np.ndarray
+    label: np.ndarray
+    words: tuple[str, ...] = ()
+
+
+@paper_style
+def reliability_plot(models: Mapping[str, Reliability]) -> Figure:
+    """A panel a model, in order: observed against predicted rLVO with intervals, over how often each was predicted."""
+    side, counts, left, below, between = 2.7, 0.75, 0.55, 0.45, 0.15
+    width = len(models) * (side + left) + between
+    height = below + counts + between + side + 0.25
+    figure = Figure(figsize=(width, height))
+    for number, (name, model) in enumerate(models.items()):
+        x = (number * (side + left) + left) / width
+        histogram = figure.add_axes((x, below / height, side / width, counts / height))
+        curves = figure.add_axes((x, (below + counts + between) / height, side / width, side / height))
+        curve = model.curve.dropna(subset=["predicted", "observed"])
+        curves.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (3, 2)))
+        away = np.abs(curve[["low", "high"]].to_numpy().T - curve["observed"].to_numpy())
+        curves.errorbar(
+            curve["predicted"], curve["observed"], away, color=BLUE, marker="o", markersize=3.5, linewidth=1.2,
+            elinewidth=0.8, capsize=2, clip_on=False, zorder=3,
+        )  # fmt: skip
+        curves.set(title=name, xlim=(0, 1), ylim=(0, 1))
+        curves.tick_params(labelbottom=False)
+        curves.text(0.03, 0.98, "\n".join(model.words), va="top", fontsize=7)
+        parts = [model.probability[model.label == 0], model.probability[model.label == 1]]
+        histogram.hist(
+            parts,
+            bins=BINS,
+            range=(0, 1),
+            stacked=True,
+            color=[PALE_INK, ORANGE],
+            label=["no rLVO", "rLVO"],
+            rwidth=0.9,
+        )
+        histogram.set(xlabel="Predicted probability of rLVO", xlim=(0, 1))
+        if number == 0:
+            curves.set_ylabel("Observed share of rLVO")
+            histogram.set_ylabel("Patients")
+            histogram.legend(loc="upper right", handlelength=1)
+    return figure
+
+
+@paper_style
+def decision_curve_plot(models: Mapping[str, pd.DataFrame]) -> Figure:
+    """Net benefit of acting on each model, on everybody and on nobody, over the threshold probability, with intervals.
+
+    Args:
+        models: for each a table with `threshold`, `treat_all`, `treat_none`, `model` and its interval `low`, `high`.
+    """
+    figure = Figure(figsize=(3.6, 2.9), layout="constrained")
+    axes = figure.subplots()
+    first = next(iter(models.values()))
+    axes.plot(first["threshold"], first["treat_all"], color=GREY, linewidth=1, linestyle=(0, (4, 2)), label="alert all")
+    axes.plot(first["threshold"], first["treat_none"], color=INK, linewidth=0.8, linestyle=":", label="alert none")
+    for (name, curve), colour in zip(models.items(), COLOURS, strict=False):
+        axes.plot(curve["threshold"], curve["model"], color=colour, linewidth=1.4, label=name)
+        axes.fill_between(curve["threshold"], curve["low"], curve["high"], color=colour, alpha=0.13, linewidth=0)
+    best = max(curve[["high", "treat_all"]].to_numpy().max() for curve in models.values())
+    axes.set(
+        xlabel="Threshold probability",
+        ylabel="Net benefit",
+        xlim=(0, float(first["threshold"].max())),
+        ylim=(-0.25 * best, 1.05 * best),
+    )
+    axes.legend(loc="upper right")
+    return figure

@@ -1,0 +1,151 @@
+"""Table 1: who the patients are, in development and test set and those with rLVO among them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+
+from rlvo.cohort.variables import DERIVED, INPUTS, VARIABLES
+from rlvo.report.forest import p_words
+from rlvo.report.labels import level_label, variable_label
+
+HEADINGS = {
+    "variable": "",
+    "missing": "Missing",
+    "development": "Development",
+    "development_rlvo": "Development: rLVO",
+    "test": "Test",
+    "test_rlvo": "Test: rLVO",
+    "p": "p",
+    "smd": "SMD",
+}
+CAPTION = (
+    "Median (quartiles) or number (%) of the patients in whom it is known. p: rLVO against the others in development "
+    "(Kruskal–Wallis; χ², or Fisher's exact test where counts are small), not adjusted for multiple tests. SMD: "
+    "standardised mean difference of test from development, without its sign; above 0.1 it is usually called an "
+    "imbalance."
+)
+ABSENT = "–"
+
+
+def table_one(table: pd.DataFrame, label: pd.Series, test: Collection[str]) -> pd.DataFrame:
+    """Table 1 as text, a row a variable (a row a level where there are more than two), without any patient's name.
+
+    Args:
+        table: the included patients of a checked cohort.
+        label: 0 or 1 a patient, indexed likewise.
+        test: patients of the hold-out.
+
+    Returns:
+        The columns of `HEADINGS`; the first row counts the patients. `p` and `smd` are empty in a variable's further
+        rows, and "n.e." where they are not estimable.
+    """
+    shown = _shown(table).reset_index(drop=True)
+    is_test = table.index.isin(list(test))
+    rlvo = (label.loc[table.index] == 1).to_numpy()
+    known = [name for name in shown.columns.astype(str) if shown[name].notna().any()]
+    part, outcome = np.where(is_test, "test", "development"), np.where(rlvo, "rlvo", "other")
+    with warnings.catch_warnings():  # of pandas' future, and of tests on few patients, which p says by itself
+        warnings.simplefilter("ignore")
+        both = _tableone(shown[known], part, smd=True)
+        of_development = _tableone(shown[known][~is_test], outcome[~is_test], pval=True)
+        of_test = _tableone(shown[known][is_test & rlvo], outcome[is_test & rlvo])
+    columns = {
+        "development": _cells(both, "development"),
+        "development_rlvo": _cells(of_development, "rlvo"),
+        "test": _cells(both, "test"),
+        "test_rlvo": _cells(of_test, "rlvo"),
+    }
+    counts = {
+        "development": ~is_test,
+        "development_rlvo": ~is_test & rlvo,
+        "test": is_test,
+        "test_rlvo": is_test & rlvo,
+    }
+    rows = [{"variable": "Patients", **{name: str(chosen.sum()) for name, chosen in counts.items()}}]
+    for name in shown.columns.astype(str):
+        for number, level in enumerate(_levels(name)):
+            row = {column: cells.get((name, level), ABSENT) for column, cells in columns.items()}
+            row["variable"] = level_label(name, level) if level not in ("", "1") else variable_label(name)
+            if number == 0:
+                row["missing"] = str(shown[name].isna().sum())
+                row["p"] = p_words(of_development.htest_table["P-Value"].get(name, np.nan))
+                row["smd"] = _difference(both.smd_table.iloc[:, 0].get(name, np.nan))
+            rows.append(row)
+    return pd.DataFrame(rows, columns=list(HEADINGS)).fillna("")
+
+
+def table_one_table(characteristics: pd.DataFrame) -> Table:
+    """Table 1 for a terminal: without the missing values and p."""
+    table = Table(title="Table 1", title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for heading in ("development", "rLVO", "test", "rLVO", "SMD"):
+        table.add_column(heading, justify="right")
+    columns = ["variable", "development", "development_rlvo", "test", "test_rlvo", "smd"]
+    for row in characteristics[columns].itertuples(index=False):
+        table.add_row(*row)
+    return table
+
+
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Predictors and scores that the table has, with the derived ones; categorical values as text."""
+    shown = table[
+        [name for name in VARIABLES if name in table and VARIABLES[name].role in ("predictor", "score")]
+    ].copy()
+    for derived in DERIVED:
+        if set(INPUTS[derived]) <= set(table):
+            numerator, denominator = (table[column] for column in INPUTS[derived])
+            without = 0.0 if derived == "hir" else np.nan  # as the encoder has it: no volume, nothing severe
+            shown[derived] = (numerator / denominator).mask(denominator == 0, without)
+    for name in shown.columns.astype(str):
+        if _levels(name) == ("1",):
+            shown[name] = shown[name].map({0.0: "0", 1.0: "1"})
+    return shown
+
+
+def _levels(name: str) -> tuple[str, ...]:
+    """The rows of a variable: its levels, the counted one of two, or one without a name."""
+    if name in DERIVED or VARIABLES[name].kind == "continuous":
+        return ("",)
+    levels = VARIABLES[name].levels
+    return levels if VARIABLES[name].kind == "categorical" else levels[1:] or ("1",)
+
+
+def _tableone(data: pd.DataFrame, group: np.ndarray, **options: bool) -> Any:
+    """A TableOne of the patients by `group` [N]."""
+    from tableone import TableOne
+
+    names = list(data.columns.astype(str))
+    continuous = [name for name in names if _levels(name) == ("",)]
+    categorical = [name for name in names if name not in continuous]
+    # It walks over texts one by one, which takes ten times as long on Arrow's.
+    grouped = data.astype(dict.fromkeys(categorical, object)).assign(group=group.astype(object))
+    return TableOne(
+        grouped,
+        columns=names,
+        categorical=categorical,
+        continuous=continuous,
+        nonnormal=continuous,
+        groupby="group",
+        overall=False,
+        missing=False,
+        include_null=False,
+        label_suffix=False,
+        decimals={name: 2 if name in DERIVED else 0 if name in continuous else 1 for name in names},
+        **options,
+    )
+
+
+def _cells(found: Any, group: str) -> dict[tuple[str, str], str]:
+    """What a group's column says, by variable and level."""
+    column = found.tableone.droplevel(0, axis=1)[group]
+    return {key: str(cell).replace(" [", " (").replace(",", "–").replace("]", ")") for key, cell in column.items()}
+
+
+def _difference(smd: float) -> str:
+    return f"{abs(smd):.2f}" if np.isfinite(smd) else "n.e."
