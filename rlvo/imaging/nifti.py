@@ -10,6 +10,7 @@ import gzip
 import io
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -20,41 +21,86 @@ from nibabel.spatialimages import HeaderDataError
 
 from rlvo.errors import RlvoError
 from rlvo.imaging.resampling import orthogonal
-from rlvo.imaging.volume import Volume, canonical
+from rlvo.imaging.volume import Volume, blank
 
-MAX_BYTES = 4 << 30
-"""Largest volume read, bytes of voxel data (a 0.3 mm CTA of 512×512×1200 has 0.6 GB)."""
+MAX_VOXELS = 512 * 512 * 1200
+"""Of the largest CTA: vertex to aortic arch at 0.3 mm."""
+MAX_SIDE = 4096
+CHUNK_BYTES = 16 << 20
+"""Read and converted at a time."""
+MAX_RATIO = 200
+"""A CT is compressed less than tenfold; what inflates to more than `BOMB_BYTES` at a higher ratio than this is none."""
+BOMB_BYTES = 256 << 20
+COPY_AGAIN = "Copy or export it again"
 SPACING_RANGE = (0.05, 20.0)
 """Voxel sizes that a CT can have, mm."""
 
 
-def read_nifti(path: Path, where: str) -> Volume:
-    """Read a `.nii` or `.nii.gz` file. Raises RlvoError (`where` names it) for anything but one finite 3-D volume."""
+def read_nifti(path: Path, where: str, *, mask: bool = False) -> Volume:
+    """Read a `.nii` or `.nii.gz` file. Raises RlvoError (`where` names it) for anything but one finite 3-D volume.
+
+    Args:
+        mask: it may be mostly zeros, and so compressed more than a CT can be.
+    """
     compressed = _is_compressed(path, where)
     try:
         with gzip.open(path) if compressed else path.open("rb") as file:
             header = _read_header(file, where)
             shape, dtype, offset = _layout(header, where)
-            count = math.prod(shape)
+            _check_size(path.stat().st_size, offset, math.prod(shape) * dtype.itemsize, compressed, mask, where)
+            affine, doubts = _affine(header, where)
             file.seek(offset)
-            data = file.read(count * dtype.itemsize + 1)
+            sheared, voxels = blank(shape, affine)
+            _fill(voxels, file, dtype, _scaling(header, where), where)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         reason = "truncated" if isinstance(error, EOFError) else "damaged"
-        raise RlvoError(f"{reason} gzip file", where=where, fix="Copy or export it again") from None
-    if len(data) != count * dtype.itemsize:
-        state = "truncated: fewer" if len(data) < count * dtype.itemsize else "more"
-        raise RlvoError(f"{state} bytes than its header promises", where=where, fix="Copy or export it again")
-    array = np.frombuffer(data, dtype, count).reshape(shape, order="F").astype(np.float32)
-    del data
-    array = _scaled(array, header, where)
-    if not np.isfinite(array).all():
-        raise RlvoError("holds NaN or infinite values", where=where, fix="Export it again without them")
-    affine, notes = _affine(header, where)
-    sheared = canonical(Volume(array, affine))
+        raise RlvoError(f"{reason} gzip file", where=where, fix=COPY_AGAIN) from None
     volume = orthogonal(sheared)
-    if volume is not sheared:
-        notes.append("sheared axes (gantry tilt) resampled")
-    return replace(volume, notes=tuple(notes))
+    notes = () if volume is sheared else ("sheared axes (gantry tilt) resampled",)
+    return replace(volume, notes=notes, doubts=tuple(doubts))
+
+
+def check_voxels(shape: Sequence[int], where: str) -> None:
+    """Raise RlvoError for a volume larger than any CT."""
+    if max(shape) > MAX_SIDE or math.prod(shape) > MAX_VOXELS:
+        text = "×".join(map(str, shape))
+        raise RlvoError(f"{text} voxels are larger than any head CT", where=where, fix="Crop it to the head")
+
+
+def _check_size(on_disk: int, offset: int, promised: int, compressed: bool, mask: bool, where: str) -> None:
+    """The file's size against what its header promises, before anything is inflated or allocated."""
+    if compressed and on_disk > 2 * (offset + promised) + CHUNK_BYTES:
+        raise RlvoError("more bytes than its header promises", where=where, fix=COPY_AGAIN)
+    if compressed and not mask and promised > max(BOMB_BYTES, MAX_RATIO * on_disk):
+        what = f"its header promises {promised >> 20} MB, which no CT of {on_disk >> 10} kB holds"
+        raise RlvoError(what, where=where, fix="Export it again")
+    if not compressed and on_disk != offset + promised:
+        state = "truncated: fewer" if on_disk < offset + promised else "more"
+        raise RlvoError(f"{state} bytes than its header promises", where=where, fix=COPY_AGAIN)
+
+
+def _fill(
+    voxels: np.ndarray, file: BinaryIO | gzip.GzipFile, dtype: np.dtype, scaling: tuple[float, float], where: str
+) -> None:
+    """Read `voxels` [as stored], scaled, a few slices at a time; the file must end where they end."""
+    columns, rows, slices = voxels.shape
+    slice_bytes = columns * rows * dtype.itemsize
+    step = max(1, CHUNK_BYTES // slice_bytes)
+    for first in range(0, slices, step):
+        count = min(step, slices - first)
+        data = file.read(count * slice_bytes)
+        if len(data) < count * slice_bytes:
+            raise RlvoError("truncated: fewer bytes than its header promises", where=where, fix=COPY_AGAIN)
+        with np.errstate(over="ignore"):
+            chunk = np.frombuffer(data, dtype).reshape((columns, rows, count), order="F").astype(np.float32)
+            if scaling != (1.0, 0.0):
+                chunk *= np.float32(scaling[0])
+                chunk += np.float32(scaling[1])
+        if not np.isfinite(chunk).all():
+            raise RlvoError("holds NaN or infinite values", where=where, fix="Export it again without them")
+        voxels[:, :, first : first + count] = chunk
+    if file.read(1):
+        raise RlvoError("more bytes than its header promises", where=where, fix=COPY_AGAIN)
 
 
 def _is_compressed(path: Path, where: str) -> bool:
@@ -63,7 +109,7 @@ def _is_compressed(path: Path, where: str) -> bool:
     with path.open("rb") as file:
         start = file.read(2)
     if not start:
-        raise RlvoError("an empty file", where=where, fix="Copy or export it again")
+        raise RlvoError("an empty file", where=where, fix=COPY_AGAIN)
     return start == b"\x1f\x8b"
 
 
@@ -77,7 +123,7 @@ def _read_header(file: BinaryIO | gzip.GzipFile, where: str) -> nibabel.Nifti1He
         raise RlvoError("not a NIfTI file", where=where, fix="Convert it, e.g. with dcm2niix")
     start += file.read(size - 348)
     if len(start) < size:
-        raise RlvoError("truncated: it ends within its header", where=where, fix="Copy or export it again")
+        raise RlvoError("truncated: it ends within its header", where=where, fix=COPY_AGAIN)
     header = kinds[size].from_fileobj(
         io.BytesIO(start), endianness="<" if sizes[size] == "little" else ">", check=False
     )
@@ -106,34 +152,29 @@ def _layout(header: nibabel.Nifti1Header, where: str) -> tuple[tuple[int, ...], 
         raise RlvoError("unknown data type in its header", where=where, fix="Export it as 16-bit integers") from None
     if dtype.kind not in "iuf" or dtype.itemsize > 8 or dtype.fields:
         raise RlvoError("colour or complex values", where=where, fix="Export it as 16-bit integers in HU")
-    if math.prod(shape) * dtype.itemsize > MAX_BYTES:
-        raise RlvoError(f"larger than {MAX_BYTES >> 30} GB", where=where, fix="Crop it to the head")
+    check_voxels(shape, where)
     offset = float(header["vox_offset"])
     if not (math.isfinite(offset) and int(header["sizeof_hdr"]) <= offset <= 1 << 26):
         raise RlvoError("its header does not say where the voxels begin", where=where, fix="Export it again")
     return tuple(shape), dtype, int(offset)
 
 
-def _scaled(array: np.ndarray, header: nibabel.Nifti1Header, where: str) -> np.ndarray:
-    """Apply slope and intercept; a slope of 0 or NaN means none (NIfTI-1)."""
+def _scaling(header: nibabel.Nifti1Header, where: str) -> tuple[float, float]:
+    """Slope and intercept; a slope of 0 or NaN means none (NIfTI-1)."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or math.isnan(slope):
-        return array
+        return 1.0, 0.0
     if not (math.isfinite(slope) and math.isfinite(intercept)):
         raise RlvoError("its header scales the values by infinity", where=where, fix="Export it again")
-    if (slope, intercept) != (1.0, 0.0):
-        array *= np.float32(slope)
-        array += np.float32(intercept)
-    return array
+    return slope, intercept
 
 
 def _affine(header: nibabel.Nifti1Header, where: str) -> tuple[np.ndarray, list[str]]:
-    """Voxel to RAS mm: sform before qform, as nibabel and ITK read it; and what is worth a note."""
+    """Voxel to RAS mm: sform before qform, as nibabel and ITK read it; and doubts about it."""
     if int(header["xyzt_units"]) & 7 in (1, 3):
         raise RlvoError("spacing is not in millimetres", where=where, fix="Export it in millimetres")
     zooms = np.asarray(header["pixdim"][1:4], dtype=float)
     _check_spacing(np.abs(zooms), where)
-    notes = []
     try:
         with np.errstate(invalid="ignore"):
             affine = np.asarray(header.get_best_affine(), dtype=float)
@@ -141,8 +182,6 @@ def _affine(header: nibabel.Nifti1Header, where: str) -> tuple[np.ndarray, list[
         raise RlvoError("its header holds no valid orientation", where=where, fix="Export it again") from None
     if not np.isfinite(affine).all():
         raise RlvoError("its header holds no valid orientation", where=where, fix="Export it again")
-    if int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
-        notes.append("the header gives no orientation; left and right are a guess")
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     _check_spacing(spacing, where)
     if abs(np.linalg.det(affine[:3, :3] / spacing)) < 0.5:
@@ -151,7 +190,23 @@ def _affine(header: nibabel.Nifti1Header, where: str) -> tuple[np.ndarray, list[
         raise RlvoError(
             "spacing and orientation in its header contradict each other", where=where, fix="Export it again"
         )
-    return affine, notes
+    return affine, _orientation_doubts(header)
+
+
+def _orientation_doubts(header: nibabel.Nifti1Header) -> list[str]:
+    """Where the header leaves open which way the axes point."""
+    sform, qform = int(header["sform_code"]) > 0, int(header["qform_code"]) > 0
+    if not (sform or qform):
+        return ["the header gives no orientation; left and right are a guess"]
+    if sform and qform:
+        try:
+            with np.errstate(invalid="ignore"):
+                quaternion = header.get_qform()
+        except (HeaderDataError, ValueError):
+            return ["one of the two orientations in its header (qform) is not valid"]
+        if nibabel.aff2axcodes(header.get_sform()) != nibabel.aff2axcodes(quaternion):
+            return ["the two orientations in its header (sform, qform) contradict each other"]
+    return []
 
 
 def _check_spacing(spacing: np.ndarray, where: str) -> None:

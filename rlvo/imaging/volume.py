@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import nibabel
@@ -67,9 +68,15 @@ def from_sitk(image: sitk.Image) -> Volume:
     return Volume(sitk.GetArrayFromImage(image).T.astype(np.float32, copy=False), RAS_TO_LPS @ affine)
 
 
-def canonical(volume: Volume) -> Volume:
-    """The same voxels with axes turned to right, front and top (RAS+), in ITK's memory order (x fastest)."""
-    orientation = nibabel.io_orientation(volume.affine)
-    affine = volume.affine @ nibabel.orientations.inv_ornt_aff(orientation, volume.array.shape)
-    turned = nibabel.apply_orientation(volume.array, orientation)
-    return Volume(np.asfortranarray(turned), affine, volume.notes, volume.doubts)
+def blank(shape: Sequence[int], affine: np.ndarray) -> tuple[Volume, np.ndarray]:
+    """An empty volume on RAS+ axes, to be filled with voxels stored with `shape` and `affine` (4×4, voxel to RAS mm).
+
+    Returns:
+        The volume, its axes turned to RAS+, x fastest in memory; and a view of its array with the axes as stored. What
+        is written into the view lies turned in the volume, without a second copy in memory.
+    """
+    orientation = nibabel.io_orientation(affine)
+    axes = orientation[:, 0].astype(int)
+    turned = np.empty([shape[axis] for axis in np.argsort(axes)], dtype=np.float32, order="F")
+    as_stored = turned.transpose(axes)[tuple(slice(None, None, int(sign)) for sign in orientation[:, 1])]
+    return Volume(turned, affine @ nibabel.orientations.inv_ornt_aff(orientation, shape)), as_stored

@@ -169,10 +169,10 @@ def test_series_that_are_refused(write_slice: Any, tmp_path: Path) -> None:
     refused("gap of 40.0 mm", position=last + 40 * UP)
     refused("do not follow one line", position=last + 3 * UP + 15 * AXIAL[0])
     for number in range(4):
-        write_slice(
-            f"second-{number}.dcm", zeros, last + number, AXIAL, SeriesInstanceUID=generate_uid(entropy_srcs=["2"])
-        )
-    with pytest.raises(RlvoError, match=r"2 series in one folder \(8, 4 slices\)"):
+        write_slice(f"second-{number}.dcm", zeros, FIRST + 7 * number * UP, AXIAL, SeriesInstanceUID="1.2.3")
+    with pytest.raises(
+        RlvoError, match=r"2 series that may be meant: .*1\.2\.3 \(4 slices every 7 mm, contrast unknown"
+    ):
         read_volume(folder)
 
 

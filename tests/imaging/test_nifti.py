@@ -82,7 +82,7 @@ def test_no_orientation_is_told(tmp_path: Path) -> None:
     header = bytearray(path.read_bytes())
     header[252:256] = b"\0" * 4  # qform_code and sform_code
     path.write_bytes(header)
-    assert "left and right are a guess" in read_volume(path).notes[0]
+    assert "left and right are a guess" in read_volume(path).doubts[0]
 
 
 def edited(path: Path, offset: int, value: bytes) -> None:

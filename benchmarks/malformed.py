@@ -1,0 +1,72 @@
+"""`python -m benchmarks.malformed`: the catalogue of malformed inputs through rlvo, SimpleITK and MONAI, as Markdown.
+
+Each reader runs in processes of its own, since some inputs kill them; after a death it goes on with the next input.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+CATALOGUE = Path(__file__).parents[1] / "tests" / "imaging" / "catalogue.py"
+READERS = ("rlvo", "SimpleITK", "MONAI")
+
+
+def read_all(reader: str, paths: dict[str, Path]) -> dict[str, dict[str, Any]]:
+    """What became of every input: what the reader said, or the signal it died of."""
+    results: dict[str, dict[str, Any]] = {}
+    while left := {name: path for name, path in paths.items() if name not in results}:
+        arguments = [part for name, path in left.items() for part in (name, str(path))]
+        command = [sys.executable, str(CATALOGUE), reader, *arguments]
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        lines = [json.loads(line) for line in process.stdout.splitlines() if line.startswith('{"name"')]
+        results |= {line["name"]: line for line in lines}
+        if process.returncode:
+            name = next(name for name in left if name not in results)
+            died = signal.Signals(-process.returncode).name if process.returncode < 0 else f"exit {process.returncode}"
+            kind = "hangs" if died == "SIGALRM" else f"crashes ({died})"
+            results[name] = {"kind": kind, "words": "", "seconds": float("nan"), "peak": 0}
+    return results
+
+
+def outcome(reader: str, result: dict[str, Any]) -> str:
+    """In a word or two, for the table."""
+    kind = {"read": "read" if reader == "rlvo" else "**read**"}.get(result["kind"], result["kind"])
+    slow = f", {result['seconds']:.1f} s" if result["seconds"] > 2 else ""
+    large = f", {result['peak'] / 2**30:.1f} GB" if result["peak"] > 1 << 30 else ""
+    return f"{kind.removeprefix('raised ')}{slow}{large}"
+
+
+def main() -> None:
+    """Build the catalogue, read it thrice, print the table."""
+    warnings.simplefilter("ignore")
+    catalogue = runpy.run_path(str(CATALOGUE))
+    os.environ["PYTHONWARNINGS"] = "ignore"
+    with tempfile.TemporaryDirectory() as folder:
+        paths = catalogue["build_all"](Path(folder))
+        results = {reader: read_all(reader, paths) for reader in READERS}
+    print("| input | " + " | ".join(READERS) + " |\n|" + "---|" * (1 + len(READERS)))
+    for name, case in catalogue["CASES"].items():
+        told = [outcome(reader, results[reader][name]) for reader in READERS]
+        print(f"| {name}{' (good)' if case.outcome == 'read' else ''} | {' | '.join(told)} |")
+    malformed = [name for name, case in catalogue["CASES"].items() if case.outcome != "read"]
+    for reader, of_reader in results.items():
+        counts = Counter(of_reader[name]["kind"].split(" ")[0] for name in malformed)
+        longest = max(result["seconds"] for result in of_reader.values() if result["seconds"] == result["seconds"])
+        peak = max(result["peak"] for result in of_reader.values()) / 2**20
+        summary = ", ".join(f"{kind} {count}" for kind, count in counts.most_common())
+        print(f"\n{reader}: of {len(malformed)} malformed {summary}; at most {longest:.2f} s, {peak:.0f} MB", end="")
+    print()
+
+
+if __name__ == "__main__":
+    main()

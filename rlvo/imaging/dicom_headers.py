@@ -1,0 +1,243 @@
+"""DICOM headers, read before any pixel: what each file of a folder is, and where its slices lie.
+
+Files are read in bounded pieces, so that no length, sequence or compressed stream in them can exhaust memory.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import read_dataset, read_partial, read_preamble
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    RLELossless,
+)
+
+from rlvo.errors import RlvoError
+from rlvo.imaging.nifti import SPACING_RANGE
+
+MAX_FILES = 20_000
+"""A study with whole-brain perfusion stays below."""
+MAX_SIDE = 2048
+"""Rows or columns of the finest CT reconstructions."""
+HEADER_BYTES = (1 << 16, 4 << 20)
+"""Bytes read to find a header's end: enough for a slice, and enough for the frames of an enhanced CT."""
+MAX_ITEMS = 30_000
+"""Sequence items in a header: some twenty a frame."""
+SUFFIXES = (".dcm", ".ima", ".dicom")
+EXPORT_AGAIN = "Export the series again"
+ORIGINAL = "Give the original axial CT series"
+
+DICOM_FAULTS = (
+    ArithmeticError, AttributeError, BytesLengthException, EOFError, InvalidDicomError, LookupError, RuntimeError,
+    TypeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
+"""What pydicom raises on damaged files: it parses values late, with many kinds of exceptions."""
+
+ELEMENTS = (
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "SeriesDescription",
+    "ContrastBolusAgent", "ContrastBolusVolume", "ContrastBolusRoute", "ConvolutionKernel", "IrradiationEventUID",
+    "AcquisitionNumber", "SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "NumberOfFrames", "PixelSpacing",
+    "ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+)  # fmt: skip
+"""All that is read of a header: nothing that names the patient."""
+TAGS = [pydicom.datadict.tag_for_keyword(keyword) for keyword in ELEMENTS]
+PIXEL_GROUP, PIXEL_DATA = 0x7FE00000, 0x7FE00010
+CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+GROUPS = {
+    "PixelSpacing": "PixelMeasuresSequence",
+    "ImagePositionPatient": "PlanePositionSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+    "RescaleSlope": "PixelValueTransformationSequence",
+    "RescaleIntercept": "PixelValueTransformationSequence",
+}
+"""Where an enhanced CT keeps what a slice has at its top level (PS3.3 C.7.6.16)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """A file's elements (`ELEMENTS` only) and the bytes of pixel data that follow them in the file."""
+
+    path: Path
+    elements: pydicom.Dataset
+    syntax: str
+    pixel_bytes: int
+
+    @property
+    def frames(self) -> int:
+        """Images in the file that have a geometry of their own."""
+        return len(self.elements.get("PerFrameFunctionalGroupsSequence") or (None,))
+
+    def element(self, keyword: str, frame: int = 0) -> Any:
+        """A frame's element, from its own or the shared functional groups where there are such; None: not there."""
+        if "PerFrameFunctionalGroupsSequence" not in self.elements:
+            return self.elements.get(keyword)
+        own = self.elements.PerFrameFunctionalGroupsSequence[frame]
+        shared = self.elements.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()]
+        for groups in (own, shared[0]):
+            if groups.get(GROUPS[keyword]):
+                return groups[GROUPS[keyword]][0].get(keyword)
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """Where one frame's pixels are and lie: size in pixels, geometry in LPS mm, stored value to HU."""
+
+    path: Path
+    frame: int
+    size: tuple[int, int]
+    position: np.ndarray
+    orientation: np.ndarray
+    spacing: tuple[float, float]
+    slope: float
+    intercept: float
+
+
+def read_headers(folder: Path, where: str) -> list[Header]:
+    """The header of every file in a folder and below, by path; files that do not claim to be DICOM are passed over.
+
+    Raises RlvoError for a damaged file; OSError where a file or folder cannot be read.
+    """
+    headers = []
+    for path in _files(folder, where):
+        header = read_header(path, f"{where}, {path.name}")
+        if header is not None:
+            headers.append(header)
+    return headers
+
+
+def _files(folder: Path, where: str) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        raise error
+
+    files: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders.sort()
+        files += [Path(parent, name) for name in sorted(names)]
+        if len(files) > MAX_FILES:
+            raise RlvoError(f"holds more than {MAX_FILES} files", where=where, fix="Give the folder of one series")
+    return files
+
+
+def read_header(path: Path, where: str) -> Header | None:
+    """A file's header; None where it does not claim to be DICOM. Raises RlvoError where it is damaged."""
+    claims = path.suffix.lower() in SUFFIXES
+    if not path.is_file():
+        if claims:
+            raise RlvoError("not a regular file", where=where, fix=EXPORT_AGAIN)
+        return None
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        for limit in HEADER_BYTES:
+            file.seek(0)
+            start = file.read(limit)
+            try:
+                header = _parse(path, start, size, where)
+            except (*DICOM_FAULTS, MemoryError, OSError) as error:  # in memory by now: the file's fault
+                if isinstance(error, InvalidDicomError) and not claims:
+                    return None
+                if limit < min(size, HEADER_BYTES[-1]):
+                    continue  # cut off by ourselves
+                fix = f"{EXPORT_AGAIN}, or take the file out"
+                raise RlvoError("damaged or not DICOM", where=where, fix=fix) from None
+            if header.pixel_bytes or size <= limit:
+                break
+    return header
+
+
+def _parse(path: Path, start: bytes, size: int, where: str) -> Header:
+    file = io.BytesIO(start)
+    read_preamble(file, force=False)
+    if start.count(b"\xfe\xff\x00\xe0") + start.count(b"\xff\xfe\xe0\x00") > MAX_ITEMS:
+        raise ValueError
+    meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+    syntax = str(meta.get("TransferSyntaxUID"))
+    if syntax == DeflatedExplicitVRLittleEndian:
+        raise RlvoError("deflated as a whole", where=where, fix=f"{EXPORT_AGAIN} in an uncompressed transfer syntax")
+    file.seek(0)
+    pixel_bytes = 0
+
+    def at_pixels(tag: Any, vr: str | None, length: int) -> bool:
+        nonlocal pixel_bytes
+        if int(tag) < PIXEL_GROUP:
+            return False
+        if int(tag) == PIXEL_DATA:
+            pixel_bytes = min(length, size - file.tell())
+        return True
+
+    elements = read_partial(file, stop_when=at_pixels, specific_tags=TAGS)
+    if not pixel_bytes and len(start) in (size, HEADER_BYTES[-1]) and meta.get("MediaStorageSOPClassUID") in CT_CLASSES:
+        raise EOFError
+    for element in elements:  # values are parsed when they are asked for: now
+        _ = element.value
+    return Header(path, elements, syntax, pixel_bytes)
+
+
+def slices(header: Header, where: str) -> Iterator[Slice]:
+    """A file's frames, checked. Raises RlvoError where one has no place in a volume, or no HU."""
+    elements = header.elements
+    try:
+        if int(elements.get("NumberOfFrames") or 1) != header.frames:
+            fix = "Export one file a slice, or NIfTI (dcm2niix)"
+            raise RlvoError("several frames in one file without their positions", where=where, fix=fix)
+        size = int(elements.Rows), int(elements.Columns)
+        _check_size(header, size, where)
+        for frame in range(header.frames):
+            yield _slice(header, frame, size, where)
+    except DICOM_FAULTS:
+        raise RlvoError("damaged: its geometry cannot be read", where=where, fix=EXPORT_AGAIN) from None
+
+
+def _check_size(header: Header, size: tuple[int, int], where: str) -> None:
+    if min(size) < 1 or max(size) > MAX_SIDE:
+        raise RlvoError(f"{size[1]}×{size[0]} pixels are no CT slice's", where=where, fix=ORIGINAL)
+    promised = size[0] * size[1] * header.frames * int(header.elements.BitsAllocated) // 8
+    syntax = pydicom.uid.UID(header.syntax)
+    if syntax == RLELossless:
+        if header.pixel_bytes > 2 * promised + 4096:
+            raise RlvoError("more bytes than its header promises", where=where, fix=EXPORT_AGAIN)
+    elif syntax.is_transfer_syntax and syntax.is_compressed:
+        fix = "Decompress the series (e.g. gdcmconv --raw)"
+        raise RlvoError(f"pixels cannot be decoded ({syntax.name})", where=where, fix=fix)
+    elif header.pixel_bytes < promised:
+        raise RlvoError("damaged: fewer bytes than its header promises", where=where, fix=EXPORT_AGAIN)
+
+
+def _slice(header: Header, frame: int, size: tuple[int, int], where: str) -> Slice:
+    slope, intercept = (header.element(keyword, frame) for keyword in ("RescaleSlope", "RescaleIntercept"))
+    if slope is None or intercept is None:
+        raise RlvoError("no rescale slope and intercept, so no HU", where=where, fix="Give the original CT series")
+    geometry = {}
+    for keyword, count in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
+        if not header.element(keyword, frame):
+            raise RlvoError(f"no {keyword}", where=where, fix=ORIGINAL)
+        geometry[keyword] = np.array(header.element(keyword, frame), dtype=float).reshape(count)
+    orientation = geometry["ImageOrientationPatient"].reshape(2, 3)
+    if not np.isfinite(np.concatenate([*geometry.values(), [float(slope), float(intercept)]])).all():
+        raise RlvoError("positions or values that are not finite", where=where, fix=EXPORT_AGAIN)
+    row_step, column_step = (float(value) for value in geometry["PixelSpacing"])
+    low, high = SPACING_RANGE
+    if not (low <= row_step <= high and low <= column_step <= high):
+        raise RlvoError(f"pixels of {row_step:g} × {column_step:g} mm are no CT's", where=where, fix=EXPORT_AGAIN)
+    if np.abs(orientation @ orientation.T - np.eye(2)).max() > 1e-2:
+        raise RlvoError("row and column directions that are not orthogonal", where=where, fix=EXPORT_AGAIN)
+    orientation = orientation / np.linalg.norm(orientation, axis=1, keepdims=True)
+    position = geometry["ImagePositionPatient"]
+    return Slice(
+        header.path, frame, size, position, orientation, (column_step, row_step), float(slope), float(intercept)
+    )
