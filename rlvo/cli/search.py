@@ -36,14 +36,21 @@ GIB = 2**30
 ConfigArgument = Annotated[Path, typer.Argument(help="Study configuration (YAML).")]
 
 
-def plan(config: ConfigArgument, json: JsonOption = False) -> None:
-    """What a study would run, without running it: trials, epochs, and what its models need.
+def plan(
+    config: ConfigArgument,
+    cohort: Annotated[Path | None, typer.Option(help="Cohort table, to plan the disk for its patients.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """What a study would run, without running it: trials, epochs, and what its models and volumes need.
 
     Example: rlvo plan tune_configs/paper_grid.yaml
     """
+    from rlvo.cohort.tables import read_table
     from rlvo.search.plan import plan_study
 
-    planned = plan_study(load_study(config))
+    study = load_study(config)
+    table = cohort or study.cohort.table
+    planned = plan_study(study, patients=len(read_table(table).cells) if table is not None else None)
     if json:
         emit_json(asdict(planned))
     else:
@@ -149,14 +156,15 @@ def _print_cohort(inputs: StudyInputs) -> None:
     for exclusion in inputs.excluded:
         if exclusion.patients:
             console.print(f"excluded, {exclusion.rule}: {len(exclusion.patients)} patients", highlight=False)
+    for error in inputs.refused.values():
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"{len(inputs.table)} patients ({int(inputs.label.sum())} rLVO): "
         f"{len(split.development)} in {len(split.folds)} folds, {len(split.test)} held out",
         highlight=False,
     )
-    noted = [patient for patient, warnings in inputs.warnings.items() if warnings]
-    if noted:
-        console.print(f"preparation has warnings for {len(noted)} patients: rlvo prepare shows them", highlight=False)
+    if inputs.doubts:
+        console.print(f"{len(inputs.doubts)} patients' volumes need a review: rlvo prepare shows them", highlight=False)
 
 
 def _print_plan(planned: StudyPlan) -> None:
@@ -183,11 +191,10 @@ def _print_plan(planned: StudyPlan) -> None:
             "×".join(map(str, model.last_map)),
         )
     console.print(table)
-    console.print(
-        f"disk: checkpoints {planned.checkpoint_bytes / GIB:.3g} GiB, "
-        f"prepared volumes {planned.store_bytes_a_patient / 2**20:.3g} MiB a patient",
-        highlight=False,
-    )
+    store = f"prepared volumes {planned.store_bytes_a_patient / 2**20:.3g} MiB a patient"
+    if planned.patients is not None:
+        store += f", {planned.patients * planned.store_bytes_a_patient / GIB:.3g} GiB for {planned.patients}"
+    console.print(f"disk: checkpoints {planned.checkpoint_bytes / GIB:.3g} GiB, {store}", highlight=False)
 
 
 def _print_result(study: StudyConfig, result: SearchResult) -> None:

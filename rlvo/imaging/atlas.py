@@ -6,7 +6,12 @@ typical thicknesses and HU: enough for mutual information to find a CT's skull, 
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +21,9 @@ import numpy as np
 from scipy import ndimage
 
 from rlvo.config.grid import ATLAS_FIRST_VOXEL, Grid
+from rlvo.errors import RlvoError
 from rlvo.files import atomic_write
+from rlvo.imaging.resampling import resample
 from rlvo.imaging.volume import AIR, Volume
 
 ATLAS_KEY = "icbm152-2009a-ct-1"
@@ -25,6 +32,9 @@ ATLAS_KEY = "icbm152-2009a-ct-1"
 BRAIN_MASK_CENTRE = (0.0, -18.0, 8.0)
 BRAIN_MASK_RADII = (58.0, 74.0, 56.0)
 """Ellipsoid, RAS mm, that keeps the brain mask clear of synthetic skulls and of loosely fitting real ones."""
+
+HU_RANGE = (-1024.0, 3071.0)
+"""Values a template is clipped to: a CT's twelve bits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +45,7 @@ class Atlas:
         head: CT-like head, HU.
         brain: bool [x, y, z], inside of the skull.
         region: bool [x, y, z], where images are compared: brain, skull and scalp, without face and neck.
-        key: names the recipe.
+        key: names the recipe, and a template's content.
     """
 
     head: Volume
@@ -46,15 +56,66 @@ class Atlas:
 
 @lru_cache(maxsize=2)
 def load_atlas(template: Path | None = None) -> Atlas:
-    """The atlas, from the cache folder where it has been built before (10 s once)."""
+    """The atlas that comes with rlvo, or a CT template in MNI space with that one's brain and region.
+
+    The built-in one is taken from the cache folder where it has been built before (10 s once).
+
+    Args:
+        template: head CT in HU, NIfTI; or what `write_template` wrote, which gives the same key.
+
+    Raises:
+        RlvoError: the template cannot be read or does not lie where the built-in head does.
+    """
+    if template is not None:
+        return _with_template(load_atlas(), template)
     path = _cache_folder() / f"{ATLAS_KEY}.npz"
-    arrays = _read_cached(path)
+    arrays = _read_arrays(path)
     if arrays is None:
         arrays = _build()
         _write_cache(path, arrays)
     affine = np.eye(4)
     affine[:3, 3] = ATLAS_FIRST_VOXEL
     return Atlas(Volume(arrays["head"].astype(np.float32), affine), arrays["brain"], arrays["region"], ATLAS_KEY)
+
+
+def write_template(atlas: Atlas, path: Path) -> None:
+    """Keep a template's atlas as one `.npz` that `load_atlas` reads; it travels with a registered model."""
+    atomic_write(path, _packed({"head": atlas.head.array.astype(np.int16), "region": atlas.region}))
+
+
+def _with_template(built_in: Atlas, template: Path) -> Atlas:
+    """The built-in atlas with the template's head, compared where the template has voxels."""
+    from rlvo.imaging.reading import check_exists
+
+    where = check_exists(template)
+    hu, region = (_kept if template.suffix == ".npz" else _sampled)(built_in, template, where)
+    content = hashlib.sha256(hu.tobytes() + np.packbits(region).tobytes()).hexdigest()
+    head = Volume(np.asfortranarray(hu, dtype=np.float32), built_in.head.affine)
+    return Atlas(head, built_in.brain, region, f"{ATLAS_KEY}+{content[:16]}")
+
+
+def _kept(built_in: Atlas, path: Path, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Head (int16 HU) and region that `write_template` wrote."""
+    arrays = _read_arrays(path, ("head", "region"))
+    if arrays is None or any(array.shape != built_in.head.array.shape for array in arrays.values()):
+        raise RlvoError("not a template kept by rlvo, or damaged", where=where, fix="Give the CT template itself")
+    return arrays["head"].astype(np.int16, order="C"), arrays["region"].astype(bool, order="C")
+
+
+def _sampled(built_in: Atlas, path: Path, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Head (int16 HU) and region of a CT template on the built-in frame, to which it has to fit as it lies."""
+    from rlvo.imaging.quality import assess  # builds on this module
+    from rlvo.imaging.reading import read_volume
+
+    template = read_volume(path)
+    if hopeless := assess(template, np.eye(4), built_in).hopeless:
+        fix = "Give a head CT template in HU, with skull, in MNI space"
+        raise RlvoError(f"no head CT in MNI space: {', '.join(hopeless)}", where=where, fix=fix)
+    shape = built_in.head.array.shape
+    hu = resample(template, built_in.head.affine, shape, np.eye(4), outside=float("nan")).array
+    covered = np.isfinite(hu)
+    rounded = np.rint(np.clip(np.where(covered, hu, AIR), *HU_RANGE))
+    return rounded.astype(np.int16, order="C"), built_in.region & covered
 
 
 def brain_mask(grid: Grid) -> np.ndarray:
@@ -126,21 +187,22 @@ def _cache_folder() -> Path:
     return Path(os.environ.get("RLVO_CACHE") or Path.home() / ".cache" / "rlvo")
 
 
-def _read_cached(path: Path) -> dict[str, np.ndarray] | None:
-    """The cached arrays; None where there are none or the file is damaged."""
+def _read_arrays(path: Path, names: Sequence[str] = ("head", "brain", "region")) -> dict[str, np.ndarray] | None:
+    """Arrays of an `.npz`; None where there are none or the file is damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in ("head", "brain", "region")}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            return {name: file[name] for name in names}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
         return None
 
 
 def _write_cache(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Keep the atlas for the next process; a folder that cannot be written only costs time."""
-    import io
-    from contextlib import suppress
+    with suppress(OSError):
+        atomic_write(path, _packed(arrays))
 
+
+def _packed(arrays: dict[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    with suppress(OSError):
-        atomic_write(path, buffer.getvalue())
+    return buffer.getvalue()

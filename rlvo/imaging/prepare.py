@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,15 +14,17 @@ from rlvo.config.grid import Grid
 from rlvo.errors import RlvoError
 from rlvo.imaging.atlas import Atlas, load_atlas
 from rlvo.imaging.intensity import CTA_WINDOW, NCCT_WINDOW, clip_cta, clip_ncct
-from rlvo.imaging.plausibility import check_head_ct, has_contrast
+from rlvo.imaging.laterality import ASYMMETRY, vessel_asymmetry
+from rlvo.imaging.plausibility import check_head_ct
 from rlvo.imaging.quality import assess
-from rlvo.imaging.reading import read_volume
+from rlvo.imaging.reading import Role, Source, locate, read
 from rlvo.imaging.registration import REGISTRATION_VERSION, register_cta, register_ncct
 from rlvo.imaging.resampling import mask_onto_grid, onto_grid
 from rlvo.imaging.target import Target
+from rlvo.imaging.vessels import find_vessels, too_coarse
 from rlvo.imaging.volume import Volume
 
-PREPARATION_VERSION = 1
+PREPARATION_VERSION = 2
 """Raised whenever the same files would give other volumes; stored entries of older versions are then prepared again."""
 
 NAMES = {"ncct": "NCCT", "cta": "CTA", "vessels": "vessel mask"}
@@ -32,11 +34,19 @@ CLIP = {"ncct": clip_ncct, "cta": clip_cta}
 
 
 @dataclass(frozen=True, eq=False)
+class Placed:
+    """A scan and where it lies: 4×4 RAS mm, atlas point to scan point."""
+
+    scan: Volume
+    transform: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Prepared:
     """One patient's volumes on the grid.
 
     Attributes:
-        volumes: `ncct`, `cta` float16 HU, clipped; `vessels` uint8 0/1; [x, y, z]; a key only where a file was given.
+        volumes: `ncct`, `cta` float16 HU, clipped; `vessels` uint8 0/1; [x, y, z]; a key only where there is one.
         doubts: why a person should look before the patient is trusted, in words; no names, dates, UIDs or paths.
         notes: what was done to the volumes, in such words.
         figures: quality, `<volume>/<figure>`.
@@ -85,85 +95,120 @@ def prepare(
     patient: str | None = None,
     threads: int | None = None,
 ) -> Prepared:
-    """Read, register where a volume does not lie on the grid yet, resample, clip.
+    """Read, register where a volume does not lie on the grid yet, resample, clip, find vessels.
 
-    CTA goes to the atlas, NCCT to the registered CTA (without one, to the atlas), the vessel mask with the CTA.
+    CTA goes to the atlas, NCCT to the registered CTA (without one, to the atlas). A vessel mask that is given follows
+    the CTA; otherwise vessels are found in the CTA, unless its voxels are too coarse for that.
 
     Args:
-        ncct, cta, vessels: NIfTI file or DICOM folder in HU; vessels a mask. The same path twice is read once.
+        ncct, cta, vessels: NIfTI file or DICOM folder in HU; vessels a mask. The same scan twice is read once.
         threads: for the registration; None: one a core. Results do not depend on it.
 
     Raises:
         RlvoError: nothing given, a file that is unreadable or not in HU, or a registration that plainly failed.
     """
-    paths = {role: path for role, path in (("cta", cta), ("ncct", ncct)) if path is not None}
-    if not paths:
+    given: list[tuple[Role, Path | None]] = [("cta", cta), ("ncct", ncct)]
+    sources = {role: locate(path, role, patient=patient) for role, path in given if path is not None}
+    if not sources:
         raise RlvoError("neither NCCT nor CTA given", where=_where(patient), fix="Fill column ncct or cta")
-    grid = target.grid
-    volumes: dict[str, np.ndarray] = {}
+    atlas = load_atlas(target.atlas)
     doubts: list[str] = []
     notes: list[str] = []
     figures: dict[str, float] = {}
-    registered: dict[str, tuple[Volume, np.ndarray]] = {}
-    transforms: dict[str, np.ndarray] = {}
-    for roles, path in _by_file(paths):
-        name, where = " and ".join(NAMES[role] for role in roles), _where(patient, path)
-        scan = read_volume(path, patient=patient)
+    scans: dict[str, Placed] = {}
+    for source, roles in _by_source(sources).items():
+        name, scan = " and ".join(NAMES[role] for role in roles), read(source)
         notes += [f"{name}: {note}" for note in scan.notes]
         doubts += [f"{name}: {doubt}" for doubt in scan.doubts]
         if len(roles) > 1:
             doubts.append("NCCT and CTA are the same scan")
-        hu = scan.array
-        if not scan.lies_on(grid):
-            check_head_ct(scan, where)
-            atlas = load_atlas(target.atlas)
-            transform = _register(scan, registered.get("cta"), atlas, threads, where)
-            assessment = assess(scan, transform, atlas)
+        transform = np.eye(4)
+        if not scan.lies_on(target.grid):
+            check_head_ct(scan, source.where)
+            transform = _register(scan, scans.get("cta"), atlas, threads, source.where)
+            assessment = assess(scan, transform, atlas, threads=threads)
             if assessment.hopeless:
                 what = f"does not register to the atlas: {', '.join(assessment.hopeless)}"
-                raise RlvoError(what, where=where, fix="Give a head CT in HU with the right orientation in its header")
+                fix = "Give a head CT in HU with the right orientation in its header"
+                raise RlvoError(what, where=source.where, fix=fix)
             doubts += [f"{name}: {words}" for words in assessment.doubtful]
-            if "cta" in roles and not has_contrast(scan, transform):
-                doubts.append("CTA: no contrast seen in it")
-            hu = onto_grid(scan, grid, transform)
-            for role in roles:
-                registered[role] = scan, transform
-                figures |= {f"{role}/{figure}": value for figure, value in assessment.figures.items()}
-        for role in roles:
-            transforms[role] = registered[role][1] if role in registered else np.eye(4)
-            volumes[role] = np.ascontiguousarray(CLIP[role](hu), dtype=np.float16)
-    if vessels is not None:
-        mask = read_volume(vessels, patient=patient)
-        followed = registered.get("cta") or registered.get("ncct")
-        volumes["vessels"] = _vessels(mask, grid, followed[1] if followed else np.eye(4), _where(patient, vessels))
-        notes += [f"vessel mask: {note}" for note in mask.notes]
-        doubts += [f"vessel mask: {doubt}" for doubt in mask.doubts]
-        if not volumes["vessels"].any():
-            doubts.append("vessel mask: empty on the grid")
-    return Prepared(volumes, tuple(doubts), tuple(notes), figures, transforms)
+            figures |= {f"{role}/{figure}": value for role in roles for figure, value in assessment.figures.items()}
+        scans |= dict.fromkeys(roles, Placed(scan, transform))
+    volumes = {role: _on_grid(scan, target.grid, CLIP[role]) for role, scan in scans.items()}
+    prior = _vessel_prior(vessels, scans, target.grid, atlas, patient, threads)
+    return Prepared(
+        volumes={**volumes, **prior.volumes},
+        doubts=(*doubts, *prior.doubts),
+        notes=(*notes, *prior.notes),
+        figures={**figures, **prior.figures},
+        transforms={role: scan.transform for role, scan in scans.items()},
+    )
 
 
-def _by_file(paths: Mapping[str, Path]) -> list[tuple[tuple[str, ...], Path]]:
-    """Files, each with the roles it is given for; the CTA's first."""
-    files: dict[Path, tuple[str, ...]] = {}
-    for role, path in paths.items():
-        files[path.resolve()] = (*files.get(path.resolve(), ()), role)
-    return [(roles[::-1], paths[roles[0]]) for roles in files.values()]
+def _by_source(sources: Mapping[Role, Source]) -> dict[Source, tuple[Role, ...]]:
+    """Scans, each with the roles it is given for (NCCT first); the CTA's scan first."""
+    scans: dict[Source, tuple[Role, ...]] = {}
+    for role, source in sources.items():
+        scans[source] = (role, *scans.get(source, ()))
+    return scans
 
 
-def _register(
-    scan: Volume, cta: tuple[Volume, np.ndarray] | None, atlas: Atlas, threads: int | None, where: str | None
-) -> np.ndarray:
+def _register(scan: Volume, cta: Placed | None, atlas: Atlas, threads: int | None, where: str) -> np.ndarray:
     """Atlas point to scan point; by way of the registered CTA where there is one."""
     try:
         if cta is None:
             return register_cta(scan, atlas, threads=threads)
-        return register_ncct(scan, *cta, atlas, threads=threads)
+        return register_ncct(scan, cta.scan, cta.transform, atlas, threads=threads)
     except RlvoError as error:
         raise RlvoError(error.what, where=where, fix=error.fix) from None
 
 
-def _vessels(mask: Volume, grid: Grid, transform: np.ndarray, where: str | None) -> np.ndarray:
+def _on_grid(placed: Placed, grid: Grid, clip: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    hu = placed.scan.array if placed.scan.lies_on(grid) else onto_grid(placed.scan, grid, placed.transform)
+    return np.ascontiguousarray(clip(hu), dtype=np.float16)
+
+
+def _vessel_prior(
+    given: Path | None,
+    scans: Mapping[str, Placed],
+    grid: Grid,
+    atlas: Atlas,
+    patient: str | None,
+    threads: int | None,
+) -> Prepared:
+    """The vessel mask on the grid: the one given, else the one found in the CTA; and whether the CTA has contrast."""
+    cta, found = scans.get("cta"), None
+    usable = cta is not None and not too_coarse(cta.scan)
+    if cta is not None and (not cta.scan.lies_on(grid) or (usable and given is None)):
+        found = find_vessels(cta.scan, cta.transform, _other_scan(scans), atlas, threads=threads)
+    doubts = ["CTA: no contrast seen in it"] if found and not found.contrast else []
+    notes: list[str] = []
+    volumes = {}
+    if given is not None:
+        source = locate(given, "vessels", patient=patient)
+        mask, followed = read(source), cta or scans["ncct"]
+        volumes["vessels"] = _given_mask(mask, grid, followed.transform, source.where)
+        notes += [f"vessel mask: {note}" for note in mask.notes]
+        doubts += [f"vessel mask: {doubt}" for doubt in mask.doubts]
+        doubts += [] if volumes["vessels"].any() else ["vessel mask: empty on the grid"]
+    elif found and usable:
+        volumes["vessels"] = mask_onto_grid(found.mask, grid, np.eye(4))
+        notes += ["vessels found in the CTA"] if found.contrast else []
+    elif cta is not None:
+        notes.append("CTA: too coarse to find vessels in; give a mask where the prior is wanted")
+    figures = {f"vessels/{name}": value for name, value in found.figures.items()} if found else {}
+    if "vessels" in volumes and np.isfinite(asymmetry := vessel_asymmetry(volumes["vessels"], grid)):
+        figures[ASYMMETRY] = asymmetry
+    return Prepared(volumes, tuple(doubts), tuple(notes), figures)
+
+
+def _other_scan(scans: Mapping[str, Placed]) -> tuple[Volume, np.ndarray] | None:
+    """The NCCT and its transform, to tell bone by; None where there is none, or it is the CTA itself."""
+    ncct = scans.get("ncct")
+    return None if ncct is None or ncct.scan is scans["cta"].scan else (ncct.scan, ncct.transform)
+
+
+def _given_mask(mask: Volume, grid: Grid, transform: np.ndarray, where: str) -> np.ndarray:
     """The mask on the grid, uint8 0/1."""
     mask = Volume((mask.array > 0.5).astype(np.float32), mask.affine)
     if mask.array.mean() > MAX_VESSEL_SHARE:
@@ -174,6 +219,5 @@ def _vessels(mask: Volume, grid: Grid, transform: np.ndarray, where: str | None)
     return np.ascontiguousarray(mask_onto_grid(mask, grid, transform))
 
 
-def _where(patient: str | None, path: Path | None = None) -> str | None:
-    parts = [f"patient {patient}" if patient is not None else "", str(path) if path is not None else ""]
-    return ", ".join(part for part in parts if part) or None
+def _where(patient: str | None) -> str | None:
+    return f"patient {patient}" if patient is not None else None

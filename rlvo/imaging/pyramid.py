@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -28,7 +29,6 @@ HEAD_MM = 180.0
 """What lies further below the vertex is neck and chest."""
 VERTEX_CM2 = 20.0
 """The vertex is the highest level at which the head's section is this large: not a tube, strap or ear plug."""
-
 
 UNIT_MM = 50.0
 """Length unit of the optimisation. The head's radius being about one unit, a step in any parameter, be it rotation,
@@ -64,7 +64,7 @@ def remap(hu: np.ndarray) -> np.ndarray:
     return np.interp(hu, HU_KNOTS, VALUE_KNOTS).astype(np.float32)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def atlas_pyramid(atlas: Atlas) -> Pyramid:
     """The atlas, valid in its region."""
     factor = round(FINEST_MM / atlas.head.spacing[0])
@@ -80,6 +80,14 @@ def masked_pyramid(volume: Volume, atlas: Atlas, transform: np.ndarray) -> Pyram
     mask = Volume(atlas.region.astype(np.float32), atlas.head.affine)
     region = resample(mask, copy.affine, copy.array.shape, np.linalg.inv(transform), outside=0.0).array > 0.5
     return _pyramid(_level(copy, region & np.isfinite(copy.array)))
+
+
+def mirrored_pyramid(pyramid: Pyramid, signs: Sequence[int]) -> Pyramid:
+    """The image mirrored about the middle of its array along the axes whose sign is -1."""
+    finest = pyramid.levels[FINEST_MM]
+    turned = tuple(slice(None, None, sign) for sign in signs)
+    values = Volume(np.asfortranarray(finest.values.array[turned]), finest.values.affine)
+    return _pyramid(Level(values, finest.valid[turned]))
 
 
 def head_pyramid(volume: Volume) -> Pyramid:

@@ -1,7 +1,11 @@
 """Does a registered head lie where the atlas says? Figures, and the limits beyond which they are doubtful or hopeless.
 
-The limits were set on two real heads (all figures well inside) and on inputs that must fail: a face-and-neck scan,
-heads flipped front to back, a ball, an angiogram without bone, scaled heads, noise (each beyond at least one limit).
+The limits stand on two real heads (a patient's and a template of several), on copies of them with noise, thick slices,
+contrast, bleeding, a craniectomy, streaks or a headrest, and on what must fail: flipped heads, a face-and-neck scan, an
+angiogram without bone, phantoms (balls, cylinders, Shepp-Logan, ellipsoids in a skull). Phantoms reach a mutual
+information of 0.66 and a correlation of 0.77, and fit a mirrored atlas as well (at most 1.02). The worst copies that
+registered well had 0.58 and 0.79, but fitted 1.2 times better than mirrored; those
+without a skull base did not (0.95).
 """
 
 from __future__ import annotations
@@ -12,7 +16,9 @@ import numpy as np
 from scipy import ndimage
 
 from rlvo.imaging.atlas import Atlas
-from rlvo.imaging.pyramid import atlas_pyramid, remap, working_copy
+from rlvo.imaging.flips import FLIPS, flip_margins
+from rlvo.imaging.pyramid import atlas_pyramid, head_pyramid, remap, working_copy
+from rlvo.imaging.registration import nearest_rotation
 from rlvo.imaging.resampling import resample
 from rlvo.imaging.volume import Volume
 
@@ -34,20 +40,32 @@ class Limit:
 
 
 LIMITS = {
-    "mutual_information": Limit((0.74, 9), (0.70, 9), "it resembles the atlas little (mutual information {:.2f})"),
+    "mutual_information": Limit((0.74, 9), (0.55, 9), "it resembles the atlas little (mutual information {:.2f})"),
     "correlation": Limit((0.80, 1), (0.75, 1), "it resembles the atlas little (correlation {:.2f})"),
-    "coverage": Limit((0.90, 1), (0.60, 1), "the scan covers {:.0%} of the brain"),
+    "front_to_back": Limit(
+        (1.08, 9), (0.90, 9), "it may be mirrored front to back (fits {:.2f} times as well as mirrored)"
+    ),
+    "upside_down": Limit((1.08, 9), (0.90, 9), "it may be upside down (fits {:.2f} times as well as turned over)"),
+    "turned_over": Limit(
+        (1.08, 9), (0.90, 9), "it may be upside down and face down (fits {:.2f} times as well as turned)"
+    ),
+    "coverage": Limit((0.95, 1), (0.60, 1), "the scan covers {:.0%} of the brain"),
     "soft_tissue": Limit((0.80, 1), (0.60, 1), "{:.0%} of the brain has HU of soft tissue"),
     "brain_hu": Limit((20, 70), (10, 110), "the brain's median is {:.0f} HU"),
     "skull": Limit((0.75, 1), (0.50, 1), "bone on {:.0%} of the skull"),
     "smallest_scale": Limit((0.80, 1.20), (0.70, 1.35), "the head is scaled by {:.2f} to fit the atlas"),
     "largest_scale": Limit((0.80, 1.20), (0.70, 1.35), "the head is scaled by {:.2f} to fit the atlas"),
+    "anisotropy": Limit((1, 1.20), (1, 1.50), "the head is stretched by {:.2f} to fit the atlas"),
     "rotation": Limit((0, 45), (0, 60), "the head is turned by {:.0f}° against the orientation in the header"),
 }
 """By figure. `mutual_information` (nats, 32 bins) and `correlation`: of the remapped HU over the atlas region.
+`front_to_back`, `upside_down`, `turned_over`: how many times better the atlas fits than so mirrored (`flip_margins`).
 `coverage`: share of the atlas brain inside the scan. `soft_tissue`: share of the inner brain at 0–80 HU; `brain_hu`:
 its median. `skull`: share of the atlas skull with bone within 2 mm. Scales: singular values of the transform, scan mm
-per atlas mm; `rotation`: degrees."""
+per atlas mm; `anisotropy`: their greatest ratio; `rotation`: degrees."""
+
+LOOKS_LIKE_A_HEAD = 0.70
+"""Mutual information below which a volume must also fit clearly worse when mirrored: phantoms reach 0.66 both ways."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +77,27 @@ class Assessment:
     hopeless: tuple[str, ...]
 
 
-def assess(volume: Volume, transform: np.ndarray, atlas: Atlas) -> Assessment:
-    """Compare a registered scan (`transform`: 4×4 RAS, atlas point to scan point) with the atlas at 2 mm."""
+def assess(volume: Volume, transform: np.ndarray, atlas: Atlas, *, threads: int | None = None) -> Assessment:
+    """Compare a registered scan (`transform`: 4×4 RAS, atlas point to scan point) with the atlas at 2 mm.
+
+    Args:
+        threads: for the flip test; None: one a core. Results do not depend on it.
+
+    Raises:
+        RlvoError: no head in the volume.
+    """
     level = atlas_pyramid(atlas).levels[LEVEL_MM]
     hu = resample(working_copy(volume), level.values.affine, level.valid.shape, transform, outside=float("nan")).array
-    figures = {**_appearance(hu, atlas), **_geometry(transform)}
+    margins = flip_margins(atlas_pyramid(atlas), head_pyramid(volume), transform, threads=threads)
+    figures = _appearance(hu, atlas) | _geometry(transform) | margins
+    upright = all(figures[flip] >= LIMITS[flip].good[0] for flip in FLIPS)
     doubtful, hopeless = [], []
     for name, limit in LIMITS.items():
         value = figures[name]
-        if not limit.usable[0] <= value <= limit.usable[1]:
+        usable = limit.usable
+        if name == "mutual_information" and not upright:
+            usable = LOOKS_LIKE_A_HEAD, usable[1]
+        if not usable[0] <= value <= usable[1]:
             hopeless.append(limit.words.format(value))
         elif not limit.good[0] <= value <= limit.good[1]:
             doubtful.append(limit.words.format(value))
@@ -111,10 +141,11 @@ def _mutual_information(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _geometry(transform: np.ndarray) -> dict[str, float]:
-    left, scales, right = np.linalg.svd(transform[:3, :3])
-    cosine = (np.trace(left @ right) - 1) / 2
+    scales = np.linalg.svd(transform[:3, :3], compute_uv=False)
+    cosine = (np.trace(nearest_rotation(transform[:3, :3])) - 1) / 2
     return {
         "smallest_scale": float(scales[-1]),
         "largest_scale": float(scales[0]),
+        "anisotropy": float(scales[0] / scales[-1]),
         "rotation": float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))),
     }

@@ -135,14 +135,19 @@ def optimise(fixed: Pyramid, moving: Pyramid, level: float, kind: Kind, transfor
     return Candidate(_matrix(free), -method.GetMetricValue())
 
 
+def nearest_rotation(linear: np.ndarray) -> np.ndarray:
+    """The rotation nearest to a 3×3 matrix of positive determinant (polar decomposition)."""
+    left, _, right = np.linalg.svd(linear)
+    return np.asarray(left @ right)
+
+
 def _set_matrix(itk: sitk.Transform, transform: np.ndarray, centre: np.ndarray) -> None:
     """Give an ITK transform (LPS, units of UNIT_MM) the value of a RAS mm matrix; a rigid one its nearest rotation."""
     lps = RAS_TO_LPS @ transform @ RAS_TO_LPS
     linear, shift = lps[:3, :3], lps[:3, 3] / UNIT_MM
     at_centre = linear @ centre + shift
     if isinstance(itk, sitk.Euler3DTransform):
-        left, _, right = np.linalg.svd(linear)
-        linear = left @ right
+        linear = nearest_rotation(linear)
     itk.SetCenter(centre.tolist())
     itk.SetMatrix(linear.ravel().tolist())
     itk.SetTranslation((at_centre - centre).tolist())

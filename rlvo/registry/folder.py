@@ -3,6 +3,7 @@
 ```
 ensemble.json                    spec, encoders, grid, predictors (`ModelDescription`)
 members/<key>-f<fold>.safetensors
+atlas.npz                        where volumes were registered to a template of the user's
 ```
 """
 
@@ -22,10 +23,12 @@ from rlvo.ensemble.member import MemberSpec
 from rlvo.ensemble.spec import EnsembleSpec
 from rlvo.errors import RlvoError
 from rlvo.files import atomic_write
+from rlvo.imaging.atlas import load_atlas, write_template
 from rlvo.imaging.prepare import preparation_key
 from rlvo.imaging.target import Target
 
 DESCRIPTION = "ensemble.json"
+ATLAS = "atlas.npz"
 MEMBERS = "members"
 
 
@@ -58,6 +61,9 @@ def write_model_folder(folder: Path, description: ModelDescription, weights: Cal
     (fresh / MEMBERS).mkdir()
     for member in description.spec.members:
         shutil.copyfile(weights(member), member_weights(fresh, member))
+    if (template := description.target.atlas) is not None:
+        write_template(load_atlas(template), fresh / ATLAS)
+        description = _with_atlas(description, Path(ATLAS))
     atomic_write(fresh / DESCRIPTION, description.model_dump_json(indent=1))
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
@@ -80,6 +86,8 @@ def read_description(folder: Path) -> ModelDescription:
         description = ModelDescription.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise RlvoError(f"damaged: {error.errors()[0]['msg']}", where=path, fix="Register the ensemble again") from None
+    if description.target.atlas is not None:
+        description = _with_atlas(description, folder / ATLAS)
     if preparation_key(description.target) != description.preparation:
         raise RlvoError(
             f"trained on volumes that rlvo {description.rlvo_version} prepared, and this rlvo prepares them otherwise",
@@ -87,6 +95,11 @@ def read_description(folder: Path) -> ModelDescription:
             fix="Use that version, or train again",
         )
     return description
+
+
+def _with_atlas(description: ModelDescription, path: Path) -> ModelDescription:
+    target = description.target.model_copy(update={"atlas": path})
+    return description.model_copy(update={"target": target})
 
 
 def member_weights(folder: Path, member: MemberSpec) -> Path:

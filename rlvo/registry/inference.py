@@ -16,6 +16,7 @@ from rlvo.ensemble.member import MemberSpec
 from rlvo.ensemble.selection import MODALITIES
 from rlvo.ensemble.spec import EnsembleSpec, apply
 from rlvo.errors import CohortError, MachineError, RlvoError
+from rlvo.imaging.laterality import side_doubts
 from rlvo.imaging.prepare import Prepared, prepare
 from rlvo.imaging.store import VolumeStore
 from rlvo.models.classifier import Classifier
@@ -108,6 +109,7 @@ class Members:
             try:
                 prepared = self._prepared({name: _path(typed, row, name, folder) for name in VOLUMES}, patient, store)
                 warnings[patient] += prepared.warnings
+                warnings[patient] += side_doubts(prepared.figures, _text(typed, row, "occlusion_side"))
                 own = {fold: features[row : row + 1] for fold, features in tabular.items()}
                 for key, probability in self._of_patient(prepared.volumes, own).items():
                     probabilities[key][row] = probability
@@ -193,5 +195,10 @@ def answer_table(spec: EnsembleSpec, answers: MemberAnswers, notice: str) -> pd.
 
 
 def _path(typed: pd.DataFrame, row: int, name: str, folder: Path) -> Path | None:
+    written = _text(typed, row, name)
+    return None if written is None else folder / written
+
+
+def _text(typed: pd.DataFrame, row: int, name: str) -> str | None:
     written = typed[name].iloc[row] if name in typed else None
-    return None if written is None or pd.isna(written) else folder / str(written)
+    return None if written is None or pd.isna(written) else str(written)

@@ -13,6 +13,7 @@ from rlvo.cohort.encoding import TabularEncoder, fit_encoder
 from rlvo.cohort.selection import Exclusion
 from rlvo.cohort.splits import Split
 from rlvo.config.model import Configuration
+from rlvo.errors import RlvoError
 from rlvo.imaging.target import Target
 from rlvo.training.dataset import FoldData, Patients
 from rlvo.training.records import TrialIdentity
@@ -37,8 +38,10 @@ class StudyInputs:
     data_hash: str
     """Over labels, predictor values and volumes of the included patients."""
     excluded: tuple[Exclusion, ...] = ()
-    warnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """What preparation noted, by patient."""
+    doubts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Why a person should look at a patient's volumes, by patient; those without doubt are left out."""
+    refused: Mapping[str, RlvoError] = field(default_factory=dict)
+    """Why patients were excluded whose volumes cannot be used."""
 
     def encoder(self, fold: int) -> TabularEncoder:
         """Fitted on the fold's training patients and nothing else."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass
 
 from rlvo.cohort.encoding import TabularEncoder
 from rlvo.config.model import Configuration, ModelConfig
 from rlvo.config.space import Choices, Scalar
 from rlvo.config.study import StudyConfig
+from rlvo.imaging.store import entry_bytes
 
-BYTES_A_VOXEL = 5
-"""NCCT and CTA in float16, the vessel mask in one byte."""
 BYTES_A_WEIGHT = 4
 CHECKPOINT_COPIES = 4
 """What a trial keeps on disk, in sizes of its model: the best weights, the last ones, and Adam's two moments."""
@@ -60,10 +58,15 @@ class StudyPlan:
     """Disk for the checkpoints of all trials, where every spec gets equally many."""
     store_bytes_a_patient: int
     """Disk for a patient's prepared volumes."""
+    patients: int | None
+    """Rows of the cohort table, where one is named."""
 
 
-def plan_study(study: StudyConfig) -> StudyPlan:
+def plan_study(study: StudyConfig, *, patients: int | None = None) -> StudyPlan:
     """Count a study's trials and cost its models on the meta device.
+
+    Args:
+        patients: rows of the cohort table, where there is one.
 
     Raises:
         RlvoError: the grid is too small for a network.
@@ -90,7 +93,8 @@ def plan_study(study: StudyConfig) -> StudyPlan:
         tabular_features=len(encoder.feature_names),
         models=tuple(costed.values()),
         checkpoint_bytes=round(trials * parameters * BYTES_A_WEIGHT * CHECKPOINT_COPIES),
-        store_bytes_a_patient=math.prod(study.grid.shape) * BYTES_A_VOXEL,
+        store_bytes_a_patient=entry_bytes(study.grid),
+        patients=patients,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -26,9 +26,9 @@ from rlvo.search.inputs import StudyInputs
 from rlvo.search.plan import check_models, model_specs
 
 STUDY, SPLIT, INPUTS = "study.json", "split.json", "inputs.json"
-MAY_CHANGE = ("cohort.table", "atlas", "search.configurations", "search.concurrent_trials", "search.max_failures",
-              "resources.", "mlflow.", "ensemble.")  # fmt: skip
-"""Fields that change no trial (the table's and the atlas's content is checked by itself): a study goes on, or is
+MAY_CHANGE = ("cohort.table", "atlas", "folds.test_patients", "search.configurations", "search.concurrent_trials",
+              "search.max_failures", "resources.", "mlflow.", "ensemble.")  # fmt: skip
+"""Fields that change no trial (what the files hold is checked by itself): a study goes on, or is
 extended, with other values."""
 
 ProgressFactory = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
@@ -39,6 +39,8 @@ def open_study(
     study: StudyConfig, cohort_path: Path, workdir: Workdir, *, progress: ProgressFactory, workers: int | None = None
 ) -> StudyInputs:
     """Read and check everything a study needs, prepare its volumes, and freeze its configuration and split.
+
+    A patient whose volumes are refused is excluded, as by any rule of the selection.
 
     The first start writes `study.json`, `split.json` and `inputs.json` to the study folder; later ones must agree.
 
@@ -52,29 +54,31 @@ def open_study(
     _check_same_study(study, folder / STUDY)
     check_models(study)
 
-    cohort = read_cohort(cohort_path, study.cohort.predictors)
-    selection = select(cohort, study.cohort.predictors)
-    cohort = cohort.subset(selection.included)
-    _check_vessels(study, cohort)
-    label = rlvo_label(cohort.table)
-    split = _fixed_split(make_split(label, study.folds), folder / SPLIT)
-
+    everyone = read_cohort(cohort_path, study.cohort.predictors)
+    cohort = everyone.subset(select(everyone, study.cohort.predictors).included)
+    make_split(rlvo_label(cohort.table), study.folds, cohort.table)  # too few patients: told before hours of work
     store, target = VolumeStore(workdir.store), Target(grid=study.grid, atlas=study.atlas)
     with progress("preparing volumes") as advance:
-        prepared = _prepared(cohort, target, store, workers, advance)
-    table_hash = data_hash(cohort, selection.included, study.cohort.predictors)
+        volumes = _prepared(cohort, target, store, workers, advance)
+    cohort = cohort.subset(volumes.prepared)
+    addresses = {patient: each.address for patient, each in volumes.prepared.items()}
+    _check_vessels(study, {patient: store.folder(address) for patient, address in addresses.items()})
+    label = rlvo_label(cohort.table)
+    split = _fixed_split(make_split(label, study.folds, cohort.table), folder / SPLIT)
+    table_hash = data_hash(cohort, addresses, study.cohort.predictors)
     inputs = StudyInputs(
         study=study.name,
         predictors=study.cohort.predictors,
         table=cohort.table,
         label=label,
         split=split,
-        volumes={patient: store.folder(address) for patient, address in prepared.addresses.items()},
+        volumes={patient: store.folder(address) for patient, address in addresses.items()},
         target=target,
         brain_mask=brain_mask(study.grid),
-        data_hash=content_hash({"table": table_hash, "volumes": prepared.addresses}),
-        excluded=selection.excluded,
-        warnings=prepared.warnings,
+        data_hash=content_hash({"table": table_hash, "volumes": addresses}),
+        excluded=select(everyone, study.cohort.predictors, refused=volumes.refused).excluded,
+        doubts={patient: each.doubts for patient, each in volumes.prepared.items() if each.doubts},
+        refused=volumes.refused,
     )
     _check_same_data(inputs, folder / INPUTS)
     write_split(split, folder / SPLIT)
@@ -120,12 +124,13 @@ def _by_path(settings: dict, prefix: str = "") -> dict[str, object]:
     return values
 
 
-def _check_vessels(study: StudyConfig, cohort: Cohort) -> None:
+def _check_vessels(study: StudyConfig, volumes: Mapping[str, Path]) -> None:
     if not any(configuration.model.prior for configuration in model_specs(study)):
         return
-    if without := [patient for patient in cohort.table.index if cohort.volume(patient, "vessels") is None]:
+    if without := [patient for patient, folder in volumes.items() if not (folder / "vessels.npy").exists()]:
         raise RlvoError(
-            f"models with the prior take a vessel mask, {len(without)} patient(s) have none: {', '.join(without[:5])}",
+            f"models with the prior take a vessel mask; {len(without)} patient(s) have none, and a CTA too coarse to "
+            f"find vessels in: {', '.join(without[:5])}",
             where="vessels",
             fix="Add the masks, or set model.prior to false",
         )
@@ -152,11 +157,11 @@ def _prepared(
         patient: {name: cohort.volume(patient, name) for name in ("ncct", "cta", "vessels")}
         for patient in cohort.table.index
     }
-    prepared = prepare_cohort(rows, target, store, workers=workers, progress=advance)
-    if prepared.failed:
-        findings = [Finding(patient, None, str(error)) for patient, error in prepared.failed.items()]
+    volumes = prepare_cohort(rows, target, store, workers=workers, progress=advance)
+    if volumes.refused and not volumes.prepared:
+        findings = [Finding(patient, None, str(error)) for patient, error in volumes.refused.items()]
         raise CohortError(findings, where="volumes")
-    return prepared
+    return volumes.with_sides(cohort.table["occlusion_side"].dropna() if "occlusion_side" in cohort.table else {})
 
 
 def _check_same_data(inputs: StudyInputs, path: Path) -> None:

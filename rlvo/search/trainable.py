@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
@@ -11,9 +13,15 @@ from rlvo.config.model import Configuration
 from rlvo.config.study import StudyConfig
 from rlvo.errors import RlvoError
 from rlvo.files import atomic_write
+from rlvo.imaging.store import local_copy
 from rlvo.search.inputs import StudyInputs
 from rlvo.search.results import trial_folder
 from rlvo.training.records import CONFIGURATION
+
+if TYPE_CHECKING:
+    from rlvo.training.dataset import FoldData, Patients
+
+LOCAL_STORE = "RLVO_LOCAL_STORE"
 
 
 def train_fold(trial: dict[str, Any], *, study: StudyConfig, inputs: StudyInputs, folder: Path) -> dict[str, Any]:
@@ -37,7 +45,7 @@ def train_fold(trial: dict[str, Any], *, study: StudyConfig, inputs: StudyInputs
     try:
         fit(
             configuration,
-            inputs.fold_data(fold),
+            _on_this_node(inputs.fold_data(fold)),
             place,
             inputs.identity(configuration, fold),
             seed=study.seed,
@@ -48,3 +56,14 @@ def train_fold(trial: dict[str, Any], *, study: StudyConfig, inputs: StudyInputs
     except RlvoError as error:
         return {"reason": str(error)}
     return {}
+
+
+def _on_this_node(data: FoldData) -> FoldData:
+    """The data with its volumes copied to the node's own disk, where `RLVO_LOCAL_STORE` names a folder there."""
+    if not (local := os.environ.get(LOCAL_STORE)):
+        return data
+
+    def copied(patients: Patients) -> Patients:
+        return replace(patients, volumes=tuple(local_copy(folder, Path(local)) for folder in patients.volumes))
+
+    return replace(data, training=copied(data.training), validation=copied(data.validation))

@@ -17,4 +17,7 @@ def without_identities(text: str, patients: Iterable[str], pseudonymise: Callabl
 
 def shareable(study: StudyConfig) -> dict[str, object]:
     """The study's configuration without the path of the cohort and the address of the server."""
-    return study.model_dump(mode="json", exclude={"cohort": {"table"}, "mlflow": {"tracking_uri"}})
+    return study.model_dump(
+        mode="json",
+        exclude={"cohort": {"table"}, "atlas": True, "folds": {"test_patients"}, "mlflow": {"tracking_uri"}},
+    )

@@ -66,11 +66,15 @@ class Volumes:
 
     def _read(self, index: int) -> np.ndarray:
         files = {name: self._patients.volumes[index] / f"{name}.npy" for name in self.channels}
-        volumes = {name: np.load(path, mmap_mode="r") for name, path in files.items() if path.exists()}
+        where = f"patient {self._patients.ids[index]}"
         try:
+            volumes = {name: np.load(path, mmap_mode="r") for name, path in files.items() if path.exists()}
             return stack_channels(volumes, self.channels)
         except RlvoError as error:
-            raise RlvoError(error.what, where=f"patient {self._patients.ids[index]}", fix=error.fix) from None
+            raise RlvoError(error.what, where=where, fix=error.fix) from None
+        except ValueError:
+            fix = "Run 'rlvo prepare' on the cohort again: it finds and mends what is damaged"
+            raise RlvoError("damaged volume in the store", where=where, fix=fix) from None
 
     def __len__(self) -> int:
         return len(self._patients)

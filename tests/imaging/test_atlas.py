@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from rlvo.config.grid import PRESETS, Grid
+from rlvo.errors import RlvoError
 from rlvo.imaging import atlas as module
-from rlvo.imaging.atlas import brain_mask, load_atlas, sample_mask
+from rlvo.imaging.atlas import brain_mask, load_atlas, sample_mask, write_template
 
 INNER_SKULL = np.array([[0, -18, 8], [68, 85, 66]])
 """Centre and radii of synthetic skulls' inside, RAS mm."""
@@ -63,13 +65,44 @@ def test_sampling_a_mask_on_the_grid() -> None:
 
 def test_a_damaged_cache_is_not_used(tmp_path: Path) -> None:
     path = tmp_path / "atlas.npz"
-    assert module._read_cached(path) is None
+    assert module._read_arrays(path) is None
     arrays = {name: np.arange(6).reshape(1, 2, 3) for name in ("head", "brain", "region")}
     module._write_cache(path, arrays)
     whole = path.read_bytes()
-    found = module._read_cached(path)
+    found = module._read_arrays(path)
     assert found is not None
     np.testing.assert_array_equal(found["head"], arrays["head"])
     for content in (b"", b"PK", whole[: len(whole) // 2], b"\0" * 100):
         path.write_bytes(content)
-        assert module._read_cached(path) is None
+        assert module._read_arrays(path) is None
+
+
+def test_a_template_becomes_the_atlas_and_travels(real: Path, tmp_path: Path) -> None:
+    built_in = load_atlas()
+    atlas = load_atlas(real / "mni_ct_template" / "scct_hu_2mm.nii.gz")
+    assert atlas.key.startswith(f"{built_in.key}+")
+    assert atlas.brain is built_in.brain
+    assert 0.99 < atlas.region.sum() / built_in.region.sum() <= 1
+    inner = np.corrcoef(atlas.head.array[built_in.region], built_in.head.array[built_in.region])[0, 1]
+    assert 0.5 < inner < 0.99
+    kept = tmp_path / "atlas.npz"
+    write_template(atlas, kept)
+    again = load_atlas(kept)
+    assert again.key == atlas.key
+    np.testing.assert_array_equal(again.head.array, atlas.head.array)
+    np.testing.assert_array_equal(again.region, atlas.region)
+    kept.write_bytes(kept.read_bytes()[:1000])
+    load_atlas.cache_clear()  # files that change while a process runs are not its business
+    with pytest.raises(RlvoError, match="damaged"):
+        load_atlas(kept)
+
+
+def test_a_template_outside_mni_space_is_refused(real: Path, tmp_path: Path) -> None:
+    image = nibabel.load(real / "mni_ct_template" / "scct_hu_2mm.nii.gz")
+    moved = image.affine.copy()
+    moved[1, 3] += 10
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), moved), tmp_path / "moved.nii.gz")
+    with pytest.raises(RlvoError, match="no head CT in MNI space"):
+        load_atlas(tmp_path / "moved.nii.gz")
+    with pytest.raises(RlvoError, match="no such file"):
+        load_atlas(tmp_path / "absent.nii.gz")

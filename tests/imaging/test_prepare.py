@@ -33,7 +33,8 @@ def test_volumes_on_the_grid_pass_clipped(tmp_path: Path) -> None:
     prepared = prepare(TARGET, ncct, cta, vessels)
     assert not prepared.registered
     assert prepared.warnings == ()
-    assert prepared.figures == {}
+    assert set(prepared.figures) == {"vessels/asymmetry"}
+    np.testing.assert_array_equal(prepared.transforms["cta"], np.eye(4))
     for name, path, window in (("ncct", ncct, (0, 100)), ("cta", cta, (0, 400))):
         expected = np.clip(nibabel.load(path).get_fdata(), *window).astype(np.float16)
         np.testing.assert_array_equal(prepared.volumes[name], expected)
@@ -54,7 +55,8 @@ def test_a_volume_stored_left_to_right_on_the_grid_passes_too(tmp_path: Path) ->
 def test_only_what_is_given_is_there(tmp_path: Path) -> None:
     prepared = prepare(TARGET, None, on_grid(tmp_path / "c.nii"), None)
     assert set(prepared.volumes) == {"cta"}
-    assert prepared.warnings == ()
+    assert prepared.doubts == ()
+    assert prepared.notes == ("CTA: too coarse to find vessels in; give a mask where the prior is wanted",)
     with pytest.raises(RlvoError, match="neither NCCT nor CTA") as refusal:
         prepare(TARGET, None, None, None, patient="5")
     assert "patient 5" in str(refusal.value)
@@ -105,7 +107,8 @@ def test_real_head_as_ncct_and_cta(real: Path, tmp_path: Path) -> None:
         "NCCT and CTA: gantry tilt of 18.5° corrected",
         "NCCT and CTA: irregular slice gaps 1.1/4.2/7.4 mm resampled",
     )
-    assert {name: array.shape for name, array in prepared.volumes.items()} == {"ncct": FOCUS.shape, "cta": FOCUS.shape}
+    assert {array.shape for array in prepared.volumes.values()} == {FOCUS.shape}
+    assert not prepared.volumes["vessels"].any()
     assert 20 < np.median(prepared.volumes["ncct"][brain_mask(FOCUS)]) < 40
     assert prepared.figures["cta/mutual_information"] > 0.7
     picture = tmp_path / "pictures" / "5.png"

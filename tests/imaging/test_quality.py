@@ -1,15 +1,18 @@
 """Figures of a registration and their limits, on the atlas itself and on what must fail."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from scipy.spatial.transform import Rotation
 from sklearn.metrics import mutual_info_score
 
-from rlvo.errors import RlvoError
 from rlvo.imaging.atlas import load_atlas
-from rlvo.imaging.plausibility import check_head_ct, has_contrast
+from rlvo.imaging.flips import FLIPS, flip_margins
+from rlvo.imaging.pyramid import atlas_pyramid, head_pyramid, working_copy
 from rlvo.imaging.quality import LIMITS, _mutual_information, assess
-from rlvo.imaging.volume import Volume
+from rlvo.imaging.reading import read_volume
+from rlvo.imaging.registration import register_cta
+from rlvo.imaging.volume import AIR, Volume
 
 
 def test_mutual_information_is_that_of_scikit_learn() -> None:
@@ -26,6 +29,8 @@ def test_the_atlas_fits_itself() -> None:
     assert set(assessment.figures) == set(LIMITS)
     assert assessment.doubtful == assessment.hopeless == ()
     assert assessment.figures["correlation"] > 0.99
+    assert assessment.figures["anisotropy"] == pytest.approx(1)
+    assert min(assessment.figures[flip] for flip in FLIPS) > 1.2
     assert assessment.figures["coverage"] == 1
     assert assessment.figures["rotation"] == pytest.approx(0, abs=1e-5)
 
@@ -44,6 +49,63 @@ def test_wrong_transforms_are_hopeless(transform: np.ndarray, words: str) -> Non
     assert any(words in said for said in assess(atlas.head, transform, atlas).hopeless)
 
 
+@pytest.mark.parametrize(
+    ("signs", "flip", "words"),
+    [
+        ((1, -1, 1), "front_to_back", "mirrored front to back"),
+        ((1, 1, -1), "upside_down", "upside down"),
+        ((1, -1, -1), "turned_over", "upside down and face down"),
+    ],
+)
+def test_the_flip_is_named(signs: tuple[int, int, int], flip: str, words: str) -> None:
+    atlas = load_atlas()
+    flipped = Volume(
+        np.asfortranarray(atlas.head.array[tuple(slice(None, None, sign) for sign in signs)]), atlas.head.affine
+    )
+    margins = flip_margins(atlas_pyramid(atlas), head_pyramid(flipped), np.eye(4))
+    assert margins[flip] == min(margins.values()) < 0.8
+    assert words in LIMITS[flip].words
+
+
+def test_sides_are_not_told_apart_and_nothing_fits_nowhere() -> None:
+    atlas = load_atlas()
+    pyramid = atlas_pyramid(atlas)
+    other_side = Volume(np.asfortranarray(atlas.head.array[::-1]), atlas.head.affine)
+    margins = flip_margins(pyramid, head_pyramid(other_side), np.eye(4), threads=1)
+    assert min(margins.values()) > 1.2
+    assert margins == flip_margins(pyramid, head_pyramid(other_side), np.eye(4), threads=4)
+    far = np.eye(4)
+    far[0, 3] = 900
+    assert set(flip_margins(pyramid, pyramid, far).values()) == {0}
+
+
+def test_a_ball_in_a_shell_is_no_head() -> None:
+    atlas = load_atlas()
+    x, y, z = np.ogrid[-60:61, -60:61, -60:61]
+    radius = 2 * np.sqrt(x**2 + y**2 + z**2)  # mm
+    hu = np.select([radius < 84, radius < 90], [30, 900], -1000).astype(np.float32)
+    affine = np.diag([2.0, 2, 2, 1])
+    affine[:3, 3] = [-120, -138, -112]
+    ball = Volume(np.asfortranarray(hu), affine)
+    assessment = assess(ball, register_cta(ball, atlas), atlas)
+    assert [said for said in assessment.hopeless if "resembles the atlas little" in said]
+    assert all(0.9 < assessment.figures[flip] < 1.1 for flip in FLIPS)
+
+
+@pytest.mark.slow
+def test_a_real_head_is_refused_flipped_and_doubtful_without_its_base(real: Path) -> None:
+    atlas = load_atlas()
+    head = working_copy(read_volume(real / "head_ct_tilted_dicom"))
+    hu = np.nan_to_num(head.array, nan=AIR)
+    flipped = Volume(np.asfortranarray(hu[:, ::-1]), head.affine)
+    said = assess(flipped, register_cta(flipped, atlas), atlas).hopeless
+    assert [words for words in said if "mirrored front to back" in words]
+    upper = Volume(np.asfortranarray(hu[:, :, 35:]), head.affine @ _shifted(35))
+    assessment = assess(upper, register_cta(upper, atlas), atlas)
+    assert assessment.hopeless == ()
+    assert [words for words in assessment.doubtful if "covers" in words]
+
+
 def test_scaled_hu_are_found() -> None:
     atlas = load_atlas()
     assessment = assess(Volume(atlas.head.array * np.float32(0.5), atlas.head.affine), np.eye(4), atlas)
@@ -60,26 +122,3 @@ def _shifted(voxels: int) -> np.ndarray:
     matrix = np.eye(4)
     matrix[2, 3] = voxels
     return matrix
-
-
-def test_contrast_is_seen_where_it_is() -> None:
-    atlas = load_atlas()
-    turn = np.eye(4)
-    turn[:3, :3] = Rotation.from_rotvec([0, 0, 0.3]).as_matrix()
-    scan = Volume(atlas.head.array, turn @ atlas.head.affine)
-    assert not has_contrast(scan, turn)
-    filled = atlas.head.array.copy()
-    filled[70:130:12, 60:160, 80:84] = 300  # five straight vessels of 4 mm²
-    assert has_contrast(Volume(filled, turn @ atlas.head.affine), turn)
-
-
-def test_volumes_that_are_no_head_ct_in_hu() -> None:
-    head = load_atlas().head
-    check_head_ct(head, "here")
-    for array, affine, words in (
-        (head.array + 1024, head.affine, "no air"),
-        (np.where(head.array > -300, 900, head.array), head.affine, "no soft tissue"),
-        (head.array, np.diag([0.2, 0.2, 0.2, 1]), "too small"),
-    ):
-        with pytest.raises(RlvoError, match=words):
-            check_head_ct(Volume(array, affine), "here")

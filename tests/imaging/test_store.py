@@ -1,21 +1,36 @@
-"""The store: whole entries or none, addressed by content."""
+"""The store: whole entries or none, addressed by content, checked by checksums, copied to the node."""
 
+import json
 import os
+import random
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
+from scipy.spatial.transform import Rotation
 
-from rlvo.errors import MachineError
+from rlvo.config.grid import PRESETS, Grid, over_field_of_view
+from rlvo.errors import MachineError, RlvoError
+from rlvo.imaging import content, store
+from rlvo.imaging.cohort_preparation import prepare_cohort
+from rlvo.imaging.content import ContentHashes
 from rlvo.imaging.prepare import Prepared
-from rlvo.imaging.store import VolumeStore, open_volumes
+from rlvo.imaging.store import VolumeStore, entry_bytes, local_copy, open_volumes
 from rlvo.imaging.target import Target
 
 TARGET = Target(grid="focus")
+TURN = np.eye(4)
+TURN[:3, :3] = 1.1 * Rotation.from_euler("xyz", [0.3, -0.2, 0.1]).as_matrix()
+TURN[:3, 3] = [12.5, -3.25, 40]
 PREPARED = Prepared(
     {
         "ncct": np.arange(24, dtype=np.float16).reshape(2, 3, 4),
@@ -24,16 +39,19 @@ PREPARED = Prepared(
     },
     ("one doubt",),
     ("one note",),
-    {"cta/coverage": 0.875},
-    {"cta": np.diag([1.25, 1, 1, 1])},
+    {"cta/coverage": 0.875, "cta/other": float("nan")},
+    {"ncct": np.eye(4), "cta": TURN},
 )
+FILES = ["cta.npy", "cta.tfm", "ncct.npy", "ncct.tfm", "prepared.json", "vessels.npy"]
 
 
 def test_what_is_put_comes_back_as_read_only_memory_maps(tmp_path: Path) -> None:
     store = VolumeStore(tmp_path / "store")
     assert not store.has("ab12")
-    store.put("ab12", PREPARED)
+    assert not store.verify("ab12")
+    store.put("ab12", PREPARED, seconds=12.5)
     assert store.has("ab12")
+    assert store.verify("ab12")
     volumes = store.open("ab12")
     assert set(volumes) == {"ncct", "cta", "vessels"}
     for name, volume in volumes.items():
@@ -42,13 +60,26 @@ def test_what_is_put_comes_back_as_read_only_memory_maps(tmp_path: Path) -> None
         assert volume.dtype == PREPARED.volumes[name].dtype
         np.testing.assert_array_equal(volume, PREPARED.volumes[name])
     back = store.read("ab12")
-    assert (back.doubts, back.notes, back.figures) == (PREPARED.doubts, PREPARED.notes, PREPARED.figures)
-    np.testing.assert_array_equal(back.transforms["cta"], PREPARED.transforms["cta"])
+    assert (back.doubts, back.notes) == (PREPARED.doubts, PREPARED.notes)
+    np.testing.assert_equal(dict(back.figures), dict(PREPARED.figures))
+    np.testing.assert_array_equal(back.transforms["cta"], TURN)
     assert (back.verdict, back.registered) == ("review", True)
     assert store.warnings("ab12") == ("one doubt", "one note")
+    assert store.seconds("ab12") == 12.5
     assert set(open_volumes(store.folder("ab12"))) == set(volumes)
-    store.put("ab12", PREPARED)
+    store.put("ab12", PREPARED, seconds=1)
     assert [path.name for path in store.folder("ab12").parent.iterdir()] == ["ab12"]
+    assert sorted(path.name for path in store.folder("ab12").iterdir()) == FILES
+
+
+def test_itk_reads_the_transforms(tmp_path: Path) -> None:
+    store = VolumeStore(tmp_path)
+    store.put("ab12", PREPARED, seconds=0)
+    atlas_point = np.array([10.0, -20.0, 30.0])
+    scan_point = TURN[:3, :3] @ atlas_point + TURN[:3, 3]
+    lps = np.array([-1, -1, 1])
+    transform = sitk.ReadTransform(str(store.transform_path("ab12", "cta")))
+    np.testing.assert_allclose(transform.TransformPoint((atlas_point * lps).tolist()), scan_point * lps, rtol=1e-12)
 
 
 def test_address_is_of_content_grid_and_role_not_of_names(tmp_path: Path) -> None:
@@ -72,6 +103,67 @@ def test_address_is_of_content_grid_and_role_not_of_names(tmp_path: Path) -> Non
     before = store.address(TARGET, {"ncct": folder})
     (folder / "2.dcm").write_bytes(b"two")
     assert store.address(TARGET, {"ncct": folder}) != before
+    one, two = (store.address(TARGET, {"ncct": Path(f"{folder}#1.2.{number}")}) for number in (3, 4))
+    assert one != two
+    assert one == store.address(TARGET, {"ncct": Path(f"{folder}#1.2.3")})
+    with pytest.raises(RlvoError, match="cannot be read: no such file"):
+        store.address(TARGET, {"ncct": tmp_path / "none.nii"})
+
+
+def test_contents_are_read_once_and_again_when_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = ContentHashes(tmp_path / "memory")
+    series = tmp_path / "Doe^Jane"
+    series.mkdir()
+    for name in ("1.dcm", "2.dcm"):
+        (series / name).write_bytes(name.encode())
+    first = hashes.of(series)
+    assert not hashes.memory.exists(), "just written: not remembered yet"
+    monkeypatch.setattr(content, "SETTLED_S", 0.0)
+    time.sleep(0.02)
+    assert hashes.of(series) == first
+    (known,) = (path for path in hashes.memory.rglob("*") if path.is_file())
+    known.write_text("0" * 64)
+    assert hashes.of(series) == "0" * 64, "remembered"
+    assert "Doe" not in str(known.relative_to(tmp_path))
+    known.write_text("cut")
+    assert hashes.of(series) == first
+    state = (series / "2.dcm").stat()
+    (series / "2.dcm").write_bytes(b"other")
+    os.utime(series / "2.dcm", ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert hashes.of(series) != first
+    monkeypatch.setattr(content, "MAX_FILES", 1)
+    with pytest.raises(RlvoError, match="more than 1 files"):
+        hashes.of(series)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
+def test_a_damaged_entry_is_told_and_replaced(name: str, harm: str, tmp_path: Path) -> None:
+    store = VolumeStore(tmp_path)
+    store.put("ab12", PREPARED, seconds=0)
+    before = store.open("ab12")["ncct"]
+    path = store.folder("ab12") / name
+    data = bytearray(path.read_bytes())
+    data[-30] ^= 1
+    if harm == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(data if harm == "flip" else data[:-1])
+    assert not store.verify("ab12")
+    assert store.has("ab12") == (harm == "flip" and name != "prepared.json")
+    store.put("ab12", PREPARED, seconds=0)
+    assert store.verify("ab12")
+    assert [path.name for path in store.folder("ab12").parent.iterdir()] == ["ab12"]
+    if not (name == "ncct.npy" and harm == "cut"):
+        assert before.shape == (2, 3, 4), "who had it open keeps it"
+
+
+def test_of_many_writers_of_one_entry_one_wins(tmp_path: Path) -> None:
+    store = VolumeStore(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: store.put("ab12", PREPARED, seconds=0), range(24)))
+    assert store.verify("ab12")
+    assert [path.name for path in store.folder("ab12").parent.iterdir()] == ["ab12"]
 
 
 WRITE_FOR_EVER = """
@@ -83,7 +175,7 @@ store = VolumeStore(Path(sys.argv[1]))
 prepared = Prepared({name: np.full((60, 60, 60), 7, dtype=np.float16) for name in ("ncct", "cta")})
 print("ready", flush=True)
 for number in range(10**6):
-    store.put(f"{number:08d}", prepared)
+    store.put(f"{number:08d}", prepared, seconds=0)
 """
 
 
@@ -97,17 +189,155 @@ def test_killed_at_any_moment_the_store_holds_only_whole_entries(tmp_path: Path)
     os.kill(writer.pid, signal.SIGKILL)
     writer.wait()
     writer.stdout.close()
-    entries = [path.name for path in tmp_path.glob("*/*") if not path.name.startswith(".")]
+    entries = [path.name for path in tmp_path.glob("00/*") if not path.name.startswith(".")]
     assert len(entries) >= 3
     for address in entries:
-        assert store.has(address)
+        assert store.verify(address)
         assert all((volume == 7).all() for volume in store.open(address).values())
-    store.put("00000000x", PREPARED)
+    store.put("00000000x", PREPARED, seconds=0)
     store.remove_leftovers(older_than_s=0)
-    assert sorted(path.name for path in tmp_path.glob("*/*")) == sorted(path.name for path in tmp_path.glob("*/[!.]*"))
+    assert not list(tmp_path.glob("*/.writing-*"))
+
+
+PREPARE_COHORT = """
+import sys
+from pathlib import Path
+from rlvo.imaging.cohort_preparation import prepare_cohort
+from rlvo.imaging.store import VolumeStore
+from rlvo.imaging.target import Target
+if __name__ == "__main__":
+    rows = {path.stem: {"ncct": path} for path in sorted(Path(sys.argv[1]).glob("*.nii"))}
+    prepare_cohort(rows, Target.model_validate_json(sys.argv[3]), VolumeStore(Path(sys.argv[2])), workers=2)
+"""
+
+
+@pytest.mark.slow
+def test_preparation_killed_at_random_moments_goes_on_where_it_was(tmp_path: Path) -> None:
+    moments, rng = random.Random(0), np.random.default_rng(0)
+    grid = over_field_of_view((98, 116, 94))
+    raw, store = tmp_path / "raw", VolumeStore(tmp_path / "store")
+    raw.mkdir()
+    for number in range(24):
+        hu = rng.integers(0, 90, grid.shape).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(hu, grid.affine), raw / f"{number}.nii")
+    script = tmp_path / "prepare.py"
+    script.write_text(PREPARE_COHORT)
+    target = Target(grid=grid)
+    arguments = [sys.executable, str(script), str(raw), str(store.path), target.model_dump_json()]
+    whole: set[Path] = set()
+    for _ in range(2):
+        preparation = subprocess.Popen(arguments, start_new_session=True)
+        wanted = len(whole) + moments.randint(1, 6)
+        while len(set(store.path.glob("*/[!.]*/prepared.json"))) < wanted:
+            assert preparation.poll() is None
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0, 0.1))
+        os.killpg(preparation.pid, signal.SIGKILL)
+        preparation.wait()
+        found = {path.parent for path in store.path.glob("*/[!.]*/prepared.json")}
+        assert found == {path for path in store.path.glob("*/*") if len(path.name) == 64 and path.is_dir()}
+        assert found > whole
+        assert len(found) < 24
+        assert all(store.verify(folder.name) for folder in found)
+        whole = found
+    written = {folder: (folder / "ncct.npy").stat().st_mtime_ns for folder in whole}
+    rows = {path.stem: {"ncct": path} for path in raw.glob("*.nii")}
+    result = prepare_cohort(rows, target, store, workers=1)
+    assert len(result.prepared) == 24
+    assert {folder: (folder / "ncct.npy").stat().st_mtime_ns for folder in whole} == written
+    for patient, each in result.prepared.items():
+        assert store.verify(each.address)
+        expected = np.asarray(nibabel.load(raw / f"{patient}.nii").dataobj)
+        np.testing.assert_array_equal(store.open(each.address)["ncct"], expected)
 
 
 def test_a_store_that_cannot_be_written_is_the_machines_fault(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(MachineError, match="cannot write the store"):
-        VolumeStore(tmp_path / "file").put("ab12", PREPARED)
+    with pytest.raises(MachineError, match="cannot write the store: Not a directory"):
+        VolumeStore(tmp_path / "file").put("ab12", PREPARED, seconds=0)
+    large = Prepared({"ncct": np.zeros((64, 64, 64), dtype=np.float16)})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, hard))  # what a full disk does: the write ends early
+    try:
+        with pytest.raises(MachineError, match="cannot write the store: "):
+            VolumeStore(tmp_path / "full").put("ab12", large, seconds=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list((tmp_path / "full" / "ab").iterdir())
+    with pytest.raises(MachineError, match="not there or damaged"):
+        VolumeStore(tmp_path / "full").read("ab12")
+
+
+@pytest.mark.parametrize("grid", [PRESETS["focus"], over_field_of_view((98, 116, 94))])
+def test_sizes_are_known_before(grid: Grid, tmp_path: Path) -> None:
+    store = VolumeStore(tmp_path / "store")
+    volumes = {name: np.ones(grid.shape, dtype=np.float16) for name in ("ncct", "cta")}
+    store.put("ab12", Prepared(volumes | {"vessels": np.ones(grid.shape, dtype=np.uint8)}), seconds=0)
+    used = sum(512 * path.stat().st_blocks for path in store.folder("ab12").iterdir())
+    assert used <= entry_bytes(grid) <= used + (64 << 10)
+
+
+def test_a_disk_too_small_is_told_before_work_begins(tmp_path: Path) -> None:
+    rows, target = [{"ncct": tmp_path / f"{i}.nii"} for i in range(20)], Target(grid=PRESETS["paper"])
+    VolumeStore(tmp_path / "none" / "yet").check_space(target, rows)
+    with pytest.raises(MachineError, match=r"20 patient\(s\) need [\d.]+ GB, [\d.]+ GB are free"):
+        VolumeStore(tmp_path).check_space(Target(grid=over_field_of_view((4000, 4000, 4000))), rows)
+
+
+def test_what_is_in_the_store_needs_no_more_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(content, "SETTLED_S", 0.0)
+    path = tmp_path / "ct.nii"
+    path.write_bytes(b"content")
+    store, huge = VolumeStore(tmp_path / "store"), Target(grid=over_field_of_view((4000, 4000, 4000)))
+    store.put(store.address(huge, {"ncct": path}), PREPARED, seconds=0)
+    store.check_space(huge, [{"ncct": path}])
+    with pytest.raises(MachineError, match=r"1 patient\(s\) need"):
+        store.check_space(huge, [{"ncct": path}, {"ncct": tmp_path / "other.nii"}])
+
+
+def test_a_node_copies_an_entry_once(tmp_path: Path) -> None:
+    shared, local = VolumeStore(tmp_path / "shared"), tmp_path / "local"
+    shared.put("ab12", PREPARED, seconds=0)
+    with ThreadPoolExecutor(8) as pool:
+        (copy,) = set(pool.map(lambda _: local_copy(shared.folder("ab12"), local), range(24)))
+    assert copy == VolumeStore(local).folder("ab12")
+    assert VolumeStore(local).verify("ab12")
+    assert [path.name for path in copy.parent.iterdir()] == ["ab12"]
+    shutil.rmtree(shared.path)
+    assert local_copy(shared.folder("ab12"), local) == copy
+    np.testing.assert_array_equal(open_volumes(copy)["cta"], PREPARED.volumes["cta"])
+    with pytest.raises(MachineError, match="not there or damaged"):
+        local_copy(shared.folder("cd34"), local)
+
+
+def test_a_damaged_entry_is_not_copied(tmp_path: Path) -> None:
+    shared = VolumeStore(tmp_path / "shared")
+    shared.put("ab12", PREPARED, seconds=0)
+    path = shared.folder("ab12") / "cta.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(MachineError, match="damaged entry"):
+        local_copy(shared.folder("ab12"), tmp_path / "local")
+    assert not list((tmp_path / "local" / "ab").iterdir())
+
+
+@pytest.mark.parametrize("fault", ["full", "no folder"])
+def test_without_room_on_the_node_the_shared_store_is_read(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, local = VolumeStore(tmp_path / "shared"), tmp_path / "local"
+    shared.put("ab12", PREPARED, seconds=0)
+    if fault == "full":
+        monkeypatch.setattr(store, "LOCAL_RESERVE", 1.0)
+    else:
+        local.write_text("")
+    with pytest.warns(RuntimeWarning, match="no space left" if fault == "full" else "no copies in"):
+        assert local_copy(shared.folder("ab12"), local) == shared.folder("ab12")
+    assert not local.is_dir() or not list(local.glob("*/*"))
+
+
+def test_the_description_names_no_one(tmp_path: Path) -> None:
+    store = VolumeStore(tmp_path)
+    store.put("ab12", PREPARED, seconds=3)
+    description = json.loads((store.folder("ab12") / "prepared.json").read_text())
+    assert set(description) == {"doubts", "notes", "figures", "transforms", "seconds", "files", "sha256"}
+    assert sorted(description["files"]) == [name for name in FILES if name != "prepared.json"]

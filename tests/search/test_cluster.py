@@ -8,7 +8,8 @@ import pytest
 
 from rlvo.config.study import ResourcesConfig
 from rlvo.errors import RlvoError
-from rlvo.search.cluster import check_address, check_room
+from rlvo.imaging.cluster import check_address
+from rlvo.search.cluster import check_room
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])

@@ -27,7 +27,7 @@ def test_trials_epochs_and_disk_are_counted_over_the_enumerated_grid(make_study:
         for values in study.space.combinations()
     ]
     assert planned.checkpoint_bytes == 2 * sum(weights) * 4 * 4
-    assert planned.store_bytes_a_patient == 40 * 36 * 34 * (2 + 2 + 1)
+    assert planned.store_bytes_a_patient == 40 * 36 * 34 * (2 + 2 + 1) + (64 << 10)
 
 
 def test_models_that_cost_the_same_are_listed_once(make_study: MakeStudy) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rlvo.cohort.selection import REFUSED, Exclusion
 from rlvo.cohort.splits import read_split
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
@@ -115,20 +116,32 @@ def test_an_edited_split_is_refused(make_study: MakeStudy, opened: Opened, workd
         opened(make_study())
 
 
-def test_all_unreadable_volumes_are_told_at_once(
-    make_study: MakeStudy, opened: Opened, own_cohort: Path, workdir: Workdir
+def test_patients_with_unreadable_volumes_are_excluded_and_the_others_go_on(
+    make_study: MakeStudy, opened: Opened, own_cohort: Path
 ) -> None:
     for name in ("ncct-3.nii.gz", "cta-7.nii.gz"):
         path = own_cohort.parent / name
         path.write_bytes(path.read_bytes()[:-200])
+    inputs = opened(make_study(), own_cohort)
+    assert Exclusion(REFUSED, ("planted-003", "planted-007")) in inputs.excluded
+    assert "truncated" in str(inputs.refused["planted-003"])
+    assert set(inputs.split.development) | set(inputs.split.test) == set(inputs.volumes) == set(inputs.table.index)
+    assert len(inputs.table) == 22
+
+
+def test_a_cohort_without_one_usable_patient_is_told_with_every_reason(
+    make_study: MakeStudy, opened: Opened, own_cohort: Path, workdir: Workdir
+) -> None:
+    for path in own_cohort.parent.glob("cta-*.nii.gz"):
+        path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(CohortError) as refusal:
         opened(make_study(), own_cohort)
-    assert {finding.patient for finding in refusal.value.findings} == {"planted-003", "planted-007"}
+    assert len(refusal.value.findings) == 24
     assert not (workdir.study("small") / "study.json").exists()
 
 
 def test_a_prior_without_vessel_masks_is_refused(make_study: MakeStudy, opened: Opened) -> None:
-    with pytest.raises(RlvoError, match="24 patient"):
+    with pytest.raises(RlvoError, match=r"24 patient.*too coarse"):
         opened(make_study(space={"enumerate": {"model.prior": [False, True]}}))
 
 

@@ -1,0 +1,136 @@
+"""A cohort over a real Ray: what one process gives, one bad patient stops nobody, dead workers are tried again."""
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import psutil
+import pytest
+
+from rlvo.config.grid import PRESETS
+from rlvo.errors import MachineError, RlvoError
+from rlvo.imaging.cluster import _prepare, prepare_on_cluster
+from rlvo.imaging.cohort_preparation import prepare_into
+from rlvo.imaging.store import VolumeStore
+from rlvo.imaging.target import Target
+
+FOCUS = PRESETS["focus"]
+TARGET = Target(grid=FOCUS)
+CONNECT = """
+import sys
+from rlvo.errors import MachineError
+from rlvo.imaging.cluster import connected
+try:
+    with connected(sys.argv[1]):
+        pass
+except MachineError as error:
+    print(error)
+"""
+Rows = dict[str, dict[str, Path | None]]
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Rows:
+    """Three sound patients and one whose file is cut short."""
+    rng = np.random.default_rng(0)
+    rows: Rows = {}
+    for patient in ("1", "2", "3", "cut"):
+        path = tmp_path / f"{patient}.nii.gz"
+        nibabel.save(nibabel.Nifti1Image(rng.integers(0, 90, FOCUS.shape).astype(np.int16), FOCUS.affine), path)
+        rows[patient] = {"ncct": path, "cta": None}
+    cut = tmp_path / "cut.nii.gz"
+    cut.write_bytes(cut.read_bytes()[:-50])
+    return rows
+
+
+@contextmanager
+def killing(times: int) -> Iterator[list[int]]:
+    """Kill that many of this process's Ray workers as they prepare; gives those killed."""
+    killed: list[int] = []
+    over = threading.Event()
+
+    def kill() -> None:
+        while not over.wait(0.01) and len(killed) < times:
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    if process.cmdline()[:1] == ["ray::_prepare"] and process.pid not in killed and len(killed) < times:
+                        process.send_signal(signal.SIGKILL)
+                        killed.append(process.pid)
+                except psutil.NoSuchProcess:
+                    continue
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_a_cluster_gives_what_one_process_gives_and_names_what_is_missing(rows: Rows, tmp_path: Path) -> None:
+    rows["missing"] = {"ncct": tmp_path / "none.nii"}
+    store, alone = VolumeStore(tmp_path / "store"), VolumeStore(tmp_path / "alone")
+    outcomes = dict(prepare_on_cluster(rows, TARGET, store, address="auto"))
+    assert set(outcomes) == set(rows)
+    for patient, files in rows.items():
+        expected = prepare_into(alone, patient, files, TARGET, threads=1)
+        if isinstance(expected, RlvoError):
+            assert str(outcomes[patient]) == str(expected)
+            continue
+        address = expected.address
+        assert outcomes[patient] == replace(expected, seconds=outcomes[patient].seconds)
+        assert store.verify(address)
+        np.testing.assert_array_equal(store.open(address)["ncct"], alone.open(address)["ncct"])
+    assert not list(store.path.glob(".shared-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_a_store_that_a_node_cannot_write_is_the_machines_fault(rows: Rows, tmp_path: Path) -> None:
+    store = VolumeStore(tmp_path / "store")
+    store.path.mkdir()
+    (store.path / store.address(TARGET, rows["1"])[:2]).write_text("a file where a folder should be")
+    with pytest.raises(MachineError, match="cannot write the store"):
+        list(prepare_on_cluster({"1": rows["1"]}, TARGET, store, address="auto"))
+    with pytest.raises(MachineError, match="not seen from the cluster's node"):
+        _prepare(store, "1", rows["1"], TARGET, tmp_path / "no mark", False)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_a_dead_worker_is_tried_again_and_workers_that_keep_dying_are_the_machines_fault(
+    rows: Rows, tmp_path: Path
+) -> None:
+    one = {"large": {"ncct": tmp_path / "large.nii"}}  # long enough at work to be caught at it
+    grid = PRESETS["paper"]
+    nibabel.save(nibabel.Nifti1Image(np.full(grid.shape, 30, np.int16), grid.affine), one["large"]["ncct"])
+    target = Target(grid=grid)
+    store = VolumeStore(tmp_path / "store")
+    with killing(1) as killed:
+        ((_, outcome),) = prepare_on_cluster(one, target, store, address="auto")
+        assert not isinstance(outcome, RlvoError)
+        assert store.verify(outcome.address)
+        assert len(killed) == 1
+    with killing(99), pytest.raises(MachineError, match="worker died 3 times"):
+        list(prepare_on_cluster(one, target, VolumeStore(tmp_path / "other"), address="auto"))
+
+
+def test_no_cluster_is_said_at_once(tmp_path: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        # Another process: this one may have a Ray, which would be used.
+        said = subprocess.run([sys.executable, "-c", CONNECT, address], capture_output=True, text=True, check=True)
+    assert said.stdout.startswith(f"{address}: no Ray cluster answers")
+    assert said.stdout.count("\n") == 1
