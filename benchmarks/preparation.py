@@ -93,8 +93,8 @@ def benchmark_preparation() -> None:
 
 def _prepare_all(rows: dict[str, dict[str, Path | None]], target: Target, store: Path, workers: int) -> None:
     result = prepare_cohort(rows, target, VolumeStore(store), workers=workers)
-    if result.failed:
-        raise next(iter(result.failed.values()))
+    if result.refused:
+        raise next(iter(result.refused.values()))
 
 
 def _within(profile: cProfile.Profile, module: str, function: str) -> float:

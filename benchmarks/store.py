@@ -43,12 +43,15 @@ def write_volumes(folder: Path) -> Files:
     """Patients' volumes on the grid already, so that only storing and reading is compared."""
     rng = np.random.default_rng(0)
     folder.mkdir()
+    vessels = folder / "vessels.nii"
+    nibabel.save(nibabel.Nifti1Image((rng.random(GRID.shape) < 0.01).astype(np.uint8), GRID.affine), vessels)
     files: Files = []
     for patient in range(PATIENTS):
         files.append({name: folder / f"{patient}-{name}.nii" for name in CHANNELS})
         for path in files[-1].values():
             hu = rng.integers(-100, 500, GRID.shape, dtype=np.int16)
             nibabel.save(nibabel.Nifti1Image(hu, GRID.affine), path)
+        files[-1]["vessels"] = vessels  # or the store would look for vessels, which the others do not
     return files
 
 
@@ -56,7 +59,7 @@ def from_store(folder: Path, files: Files) -> Iterator[Tensor]:
     """rlvo's store, prepared where it is not there yet."""
     store = VolumeStore(folder / "store")
     result = prepare_cohort({str(number): each for number, each in enumerate(files)}, TARGET, store, workers=1)
-    yield from from_entries([store.folder(address) for address in result.addresses.values()])
+    yield from from_entries([store.folder(each.address) for each in result.prepared.values()])
 
 
 def from_entries(folders: Sequence[Path]) -> Iterator[Tensor]:

@@ -10,7 +10,17 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from rlvo.config.workdir import DEFAULT
 
@@ -30,6 +40,16 @@ def emit_json(value: Any) -> None:
     print(json.dumps(plain, indent=2, ensure_ascii=False))
 
 
+class RateColumn(ProgressColumn):
+    """How many are done in a minute, or an hour where that is less than one."""
+
+    def render(self, task: Task) -> Text:
+        """Nothing before there is a rate."""
+        if not (speed := task.finished_speed or task.speed):
+            return Text("")
+        return Text(f"{60 * speed:.0f}/min" if 60 * speed >= 1 else f"{3600 * speed:.0f}/h", style="dim")
+
+
 @contextmanager
 def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on standard error; call the yielded function with (done, total)."""
@@ -37,6 +57,7 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        RateColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_module
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,13 +20,11 @@ from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
 
 if TYPE_CHECKING:
-    from rlvo.cli.predict import BuiltEnsemble
+    from rlvo.cli.ensemble import BuiltEnsemble, Evaluation
     from rlvo.ensemble.spec import EnsembleSpec
     from rlvo.registry.holdout import HoldOut
     from rlvo.report.tables import Performance
     from rlvo.search.inputs import StudyInputs
-
-BASELINE = "clinical LR"
 
 
 def demo(
@@ -41,7 +39,7 @@ def demo(
 
     Example: rlvo demo --workdir ./rlvo-work
     """
-    from rlvo.cli.predict import build_and_register, evaluate_study
+    from rlvo.cli.ensemble import build_and_register, evaluate_study
     from rlvo.cli.search import run_mirrored
     from rlvo.report.tables import performance_table
     from rlvo.search.study import open_study
@@ -57,9 +55,10 @@ def demo(
     if result.best is None:
         raise RlvoError("no configuration finished", where=study.name, fix="rlvo search shows why each failed")
     built = build_and_register(study, inputs, work)
-    holdout = evaluate_study(study, inputs, work)
+    evaluated = evaluate_study(study, inputs, work)
+    holdout = evaluated.holdout
 
-    models = _performance(inputs, built, holdout, truth["ceilings"])
+    models = _performance(built, evaluated, truth["ceilings"])
     picture = work.path / f"{study.name}.png"
     _draw(picture, study, inputs, holdout)
     if json:
@@ -120,28 +119,15 @@ def _ceiling(spec: EnsembleSpec, ceilings: dict[str, float]) -> float:
     return ceilings["bayes" if images == "both" else f"{images}_clinical"]
 
 
-def _performance(
-    inputs: StudyInputs, built: BuiltEnsemble, holdout: HoldOut, ceilings: dict[str, float]
-) -> dict[str, Performance]:
-    """The clinical baseline on the same folds, then every declared ensemble, the study's own last."""
-    from rlvo.evaluation.figures import figures
+def _performance(built: BuiltEnsemble, evaluated: Evaluation, ceilings: dict[str, float]) -> dict[str, Performance]:
+    """The clinical baselines on the same folds, then every declared ensemble, the study's own last."""
     from rlvo.report.tables import Performance
-    from rlvo.training.baseline import clinical_baseline
 
-    baseline = clinical_baseline(inputs.table, inputs.label, inputs.split, inputs.predictors)
-    test = list(inputs.split.test)
-    answers = baseline.score(inputs.table.loc[test])
-    models = {
-        BASELINE: Performance(
-            baseline.validation_metrics(),
-            figures(inputs.label[test], answers["score"], answers["rlvo"]),
-            ceilings["clinical"],
-        )
-    }
+    models = {name: replace(model, ceiling=ceilings["clinical"]) for name, model in evaluated.baselines.items()}
     own, *others = built.specs
     for name in (*others, own):
         ceiling = _ceiling(built.specs[name], ceilings)
-        models[name] = Performance(built.validation[name], holdout.figures[name], ceiling)
+        models[name] = Performance(built.validation[name], evaluated.holdout.figures[name], ceiling)
     return models
 
 

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from rlvo import NOTICE
-from rlvo.cli import cohort, demo, imaging, predict, search, synth
+from rlvo.cli import cohort, demo, ensemble, imaging, predict, search, synth
 from rlvo.cli.common import console
 from rlvo.errors import RlvoError
 
@@ -31,8 +31,8 @@ for command in (
     imaging.prepare,
     search.plan,
     search.search,
-    predict.ensemble,
-    predict.evaluate,
+    ensemble.ensemble,
+    ensemble.evaluate,
     predict.predict,
 ):
     app.command()(command)

@@ -12,10 +12,13 @@ from rich.table import Table
 
 from rlvo.evaluation.calibration import Calibration, reliability
 from rlvo.evaluation.decision_curve import decision_curve
+from rlvo.evaluation.figures import figures
 from rlvo.report.calibration import Reliability, decision_curve_plot, reliability_plot
 from rlvo.report.forest import forest_plot, odds_words, p_words
 from rlvo.report.labels import term_label
 from rlvo.report.style import write_picture
+from rlvo.report.tables import Performance
+from rlvo.training.baseline import BaselineResult
 
 HEADINGS = {
     "auc": "AUC",
@@ -25,6 +28,24 @@ HEADINGS = {
     "sensitivity": "sens.*",
     "specificity": "spec.*",
 }
+
+
+def baseline_performance(
+    results: Mapping[str, BaselineResult], test: pd.DataFrame, label: pd.Series
+) -> dict[str, Performance]:
+    """Each baseline as the networks are shown: validation metrics, and figures on the hold-out, which this opens.
+
+    Args:
+        results: of `clinical_baselines`.
+        test: the hold-out's rows of the checked table.
+        label: 0 or 1, by patient id.
+    """
+    models = {}
+    for name, result in results.items():
+        answers = result.score(test)
+        holdout = figures(label.loc[test.index], answers["score"], answers["rlvo"])
+        models[name] = Performance(result.validation_metrics(), holdout)
+    return models
 
 
 def baseline_table(metrics: Mapping[str, pd.DataFrame], *, title: str) -> Table:
@@ -111,9 +132,9 @@ def draw_baselines(
         for name, own in validation.items()
     }
     benefits = {name: decision_curve(own["label"], own["probability"]) for name, own in validation.items()}
-    figures = {
+    drawn = {
         "odds_ratios": forest_plot(odds, title=title),
         "calibration": reliability_plot(curves),
         "decision_curve": decision_curve_plot(benefits),
     }
-    return [path for name, figure in figures.items() for path in write_picture(figure, folder / name)]
+    return [path for name, figure in drawn.items() for path in write_picture(figure, folder / name)]

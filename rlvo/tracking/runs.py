@@ -12,7 +12,7 @@ from mlflow.utils.time import get_current_time_millis
 
 from rlvo.tracking.connection import connect
 
-Kind = Literal["study", "configuration", "trial", "ensemble"]
+Kind = Literal["study", "configuration", "trial", "ensemble", "baseline"]
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 KIND, IDENTITY, PARENT = "rlvo.kind", "rlvo.identity", "mlflow.parentRunId"

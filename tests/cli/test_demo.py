@@ -35,7 +35,8 @@ def test_from_nothing_to_a_registered_model_and_again(tmp_path: Path) -> None:
     first = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert first.exit_code == 0, first.output
     result = json.loads(first.stdout)
-    assert set(result["holdout"]) == {"clinical LR", "NCCT", "CTA", "densenet121 none", "densenet121 daft", "ensemble"}
+    baselines = {"NIHSS", "ASPECTS", "NIHSS + ASPECTS", "all clinical", "all clinical, boosted"}
+    assert set(result["holdout"]) == baselines | {"NCCT", "CTA", "densenet121 none", "densenet121 daft", "ensemble"}
     assert all(model["patients"] == 12 for model in result["holdout"].values())
     assert Path(result["picture"]).read_bytes().startswith(b"\x89PNG")
     assert "optimistic" in first.stderr.lower()

@@ -17,11 +17,11 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from rlvo import NOTICE
-from rlvo.cli import predict
+from rlvo.cli import ensemble, predict
 from rlvo.errors import CohortError, RlvoError
 
 app = typer.Typer()
-for command in (predict.ensemble, predict.evaluate, predict.predict):
+for command in (ensemble.ensemble, ensemble.evaluate, predict.predict):
     app.command()(command)
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from rlvo.cohort.pseudonym import pseudonym
 from rlvo.config.model import Configuration
-from rlvo.tracking.ensemble_run import log_ensemble_run
 from rlvo.tracking.privacy import without_identities
+from rlvo.tracking.summary_run import log_summary_run
 
 
 def test_no_id_path_user_or_password_in_database_or_artifacts(
@@ -27,9 +27,9 @@ def test_no_id_path_user_or_password_in_database_or_artifacts(
     on_disk.end(configuration, 0, on_disk.epochs(0))
     on_disk.end(configuration, 1, [], reason=f"patient {on_disk.patients[8]}: {table}: truncated")
     assert on_disk.mirror().close() is None
-    log_ensemble_run(
+    log_summary_run(
         on_disk.study, on_disk.folder, on_disk.tracking_uri, on_disk.artifacts,
-        key="0" * 12, name="ensemble", params={"tie": "negative"}, metrics={"auc": 0.7},
+        kind="ensemble", key="0" * 12, name="ensemble", params={"tie": "negative"}, metrics={"auc": 0.7},
     )  # fmt: skip
 
     written = list(on_disk.workdir.glob("mlflow.db*"))
