@@ -122,6 +122,7 @@ def build_and_register(study: StudyConfig, inputs: StudyInputs, workdir: Workdir
     from rlvo.ensemble.build import STUDY_ENSEMBLE, study_ensembles, validation_metrics
     from rlvo.ensemble.declared import write_declared
     from rlvo.ensemble.trials import read_trials, trial_weights
+    from rlvo.evaluation.predictions import check_out_of_fold
     from rlvo.registry.folder import describe, write_model_folder
     from rlvo.registry.packaging import register_ensemble
 
@@ -133,6 +134,7 @@ def build_and_register(study: StudyConfig, inputs: StudyInputs, workdir: Workdir
         raise RlvoError(
             "the trials were trained on another split or other data", where=study.name, fix="Run 'rlvo search' again"
         )
+    check_out_of_fold(trials.predictions, inputs.split.folds, inputs.split.test)
     encoders = {fold.fold: inputs.encoder(fold.fold) for fold in champion.folds}
     write_declared(folder, specs)
     write_model_folder(

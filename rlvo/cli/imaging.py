@@ -88,7 +88,8 @@ def _files(row: pd.Series, folder: Path) -> dict[str, Path | None]:
 
 def _described(patient: str, result: PreparedCohort, store: VolumeStore) -> dict[str, Any]:
     if patient in result.refused:
-        return {"patient_id": patient, "status": "refused", "reason": str(result.refused[patient])}
+        nothing: dict[str, Any] = {"notes": [], "seconds": None, "quality": {}, "transforms": {}}
+        return {"patient_id": patient, "status": "refused", "reason": str(result.refused[patient]), **nothing}
     each = result.prepared[patient]
     return {
         "patient_id": patient,

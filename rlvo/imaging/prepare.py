@@ -193,7 +193,6 @@ def _vessel_prior(
         doubts += [] if volumes["vessels"].any() else ["vessel mask: empty on the grid"]
     elif found and usable:
         volumes["vessels"] = mask_onto_grid(found.mask, grid, np.eye(4))
-        notes += ["vessels found in the CTA"] if found.contrast else []
     elif cta is not None:
         notes.append("CTA: too coarse to find vessels in; give a mask where the prior is wanted")
     figures = {f"vessels/{name}": value for name, value in found.figures.items()} if found else {}

@@ -133,6 +133,15 @@ def test_evaluate_counts_openings_and_keeps_the_answers(study: Any, built: dict[
     assert len((study.folder / "openings.jsonl").read_text().splitlines()) == 2
     client = MlflowClient(study.workdir.tracking_uri())
     logged = client.get_run(client.get_model_version_by_alias("rlvo-ensemble", "champion").run_id)
+    assert {"NIHSS", "all clinical", "all clinical, boosted"} <= set(first["baselines"])
+    runs = client.search_runs([logged.info.experiment_id], "tags.`rlvo.kind` = 'baseline'")
+    assert {run.info.run_name: run.data.metrics["test/auc"] for run in runs} == {
+        name: pytest.approx(figures["auc"]) for name, figures in first["baselines"].items()
+    }
+    assert all("val/auc_mean" in run.data.metrics for run in runs)
+    subgroups = {each["name"]: each for each in first["subgroups"]}
+    assert {"sex", "age"} <= set(subgroups)
+    assert sum(level["patients"] for level in subgroups["sex"]["levels"]) == len(study.inputs.split.test)
     assert logged.data.metrics["test/auc"] == pytest.approx(first["ensembles"]["ensemble"]["auc"])
 
 
