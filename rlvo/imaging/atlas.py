@@ -78,6 +78,11 @@ def load_atlas(template: Path | None = None) -> Atlas:
     return Atlas(Volume(arrays["head"].astype(np.float32), affine), arrays["brain"], arrays["region"], ATLAS_KEY)
 
 
+def atlas_key(template: Path | None = None) -> str:
+    """`Atlas.key` without building the atlas that comes with rlvo. Raises as `load_atlas`."""
+    return ATLAS_KEY if template is None else load_atlas(template).key
+
+
 def write_template(atlas: Atlas, path: Path) -> None:
     """Keep a template's atlas as one `.npz` that `load_atlas` reads; it travels with a registered model."""
     atomic_write(path, _packed({"head": atlas.head.array.astype(np.int16), "region": atlas.region}))

@@ -12,7 +12,7 @@ import numpy as np
 from rlvo.config.base import content_hash
 from rlvo.config.grid import Grid
 from rlvo.errors import RlvoError
-from rlvo.imaging.atlas import Atlas, load_atlas
+from rlvo.imaging.atlas import Atlas, atlas_key, load_atlas
 from rlvo.imaging.intensity import CTA_WINDOW, NCCT_WINDOW, clip_cta, clip_ncct
 from rlvo.imaging.laterality import ASYMMETRY, vessel_asymmetry
 from rlvo.imaging.plausibility import check_head_ct
@@ -79,7 +79,7 @@ def preparation_key(target: Target) -> str:
     """Hash of everything but the files that prepared volumes depend on."""
     return content_hash(
         {
-            "versions": [PREPARATION_VERSION, REGISTRATION_VERSION, load_atlas(target.atlas).key],
+            "versions": [PREPARATION_VERSION, REGISTRATION_VERSION, atlas_key(target.atlas)],
             "windows": [NCCT_WINDOW, CTA_WINDOW],
             "grid": target.grid.model_dump(mode="json"),
         }
@@ -111,7 +111,6 @@ def prepare(
     sources = {role: locate(path, role, patient=patient) for role, path in given if path is not None}
     if not sources:
         raise RlvoError("neither NCCT nor CTA given", where=_where(patient), fix="Fill column ncct or cta")
-    atlas = load_atlas(target.atlas)
     doubts: list[str] = []
     notes: list[str] = []
     figures: dict[str, float] = {}
@@ -125,6 +124,7 @@ def prepare(
         transform = np.eye(4)
         if not scan.lies_on(target.grid):
             check_head_ct(scan, source.where)
+            atlas = load_atlas(target.atlas)
             transform = _register(scan, scans.get("cta"), atlas, threads, source.where)
             assessment = assess(scan, transform, atlas, threads=threads)
             if assessment.hopeless:
@@ -135,7 +135,7 @@ def prepare(
             figures |= {f"{role}/{figure}": value for role in roles for figure, value in assessment.figures.items()}
         scans |= dict.fromkeys(roles, Placed(scan, transform))
     volumes = {role: _on_grid(scan, target.grid, CLIP[role]) for role, scan in scans.items()}
-    prior = _vessel_prior(vessels, scans, target.grid, atlas, patient, threads)
+    prior = _vessel_prior(vessels, scans, target, patient, threads)
     return Prepared(
         volumes={**volumes, **prior.volumes},
         doubts=(*doubts, *prior.doubts),
@@ -171,15 +171,15 @@ def _on_grid(placed: Placed, grid: Grid, clip: Callable[[np.ndarray], np.ndarray
 def _vessel_prior(
     given: Path | None,
     scans: Mapping[str, Placed],
-    grid: Grid,
-    atlas: Atlas,
+    target: Target,
     patient: str | None,
     threads: int | None,
 ) -> Prepared:
     """The vessel mask on the grid: the one given, else the one found in the CTA; and whether the CTA has contrast."""
-    cta, found = scans.get("cta"), None
+    grid, cta, found = target.grid, scans.get("cta"), None
     usable = cta is not None and not too_coarse(cta.scan)
     if cta is not None and (not cta.scan.lies_on(grid) or (usable and given is None)):
+        atlas = load_atlas(target.atlas)
         found = find_vessels(cta.scan, cta.transform, _other_scan(scans), atlas, threads=threads)
     doubts = ["CTA: no contrast seen in it"] if found and not found.contrast else []
     notes: list[str] = []
