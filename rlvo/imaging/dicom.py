@@ -6,8 +6,14 @@ GDCM ignores gantry tilt and ITK averages irregular gaps; here every slice count
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from pydicom.pixels import iter_pixels
@@ -24,6 +30,9 @@ MAX_GAP_MM = 12.0
 MIN_SPACING_MM = 1.0
 """Irregular series are resampled to their smallest gap, but no finer than this (or than their median gap)."""
 WIDE_GAP = 1.8
+DECODER = Path(__file__).with_name("decode_dicom.py")
+DECODING_SECONDS = 600
+UNDECODABLE = "damaged: its pixels cannot be decoded"
 LOWEST_HU = -1024.0
 """Below lies padding outside the reconstruction circle, not tissue."""
 
@@ -37,9 +46,10 @@ def read_series(series: Series, where: str) -> Volume:
     if any(np.abs(each.orientation - first.orientation).max() > 1e-3 for each in chosen):
         raise RlvoError("slices of different orientation in one series", where=where, fix="Give the axial slices only")
     numbers, positions = _sorted(chosen, where)
+    lossy = any(str(header.elements.get("LossyImageCompression")) == "01" for header in series.headers)
     along, line = _along(positions, where)
     spacing, gaps = _even_spacing(along)
-    doubts = _missing(along)
+    doubts = [*_missing(along), *(["compressed with loss"] if lossy else [])]
     targets = along if spacing is None else np.arange(0, along[-1] + 1e-6, spacing)
     row, column = first.orientation
     step = line / (len(along) - 1) * along[-1] if spacing is None else line * spacing
@@ -49,12 +59,13 @@ def read_series(series: Series, where: str) -> Volume:
     rows, columns = first.size
     check_voxels((columns, rows, max(len(along), len(targets))), where)
     sheared, stack = blank((columns, rows, len(targets)), RAS_TO_LPS @ lps)
-    if spacing is None:
-        copies = _fill(stack, chosen, numbers, where)
-    else:
-        uneven = np.empty((columns, rows, len(along)), dtype=np.float32, order="F")
-        copies = _fill(uneven, chosen, numbers, where)
-        _interpolate(uneven, along, targets, stack)
+    with _decoded(series, where) as decoded:
+        if spacing is None:
+            copies = _fill(stack, chosen, numbers, decoded, where)
+        else:
+            uneven = np.empty((columns, rows, len(along)), dtype=np.float32, order="F")
+            copies = _fill(uneven, chosen, numbers, decoded, where)
+            _interpolate(uneven, along, targets, stack)
     volume = orthogonal(sheared)
     tilt = []
     if volume is not sheared:
@@ -112,12 +123,41 @@ def _missing(along: np.ndarray) -> list[str]:
     return [f"{wide.sum()} gap(s) where a slice seems to be missing, interpolated"] if wide.any() else []
 
 
-def _fill(stack: np.ndarray, chosen: Sequence[Slice], numbers: Sequence[int], where: str) -> list[str]:
+@contextmanager
+def _decoded(series: Series, where: str) -> Iterator[dict[Path, Path]]:
+    """Where the pixels of compressed files lie while the context lasts. Raises RlvoError where one is damaged."""
+    compressed = [header.path for header in series.headers if header.compressed]
+    if not compressed:
+        yield {}
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        names = b"\0".join(os.fsencode(path.absolute()) for path in compressed)
+        with suppress(subprocess.SubprocessError):
+            subprocess.run(
+                [sys.executable, "-I", str(DECODER), folder], input=names, capture_output=True, timeout=DECODING_SECONDS
+            )
+        found = {path: Path(folder, f"{number}.npy") for number, path in enumerate(compressed)}
+        if damaged := next((path for path, pixels in found.items() if not pixels.exists()), None):
+            raise RlvoError(UNDECODABLE, where=f"{where}, {damaged.name}", fix=EXPORT_AGAIN)
+        yield found
+
+
+def _frames(path: Path, decoded: Mapping[Path, Path]) -> Iterator[np.ndarray]:
+    """Stored values of a file's frames, [row, column] each."""
+    if path in decoded:
+        yield from np.load(decoded[path], mmap_mode="r", allow_pickle=False)
+    else:
+        yield from iter_pixels(path, decoding_plugin="pydicom")  # GDCM crashes on damaged run lengths
+
+
+def _fill(
+    stack: np.ndarray, chosen: Sequence[Slice], numbers: Sequence[int], decoded: Mapping[Path, Path], where: str
+) -> list[str]:
     """HU into `stack` [column, row, number], file by file; a note on identical copies. Different ones are refused."""
     filled, copies = set(), 0
     for path, pairs in itertools.groupby(zip(chosen, numbers, strict=True), key=lambda pair: pair[0].path):
         try:
-            for (each, number), pixels in zip(pairs, iter_pixels(path), strict=True):
+            for (each, number), pixels in zip(pairs, _frames(path, decoded), strict=True):
                 hu = pixels.T.astype(np.float32)
                 hu *= np.float32(each.slope)
                 hu += np.float32(each.intercept)
@@ -130,8 +170,7 @@ def _fill(stack: np.ndarray, chosen: Sequence[Slice], numbers: Sequence[int], wh
                 copies += number in filled
                 filled.add(number)
         except DICOM_FAULTS:
-            what = "damaged: its pixels cannot be decoded"
-            raise RlvoError(what, where=f"{where}, {path.name}", fix=EXPORT_AGAIN) from None
+            raise RlvoError(UNDECODABLE, where=f"{where}, {path.name}", fix=EXPORT_AGAIN) from None
     return [f"{copies} duplicate slice(s) dropped"] if copies else []
 
 

@@ -52,7 +52,7 @@ ELEMENTS = (
     "ContrastBolusAgent", "ContrastBolusVolume", "ContrastBolusRoute", "ConvolutionKernel", "IrradiationEventUID",
     "AcquisitionNumber", "SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "NumberOfFrames", "PixelSpacing",
     "ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "LossyImageCompression", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
 """All that is read of a header: nothing that names the patient."""
 TAGS = [pydicom.datadict.tag_for_keyword(keyword) for keyword in ELEMENTS]
@@ -76,6 +76,12 @@ class Header:
     elements: pydicom.Dataset
     syntax: str
     pixel_bytes: int
+
+    @property
+    def compressed(self) -> bool:
+        """Whether its pixels need a decoder (JPEG and the like; run lengths are read as they are)."""
+        syntax = pydicom.uid.UID(self.syntax)
+        return syntax != RLELossless and syntax.is_transfer_syntax and syntax.is_compressed
 
     @property
     def frames(self) -> int:
@@ -207,13 +213,9 @@ def _check_size(header: Header, size: tuple[int, int], where: str) -> None:
     if min(size) < 1 or max(size) > MAX_SIDE:
         raise RlvoError(f"{size[1]}×{size[0]} pixels are no CT slice's", where=where, fix=ORIGINAL)
     promised = size[0] * size[1] * header.frames * int(header.elements.BitsAllocated) // 8
-    syntax = pydicom.uid.UID(header.syntax)
-    if syntax == RLELossless:
+    if header.compressed or header.syntax == RLELossless:
         if header.pixel_bytes > 2 * promised + 4096:
             raise RlvoError("more bytes than its header promises", where=where, fix=EXPORT_AGAIN)
-    elif syntax.is_transfer_syntax and syntax.is_compressed:
-        fix = "Decompress the series (e.g. gdcmconv --raw)"
-        raise RlvoError(f"pixels cannot be decoded ({syntax.name})", where=where, fix=fix)
     elif header.pixel_bytes < promised:
         raise RlvoError("damaged: fewer bytes than its header promises", where=where, fix=EXPORT_AGAIN)
 

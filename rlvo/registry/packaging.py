@@ -26,7 +26,8 @@ from rlvo.registry.inference import ANSWER_COLUMNS, VOLUMES
 from rlvo.registry.location import ARTIFACT, CHAMPION, registry_at
 
 PACKAGES = (
-    "mlflow", "monai", "nibabel", "nilearn", "numpy", "pandas", "pandera", "pydantic", "pydicom", "ruamel.yaml",
+    "mlflow", "monai", "nibabel", "nilearn", "numpy", "pandas", "pandera", "pydantic", "pydicom", "python-gdcm",
+    "ruamel.yaml",
     "safetensors", "scikit-learn", "scipy", "SimpleITK", "torch",
 )  # fmt: skip
 """What inference imports; everything else of rlvo's dependencies is left out of the model's requirements."""

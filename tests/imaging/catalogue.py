@@ -437,7 +437,9 @@ CASES: dict[str, Case] = {
     "deflated bomb": refused(deflated, "deflated as a whole"),
     "RLE bomb": refused(one_other(syntax=RLELossless, PixelData=rle_bomb(1 << 22)), "more bytes"),
     "RLE, damaged": refused(one_other(syntax=RLELossless, PixelData=encapsulate([bytes(99)])), "cannot be decoded"),
-    "JPEG 2000": refused(series(syntax=JPEG2000Lossless, PixelData=encapsulate([b"\xff\x4f" * 9])), "JPEG 2000"),
+    "JPEG 2000, damaged": refused(
+        series(syntax=JPEG2000Lossless, PixelData=encapsulate([b"\xff\x4f" * 9])), "cannot be decoded"
+    ),
     "stored values in DICOM": refused(series(RescaleIntercept="1024"), "without the rescale intercept"),
     "a slice missing": Case(
         series(edit=lambda number: None if number == 20 else {}), "doubt", "slice seems to be miss"

@@ -4,9 +4,11 @@ Images are linear functions of the true position: linear interpolation must repr
 or the orientation.
 """
 
+import random
 from pathlib import Path
 from typing import Any
 
+import gdcm
 import numpy as np
 import pytest
 from pydicom.uid import generate_uid
@@ -191,3 +193,62 @@ def test_a_truncated_slice_is_not_passed_over(write_slice: Any) -> None:
         (folder / "004.dcm").write_bytes((folder / "004.dcm").read_bytes()[:size] if size else b"")
         with pytest.raises(RlvoError, match=r"damaged or not DICOM|no "):
             read_volume(folder)
+
+
+JPEG = {
+    "lossless": gdcm.TransferSyntax.JPEGLosslessProcess14_1,
+    "2000": gdcm.TransferSyntax.JPEG2000Lossless,
+    "LS": gdcm.TransferSyntax.JPEGLSLossless,
+}
+
+
+def compress(folder: Path, syntax: int) -> None:
+    """Compress every slice in place, as an archive does."""
+    for path in folder.glob("*.dcm"):
+        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader.SetFileName(str(path))
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFileName(str(path))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+
+
+@pytest.mark.parametrize("name", JPEG)
+def test_compressed_slices_are_read_as_they_were(write_slice: Any, name: str) -> None:
+    folder = write_series(write_slice)
+    plain = read_volume(folder)
+    compress(folder, JPEG[name])
+    compressed = read_volume(folder)
+    np.testing.assert_array_equal(compressed.array, plain.array)
+    assert (compressed.notes, compressed.doubts) == (plain.notes, ())
+
+
+def test_compression_with_loss_is_a_doubt(write_slice: Any) -> None:
+    assert read_volume(write_series(write_slice, LossyImageCompression="01")).doubts == ("compressed with loss",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", JPEG)
+def test_no_damaged_stream_ends_the_process(write_slice: Any, name: str) -> None:
+    folder = write_series(write_slice)
+    compress(folder, JPEG[name])
+    path = folder / "003.dcm"
+    sound, chance, refused = path.read_bytes(), random.Random(0), 0
+    start = sound.index(b"\xe0\x7f\x10\x00") + 20
+    for _ in range(6):
+        damaged = bytearray(sound)
+        for place in range(start, len(damaged), 9):
+            damaged[place] = chance.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            read_volume(folder)
+        except RlvoError as error:
+            refused += "003.dcm" in str(error)
+    assert refused >= 4
+    path.write_bytes(sound[: start + (len(sound) - start) // 3])
+    with pytest.raises(RlvoError, match=r"003\.dcm"):
+        read_volume(folder)
