@@ -1,0 +1,20 @@
+#!/bin/sh
+# A Ray of this machine's own that outlives a terminal, for jobs: ray_cluster/one_machine.sh TOKEN_FILE
+# It stays in the foreground and Ctrl-C ends it, and nobody else's Ray. (rlvo search alone needs none of this.)
+# Beside another Ray: RAY_PORT, RAY_DASHBOARD_PORT and RAY_AGENT_PORT, and RAY_TMPDIR for its files.
+set -eu
+
+token=${1:-}
+if [ ! -s "$token" ]; then
+    echo "${token:-no token file named}: no token here. Make one: (umask 077; openssl rand -hex 32 > ray.token)" >&2
+    exit 2
+fi
+RAY_AUTH_TOKEN_PATH=$(cd "$(dirname "$token")" && pwd)/$(basename "$token")
+export RAY_AUTH_TOKEN_PATH RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+
+# The repository's own environment, where it is not activated.
+PATH=$PATH:$(cd "$(dirname "$0")/.." && pwd)/.venv/bin
+
+exec ray start --head --block --node-ip-address 127.0.0.1 --port "${RAY_PORT:-6379}" \
+    --dashboard-host 127.0.0.1 --dashboard-port "${RAY_DASHBOARD_PORT:-8265}" --include-dashboard true \
+    --dashboard-agent-listen-port "${RAY_AGENT_PORT:-52365}"

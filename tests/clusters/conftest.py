@@ -1,0 +1,259 @@
+"""Real services on the loopback address: Postgres, and the team's MLflow server as mlflow/server.sh starts it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+PASSWORD = "p@ss/w%rd:1"
+"""Of the database; every character of it that means something in an address or in an ini file must survive."""
+ENCODED = "p%40ss%2Fw%25rd%3A1"
+ADMIN_PASSWORD = "correct horse battery"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "cluster: a Ray of two nodes, minutes; runs where asked for: pytest -m cluster")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes minutes, unless it is asked for."""
+    if "cluster" not in config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("cluster"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes; runs with: pytest -m cluster"))
+
+
+@dataclass(frozen=True)
+class TeamServer:
+    """A running server and what its start script left."""
+
+    uri: str
+    settings: Path
+    artifacts: Path
+    database: str
+    pid: int
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., None]:
+    return _wait_until
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    return _free_port
+
+
+@pytest.fixture(scope="session")
+def kill_node() -> Callable[[subprocess.Popen[bytes]], None]:
+    return _kill_node
+
+
+@pytest.fixture(scope="session")
+def postgres_bin() -> Path:
+    """The folder of Postgres' programs."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    for folder in [*folders, *(Path(found).parent for found in filter(None, [shutil.which("initdb")]))]:
+        if (folder / "initdb").exists() and (folder / "postgres").exists():
+            return folder
+    pytest.skip("no Postgres on this machine (Debian package postgresql)")
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_bin: Path) -> Iterator[str]:
+    """A new Postgres on a free port, never run as root; gives the address of its empty database `mlflow`."""
+    if importlib.util.find_spec("psycopg") is None:
+        pytest.skip("no psycopg in this environment (pip install 'psycopg[binary]')")
+    user = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+    port, folder = _free_port(), Path(tempfile.mkdtemp(prefix="rlvo-postgres-"))
+    (folder / "password").write_text(PASSWORD)
+    if user:
+        for path in (folder, folder / "password"):
+            shutil.chown(path, **user)
+
+    def run(*command: str, **environment: str) -> None:
+        arguments = [str(postgres_bin / command[0]), *command[1:]]
+        subprocess.run(
+            arguments, check=True, capture_output=True, cwd=folder, env={**os.environ, **environment}, **user
+        )  # type: ignore[call-overload]
+
+    run(
+        "initdb",
+        "-D",
+        str(folder / "data"),
+        "-U",
+        "mlflow",
+        "-A",
+        "scram-sha-256",
+        "--pwfile",
+        str(folder / "password"),
+    )
+    options = ["-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-c", "fsync=off"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [postgres_bin / "postgres", "-D", folder / "data", *options], stdout=log, stderr=log, **user
+        )  # type: ignore[call-overload]
+    try:
+        ready = [str(postgres_bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
+        _wait_until(lambda: subprocess.run(ready).returncode == 0, process)
+        run("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "mlflow", "mlflow", PGPASSWORD=PASSWORD)
+        yield f"postgresql://mlflow:{ENCODED}@127.0.0.1:{port}/mlflow"
+    finally:
+        process.send_signal(signal.SIGINT)  # a fast shutdown, which ends its connections
+        process.wait(30)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def team_server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TeamServer]:
+    """The team's server behind Postgres, started as README.md says."""
+    if importlib.util.find_spec("flask_wtf") is None:
+        pytest.skip("no Flask-WTF in this environment (pip install 'mlflow[auth]')")
+    folder, port = tmp_path_factory.mktemp("team server"), _free_port()
+    values = {
+        "MLFLOW_BACKEND_STORE_URI": postgres,
+        "MLFLOW_ARTIFACTS_DESTINATION": f"'{folder / 'artifacts'}'",
+        "MLFLOW_AUTH_ADMIN_PASSWORD": f"'{ADMIN_PASSWORD}'",
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "0" * 64,
+        "MLFLOW_SERVER_ALLOWED_HOSTS": f"127.0.0.1:{port}",
+        "MLFLOW_PORT": str(port),
+        "MLFLOW_WORKERS": "1",
+    }
+    settings = folder / "server.env"
+    settings.write_text(_filled_in((REPOSITORY / "mlflow/server.env.example").read_text(), values))
+    settings.chmod(0o600)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [REPOSITORY / "mlflow/server.sh", settings],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        uri = f"http://127.0.0.1:{port}"
+        _wait_until(lambda: _is_up(f"{uri}/health"), process)
+        yield TeamServer(uri, settings, folder / "artifacts", postgres, process.pid)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(30)
+
+
+def _filled_in(text: str, values: dict[str, str]) -> str:
+    lines = text.splitlines()
+    for name, value in values.items():
+        (place,) = (number for number, line in enumerate(lines) if line.startswith(f"{name}="))
+        lines[place] = f"{name}={value}"
+    return "\n".join(lines) + "\n"
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _is_up(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+    return True
+
+
+def _wait_until(condition: Callable[[], object], process: subprocess.Popen[bytes] | None = None) -> None:
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert process is None or process.poll() is None, "it ended by itself"
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray of two nodes with a CPU each, behind a token."""
+
+    address: str
+    dashboard: str
+    environment: dict[str, str]
+    """What a user's shell has: the token, and a home with MLflow's credentials."""
+    nodes: tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]
+    """`ray start --block` of head and worker; each leads a process group."""
+
+
+@pytest.fixture
+def two_nodes(tmp_path: Path) -> Iterator[Cluster]:
+    """Two nodes on this machine, with folders of their own, as ray_cluster/README.md starts them by hand."""
+    bin_folder, scratch = Path(sys.executable).parent, Path(tempfile.mkdtemp(prefix="ray-"))  # sockets need short paths
+    (home := tmp_path / "home").mkdir()
+    (home / "ray.token").write_text(secrets.token_hex(32))
+    environment = {
+        **os.environ,
+        "PATH": f"{bin_folder}:{os.environ['PATH']}",
+        "HOME": str(home),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(home / "ray.token"),
+    }
+    port, dashboard = _free_port(), _free_port()
+    head = ["--head", "--port", str(port), "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)]
+    nodes: list[subprocess.Popen[bytes]] = []
+
+    def start(name: str, *arguments: str) -> None:
+        command = ["ray", "start", "--block", *arguments, "--node-ip-address", "127.0.0.1", "--num-cpus", "1"]
+        command += ["--temp-dir", str(scratch / name), "--object-store-memory", str(80 * 2**20)]
+        command += ["--dashboard-agent-listen-port", str(_free_port())]  # by itself every node takes the same
+        with (scratch / f"{name}.log").open("wb") as log:
+            nodes.append(
+                subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True)
+            )
+
+    try:
+        start("head", *head)
+        _wait_until(lambda: _answers(dashboard), nodes[0])
+        start("worker", "--address", f"127.0.0.1:{port}")
+        yield Cluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", environment, (nodes[0], nodes[1]))
+    finally:
+        for node in reversed(nodes):
+            _kill_node(node)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _kill_node(node: subprocess.Popen[bytes]) -> None:
+    """Kill a node as a power cut would: all its processes at once."""
+    try:
+        processes = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        processes = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    node.wait(30)
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
