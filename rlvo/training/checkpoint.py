@@ -1,8 +1,8 @@
 """A trial's checkpoints: the last epoch, from which it goes on, and the best one, which becomes the member.
 
 A checkpoint is a folder of `model.safetensors` (weights), `state.pt` (all else needed to go on) and `manifest.json`
-(their SHA-256). It is made whole under another name and then moved into place; the one before it is kept until the
-trial ends.
+(their SHA-256). It is made whole under another name and then moved into place; the one before it, and the best weights
+that it means, are kept until the trial ends.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import shutil
+import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,12 @@ import torch
 from torch import Tensor
 
 from rlvo.files import atomic_write, file_sha256
-from rlvo.training.records import BEST_WEIGHTS, EpochMetrics, damaged
+from rlvo.training.records import BEST_WEIGHTS, EpochMetrics, damaged, read_epochs
 
 WEIGHTS, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
+BEST_BEFORE = "best/previous.safetensors"
+"""The best weights before the last epoch, where that was the best."""
+UNFINISHED = "new-"
 
 logger = logging.getLogger(__name__)
 
@@ -74,39 +78,54 @@ def save_epoch(
     state = io.BytesIO()
     torch.save({"progress": asdict(progress), "optimizer": optimizer, "schedule": schedule}, state)
 
-    last, previous, new = folder / "last", folder / "previous", folder / "new"
+    last, previous = folder / "last", folder / "previous"
+    folder.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(dir=folder, prefix=UNFINISHED))  # a process about to die may save this trial as well
     files = {WEIGHTS: model, STATE: state.getvalue()}
-    for name, data in files.items():
-        atomic_write(new / name, data)
-    atomic_write(new / MANIFEST, json.dumps({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}))
-    if last.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        last.rename(previous)
-    new.rename(last)
+    files[MANIFEST] = json.dumps({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}).encode()
+    try:
+        for name, data in files.items():
+            atomic_write(new / name, data)
+        if last.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            last.rename(previous)
+        new.rename(last)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)  # there only where the disk is full
     if is_best:
-        atomic_write(folder / BEST_WEIGHTS, model)
+        best = folder / BEST_WEIGHTS
+        if best.exists():
+            best.replace(folder / BEST_BEFORE)
+        atomic_write(best, model)
 
 
 def load_last(folder: Path) -> Checkpoint | None:
     """The newest sound checkpoint; None where the trial has not ended an epoch.
 
-    Where the last one is damaged, the one before it serves if the best weights on disk agree with it: training then
-    repeats one epoch. Raises RlvoError where there are checkpoints and none is sound.
+    Where the last one is damaged it is set aside (`damaged`) and the one before it serves: training then repeats one
+    epoch. Raises RlvoError where epochs have ended and no sound checkpoint is left.
     """
-    candidates = [path for name in ("last", "previous") if (path := folder / name).exists()]
-    for path in candidates:
+    for left in folder.glob(f"{UNFINISHED}*"):  # by a death in the middle of a save
+        shutil.rmtree(left, ignore_errors=True)
+    last, previous = folder / "last", folder / "previous"
+    for path in (last, previous):
         checkpoint = _load(path) if _is_sound(path) else None
-        if checkpoint is not None and _restore_best(folder, path, checkpoint.progress):
-            return checkpoint
-        logger.warning("a checkpoint is damaged: epoch folder '%s'", path.name)
-    if candidates:
-        raise damaged(candidates[0])
+        if checkpoint is None or not _restore_best(folder, checkpoint.progress):
+            continue
+        if path == previous and last.exists():
+            logger.warning("the last checkpoint is damaged and set aside; training goes on from the one before it")
+            shutil.rmtree(folder / "damaged", ignore_errors=True)
+            last.rename(folder / "damaged")
+        return checkpoint
+    if any(path.exists() for path in (last, previous, folder / BEST_WEIGHTS)) or read_epochs(folder):
+        raise damaged(last)
     return None
 
 
 def drop_previous(folder: Path) -> None:
-    """Remove the checkpoint before the last, once the trial has ended."""
+    """Remove what only a trial that goes on needs: the checkpoint before the last, and the best weights it means."""
     shutil.rmtree(folder / "previous", ignore_errors=True)
+    (folder / BEST_BEFORE).unlink(missing_ok=True)
 
 
 def _is_sound(path: Path) -> bool:
@@ -123,10 +142,12 @@ def _load(path: Path) -> Checkpoint:
     return Checkpoint(Progress(**state["progress"]), weights, state["optimizer"], state["schedule"])
 
 
-def _restore_best(folder: Path, checkpoint: Path, progress: Progress) -> bool:
-    """Whether the best weights on disk are those `progress` means; written again if they are the checkpoint's own."""
-    if progress.best_epoch == len(progress.epochs):
-        atomic_write(folder / BEST_WEIGHTS, (checkpoint / WEIGHTS).read_bytes())
-        return True
+def _restore_best(folder: Path, progress: Progress) -> bool:
+    """Whether the best weights that `progress` means are still somewhere; puts them in their place."""
     best = folder / BEST_WEIGHTS
-    return best.is_file() and file_sha256(best) == progress.best_sha256
+    for path in (best, folder / "last" / WEIGHTS, folder / "previous" / WEIGHTS, folder / BEST_BEFORE):
+        if path.is_file() and file_sha256(path) == progress.best_sha256:
+            if path != best:
+                atomic_write(best, path.read_bytes())
+            return True
+    return False

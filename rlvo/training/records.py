@@ -21,6 +21,8 @@ EPOCHS = "epochs.jsonl"
 PREDICTIONS = "predictions.csv"
 BEST_WEIGHTS = "best/model.safetensors"
 
+COMPLETE_AGAIN = f"delete the trial's {RECORD}: the next search completes it again from its last checkpoint"
+
 EpochMetrics = dict[str, float]
 """`train/loss`, `val/loss`, `val/auc`, …, `lr`; an undefined metric is left out."""
 
@@ -46,9 +48,9 @@ class CompletionRecord(Frozen):
 
     identity: TrialIdentity
     configuration: Configuration
-    status: Literal["finished", "failed"]
+    status: Literal["finished", "failed", "pruned"]
     reason: str | None = None
-    """Why the trial failed."""
+    """Why the trial failed or was pruned."""
     best_epoch: int | None = None
     """Epoch (from 1) with the lowest validation loss; None where no epoch ended."""
     epochs: int
@@ -77,10 +79,10 @@ def read_record(folder: Path) -> CompletionRecord | None:
     try:
         record = CompletionRecord.model_validate_json(path.read_bytes())
     except ValidationError:
-        raise damaged(path) from None
+        raise damaged(path, COMPLETE_AGAIN) from None
     for name, expected in record.files.items():
         if not (folder / name).is_file() or file_sha256(folder / name) != expected:
-            raise damaged(folder / name)
+            raise damaged(folder / name, COMPLETE_AGAIN)
     return record
 
 
@@ -93,15 +95,16 @@ def write_epochs(folder: Path, epochs: Sequence[EpochMetrics]) -> None:
 
 
 def read_epochs(folder: Path) -> list[dict[str, float]]:
-    """The lines of `epochs.jsonl`, oldest first; empty where no epoch has ended."""
+    """The lines of `epochs.jsonl`, oldest first; empty where no epoch has ended. Raises RlvoError where damaged."""
     path = folder / EPOCHS
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except FileNotFoundError:
+        return []
+    except ValueError:
+        raise damaged(path) from None
 
 
-def damaged(path: Path) -> RlvoError:
+def damaged(path: Path, remedy: str = "delete the trial's folder to train it again") -> RlvoError:
     """The error for a trial's file that is missing, truncated or altered."""
-    return RlvoError(
-        "missing or altered since it was written",
-        where=path,
-        fix="Put the file back, or delete the trial's folder to train it again",
-    )
+    return RlvoError("missing or altered since it was written", where=path, fix=f"Put the file back, or {remedy}")

@@ -1,4 +1,5 @@
 import logging
+import shutil
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ from safetensors.torch import load_file
 
 from rlvo.errors import RlvoError
 from rlvo.training.checkpoint import Progress, load_last, save_epoch
+from rlvo.training.records import write_epochs
 
 
 def save(folder, progress, loss):
@@ -60,11 +62,53 @@ def test_two_damaged_checkpoints_are_an_error(folder):
         load_last(folder)
 
 
-def test_a_damaged_best_checkpoint_is_an_error(folder):
-    save(folder, load_last(folder).progress, 0.8)  # so that no checkpoint holds the best weights
+def test_damaged_best_weights_are_written_again_from_a_checkpoint_that_holds_them(folder):
+    truncate(folder / "best" / "model.safetensors")
+    assert len(load_last(folder).progress.epochs) == 3
+    assert torch.equal(load_file(folder / "best" / "model.safetensors")["w"], torch.full((3,), 2.0))
+
+
+def test_damaged_best_weights_that_no_checkpoint_holds_are_an_error(folder):
+    save(folder, load_last(folder).progress, 0.8)
     truncate(folder / "best" / "model.safetensors")
     with pytest.raises(RlvoError, match="missing or altered"):
         load_last(folder)
+
+
+def test_the_checkpoint_before_the_last_keeps_its_best_weights(folder):
+    save(folder, load_last(folder).progress, 0.4)  # the fourth is the best, and damaged: the second is the best again
+    truncate(folder / "last" / "state.pt")
+    assert load_last(folder).progress.best_epoch == 2
+    assert torch.equal(load_file(folder / "best" / "model.safetensors")["w"], torch.full((3,), 2.0))
+
+
+def test_a_damaged_checkpoint_never_replaces_a_sound_one(folder, monkeypatch):
+    """It is set aside, so that the next save, whenever it dies, leaves the sound one."""
+    truncate(folder / "last" / "state.pt")
+    progress = load_last(folder).progress
+    assert (folder / "damaged" / "state.pt").exists()
+    monkeypatch.setattr("pathlib.Path.rename", lambda *_: pytest.fail("a death before anything is moved"))
+    with pytest.raises(pytest.fail.Exception):
+        save(folder, progress, 0.6)
+    assert len(load_last(folder).progress.epochs) == 2
+
+
+@pytest.mark.parametrize("left", ["best", "epochs.jsonl"])
+def test_a_trial_whose_checkpoints_are_gone_is_not_begun_again(folder, left):
+    write_epochs(folder, [{"val/loss": 0.7}])
+    for path in {"last", "previous", "best"} - {left}:
+        shutil.rmtree(folder / path)
+    if left == "best":
+        (folder / "epochs.jsonl").unlink()
+    with pytest.raises(RlvoError, match="missing or altered"):
+        load_last(folder)
+
+
+def test_what_a_death_left_of_a_save_is_cleared_away(folder):
+    (folder / "new-abc").mkdir()
+    (folder / "new-abc" / "state.pt").write_bytes(b"half")
+    save(folder, load_last(folder).progress, 0.6)
+    assert {path.name for path in folder.iterdir()} == {"last", "previous", "best"}
 
 
 def test_best_weights_that_a_death_left_unwritten_are_written_again(tmp_path):

@@ -42,7 +42,7 @@ def test_altered_or_missing_file_is_told(record, tmp_path):
 def test_truncated_record_is_told(record, tmp_path):
     path = tmp_path / "record.json"
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(RlvoError, match=r"record\.json: missing or altered"):
+    with pytest.raises(RlvoError, match=r"record\.json: missing or altered.*delete the trial's record\.json"):
         read_record(tmp_path)
 
 
@@ -59,3 +59,10 @@ def test_epochs(tmp_path):
     assert read_epochs(tmp_path) == [{"epoch": 1, "val/loss": 0.1 + 0.2}, {"epoch": 2, "val/loss": 0.25}]
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_epochs(tmp_path, [{"val/loss": float("nan")}])
+
+
+@pytest.mark.parametrize("damage", [b'{"epoch": 1, "val/lo', bytes(30), b"\xff\xfe\n"])
+def test_damaged_epochs_are_told(tmp_path, damage):
+    (tmp_path / "epochs.jsonl").write_bytes(damage)
+    with pytest.raises(RlvoError, match=r"epochs\.jsonl: missing or altered"):
+        read_epochs(tmp_path)

@@ -1,0 +1,86 @@
+"""A search whose driver or workers die goes on: nothing that had ended is lost or run again, the result is the same."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+from victim import EPOCH_COUNT, TRIALS, Victim, check_same, kill, wait_for
+
+pytestmark = pytest.mark.timeout(1800)
+
+
+def check_mlflow(victim: Victim) -> None:
+    """One run a trial, ended, with every epoch once."""
+    client = MlflowClient(f"sqlite:///{victim.work / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("victim")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert Counter(run.data.tags["rlvo.kind"] for run in runs) == {"study": 1, "configuration": 3, "trial": TRIALS}
+    for run in runs:
+        if run.data.tags["rlvo.kind"] == "trial":
+            history = client.get_metric_history(run.info.run_id, "val/loss")
+            assert sorted(metric.step for metric in history) == list(range(1, EPOCH_COUNT + 1))
+
+
+@pytest.fixture
+def orphans() -> Iterator[list[psutil.Process]]:
+    """What killed drivers leave: workers end by themselves, two of Ray's agents do not."""
+    processes: list[psutil.Process] = []
+    yield processes
+    for process in processes:
+        if process.is_running():
+            process.kill()
+
+
+def is_training(process: psutil.Process) -> bool:
+    try:
+        return "ray::ImplicitFunc" in process.cmdline()[0]
+    except (psutil.Error, IndexError):
+        return False
+
+
+def test_the_driver_killed_at_random_moments(
+    undisturbed: Victim, orphans: list[psutil.Process], tmp_path: Path, rounds: int
+) -> None:
+    victim, moments, kills = undisturbed.beside(tmp_path), random.Random(), 5 * rounds
+    ended, epochs = {}, {}
+    for number in range(kills):
+        process = victim.start()
+        if number == 0:
+            time.sleep(moments.uniform(0, 10))
+        else:
+            wanted = sum(map(len, epochs.values())) + moments.randint(1, TRIALS * EPOCH_COUNT // kills)
+            wait_for(lambda wanted=wanted: victim.epoch_count() >= wanted, process)
+            time.sleep(moments.uniform(0, 0.3))
+        orphans += kill(process)
+        now = victim.epochs()
+        assert all(now[trial][: len(lines)] == lines for trial, lines in epochs.items())  # gone on, not begun again
+        assert all(victim.ended()[trial] == files for trial, files in ended.items())
+        ended, epochs = victim.ended(), now
+    victim.finish()
+    assert not any(is_training(orphan) for orphan in orphans)
+    assert all(victim.ended()[trial] == files for trial, files in ended.items())
+    check_same(victim, undisturbed)
+    check_mlflow(victim)
+
+
+def test_workers_killed(undisturbed: Victim, tmp_path: Path, rounds: int) -> None:
+    victim, moments = undisturbed.beside(tmp_path), random.Random()
+    process = victim.start()
+    for epoch in range(20, 20 + 20 * rounds, 20):
+        wait_for(lambda epoch=epoch: victim.epoch_count() >= epoch, process)
+        workers = [child for child in psutil.Process(process.pid).children(recursive=True) if is_training(child)]
+        before = victim.epochs()
+        moments.choice(workers).kill()
+    code, said = victim.wait(process)
+    assert code == 0, said
+    assert all(victim.epochs()[trial][: len(lines)] == lines for trial, lines in before.items())
+    check_same(victim, undisturbed)

@@ -1,0 +1,149 @@
+"""A small real study in a work folder of its own, run by the command in a process that can be killed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+import psutil
+
+from rlvo.training.records import EPOCHS, RECORD, read_record
+
+SHAPE, SPACING, ORIGIN = (16, 16, 16), (8, 8, 8), (-60, -76, -50)
+EPOCH_COUNT, TRIALS = 40, 6
+CONFIG = {
+    "name": "victim",
+    "grid": {"shape": SHAPE, "spacing": SPACING, "origin": ORIGIN},
+    "cohort": {"predictors": ["age", "nihss"]},
+    "model": {
+        "backbone": "resnet18",
+        "modality": "NCCT",
+        "fusion": "none",
+        "resnet": {"widths": [4, 4, 8, 8], "stem_kernel": 3},
+    },
+    "training": {"epochs": EPOCH_COUNT, "batch_size": 4, "optimizer": "adamw"},
+    "space": {"enumerate": {"training.learning_rate": [1e-4, 1e-3, 1e-2]}},
+    "folds": {"folds": 2, "test_fraction": 0.25},
+}
+
+
+def write_cohort(folder: Path) -> None:
+    """24 patients in `folder`/cohort.csv, a bright block where the label is 1."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    affine = np.diag([*SPACING, 1.0])
+    affine[:3, 3] = ORIGIN
+    label = np.arange(24) % 2
+    table = pd.DataFrame(
+        {
+            "patient_id": [f"planted-{i:03}" for i in range(24)],
+            "ncct": [f"{i}.nii.gz" for i in range(24)],
+            "cta": [f"{i}.nii.gz" for i in range(24)],
+            "age": random.integers(40, 90, 24),
+            "nihss": random.integers(0, 30, 24),
+            "rlvo": label,
+        }
+    )
+    for i in range(24):
+        volume = random.normal(40, 5, SHAPE)
+        volume[6:10, 6:10, 6:10] += 6 * label[i]
+        nibabel.save(nibabel.Nifti1Image(volume.astype(np.float32), affine), folder / f"{i}.nii.gz")
+    table.to_csv(folder / "cohort.csv", index=False)
+
+
+class Victim:
+    """The study in `root`, beside a cohort; `root`/work is its work folder."""
+
+    def __init__(self, root: Path, cohort: Path | None = None) -> None:
+        self.root, self.cohort, self.work = root, cohort or root / "cohort", root / "work"
+        self.folder = self.work / "studies" / "victim"
+        self.result: dict = {}
+        (root / "victim.yaml").write_text(json.dumps(CONFIG))
+
+    def beside(self, root: Path, *, copied: bool = False) -> Victim:
+        """Another work folder on the same cohort and prepared volumes; with what this one's study has, if `copied`."""
+        other = Victim(root, self.cohort)
+        other.work.mkdir()
+        (other.work / "store").symlink_to(self.work / "store")
+        if copied:
+            shutil.copytree(self.folder, other.folder)
+        return other
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        """`rlvo search`, in the background."""
+        command = [sys.executable, "-m", "rlvo.cli.main", "search", str(self.root / "victim.yaml"), "--json"]
+        where = ["--cohort", str(self.cohort / "cohort.csv"), "--workdir", str(self.work)]
+        return subprocess.Popen(
+            [*command, *where, *options], stdout=subprocess.PIPE, stderr=(self.root / "stderr.txt").open("w"), text=True
+        )
+
+    def wait(self, process: subprocess.Popen[str]) -> tuple[int, str]:
+        """Until it ends: its exit code and what it said beside its result."""
+        output, _ = process.communicate(timeout=280)
+        if process.returncode == 0:
+            self.result = json.loads(output)
+        return process.returncode, (self.root / "stderr.txt").read_text()
+
+    def finish(self) -> None:
+        """Run to the end, which must be a good one."""
+        code, said = self.wait(self.start())
+        assert code == 0, said
+        assert len(self.ended()) == TRIALS
+
+    def epochs(self) -> dict[Path, list[str]]:
+        """The lines of every trial's epochs so far."""
+        return {path.parent: path.read_text().splitlines() for path in self.folder.glob(f"trials/*/*/{EPOCHS}")}
+
+    def epoch_count(self) -> int:
+        """How many epochs have ended over all trials."""
+        return sum(map(len, self.epochs().values()))
+
+    def ended(self) -> dict[Path, dict[Path, tuple[int, int]]]:
+        """The files of every ended trial, with what would change if one were written again."""
+        trials = (path.parent for path in self.folder.glob(f"trials/*/*/{RECORD}"))
+        return {trial: {path: stamp(path) for path in trial.rglob("*") if keeps(path)} for trial in trials}
+
+
+def check_same(victim: Victim, other: Victim) -> None:
+    """Bit for bit the same epochs, weights and predictions, and the same result."""
+    for path in other.folder.glob(f"trials/*/*/{RECORD}"):
+        trial = path.parent.relative_to(other.folder)
+        one, two = read_record(victim.folder / trial), read_record(path.parent)
+        assert one is not None
+        assert two is not None
+        assert one.model_copy(update={"seconds": two.seconds}) == two
+    assert victim.result == other.result
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Inode and time of writing."""
+    return path.stat().st_ino, path.stat().st_mtime_ns
+
+
+def keeps(path: Path) -> bool:
+    """Whether it is a file that stays once its trial has ended."""
+    return path.is_file() and "previous" not in (path.stem, path.parent.name)
+
+
+def kill(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """End it with -9; the processes that it had started."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return children
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Until the condition holds, which must be before the process ends."""
+    while not condition():
+        assert process.poll() is None, "it ended before anything could happen to it"
+        time.sleep(0.01)
