@@ -1,6 +1,6 @@
 """`make bench`: every table compares ways within this run, so that its ratios mean the same on any machine.
 
-`python -m benchmarks NAME ...` runs some of them: preparation, store, synthetic, training.
+`python -m benchmarks NAME ...` runs some of them: preparation, search, store, synthetic, training.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ import sys
 from collections.abc import Callable
 
 from benchmarks.preparation import benchmark_preparation
+from benchmarks.search import benchmark_search
 from benchmarks.store import benchmark_store
 from benchmarks.synthetic import benchmark_synthetic
 from benchmarks.training import benchmark_training
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "preparation": benchmark_preparation,
+    "search": benchmark_search,
     "store": benchmark_store,
     "synthetic": benchmark_synthetic,
     "training": benchmark_training,

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from rlvo import NOTICE
-from rlvo.cli import cohort, demo, ensemble, imaging, predict, search, synth
+from rlvo.cli import cohort, demo, ensemble, imaging, predict, search, status, synth
 from rlvo.cli.common import console
 from rlvo.errors import RlvoError
 
@@ -31,6 +31,7 @@ for command in (
     imaging.prepare,
     search.plan,
     search.search,
+    status.status,
     ensemble.ensemble,
     ensemble.evaluate,
     predict.predict,

@@ -61,6 +61,9 @@ def search(
     config: ConfigArgument,
     cohort: Annotated[Path | None, typer.Option(help="Cohort table; wins over the configuration's.")] = None,
     workdir: WorkdirOption = Path(DEFAULT),
+    configurations: Annotated[
+        int | None, typer.Option(min=1, help="How many in all; more than a finished study has extends it.")
+    ] = None,
     address: Annotated[
         str | None,
         typer.Option(help="Ray cluster, e.g. auto or ray://head:10001; default RAY_ADDRESS, else this machine."),
@@ -74,6 +77,8 @@ def search(
     from rlvo.search.study import open_study
 
     study, work = load_study(config), Workdir.at(workdir)
+    if configurations is not None:
+        study = _with_configurations(study, configurations)
     table = cohort or study.cohort.table
     if table is None:
         raise RlvoError(
@@ -92,6 +97,18 @@ def search(
         raise RlvoError(f"no configuration finished; the first failed because: {reason}", where=study.name)
 
 
+def _with_configurations(study: StudyConfig, configurations: int) -> StudyConfig:
+    search = study.search.model_copy(update={"configurations": configurations})
+    study = study.model_copy(update={"search": search})
+    if study.configurations < configurations:
+        raise RlvoError(
+            f"the grid has {study.configurations} points, not {configurations}",
+            where="--configurations",
+            fix="Add values to the space under another name, or sample it: search.sampler tpe",
+        )
+    return study
+
+
 def run_mirrored(
     study: StudyConfig, inputs: StudyInputs, cohort_path: Path, workdir: Workdir, *, address: str | None = None
 ) -> SearchResult:
@@ -104,7 +121,10 @@ def run_mirrored(
     pseudonymise = partial(pseudonym, key=cohort_key(cohort_path.expanduser().resolve().parent))
     mirror = Mirror(study, folder, workdir.tracking_uri(study.mlflow.tracking_uri), workdir.artifacts, pseudonymise)
     with mirror, search_display(study.name) as show:
-        return run_search(study, inputs, folder, on_progress=show, address=address)
+        result = run_search(study, inputs, folder, on_progress=show, address=address)
+    if not result.had_work:
+        console.print(f"{study.name}: finished before, nothing was left to run", highlight=False)
+    return result
 
 
 @contextmanager
@@ -118,7 +138,7 @@ def search_display(name: str) -> Iterator[OnProgress]:
 
     def line(progress: SearchProgress) -> None:
         nonlocal told, last
-        ended = progress.trials_done + progress.trials_failed == progress.trials_total
+        ended = _ended(progress) == progress.trials_total
         if (ended or time.monotonic() - told >= LINE_INTERVAL) and (text := _headline(name, progress)) != last:
             console.print(text, markup=False, highlight=False, soft_wrap=True)
             told, last = time.monotonic(), text
@@ -126,8 +146,14 @@ def search_display(name: str) -> Iterator[OnProgress]:
     yield line
 
 
+def _ended(progress: SearchProgress) -> int:
+    return progress.trials_done + progress.trials_failed + progress.trials_pruned
+
+
 def _headline(name: str, progress: SearchProgress) -> str:
     parts = [f"{name}: {progress.trials_done}/{progress.trials_total} trials", f"{len(progress.running)} running"]
+    if progress.trials_pruned:
+        parts.append(f"{progress.trials_pruned} pruned")
     if progress.trials_failed:
         parts.append(f"{progress.trials_failed} failed")
     if progress.best_auc is not None:
@@ -145,9 +171,8 @@ def _screen(name: str, progress: SearchProgress) -> Group:
         table.add_row(trial.label, str(trial.fold), f"{trial.epoch}/{trial.epochs}", auc)
     if len(progress.running) > room:
         table.add_row(f"and {len(progress.running) - room} more")
-    ended = progress.trials_done + progress.trials_failed
     bar = Table.grid()
-    bar.add_row(ProgressBar(total=progress.trials_total, completed=ended, width=min(console.width, 60)))
+    bar.add_row(ProgressBar(total=progress.trials_total, completed=_ended(progress), width=min(console.width, 60)))
     return Group(Text(_headline(name, progress)), bar, *([table] if progress.running else []))
 
 
@@ -172,7 +197,7 @@ def _print_plan(planned: StudyPlan) -> None:
     sampled = f"; {planned.sampler} over {', '.join(planned.sampled)}" if planned.sampled else ""
     console.print(
         f"{planned.study}: {planned.configurations} configurations × {planned.folds} folds = {planned.trials} trials, "
-        f"{planned.epochs} epochs",
+        f"{planned.epochs} epochs{'' if planned.pruning == 'none' else f' at most (pruning: {planned.pruning})'}",
         highlight=False,
     )
     console.print(f"{planned.combinations} enumerated combinations{sampled}", highlight=False)
@@ -203,7 +228,8 @@ def _print_result(study: StudyConfig, result: SearchResult) -> None:
     table.add_column("val/auc", justify="right")
     table.add_column("note")
     for each in sorted(result.configurations, key=lambda r: -1.0 if r.auc is None else r.auc, reverse=True):
-        note = "; ".join(f"fold {fold}: {reason}" for fold, reason in each.failures.items())
+        notes = [f"fold {fold}: {reason}" for fold, reason in each.failures.items()] or each.prunings.values()
+        note = "; ".join(dict.fromkeys(notes))
         auc = f"{each.auc:.3f}" if each.auc is not None else each.state
         table.add_row(each.configuration.label, each.configuration.key, auc, Text(note))
     console.print(table)
@@ -221,6 +247,7 @@ def _result_json(study: StudyConfig, result: SearchResult) -> dict[str, Any]:
                 "val/auc": each.auc,
                 "folds": {fold: record.metrics for fold, record in each.records.items()},
                 "failures": each.failures,
+                "prunings": each.prunings,
                 "configuration": each.configuration.model_dump(mode="json"),
             }
             for each in result.configurations

@@ -11,6 +11,15 @@ from rlvo.config.base import Frozen
 
 Scalar = bool | int | float | str
 
+CONDITIONS: dict[str, tuple[str, tuple[Scalar, ...]]] = {
+    "model.daft.": ("model.fusion", ("daft",)),
+    "model.densenet.": ("model.backbone", ("densenet121", "densenet169")),
+    "model.efficientnet.": ("model.backbone", ("efficientnet-b0",)),
+    "model.resnet.": ("model.backbone", ("resnet18",)),
+    "training.plateau_": ("training.schedule", ("plateau",)),
+}
+"""By the beginning of their paths, fields that matter only where another field has one of some values."""
+
 
 class Range(Frozen):
     """A numeric interval, both ends included. Integers where `low` and `high` are integers."""
@@ -32,6 +41,10 @@ class Range(Frozen):
             raise ValueError(f"step must be above 0, not {self.step}")
         return self
 
+    def holds(self, value: object) -> bool:
+        """Whether `value` lies between the ends."""
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
     @property
     def is_integer(self) -> bool:
         return all(isinstance(value, int) for value in (self.low, self.high, self.step or 1))
@@ -49,6 +62,10 @@ class Choices(Frozen):
     """A list of values to choose from."""
 
     choices: tuple[Scalar, ...] = Field(min_length=1)
+
+    def holds(self, value: object) -> bool:
+        """Whether `value` is one of them."""
+        return value in self.choices
 
     def grid(self) -> list[Scalar]:
         return list(self.choices)
@@ -86,6 +103,11 @@ class Space(Frozen):
     def grid(self) -> list[dict[str, Scalar]]:
         """The product of all axes. Raises ValueError where a sampled axis is continuous."""
         return _product({**self.enumerate, **{path: axis.grid() for path, axis in self.sample.items()}})
+
+
+def conditions(path: str) -> list[tuple[str, tuple[Scalar, ...]]]:
+    """The fields, each with the values it must have, without which the field at `path` does not matter."""
+    return [condition for prefix, condition in CONDITIONS.items() if path.startswith(prefix)]
 
 
 def _product(axes: Any) -> list[dict[str, Scalar]]:

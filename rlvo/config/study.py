@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError, field_validator, model_validator
 
 from rlvo.config.base import Frozen
 from rlvo.config.grid import PRESETS, GridField
 from rlvo.config.model import Configuration, ModelConfig, TrainingConfig
-from rlvo.config.space import Space, dotted_paths, with_values
+from rlvo.config.space import Scalar, Space, conditions, dotted_paths, with_values
 
 PAPER_PREDICTORS = (
     "age", "sex", "hypertension", "dyslipidemia", "diabetes", "smoking", "atrial_fibrillation", "nihss", "ivt",
@@ -64,6 +65,20 @@ class SearchConfig(Frozen):
     max_failures: Annotated[int, Field(ge=0)] = 1
     """How often a trial whose process died is started again."""
     seed: int = 0
+    defaults_first: bool = False
+    """Whether the first configuration is that of `model` and `training`, with nothing drawn."""
+    pruning: Literal["none", "halving"] = "none"
+    """halving: configurations are trained step by step, on the first folds first; the best of each step go on."""
+    reduction_factor: Annotated[int, Field(ge=2)] = 2
+    """One configuration in so many goes on, and each step trains so many times as long."""
+    min_epochs: PositiveInt = 10
+    """Epochs before the first comparison."""
+    first_folds: PositiveInt = 2
+    """Folds that comparisons are made on; those that are best after all epochs get the other folds."""
+    bracket: PositiveInt | None = None
+    """How many configurations, in the order they are proposed, are compared with one another; None: all."""
+    compare_within: tuple[str, ...] = ("model.modality",)
+    """Fields in which configurations that are compared agree: an ensemble needs a model of each modality."""
 
 
 class ResourcesConfig(Frozen):
@@ -78,6 +93,8 @@ class MlflowConfig(Frozen):
 
     tracking_uri: str | None = None
     registered_model: str = "rlvo-ensemble"
+    keep_checkpoints: PositiveInt | None = None
+    """How many of a study's best checkpoints MLflow keeps; None: all."""
 
 
 class EnsembleConfig(Frozen):
@@ -111,10 +128,16 @@ class StudyConfig(Frozen):
     def _addresses_exist(cls, space: Space) -> Space:
         known = dotted_paths(Configuration().model_dump(mode="json"))
         for path in (*space.enumerate, *space.sample):
-            if path not in known:
-                close = difflib.get_close_matches(path, known, n=1)
-                raise ValueError(f"no field is at '{path}'" + (f"; did you mean '{close[0]}'?" if close else ""))
+            _check_address(path, known)
         return space
+
+    @field_validator("search")
+    @classmethod
+    def _comparisons_exist(cls, search: SearchConfig) -> SearchConfig:
+        known = dotted_paths(Configuration().model_dump(mode="json"))
+        for path in search.compare_within:
+            _check_address(path, known)
+        return search
 
     @model_validator(mode="after")
     def _space_is_valid(self) -> StudyConfig:
@@ -126,7 +149,24 @@ class StudyConfig(Frozen):
                 self._try(path, value)
         if self.search.sampler == "grid":
             self.space.grid()
+        if self.search.pruning == "halving":
+            self._check_pruning()
+        if self.search.defaults_first:
+            self._check_defaults()
         return self
+
+    def _check_pruning(self) -> None:
+        if "training.epochs" in {*self.space.enumerate, *self.space.sample}:
+            raise ValueError("pruning compares configurations at the same epoch: training.epochs cannot be an axis")
+        if self.search.first_folds > self.folds.folds:
+            raise ValueError(f"search.first_folds: there are {self.folds.folds} folds")
+        if self.search.min_epochs > self.training.epochs:
+            raise ValueError(f"search.min_epochs: a trial has {self.training.epochs} epochs")
+
+    def _check_defaults(self) -> None:
+        for path, axis in self.space.sample.items():
+            if not axis.holds(value := self.default(path)):
+                raise ValueError(f"search.defaults_first: {path} is {value!r}, which the space does not hold")
 
     def _try(self, path: str, value: object) -> None:
         try:
@@ -139,11 +179,40 @@ class StudyConfig(Frozen):
         base = {"model": self.model.model_dump(), "training": self.training.model_dump()}
         return Configuration.model_validate(with_values(base, values))
 
+    def default(self, path: str) -> Scalar:
+        """The base value at a dotted path."""
+        node: Any = self
+        for part in path.split("."):
+            node = getattr(node, part)
+        return cast(Scalar, node)
+
+    def is_active(self, path: str, values: Mapping[str, Scalar]) -> bool:
+        """Whether the axis at `path` matters to the configuration of `values`: `model.daft.bias` needs DAFT."""
+        return all(values.get(field, self.default(field)) in needed for field, needed in conditions(path))
+
+    def combinations(self) -> list[dict[str, Scalar]]:
+        """The product of the enumerated axes, each point with the axes that matter to it, once."""
+        return self._active(self.space.combinations())
+
+    def grid_points(self) -> list[dict[str, Scalar]]:
+        """The product of all axes, each point with the axes that matter to it, once."""
+        return self._active(self.space.grid())
+
+    def _active(self, points: Sequence[Mapping[str, Scalar]]) -> list[dict[str, Scalar]]:
+        active = [{path: value for path, value in point.items() if self.is_active(path, point)} for point in points]
+        return [point for number, point in enumerate(active) if point not in active[:number]]
+
     @property
     def configurations(self) -> int:
         """How many configurations the study trains; a grid has no more than its points."""
         wanted = self.search.configurations
         if self.search.sampler == "grid":
-            points = len(self.space.grid())
+            points = len(self.grid_points())
             return min(wanted or points, points)
-        return wanted or len(self.space.combinations())
+        return wanted or len(self.combinations())
+
+
+def _check_address(path: str, known: Sequence[str]) -> None:
+    if path not in known:
+        close = difflib.get_close_matches(path, known, n=1)
+        raise ValueError(f"no field is at '{path}'" + (f"; did you mean '{close[0]}'?" if close else ""))

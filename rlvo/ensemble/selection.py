@@ -35,14 +35,15 @@ class Candidate:
 
 
 def candidates(records: Iterable[CompletionRecord]) -> tuple[list[Candidate], list[str]]:
-    """The candidates, best first, and a note on each configuration that cannot serve because a fold is not finished."""
+    """The candidates, best first, and notes: how many were pruned, and each other one with a fold that is not finished."""
     trials: dict[Configuration, dict[int, CompletionRecord]] = defaultdict(dict)
     for record in records:
         trials[record.configuration][record.identity.fold] = record
     folds = {fold for of_configuration in trials.values() for fold in of_configuration}
+    pruned = {c for c, of_fold in trials.items() if any(r.status == "pruned" for r in of_fold.values())}
     complete: list[Candidate] = []
-    notes: list[str] = []
-    for configuration, of_fold in trials.items():
+    notes = [f"{len(pruned)} pruned configuration(s) are left out"] if pruned else []
+    for configuration, of_fold in ((c, of_fold) for c, of_fold in trials.items() if c not in pruned):
         aucs = {fold: r.metrics.get("val/auc", np.nan) for fold, r in of_fold.items() if r.status == "finished"}
         if missing := sorted(folds - {fold for fold, auc in aucs.items() if np.isfinite(auc)}):
             which = ", ".join(map(str, missing))

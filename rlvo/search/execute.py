@@ -11,16 +11,15 @@ from pathlib import Path
 
 from ray import tune
 
-from rlvo.config.model import Configuration
 from rlvo.config.study import StudyConfig
 from rlvo.search.cluster import connected
 from rlvo.search.inputs import StudyInputs
 from rlvo.search.progress import OnProgress, ProgressCallback
 from rlvo.search.proposals import Proposals
-from rlvo.search.results import SearchResult, trial_folder
+from rlvo.search.results import SearchResult
 from rlvo.search.searcher import FoldSearcher
 from rlvo.search.trainable import train_fold
-from rlvo.training.records import CompletionRecord, read_record
+from rlvo.search.trials import TrialFolders
 
 
 def run_search(
@@ -46,21 +45,18 @@ def run_search(
     """
     folder = folder.resolve()
     proposals = Proposals(study, folder)
-
-    def record(configuration: Configuration, fold: int) -> CompletionRecord | None:
-        found = read_record(trial_folder(folder, configuration, fold))
-        return found if found is not None and found.identity == inputs.identity(configuration, fold) else None
-
-    searcher = FoldSearcher(proposals, study.folds.folds, record)
-    progress = ProgressCallback(searcher, proposals.budget, study.folds.folds, on_progress or (lambda _: None))
+    searcher = FoldSearcher(study, proposals, TrialFolders(inputs, folder))
+    tell = on_progress or (lambda _: None)
+    progress = ProgressCallback(searcher, proposals.budget, study.folds.folds, tell, folder)
     progress.tell([])
-    if searcher.fill():
+    had_work = searcher.fill()
+    if had_work:
         with connected(study.resources, address), _quiet():
             _tune(study, inputs, folder, searcher, progress)
         progress.tell([])
         if not searcher.finished:
             raise KeyboardInterrupt
-    return SearchResult(searcher.results)
+    return SearchResult(searcher.results, had_work=had_work)
 
 
 def _tune(

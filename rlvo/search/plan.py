@@ -50,6 +50,8 @@ class StudyPlan:
     trials: int
     epochs: int
     """Over all trials, at most."""
+    pruning: str
+    """How trials are stopped before their last epoch, or never started."""
     grid: tuple[int, int, int]
     tabular_features: int
     """Encoded variables T a patient."""
@@ -89,6 +91,7 @@ def plan_study(study: StudyConfig, *, patients: int | None = None) -> StudyPlan:
         folds=study.folds.folds,
         trials=trials,
         epochs=trials * max(spec.training.epochs for spec in specs),
+        pruning=study.search.pruning,
         grid=study.grid.shape,
         tabular_features=len(encoder.feature_names),
         models=tuple(costed.values()),

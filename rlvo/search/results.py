@@ -16,7 +16,7 @@ OBJECTIVE = "val/auc"
 
 @dataclass(frozen=True)
 class ConfigurationResult:
-    """A configuration's folds: finished, failed, or not (yet) run."""
+    """A configuration's folds: finished, failed, pruned, or not (yet) run."""
 
     configuration: Configuration
     folds: int
@@ -24,11 +24,15 @@ class ConfigurationResult:
     """By fold: the trials that finished."""
     failures: dict[int, str] = field(default_factory=dict)
     """By fold: why a trial failed."""
+    prunings: dict[int, str] = field(default_factory=dict)
+    """By fold that did not finish: why the configuration was pruned."""
 
     @property
-    def state(self) -> Literal["finished", "failed", "unfinished"]:
+    def state(self) -> Literal["finished", "failed", "pruned", "unfinished"]:
         if self.failures:
             return "failed"
+        if self.prunings:
+            return "pruned"
         return "finished" if len(self.records) == self.folds else "unfinished"
 
     @property
@@ -44,6 +48,8 @@ class SearchResult:
     """All configurations in the order they were proposed, each once."""
 
     configurations: tuple[ConfigurationResult, ...]
+    had_work: bool = True
+    """Whether a trial was left to run."""
 
     @property
     def best(self) -> ConfigurationResult | None:

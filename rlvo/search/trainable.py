@@ -16,7 +16,7 @@ from rlvo.files import atomic_write
 from rlvo.imaging.store import local_copy
 from rlvo.search.inputs import StudyInputs
 from rlvo.search.results import trial_folder
-from rlvo.training.records import CONFIGURATION
+from rlvo.training.records import CONFIGURATION, EpochMetrics
 
 if TYPE_CHECKING:
     from rlvo.training.dataset import FoldData, Patients
@@ -24,11 +24,15 @@ if TYPE_CHECKING:
 LOCAL_STORE = "RLVO_LOCAL_STORE"
 
 
+class _RungReachedError(Exception):
+    """The trial has come as far as it was asked to; its checkpoint is on disk."""
+
+
 def train_fold(trial: dict[str, Any], *, study: StudyConfig, inputs: StudyInputs, folder: Path) -> dict[str, Any]:
     """Train one trial and report once an epoch; goes on where an earlier start of it was stopped.
 
     Args:
-        trial: what `FoldSearcher.suggest` returned.
+        trial: what `FoldSearcher.suggest` returned; with `until` below its last epoch it stops there and can go on.
         study: the study's configuration.
         inputs: the study's patients.
         folder: the study folder, reachable from every node.
@@ -40,6 +44,12 @@ def train_fold(trial: dict[str, Any], *, study: StudyConfig, inputs: StudyInputs
 
     configuration, fold = Configuration.model_validate_json(trial["configuration"]), trial["fold"]
     resources, place = study.resources, trial_folder(folder, configuration, fold)
+
+    def report(epoch: int, metrics: EpochMetrics) -> None:
+        tune.report({"epoch": epoch, **metrics})
+        if trial["until"] <= epoch < configuration.training.epochs:
+            raise _RungReachedError
+
     place.mkdir(parents=True, exist_ok=True)
     atomic_write(place.parent / CONFIGURATION, configuration.model_dump_json(indent=1))  # for whoever watches
     try:
@@ -51,8 +61,10 @@ def train_fold(trial: dict[str, Any], *, study: StudyConfig, inputs: StudyInputs
             seed=study.seed,
             device="auto" if resources.gpus else "cpu",
             threads=resources.cpus,
-            report=lambda epoch, metrics: tune.report({"epoch": epoch, **metrics}),
+            report=report,
         )
+    except _RungReachedError:
+        pass
     except RlvoError as error:
         return {"reason": str(error)}
     return {}

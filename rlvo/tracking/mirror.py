@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import statistics
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,13 +24,28 @@ from rlvo.evaluation.predictions import read_predictions
 from rlvo.files import file_sha256
 from rlvo.tracking.connection import one_line
 from rlvo.tracking.privacy import shareable, without_identities
+from rlvo.tracking.ranking import FinishedTrial, keep_checkpoints, tag_best
 from rlvo.tracking.runs import DIGEST, RunTree, Status, TrackedRun
-from rlvo.tracking.trials import Trial, started_trials, study_identity
-from rlvo.training.records import BEST_WEIGHTS, EPOCHS, PREDICTIONS, CompletionRecord, read_epochs, read_record
+from rlvo.tracking.trials import OBJECTIVE, Trial, started_trials, study_identity
+from rlvo.training.records import EPOCHS, PREDICTIONS, CompletionRecord, read_epochs, read_record
 
 logger = logging.getLogger(__name__)
 
-STATUS: dict[str, Status] = {"finished": "FINISHED", "failed": "FAILED"}
+STATUS: dict[str, Status] = {"finished": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
+
+
+@dataclass(frozen=True)
+class MirroredConfiguration:
+    """A configuration's run as it was just written, and the trials of it that have finished."""
+
+    run: TrackedRun
+    finished: Sequence[FinishedTrial]
+    has_ended: bool
+
+    @property
+    def score(self) -> float:
+        """Mean over folds of what configurations are compared by; minus infinity where not all have finished."""
+        return self.run.metrics.get(f"{OBJECTIVE}_mean", -math.inf) if self.run.status == "FINISHED" else -math.inf
 
 
 class Mirror:
@@ -51,7 +68,9 @@ class Mirror:
         self._study, self._folder, self._pseudonymise = study, folder, pseudonymise
         self._address = tracking_uri, study.name, artifacts
         self._tree: RunTree | None = None
-        self._delivered: dict[Path, int] = {}  # completion record → its modification time
+        self._delivered: dict[Path, tuple[int, CompletionRecord]] = {}  # by file, with its modification time
+        self._trials: list[Trial] = []
+        self._damage: RlvoError | None = None
         self._problem: str | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -76,8 +95,8 @@ class Mirror:
         self._try(unfinished="KILLED" if interrupted else "FAILED")
         if self._problem is None:
             return None
-        waiting = [trial for trial in started_trials(self._study, self._folder) if not self._is_delivered(trial)]
-        return f"MLflow lacks {len(waiting)} trial(s), which are safe on disk: {self._problem}"
+        waiting = sum(not self._is_delivered(trial) for trial in self._trials)
+        return f"MLflow lacks {f'{waiting} trial(s)' if waiting else 'something'} that is on disk: {self._problem}"
 
     def __enter__(self) -> Mirror:
         self.start()
@@ -108,25 +127,38 @@ class Mirror:
             self._problem = None
         except (MlflowException, OSError, RlvoError) as error:
             if self._problem is None:
-                logger.warning("the study goes on without MLflow, which gets everything later: %s", one_line(error))
+                logger.warning("MLflow does not get everything yet; the study goes on: %s", one_line(error))
             self._problem = one_line(error)
 
     def _sync(self, unfinished: Status) -> None:
-        trials = started_trials(self._study, self._folder)
-        if not trials:
+        self._trials = started_trials(self._study, self._folder)
+        if not self._trials:
             return
         tree, self._tree = self._tree or RunTree(*self._address), None  # after a failure, ask MLflow where it stands
+        self._damage = None
         study = open_study_run(tree, self._study, self._folder)
-        configurations: dict[str, list[Trial]] = {}
-        for trial in trials:
-            configurations.setdefault(trial.configuration.key, []).append(trial)
-        states = [self._configuration(tree, study, siblings, unfinished) for siblings in configurations.values()]
-        is_complete = states.count("FINISHED") + states.count("FAILED") >= self._study.configurations
+        siblings: dict[str, list[Trial]] = {}
+        for trial in self._trials:
+            siblings.setdefault(trial.configuration.key, []).append(trial)
+        configurations = [self._configuration(tree, study, each, unfinished) for each in siblings.values()]
+        finished = [trial for each in configurations for trial in each.finished]
+        tag_best(tree, [(trial.run, trial.score) for trial in finished])
+        tag_best(tree, [(each.run, each.score) for each in configurations])
+        keep_checkpoints(tree, finished, self._study.mlflow.keep_checkpoints)
+        is_complete = sum(each.has_ended for each in configurations) >= self._study.configurations
         tree.set_status(study, "FINISHED" if is_complete or unfinished == "FAILED" else unfinished)
+        if unfinished != "RUNNING":
+            for run in tree.below(study):
+                if run.status == "RUNNING":  # its trial's folder is no longer there
+                    tree.set_status(run, "KILLED")
         self._tree = tree
+        if self._damage is not None:
+            raise self._damage
 
-    def _configuration(self, tree: RunTree, study: TrackedRun, trials: Sequence[Trial], unfinished: Status) -> str:
-        """A configuration's run and, below it, a run for each of its trials. Returns the configuration's status."""
+    def _configuration(
+        self, tree: RunTree, study: TrackedRun, trials: Sequence[Trial], unfinished: Status
+    ) -> MirroredConfiguration:
+        """A configuration's run and, below it, a run for each of its trials."""
         configuration = trials[0].configuration
         run = tree.open(
             f"{study.tags['rlvo.identity']}/{configuration.key}",
@@ -136,20 +168,29 @@ class Mirror:
             params=hyperparameters(configuration),
             tags={"rlvo.configuration": configuration.key},
         )
-        states = [self._trial(tree, run, trial, unfinished) for trial in trials]
-        if "FAILED" in states:
+        finished: list[FinishedTrial] = []
+        states: set[str] = set()
+        for trial in trials:
+            trial_run, record = self._trial(tree, run, trial, unfinished)
+            states.add(record.status if record else "unfinished")
+            if record is not None and record.status == "finished":
+                finished.append(FinishedTrial(trial_run, trial, record))
+        if "failed" in states or ("unfinished" in states and unfinished == "FAILED"):
             tree.set_status(run, "FAILED")
-        elif states.count("FINISHED") == self._study.folds.folds:
-            if run.status != "FINISHED":
-                records = [record for trial in trials if (record := read_record(trial.folder)) is not None]
-                tree.log_summary(run, over_folds([record.metrics for record in records]))
+        elif "pruned" in states:
+            tree.set_status(run, "KILLED")
+        elif len(finished) == self._study.folds.folds:
+            tree.log_summary(run, over_folds([trial.record.metrics for trial in finished]))
             tree.set_status(run, "FINISHED")
         else:
             tree.set_status(run, "RUNNING" if unfinished == "RUNNING" else "KILLED")
-        return run.status
+            return MirroredConfiguration(run, finished, has_ended=False)
+        return MirroredConfiguration(run, finished, has_ended=True)
 
-    def _trial(self, tree: RunTree, parent: TrackedRun, trial: Trial, unfinished: Status) -> str:
-        """A trial's run, as far as the trial has come. Returns the run's status."""
+    def _trial(
+        self, tree: RunTree, parent: TrackedRun, trial: Trial, unfinished: Status
+    ) -> tuple[TrackedRun, CompletionRecord | None]:
+        """A trial's run, as far as the trial has come, and its record where it has ended."""
         run = tree.open(
             trial.identity.key,
             "trial",
@@ -159,16 +200,20 @@ class Mirror:
             tags={"rlvo.configuration": trial.configuration.key},
         )
         if self._is_delivered(trial):
-            return run.status
-        record = read_record(trial.folder)
-        epochs = trial.folder / EPOCHS
-        if epochs.exists():
-            tree.log_epochs(run, read_epochs(trial.folder), int(epochs.stat().st_mtime * 1000))
+            return run, self._delivered[trial.record][1]
+        try:
+            record, epochs = read_record(trial.folder), read_epochs(trial.folder)
+        except RlvoError as damage:  # the others' figures do not wait for it
+            self._damage = damage
+            tree.set_status(run, unfinished)
+            return run, None
+        if epochs:
+            tree.log_epochs(run, epochs, int((trial.folder / EPOCHS).stat().st_mtime * 1000))
         if record is None:
             tree.set_status(run, unfinished)
-            return run.status
-        self._end(tree, run, trial, record)
-        return run.status
+        else:
+            self._end(tree, run, trial, record)
+        return run, record
 
     def _end(self, tree: RunTree, run: TrackedRun, trial: Trial, record: CompletionRecord) -> None:
         """Deliver what an ended trial left, then end its run."""
@@ -182,12 +227,10 @@ class Mirror:
             tree.log_summary(run, {**best, "seconds": record.seconds}, step=record.best_epoch or 0)
             if PREDICTIONS in record.files:
                 self._log_predictions(tree, run, trial)
-            if BEST_WEIGHTS in record.files:
-                tree.client.log_artifact(run.id, str(trial.folder / BEST_WEIGHTS), "best")
             reason = {"rlvo.reason": self._without_identities(record.reason)} if record.reason else {}
             tree.set_tags(run, {**reason, DIGEST: digest})
         tree.set_status(run, STATUS[record.status])
-        self._delivered[trial.record] = modified
+        self._delivered[trial.record] = modified, record
 
     def _log_predictions(self, tree: RunTree, run: TrackedRun, trial: Trial) -> None:
         predictions = read_predictions(trial.folder / PREDICTIONS)
@@ -202,7 +245,8 @@ class Mirror:
         return without_identities(text, [*split.development, *split.test], self._pseudonymise)
 
     def _is_delivered(self, trial: Trial) -> bool:
-        return trial.record.exists() and self._delivered.get(trial.record) == trial.record.stat().st_mtime_ns
+        known = self._delivered.get(trial.record)
+        return known is not None and trial.record.exists() and known[0] == trial.record.stat().st_mtime_ns
 
 
 def open_study_run(tree: RunTree, study: StudyConfig, folder: Path) -> TrackedRun:

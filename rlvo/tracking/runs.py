@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.time import get_current_time_millis
 
 from rlvo.tracking.connection import connect
@@ -30,6 +31,7 @@ class TrackedRun:
 
     id: str
     status: str
+    artifact_uri: str
     params: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
@@ -43,7 +45,12 @@ class RunTree:
     def __init__(self, tracking_uri: str, experiment: str, artifacts: Path) -> None:
         """Connect and read which runs there are. Raises MachineError where MLflow does not answer."""
         self.client, self._experiment = connect(tracking_uri, experiment, artifacts)
-        self._runs = {run.data.tags[IDENTITY]: _tracked(run) for run in self._all() if IDENTITY in run.data.tags}
+        self._tracking_uri = tracking_uri
+        found: dict[str, list[Run]] = {}
+        for run in self._search():
+            if IDENTITY in run.data.tags:
+                found.setdefault(run.data.tags[IDENTITY], []).append(run)
+        self._runs = {identity: _tracked(self._only(runs)) for identity, runs in found.items()}
 
     def open(
         self,
@@ -60,9 +67,10 @@ class RunTree:
         if run is None:
             nesting = {PARENT: parent.id} if parent else {}
             fixed = {KIND: kind, IDENTITY: identity, **nesting, **NEUTRAL, **(tags or {})}
-            made = self.client.create_run(self._experiment, tags=fixed, run_name=name)
-            run = self._runs[identity] = _tracked(made)
-            run.last_step = 0
+            self.client.create_run(self._experiment, tags=fixed, run_name=name)
+            # MLflow's client asks again where an answer was lost on its way, and so makes a second run.
+            found = self._search(f"tags.`{IDENTITY}` = '{identity}'")
+            run = self._runs[identity] = _tracked(self._only(found))
         missing = {key: str(value) for key, value in (params or {}).items() if key not in run.params}
         if missing:
             self.client.log_batch(run.id, params=[Param(key, value) for key, value in missing.items()])
@@ -109,16 +117,49 @@ class RunTree:
             self.client.set_terminated(run.id, status)
         run.status = status
 
-    def _all(self) -> list[Run]:
-        page = self.client.search_runs([self._experiment])
+    def remove_tags(self, run: TrackedRun, *keys: str) -> None:
+        """Remove tags, where the run has them."""
+        for key in keys:
+            if key in run.tags:
+                self.client.delete_tag(run.id, key)
+                del run.tags[key]
+
+    def delete_artifacts(self, run: TrackedRun, path: str) -> None:
+        """Delete a file or folder of a run's artifacts; one that is not there is fine."""
+        get_artifact_repository(run.artifact_uri, self._tracking_uri).delete_artifacts(path)
+
+    def below(self, ancestor: TrackedRun) -> list[TrackedRun]:
+        """The runs whose parent, or parent's parent, is `ancestor`."""
+        children = [run for run in self._runs.values() if run.tags.get(PARENT) == ancestor.id]
+        parents = {run.id for run in children}
+        return children + [run for run in self._runs.values() if run.tags.get(PARENT) in parents]
+
+    def _search(self, query: str = "") -> list[Run]:
+        page = self.client.search_runs([self._experiment], query)
         runs = list(page)
         while page.token:
-            page = self.client.search_runs([self._experiment], page_token=page.token)
+            page = self.client.search_runs([self._experiment], query, page_token=page.token)
             runs += page
         return runs
+
+    def _only(self, runs: Sequence[Run]) -> Run:
+        """Of several runs of one identity the one that holds most, else the oldest; the others are deleted."""
+
+        def holds(run: Run) -> tuple[int, int]:
+            return len(run.data.params) + len(run.data.metrics) + len(run.data.tags), -run.info.start_time
+
+        kept, *others = sorted(runs, key=holds, reverse=True)
+        for other in others:
+            self.client.delete_run(other.info.run_id)
+        return kept
 
 
 def _tracked(run: Run) -> TrackedRun:
     return TrackedRun(
-        run.info.run_id, run.info.status, dict(run.data.params), dict(run.data.metrics), dict(run.data.tags)
+        run.info.run_id,
+        run.info.status,
+        run.info.artifact_uri,
+        dict(run.data.params),
+        dict(run.data.metrics),
+        dict(run.data.tags),
     )

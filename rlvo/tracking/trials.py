@@ -10,12 +10,16 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from rlvo.config.base import content_hash
 from rlvo.config.model import Configuration
 from rlvo.config.study import StudyConfig
-from rlvo.training.records import CONFIGURATION, RECORD, TrialIdentity
+from rlvo.training.records import CONFIGURATION, RECORD, CompletionRecord, TrialIdentity, damaged
 
 INPUTS = "inputs.json"
+OBJECTIVE = "val/auc"
+"""What configurations are compared by: its mean over the folds, each at its best epoch."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +37,34 @@ class Trial:
 
 
 def started_trials(study: StudyConfig, folder: Path) -> list[Trial]:
-    """Every trial that was started, by configuration and fold."""
+    """Every trial that was started, by configuration and fold. Raises RlvoError where it is lost what a trial is."""
     trials = []
-    for path in sorted(folder.glob(f"trials/*/{CONFIGURATION}")):
-        configuration = Configuration.model_validate_json(path.read_bytes())
+    for place in sorted(folder.glob("trials/*")):
+        if (configuration := read_configuration(place)) is None:
+            if (place / CONFIGURATION).exists():
+                raise damaged(place / CONFIGURATION)
+            continue  # its first trial is about to start
         for fold in range(study.folds.folds):
-            if (trial := path.parent / f"fold-{fold}").is_dir():
+            if (trial := place / f"fold-{fold}").is_dir():
                 identity = TrialIdentity(
                     study=study.name, configuration=configuration.key, fold=fold, **_inputs(folder)
                 )
                 trials.append(Trial(identity, configuration, trial))
     return trials
+
+
+def read_configuration(place: Path) -> Configuration | None:
+    """The configuration whose folds lie in `place`, from its own file, else from a fold's record; None: it is lost."""
+    try:
+        return Configuration.model_validate_json((place / CONFIGURATION).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        pass
+    for path in sorted(place.glob(f"fold-*/{RECORD}")):
+        try:
+            return CompletionRecord.model_validate_json(path.read_bytes()).configuration
+        except ValidationError:
+            continue
+    return None
 
 
 def study_identity(study: StudyConfig, folder: Path) -> str:
@@ -52,4 +73,7 @@ def study_identity(study: StudyConfig, folder: Path) -> str:
 
 
 def _inputs(folder: Path) -> dict[str, str]:
-    return json.loads((folder / INPUTS).read_text())
+    try:
+        return json.loads((folder / INPUTS).read_bytes())
+    except ValueError:
+        raise damaged(folder / INPUTS) from None

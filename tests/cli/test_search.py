@@ -86,7 +86,11 @@ def test_a_search_leaves_a_result_and_runs_in_mlflow(config: Path, tmp_path: Pat
     assert sorted(run.data.tags["rlvo.kind"] for run in runs) == ["configuration", "study", "trial", "trial"]
     assert {run.info.status for run in runs if run.data.tags["rlvo.kind"] == "trial"} == {"FINISHED"}
 
-    assert json.loads(run(*arguments)[0]) == result  # nothing runs again
+    output, messages = run(*arguments)
+    assert json.loads(output) == result  # nothing runs again
+    assert "finished before, nothing was left to run" in messages
+    with pytest.raises(RlvoError, match="the grid has 1 points, not 5"):
+        run(*arguments, "--configurations", 5)
 
 
 def test_a_search_needs_a_cohort(config: Path, tmp_path: Path) -> None:

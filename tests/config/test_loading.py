@@ -92,6 +92,14 @@ def test_the_paper_grid_is_96_trials_of_distinct_configurations() -> None:
     assert study.grid.shape == (246, 295, 258)
 
 
+def test_the_pruned_search_is_over_the_papers_model_specs() -> None:
+    study, paper = load_study(CONFIGS / "search_asha.yaml"), load_study(CONFIGS / "paper_grid.yaml")
+    assert study.space.enumerate == paper.space.enumerate
+    assert (study.configurations, study.search.pruning) == (96, "halving")
+    assert study.grid == paper.grid
+    assert (study.folds, study.training.epochs, study.training.learning_rate) == (paper.folds, 60, 1e-4)
+
+
 def test_a_relative_table_is_relative_to_the_configuration(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text("name: s\ncohort: {table: data/cohort.csv}\n")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.search.study import StudyInputs, open_study
 
+sys.path.append(str(Path(__file__).parent))  # for `planted`, which is no test
+
 GRID = {"shape": (16, 16, 16), "spacing": (8, 8, 8), "origin": (-60, -76, -50)}
 MODEL = {
     "backbone": "resnet18",
@@ -26,6 +30,14 @@ MODEL = {
 }
 TRAINING = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3, "optimizer": "adamw"}
 PREDICTORS = ("age", "sex", "nihss", "occlusion_side")
+
+
+@pytest.fixture
+def quick_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: a journal waits for the disk at every line."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

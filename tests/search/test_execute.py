@@ -99,6 +99,58 @@ def test_a_search_from_start_to_end(
     assert alone.files == sound.records[0].files
 
 
+def test_a_pruned_search_trains_step_by_step_and_its_records_say_who_was_pruned(
+    make_study: Callable[..., StudyConfig], opened: Callable[..., StudyInputs], workdir: Workdir
+) -> None:
+    study = make_study(
+        training={"epochs": 4, "batch_size": 4},
+        space={"enumerate": {"training.learning_rate": [1e-3, 3e-3, 1e-2, 1e-5]}},
+        search={"pruning": "halving", "min_epochs": 1, "first_folds": 1, "concurrent_trials": 2},
+    )
+    inputs, folder, once = opened(study), workdir.study("small"), []
+
+    def interrupt(progress: SearchProgress) -> None:
+        if not once and len(list(folder.rglob("record.json"))) >= 2:
+            once.append(1)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_search(study, inputs, folder, on_progress=interrupt)
+    before = written(folder / "trials")
+    result = run_search(study, inputs, folder)
+    after = written(folder / "trials")
+    assert {path: after[path] for path in before} == before  # what had ended was left alone
+
+    assert sorted(each.state for each in result.configurations) == ["finished", "pruned", "pruned", "pruned"]
+    finished = result.best
+    assert finished is not None
+    for each in result.configurations:
+        records = [read_record(trial_folder(folder, each.configuration, fold)) for fold in range(2)]
+        if each is finished:
+            assert [record and (record.status, record.epochs) for record in records] == [("finished", 4)] * 2
+            continue
+        assert records[1] is None
+        assert records[0] is not None
+        assert records[0].epochs == len(read_epochs(trial_folder(folder, each.configuration, 0)))
+        if records[0].status == "pruned":
+            assert records[0].epochs in (1, 2)
+            assert "went on and were better" in (records[0].reason or "")
+            assert records[0].seconds > 0
+    assert sorted(state.name for state, _ in optuna_trials(folder)) == ["COMPLETE", "PRUNED", "PRUNED", "PRUNED"]
+    assert not run_search(study, inputs, folder).had_work
+
+    torch.set_num_threads(1)  # trained in one go, the survivor's trials are the same
+    alone = fit(
+        finished.configuration,
+        inputs.fold_data(0),
+        workdir.path / "alone",
+        inputs.identity(finished.configuration, 0),
+        seed=study.seed,
+        device="cpu",
+    )
+    assert alone.files == finished.records[0].files
+
+
 def test_an_interrupted_search_goes_on_and_a_dead_process_is_replaced(
     make_study: Callable[..., StudyConfig], opened: Callable[..., StudyInputs], workdir: Workdir
 ) -> None:

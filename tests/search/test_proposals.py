@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from rlvo.config.loading import parse_study
 from rlvo.config.study import StudyConfig
+from rlvo.errors import RlvoError
 from rlvo.search.proposals import JOURNAL, Proposal, Proposals
 
 ENUMERATE = {"model.modality": ["NCCT", "CTA", "BOTH"], "model.prior": [True, False]}
@@ -131,3 +132,78 @@ def test_a_death_in_the_middle_of_asking_leaves_no_proposal(tmp_path: Path) -> N
 def test_a_study_without_axes_is_one_configuration(tmp_path: Path) -> None:
     study = parse_study({"name": "study"})
     assert [proposal.configuration for proposal in run(study, tmp_path)] == [study.configuration({})]
+
+
+CONDITIONAL = {
+    "enumerate": {"model.fusion": ["none", "daft"]},
+    "sample": {
+        "model.daft.bottleneck_ratio": {"choices": [3, 7]},
+        "training.schedule": {"choices": ["plateau", "one_cycle"]},
+        "training.plateau_patience": {"low": 2, "high": 8},
+    },
+}
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_value_is_drawn_only_where_it_matters(sampler: str, tmp_path: Path) -> None:
+    study = parse_study({"name": "study", "space": CONDITIONAL, "search": {"sampler": sampler, "configurations": 30}})
+    proposals = Proposals(study, tmp_path)
+    taken: list[Proposal] = []
+    for _ in range(30):
+        taken.append(proposals.propose(taken))
+        proposals.tell(taken[-1], float(len(taken)))
+    for proposal in taken:
+        assert ("model.daft.bottleneck_ratio" in proposal.values) == (proposal.values["model.fusion"] == "daft")
+        assert ("training.plateau_patience" in proposal.values) == (proposal.values["training.schedule"] == "plateau")
+    assert {proposal.configuration.model.daft.bottleneck_ratio for proposal in taken} == {3, 7}
+    assert Proposals(study, tmp_path).earlier() == [
+        Proposal(proposal.number, proposal.values, proposal.configuration, TrialState.COMPLETE) for proposal in taken
+    ]
+
+
+def test_a_grid_has_no_two_points_that_differ_only_in_what_does_not_matter(tmp_path: Path) -> None:
+    sample = CONDITIONAL["sample"] | {"training.plateau_patience": {"choices": [2, 8]}}
+    study = parse_study({"name": "study", "space": CONDITIONAL | {"sample": sample}})
+    proposals, taken = Proposals(study, tmp_path), []
+    for _ in range(proposals.budget):
+        taken.append(proposals.propose(taken))
+    keys = [proposal.configuration.key for proposal in taken]
+    assert len(keys) == len(set(keys)) == study.configurations == (1 + 2) * (2 + 1)
+
+
+def test_the_defaults_come_first_where_asked_for(tmp_path: Path) -> None:
+    content = {"name": "study", "space": CONDITIONAL, "model": {"fusion": "daft"}, "training": {"plateau_patience": 5}}
+    search = {"sampler": "tpe", "configurations": 4, "defaults_first": True}
+    study = parse_study(content | {"search": search})
+    first, second = Proposals(study, tmp_path).propose([]), Proposals(study, tmp_path / "again").propose([])
+    assert first == second
+    assert first.configuration == study.configuration({})
+    assert dict(first.values) == {
+        "model.fusion": "daft",
+        "model.daft.bottleneck_ratio": 7,
+        "training.schedule": "plateau",
+        "training.plateau_patience": 5,
+    }
+    elsewhere = parse_study(content | {"search": search, "model": {"fusion": "film"}})  # which the space does not deal
+    assert dict(Proposals(elsewhere, tmp_path / "film").propose([]).values) == {
+        "model.fusion": "none",
+        "training.schedule": "plateau",
+        "training.plateau_patience": 5,
+    }
+
+
+def test_defaults_outside_the_space_are_refused() -> None:
+    content = {"name": "study", "space": CONDITIONAL, "search": {"sampler": "tpe", "defaults_first": True}}
+    with pytest.raises(RlvoError, match="plateau_patience is 10, which the space does not hold"):
+        parse_study(content)
+
+
+def test_intermediate_means_are_kept_and_a_pruned_configuration_is_pruned_with_its_last(tmp_path: Path) -> None:
+    proposals = Proposals(a_study("tpe", 2), tmp_path)
+    proposal = proposals.propose([])
+    proposals.report(proposal, {1: 0.6, 2: 0.7})
+    proposals.report(proposal, {2: 0.9, 3: 0.65})
+    proposals.tell(proposal, None, pruned=True)
+    [trial] = stored(tmp_path).trials
+    assert (trial.state, trial.value) == (TrialState.PRUNED, 0.65)
+    assert trial.intermediate_values == {1: 0.6, 2: 0.7, 3: 0.65}

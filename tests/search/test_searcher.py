@@ -14,7 +14,7 @@ from rlvo.config.model import Configuration
 from rlvo.errors import RlvoError
 from rlvo.search.proposals import Proposals
 from rlvo.search.searcher import FoldSearcher
-from rlvo.training.records import CompletionRecord, TrialIdentity
+from rlvo.training.records import CompletionRecord, EpochMetrics, TrialIdentity
 
 FOLDS = 3
 
@@ -24,17 +24,27 @@ class Desk:
 
     def __init__(self, folder: Path, space: dict, configurations: int | None = None, sampler: str = "grid") -> None:
         search = {"sampler": sampler, "configurations": configurations}
-        self.study = parse_study({"name": "study", "space": space, "search": search})
+        self.study = parse_study({"name": "study", "space": space, "search": search, "folds": {"folds": FOLDS}})
         self.folder = folder
+        self.history: dict[tuple[str, int], list[EpochMetrics]] = {}
         self.records: dict[tuple[str, int], CompletionRecord] = {}
         self.open()
 
     def open(self) -> None:
         self.proposals = Proposals(self.study, self.folder)
-        self.searcher = FoldSearcher(self.proposals, FOLDS, lambda c, fold: self.records.get((c.key, fold)))
+        self.searcher = FoldSearcher(self.study, self.proposals, self)
         self.running: dict[str, dict] = {}
 
-    def start(self) -> dict | str:
+    def record(self, configuration: Configuration, fold: int) -> CompletionRecord | None:
+        return self.records.get((configuration.key, fold))
+
+    def epochs(self, configuration: Configuration, fold: int) -> list[EpochMetrics]:
+        return self.history.get((configuration.key, fold), [])
+
+    def prune(self, configuration: Configuration, fold: int, reason: str) -> None:
+        raise AssertionError("nothing is pruned here")
+
+    def start(self) -> dict | str | None:
         trial = self.searcher.suggest(f"trial-{len(self.running)}")
         if isinstance(trial, dict):
             self.running[f"trial-{len(self.running)}"] = trial
@@ -164,10 +174,23 @@ def test_duplicates_of_a_configuration_share_their_trials(tmp_path: Path) -> Non
 
 
 def test_a_damaged_record_is_refused_at_the_start(tmp_path: Path) -> None:
-    def damaged(configuration: Configuration, fold: int) -> CompletionRecord | None:
-        raise RlvoError("altered since it was written")
+    class Damaged(Desk):
+        def record(self, configuration: Configuration, fold: int) -> CompletionRecord | None:
+            raise RlvoError("altered since it was written")
 
-    study = parse_study({"name": "study", "space": ONE})
-    searcher = FoldSearcher(Proposals(study, tmp_path), FOLDS, damaged)
     with pytest.raises(RlvoError, match="altered"):
-        searcher.fill()
+        Damaged(tmp_path, ONE).start()
+
+
+def test_optuna_gets_the_mean_over_the_folds_of_every_epoch_all_folds_have_come_to(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, ONE)
+    trials = desk.start_all()
+    rising = [{"val/loss": 0.5, "val/auc": 0.6}, {"val/loss": 0.4, "val/auc": 0.7}, {"val/loss": 0.45, "val/auc": 0.9}]
+    for trial, length in zip(trials, (3, 2, 3), strict=True):
+        desk.history[trial["key"], trial["fold"]] = rising[:length]
+        desk.searcher.on_trial_result(f"trial-{trial['fold']}", {})
+        seen = desk.proposals._optuna.trials[0].intermediate_values
+        assert seen == ({} if trial["fold"] < 2 else {1: pytest.approx(0.6), 2: pytest.approx(0.7)})
+    desk.history[trials[1]["key"], 1] = rising
+    desk.open()  # a new process knows the epochs from disk, and the best epoch is the one with the lowest loss
+    assert desk.proposals._optuna.trials[0].intermediate_values[3] == pytest.approx(0.7)

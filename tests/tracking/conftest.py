@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -99,8 +100,14 @@ class StudyOnDisk:
             write_epochs(folder, epochs)
 
     def end(
-        self, configuration: Configuration, fold: int, epochs: list[EpochMetrics], reason: str | None = None
+        self,
+        configuration: Configuration,
+        fold: int,
+        epochs: list[EpochMetrics],
+        reason: str | None = None,
+        status: Literal["failed", "pruned"] = "failed",
     ) -> None:
+        """The trial has finished; with a reason it has the status instead."""
         self.start(configuration, fold)
         write_epochs(self.trial(configuration, fold), epochs)
         folder, files = self.trial(configuration, fold), [EPOCHS]
@@ -116,7 +123,7 @@ class StudyOnDisk:
         record = CompletionRecord(
             identity=self.identity(configuration, fold),
             configuration=configuration,
-            status="finished" if reason is None else "failed",
+            status="finished" if reason is None else status,
             reason=reason,
             best_epoch=len(epochs) or None,
             epochs=len(epochs),

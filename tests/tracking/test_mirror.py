@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import logging
+import shutil
 import socket
+import sqlite3
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +16,7 @@ from mlflow import MlflowClient
 
 from rlvo.cohort.pseudonym import pseudonym
 from rlvo.config.model import Configuration
-from rlvo.errors import MachineError
+from rlvo.errors import MachineError, RlvoError
 from rlvo.tracking.mirror import hyperparameters, over_folds
 
 NCCT = Configuration.model_validate({"model": {"modality": "NCCT", "fusion": "none"}})
@@ -220,6 +223,148 @@ def test_the_background_mirror_delivers_while_trials_run(on_disk: Any) -> None:
     (trial,) = on_disk.runs("trial")
     assert trial.info.status == "RUNNING"
     assert mirror.close() is None
+
+
+def test_a_pruned_configuration_is_killed_and_counts_as_ended(new_study: Callable[..., Any]) -> None:
+    on_disk = new_study(search={"configurations": 2})
+    on_disk.end(NCCT, 0, on_disk.epochs(0)[:1], reason="below the others at epoch 1", status="pruned")
+    on_disk.end(NCCT, 1, [], reason="below the others at epoch 1", status="pruned")
+    for fold in range(2):
+        on_disk.end(CTA, fold, on_disk.epochs(fold))
+    mirror = on_disk.mirror()
+    mirror.sync()
+    status = {run.data.params["modality"]: run.info.status for run in on_disk.runs("configuration")}
+    assert status == {"NCCT": "KILLED", "CTA": "FINISHED"}
+    assert sorted(run.info.status for run in on_disk.runs("trial")) == ["FINISHED", "FINISHED", "KILLED", "KILLED"]
+    assert on_disk.runs("study")[0].info.status == "FINISHED"
+    before = everything(on_disk)
+    assert mirror.close(interrupted=True) is None
+    assert everything(on_disk) == before
+
+
+def test_the_best_trial_and_configuration_are_tagged_and_they_alone(on_disk: Any) -> None:
+    def tagged(kind: str) -> list[str]:
+        return [run.data.params["modality"] for run in on_disk.runs(kind) if "rlvo.best" in run.data.tags]
+
+    mirror, epochs = on_disk.mirror(), on_disk.epochs(0)
+    for auc, configuration, best in ((0.6, NCCT, ["NCCT"]), (0.8, CTA, ["CTA"])):
+        for fold in range(2):
+            on_disk.end(configuration, fold, [*epochs, {**epochs[-1], "val/auc": auc + fold / 100}])
+        mirror.sync()
+        assert tagged("configuration") == tagged("trial") == best
+    (best_trial,) = [run for run in on_disk.runs("trial") if "rlvo.best" in run.data.tags]
+    assert best_trial.data.params["fold"] == "1"
+
+
+def test_half_a_configuration_is_not_the_best(on_disk: Any) -> None:
+    on_disk.end(NCCT, 0, on_disk.epochs(0))
+    on_disk.end(CTA, 0, on_disk.epochs(1))
+    on_disk.end(CTA, 1, [], reason="the loss is nan in epoch 1")
+    on_disk.mirror().close()
+    assert not any("rlvo.best" in run.data.tags for run in on_disk.runs("configuration"))
+    assert len([run for run in on_disk.runs("trial") if "rlvo.best" in run.data.tags]) == 1
+
+
+@pytest.mark.parametrize("keep", [1, 3, None])
+def test_only_the_best_checkpoints_stay(new_study: Callable[..., Any], keep: int | None) -> None:
+    on_disk = new_study(mlflow={"keep_checkpoints": keep})
+
+    def kept() -> set[float]:
+        return {
+            run.data.metrics["best/auc"]
+            for run in on_disk.runs("trial")
+            if (on_disk.artifacts / run.info.run_id / "artifacts/best/model.safetensors").exists()
+        }
+
+    mirror, aucs = on_disk.mirror(), []
+    for auc, configuration, fold in ((0.7, NCCT, 0), (0.6, NCCT, 1), (0.9, CTA, 0), (0.8, CTA, 1)):
+        aucs.append(auc)
+        on_disk.end(configuration, fold, [{**on_disk.epochs(0)[0], "val/auc": auc}])
+        mirror.sync()
+        assert kept() == set(sorted(aucs, reverse=True)[:keep])
+        assert (on_disk.trial(configuration, fold) / "best/model.safetensors").exists()
+    before = everything(on_disk)
+    on_disk.mirror().close(interrupted=True)
+    on_disk.mirror().sync()
+    after = everything(on_disk)
+    assert {id: each[-1] for id, each in after.items()} == {id: each[-1] for id, each in before.items()}
+
+
+def test_fewer_checkpoints_are_kept_where_the_study_says_so_later(new_study: Callable[..., Any]) -> None:
+    all_kept = new_study()
+    for fold in range(2):
+        all_kept.end(NCCT, fold, all_kept.epochs(fold))
+    all_kept.mirror().close()
+    assert len(list(all_kept.artifacts.rglob("model.safetensors"))) == 2
+    new_study(mlflow={"keep_checkpoints": 1}).mirror().close()
+    assert len(list(all_kept.artifacts.rglob("model.safetensors"))) == 1
+
+
+def test_runs_made_twice_are_one_again(on_disk: Any) -> None:
+    on_disk.end(NCCT, 0, on_disk.epochs(0))
+    on_disk.mirror().close(interrupted=True)
+    before = everything(on_disk)
+    client = MlflowClient(on_disk.tracking_uri)
+    for run in on_disk.runs():
+        tags = {name: run.data.tags[name] for name in ("rlvo.kind", "rlvo.identity")}
+        client.create_run(run.info.experiment_id, tags=tags, start_time=run.info.start_time - 1)
+    on_disk.mirror().close(interrupted=True)
+    assert everything(on_disk) == before
+
+
+def test_a_trial_whose_folder_was_deleted_leaves_no_run_running(on_disk: Any) -> None:
+    on_disk.start(NCCT, 0, on_disk.epochs(0)[:1])
+    on_disk.end(NCCT, 1, on_disk.epochs(1))
+    on_disk.mirror().sync()
+    shutil.rmtree(on_disk.trial(NCCT, 0))
+    on_disk.mirror().close(interrupted=True)
+    assert "RUNNING" not in {run.info.status for run in on_disk.runs()}
+
+
+@pytest.mark.parametrize("name", ["record.json", "epochs.jsonl", "best/model.safetensors"])
+def test_a_damaged_trial_holds_up_no_other(on_disk: Any, name: str) -> None:
+    on_disk.end(NCCT, 0, on_disk.epochs(0))
+    on_disk.end(CTA, 0, on_disk.epochs(1))
+    path = min(on_disk.trial(NCCT, 0), on_disk.trial(CTA, 0)) / name
+    whole = path.read_bytes()
+    path.write_bytes(b"\0" * len(whole))
+    mirror = on_disk.mirror()
+    with pytest.raises(RlvoError, match=name):
+        mirror.sync()
+    assert sorted(run.info.status for run in on_disk.runs("trial")) == ["FINISHED", "RUNNING"]
+    problem = mirror.close()
+    assert problem is not None
+    assert problem.startswith("MLflow lacks 1 trial(s)")
+    assert sorted(run.info.status for run in on_disk.runs("trial")) == ["FAILED", "FINISHED"]
+    path.write_bytes(whole)
+    assert on_disk.mirror().close() is None
+    assert [run.info.status for run in on_disk.runs("trial")] == ["FINISHED", "FINISHED"]
+
+
+def test_a_configuration_without_its_file_is_known_from_a_record(on_disk: Any) -> None:
+    on_disk.end(NCCT, 0, on_disk.epochs(0))
+    path = on_disk.trial(NCCT, 0).parent / "configuration.json"
+    path.write_bytes(b"\0" * 8)
+    assert on_disk.mirror().close() is None
+    (on_disk.trial(NCCT, 0) / "record.json").unlink()
+    with pytest.raises(RlvoError, match=r"configuration\.json"):
+        on_disk.mirror().sync()
+    assert "configuration.json" in (on_disk.mirror().close() or "")
+
+
+def test_a_locked_database_is_waited_for(on_disk: Any) -> None:
+    on_disk.start(NCCT, 0, on_disk.epochs(0)[:1])
+    mirror = on_disk.mirror()
+    mirror.sync()
+    with contextlib.closing(sqlite3.connect(on_disk.workdir / "mlflow.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        on_disk.end(NCCT, 0, on_disk.epochs(0))
+        mirror.start(interval=0.05)
+        time.sleep(2)
+    assert mirror.close(interrupted=True) is None
+    (trial,) = on_disk.runs("trial")
+    history = MlflowClient(on_disk.tracking_uri).get_metric_history(trial.info.run_id, "val/auc")
+    assert [metric.step for metric in history] == [1, 2, 3]
 
 
 def test_leaving_the_context_by_an_exception_means_interrupted(on_disk: Any) -> None:

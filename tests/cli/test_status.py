@@ -1,0 +1,151 @@
+"""`rlvo status` as a user runs it."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import typer
+from rich.console import Console
+from typer.testing import CliRunner
+
+from rlvo.cli import common
+from rlvo.cli import status as command
+from rlvo.config.model import Configuration
+from rlvo.config.study import StudyConfig
+from rlvo.errors import RlvoError
+from rlvo.files import atomic_write
+from rlvo.training.records import CompletionRecord, TrialIdentity, write_epochs, write_record
+
+app = typer.Typer()
+app.command()(command.status)
+LONG = "no volume of " + " and ".join(f"patient-{number:03}" for number in range(12))
+
+
+def run(*arguments: object) -> tuple[str, str]:
+    """Standard output and error of a command that ends well."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout, result.stderr
+
+
+def write_study(work: Path, name: str, modalities: Sequence[str] = ("NCCT", "CTA", "BOTH")) -> list[Configuration]:
+    """The folder of a study that has just been started; returns its configurations."""
+    study = StudyConfig.model_validate(
+        {"name": name, "folds": {"folds": 2}, "space": {"enumerate": {"model.modality": list(modalities)}}}
+    )
+    atomic_write(work / "studies" / name / "study.json", study.model_dump_json())
+    return [study.configuration(values) for values in study.space.combinations()]
+
+
+def write_trial(
+    work: Path, name: str, configuration: Configuration, fold: int, auc: float, reason: str | None = None
+) -> None:
+    folder = work / "studies" / name / "trials" / configuration.key / f"fold-{fold}"
+    metrics = {"train/loss": 0.5, "val/loss": 0.6, "val/auc": auc, "lr": 1e-3}
+    atomic_write(folder.parent / "configuration.json", configuration.model_dump_json())
+    write_epochs(folder, [metrics])
+    identity = TrialIdentity(
+        study=name, configuration=configuration.key, fold=fold, split_hash="s" * 64, data_hash="d" * 64
+    )
+    record = CompletionRecord(
+        identity=identity,
+        configuration=configuration,
+        status="failed" if reason else "finished",
+        reason=reason,
+        best_epoch=1,
+        epochs=1,
+        metrics=metrics,
+        seconds=2.0,
+    )
+    write_record(folder, record)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """NCCT has finished, CTA has failed, BOTH is not started."""
+    ncct, cta, _ = write_study(tmp_path, "small")
+    write_trial(tmp_path, "small", ncct, 0, 0.7)
+    write_trial(tmp_path, "small", ncct, 1, 0.8)
+    write_trial(tmp_path, "small", cta, 0, 0.6, reason=LONG)
+    return tmp_path
+
+
+def test_the_page_tells_counts_the_best_and_every_reason_in_full(work: Path) -> None:
+    page = run("small", "--workdir", work)[1]
+    assert "small: 2/6 trials finished, 1 failed; 2/3 configurations" in page
+    assert "best densenet169 NCCT" in page
+    assert "0.750" in page
+    assert f"fold 0: {LONG}" in page
+
+
+def test_the_only_study_needs_no_name(work: Path) -> None:
+    assert run("--workdir", work)[1] == run("small", "--workdir", work)[1]
+
+
+def test_several_studies_are_an_overview(work: Path) -> None:
+    write_study(work, "other")
+    lines = run("--workdir", work)[1].splitlines()
+    assert [line.split()[0] for line in lines] == ["study", "other", "small"]
+    assert "2/6" in lines[2]
+    assert "0.750" in lines[2]
+
+
+def test_json_is_one_study_or_all(work: Path) -> None:
+    study = json.loads(run("small", "--workdir", work, "--json")[0])
+    assert study["trials"] == {
+        "total": 6, "finished": 2, "pruned": 0, "failed": 1, "damaged": 0, "skipped": 1, "running": 0, "silent": 0,
+        "waiting": 2,
+    }  # fmt: skip
+    assert study["complete"] is False
+    best = next(each for each in study["configurations"] if each["key"] == study["best"])
+    assert best["val/auc"] == pytest.approx(0.75)
+    assert [fold["auc"] for fold in best["folds"]] == [0.7, 0.8]
+    everything = json.loads(run("--workdir", work, "--json")[0])
+    assert [each["study"] for each in everything["studies"]] == ["small"]
+
+
+def test_looking_makes_no_work_folder(tmp_path: Path) -> None:
+    with pytest.raises(RlvoError, match="no study was started here"):
+        run("--workdir", tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_an_unknown_study_names_those_there_are(work: Path) -> None:
+    with pytest.raises(RlvoError, match="There is small"):
+        run("smal", "--workdir", work)
+
+
+def test_watching_ends_with_the_study(work: Path) -> None:
+    ncct, *_ = write_study(work, "watched", ["NCCT"])
+    write_trial(work, "watched", ncct, 0, 0.7)
+    watching = threading.Thread(target=run, args=("watched", "--workdir", work, "--watch"))
+    watching.start()
+    time.sleep(0.5)
+    assert watching.is_alive()
+    write_trial(work, "watched", ncct, 1, 0.7)
+    watching.join(30)
+    assert not watching.is_alive()
+
+
+@pytest.mark.parametrize("height", [8, 12, 24])
+def test_many_configurations_fit_on_one_screen(work: Path, height: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    configurations = write_study(work, "wide")
+    for number in range(40):
+        training = configurations[0].training.model_copy(update={"epochs": number + 1})
+        each = configurations[0].model_copy(update={"training": training})
+        for fold in range(2):
+            write_trial(work, "wide", each, fold, 0.5, reason=LONG if number % 4 == 0 else None)
+    screen = Console(force_terminal=True, width=80, height=height, record=True, file=io.StringIO())
+    monkeypatch.setattr(common, "console", screen)
+    monkeypatch.setattr(command, "console", screen)
+    run("wide", "--workdir", work)
+    lines = screen.export_text().splitlines()
+    assert len(lines) < height
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("and ") for line in lines)

@@ -1,0 +1,174 @@
+"""A planted problem: learning curves by formula in place of training, so that whole searches run in seconds.
+
+The space is the paper's 24 model specs × 3 learning rates. A configuration has a ceiling (the sum of planted effects of
+its parts), a speed (high learning rates are quick and end lower) and overfits in the end; a fold is hard or easy for
+all, and every configuration has luck on every fold and epoch. Curves cross, so early ranks mislead.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from rlvo.config.base import content_hash
+from rlvo.config.loading import parse_study
+from rlvo.config.model import Configuration
+from rlvo.config.study import StudyConfig
+from rlvo.search.halving import Rung, objective_at
+from rlvo.search.proposals import Proposals
+from rlvo.search.results import SearchResult
+from rlvo.search.searcher import FoldSearcher
+from rlvo.training.records import CompletionRecord, EpochMetrics, TrialIdentity
+
+EPOCHS, FOLDS = 60, 4
+SPACE = {
+    "enumerate": {
+        "model.backbone": ["densenet169", "efficientnet-b0"],
+        "model.modality": ["NCCT", "CTA", "BOTH"],
+        "model.prior": [False, True],
+        "model.fusion": ["none", "daft"],
+    },
+    "sample": {"training.learning_rate": {"choices": [1e-5, 1e-4, 1e-3]}},
+}
+PRUNING = {"pruning": "halving", "min_epochs": 10, "reduction_factor": 2, "first_folds": 1}
+LUCK_OF_FOLD, LUCK_OF_EPOCH, HARDNESS = 0.01, 0.005, 0.04
+"""SDs of a configuration's luck on a fold and at an epoch, and of how hard folds are."""
+
+
+def planted_study(**search: object) -> StudyConfig:
+    """The planted space with search settings."""
+    return parse_study(
+        {
+            "name": "planted",
+            "space": SPACE,
+            "search": {"sampler": "grid", **search},
+            "training": {"epochs": EPOCHS},
+            "folds": {"folds": FOLDS},
+        }
+    )
+
+
+@dataclass
+class PlantedTrials:
+    """Trials of one planted problem, as the searcher sees those on disk. Survives the searchers that use it."""
+
+    seed: int
+    history: dict[tuple[str, int], list[EpochMetrics]] = field(default_factory=dict)
+    records: dict[tuple[str, int], CompletionRecord] = field(default_factory=dict)
+    trained: int = 0
+    """Epochs trained, over all trials."""
+
+    def record(self, configuration: Configuration, fold: int) -> CompletionRecord | None:
+        return self.records.get((configuration.key, fold))
+
+    def epochs(self, configuration: Configuration, fold: int) -> Sequence[EpochMetrics]:
+        return self.history.get((configuration.key, fold), [])
+
+    def prune(self, configuration: Configuration, fold: int, reason: str) -> None:
+        self._end(configuration, fold, "pruned", reason)
+
+    def train(self, configuration: Configuration, fold: int, until: int) -> None:
+        """Go on to epoch `until`."""
+        history = self.history.setdefault((configuration.key, fold), [])
+        assert (configuration.key, fold) not in self.records, "an ended trial is trained"
+        self.trained += until - len(history)
+        history += curve(configuration, fold, self.seed)[len(history) : until]
+        if until == EPOCHS:
+            self._end(configuration, fold, "finished")
+
+    def _end(self, configuration: Configuration, fold: int, status: str, reason: str | None = None) -> None:
+        key, history = configuration.key, self.history[configuration.key, fold]
+        identity = TrialIdentity(study="planted", configuration=key, fold=fold, split_hash="", data_hash="")
+        best = min(history, key=lambda metrics: metrics["val/loss"])
+        self.records[key, fold] = CompletionRecord.model_validate(
+            {
+                "identity": identity,
+                "configuration": configuration,
+                "status": status,
+                "reason": reason,
+                "best_epoch": history.index(best) + 1,
+                "epochs": len(history),
+                "metrics": best,
+                "seconds": 0.0,
+            }
+        )
+
+
+def curve(configuration: Configuration, fold: int, seed: int) -> list[EpochMetrics]:
+    """The metrics of all epochs of a trial."""
+    effects = np.random.default_rng([seed, 1]).normal(size=8)
+    model, rate = configuration.model, math.log10(configuration.training.learning_rate)
+    parts = [
+        0.02 * effects[0] * (model.backbone == "densenet169"),
+        0.03 * effects[1] * (model.modality == "NCCT") + 0.03 * effects[2] * (model.modality == "CTA"),
+        0.02 * effects[3] * model.prior,
+        0.03 * effects[4] * (model.fusion == "daft"),
+        0.02 * effects[5] * (model.fusion == "daft" and model.modality != "NCCT"),
+    ]
+    optimum = -4 + 0.5 * effects[6]
+    ceiling = 0.78 + sum(parts) - 0.03 * (rate - optimum) ** 2
+    halfway, decay = 4 * 10 ** (-(rate + 4) / 2), 0.0005 * 10 ** ((rate + 4) / 2)
+    luck = np.random.default_rng([seed, 2, fold, int(configuration.key, 16)])
+    level = ceiling + LUCK_OF_FOLD * luck.normal() + HARDNESS * np.random.default_rng([seed, 3, fold]).normal()
+    epoch = np.arange(1, EPOCHS + 1)
+    rise = epoch / (epoch + halfway)
+    auc = 0.5 + (level - 0.5) * rise - decay * epoch + LUCK_OF_EPOCH * luck.normal(size=EPOCHS)
+    return [{"train/loss": 1 - value, "val/loss": 1 - value, "val/auc": value} for value in auc.clip(0, 1).tolist()]
+
+
+def full_grid(seed: int) -> dict[str, float]:
+    """Every configuration's objective, by key, after all epochs on all folds."""
+    study = planted_study()
+    objectives = {}
+    for configuration in map(study.configuration, study.grid_points()):
+        curves = {fold: curve(configuration, fold, seed) for fold in range(FOLDS)}
+        objectives[configuration.key] = objective_at(Rung(FOLDS, EPOCHS), curves) or 0.0
+    return objectives
+
+
+def search(
+    study: StudyConfig, trials: PlantedTrials, folder: Path, *, workers: int = 1, order: int = 0, deaths: float = 0.0
+) -> SearchResult:
+    """Run a search to its end.
+
+    Args:
+        study: from `planted_study`.
+        trials: the planted problem; what was trained stays in it.
+        folder: of the journal.
+        workers: trials at once; which ends next is drawn.
+        order: seed of the draws.
+        deaths: probability that the process dies after a trial has ended, and starts again.
+    """
+    draw = random.Random(content_hash([order, workers]))
+    searcher = FoldSearcher(study, Proposals(study, folder), trials)
+    running: dict[str, dict] = {}
+    started = 0
+    while True:
+        while len(running) < workers and isinstance(trial := searcher.suggest(str(started)), dict):
+            running[str(started)] = trial
+            started += 1
+        if not running:
+            assert searcher.finished
+            return SearchResult(searcher.results)
+        trial_id = draw.choice(sorted(running))
+        trial = running[trial_id]
+        configuration = Configuration.model_validate_json(trial["configuration"])
+        if (configuration.key, trial["fold"]) not in trials.records:
+            trials.train(configuration, trial["fold"], trial["until"])
+            searcher.on_trial_result(trial_id, {})
+            if draw.random() < 0.5:
+                continue  # Tune says later that it has ended
+        del running[trial_id]
+        searcher.on_trial_complete(trial_id, {})
+        if draw.random() < deaths:
+            for lost in running.values():  # trials under way have come some way, too
+                configuration = Configuration.model_validate_json(lost["configuration"])
+                so_far = len(trials.epochs(configuration, lost["fold"]))
+                if so_far < lost["until"] - 1:
+                    trials.train(configuration, lost["fold"], draw.randint(so_far, lost["until"] - 1))
+            running, searcher = {}, FoldSearcher(study, Proposals(study, folder), trials)
