@@ -7,7 +7,7 @@ PYTHON ?= python3
 export PYTHONDONTWRITEBYTECODE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint types bench clean setup
+.PHONY: demo test faults lint types bench clean setup
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.ready ## the virtual environment
@@ -26,6 +26,9 @@ demo: setup ## synthetic cohort -> search -> ensemble -> registered model, in WO
 
 test: setup ## the whole suite: real Ray, real MLflow
 	$(BIN)/python -m pytest
+
+faults: setup ## breaks things on purpose, for minutes; FAULTS=full for more rounds
+	FAULTS=$(or $(FAULTS),1) $(BIN)/python -m pytest tests/faults
 
 lint: setup
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from optuna.trial import TrialState
 from rlvo.config.model import Configuration
 from rlvo.config.space import Choices, Range, Scalar, conditions
 from rlvo.config.study import StudyConfig
+from rlvo.errors import RlvoError
 
 JOURNAL = "optuna.journal"
 
@@ -57,6 +59,7 @@ class Proposals:
             path: _distribution(axis, grid=self._grid) for path, axis in space.sample.items()
         }
         folder.mkdir(parents=True, exist_ok=True)
+        _check_journal(folder / JOURNAL)
         self._storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
         self._optuna = optuna.create_study(
             storage=self._storage,
@@ -168,3 +171,13 @@ def _next_point(points: Sequence[Values], enumerated: Sequence[str], taken: Sequ
     points_dealt, combinations_dealt = Counter(map(point, taken)), Counter(map(combination, taken))
     least: Values = min(points, key=times_dealt)
     return dict(least)
+
+
+def _check_journal(path: Path) -> None:
+    """Raise RlvoError for a damaged journal: Optuna bears with a broken last line, and then writes on behind it."""
+    try:
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            json.loads(line)
+    except ValueError:
+        fix = "Put the file back, or delete it: ended trials stay, and configurations are proposed from the beginning"
+        raise RlvoError("damaged", where=path, fix=fix) from None

@@ -165,7 +165,13 @@ def _prepared(
 
 
 def _check_same_data(inputs: StudyInputs, path: Path) -> None:
-    if path.exists() and json.loads(path.read_text())["data_hash"] != inputs.data_hash:
+    if not path.exists():
+        return
+    try:
+        before = json.loads(path.read_bytes())["data_hash"]
+    except ValueError:
+        raise RlvoError("damaged", where=path, fix="Put the file back, or give the study another name") from None
+    if before != inputs.data_hash:
         raise RlvoError(
             "predictors or volumes of the cohort have changed since the study was started",
             where=inputs.study,

@@ -76,4 +76,4 @@ def _inputs(folder: Path) -> dict[str, str]:
     try:
         return json.loads((folder / INPUTS).read_bytes())
     except ValueError:
-        raise damaged(folder / INPUTS) from None
+        raise damaged(folder / INPUTS, "put the file back, or give the study another name") from None

@@ -33,6 +33,7 @@ from rlvo.training.records import (
     CompletionRecord,
     EpochMetrics,
     TrialIdentity,
+    damaged,
     read_record,
     write_epochs,
     write_record,
@@ -137,6 +138,8 @@ def _run(
     write_epochs(folder, progress.epochs)  # a death can fall between the last checkpoint and this file
     files = [EPOCHS]
     if reason is None:
+        if file_sha256(folder / BEST_WEIGHTS) != progress.best_sha256:
+            raise damaged(folder / BEST_WEIGHTS)
         best = load_classifier(folder, model, tabular_features).to(device)
         _predict_validation(best, validation, data, configuration, identity, folder)
         files += [BEST_WEIGHTS, PREDICTIONS]
