@@ -35,7 +35,7 @@ class Candidate:
 
 
 def candidates(records: Iterable[CompletionRecord]) -> tuple[list[Candidate], list[str]]:
-    """The candidates, best first; and notes: how many were pruned, and which others have a fold that is not finished."""
+    """The candidates, best first; and notes: how many were pruned, which others have a fold that is not finished."""
     trials: dict[Configuration, dict[int, CompletionRecord]] = defaultdict(dict)
     for record in records:
         trials[record.configuration][record.identity.fold] = record
