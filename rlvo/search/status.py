@@ -156,7 +156,7 @@ def study_status(folder: Path, *, now: float | None = None) -> StudyStatus:
         RlvoError: there is no study, or its configuration cannot be read.
     """
     now = time.time() if now is None else now
-    study, (note, noted) = _read_study(folder), _read_note(folder)
+    study, (note, noted) = read_study(folder), _read_note(folder)
     is_alive = noted is not None and now - noted <= NOTE_SECONDS
     places = sorted(path for path in folder.glob("trials/*") if path.is_dir())
     traces = {place: [_trace(place, fold) for fold in range(study.folds.folds)] for place in places}
@@ -191,7 +191,8 @@ def study_folders(studies: Path) -> list[Path]:
     return sorted(path.parent for path in studies.glob(f"*/{STUDY}"))
 
 
-def _read_study(folder: Path) -> StudyConfig:
+def read_study(folder: Path) -> StudyConfig:
+    """The frozen configuration of the study in `folder`. Raises RlvoError where there is none."""
     path = folder / STUDY
     try:
         return StudyConfig.model_validate_json(path.read_bytes())

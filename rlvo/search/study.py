@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from rlvo.cohort.label import rlvo_label
 from rlvo.cohort.reading import Cohort, data_hash, read_cohort
 from rlvo.cohort.selection import select
@@ -24,8 +22,9 @@ from rlvo.imaging.store import VolumeStore
 from rlvo.imaging.target import Target
 from rlvo.search.inputs import StudyInputs
 from rlvo.search.plan import check_models, model_specs
+from rlvo.search.status import STUDY, read_study
 
-STUDY, SPLIT, INPUTS = "study.json", "split.json", "inputs.json"
+SPLIT, INPUTS = "split.json", "inputs.json"
 MAY_CHANGE = ("cohort.table", "atlas", "folds.test_patients", "search.configurations", "search.concurrent_trials",
               "search.max_failures", "resources.", "mlflow.", "ensemble.")  # fmt: skip
 """Fields that change no trial (what the files hold is checked by itself): a study goes on, or is
@@ -85,17 +84,6 @@ def open_study(
     atomic_write(folder / INPUTS, json.dumps({"data_hash": inputs.data_hash, "split_hash": split.hash}, indent=1))
     atomic_write(folder / STUDY, study.model_dump_json(indent=1))
     return inputs
-
-
-def read_study(folder: Path) -> StudyConfig:
-    """The frozen configuration of the study in `folder`. Raises RlvoError where there is none."""
-    path = folder / STUDY
-    try:
-        return StudyConfig.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise RlvoError("no study was started here", where=folder, fix="Start it with rlvo search") from None
-    except ValidationError:
-        raise RlvoError("damaged, or written by another version of rlvo", where=path) from None
 
 
 def _check_same_study(study: StudyConfig, path: Path) -> None:
