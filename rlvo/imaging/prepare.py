@@ -69,11 +69,6 @@ class Prepared:
         """Doubts, then notes."""
         return (*self.doubts, *self.notes)
 
-    @property
-    def registered(self) -> bool:
-        """Whether a volume had to be registered."""
-        return any(not np.array_equal(transform, np.eye(4)) for transform in self.transforms.values())
-
 
 def preparation_key(target: Target) -> str:
     """Hash of everything but the files that prepared volumes depend on."""

@@ -135,10 +135,6 @@ class VolumeStore:
             {role: np.array(matrix) for role, matrix in description["transforms"].items()},
         )
 
-    def warnings(self, address: str) -> tuple[str, ...]:
-        """What the user should know about the entry."""
-        return self.read(address).warnings
-
     def seconds(self, address: str) -> float:
         """What its preparation took."""
         return float(_describe(self.folder(address))["seconds"])

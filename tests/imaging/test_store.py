@@ -63,8 +63,8 @@ def test_what_is_put_comes_back_as_read_only_memory_maps(tmp_path: Path) -> None
     assert (back.doubts, back.notes) == (PREPARED.doubts, PREPARED.notes)
     np.testing.assert_equal(dict(back.figures), dict(PREPARED.figures))
     np.testing.assert_array_equal(back.transforms["cta"], TURN)
-    assert (back.verdict, back.registered) == ("review", True)
-    assert store.warnings("ab12") == ("one doubt", "one note")
+    assert back.verdict == "review"
+    assert back.warnings == ("one doubt", "one note")
     assert store.seconds("ab12") == 12.5
     assert set(open_volumes(store.folder("ab12"))) == set(volumes)
     store.put("ab12", PREPARED, seconds=1)
