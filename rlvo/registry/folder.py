@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from rlvo import NOTICE, __version__
 from rlvo.cohort.encoding import TabularEncoder
@@ -32,26 +32,49 @@ ATLAS = "atlas.npz"
 MEMBERS = "members"
 
 
-class ModelDescription(Frozen):
-    """`ensemble.json`. Names no patient and no path."""
+class Variant(Frozen):
+    """An ensemble that answers where its inputs are there."""
 
+    name: str
     spec: EnsembleSpec
     encoders: dict[int, TabularEncoder]
     """By fold: fitted on the fold's training patients."""
+
+    @property
+    def predictors(self) -> tuple[str, ...]:
+        return next(iter(self.encoders.values())).predictors
+
+
+class ModelDescription(Frozen):
+    """`ensemble.json`. Names no patient and no path."""
+
+    variants: tuple[Variant, ...]
+    """The ensemble itself; then what answers where some of its inputs are missing, the best first."""
     target: Target
     preparation: str
     """Key of the preparation (settings, atlas, code) the members were trained on."""
-    predictors: tuple[str, ...]
+    provenance: dict[str, str] = Field(default_factory=dict)
+    """Where it comes from: hashes, versions, the commit."""
     notice: str = NOTICE
     rlvo_version: str = __version__
+
+    @property
+    def spec(self) -> EnsembleSpec:
+        return self.variants[0].spec
+
+    @property
+    def encoders(self) -> dict[int, TabularEncoder]:
+        return self.variants[0].encoders
+
+    @property
+    def predictors(self) -> tuple[str, ...]:
+        return self.variants[0].predictors
 
 
 def describe(spec: EnsembleSpec, encoders: dict[int, TabularEncoder], target: Target) -> ModelDescription:
     """The description of `spec` for volumes prepared by this code to `target`."""
-    predictors = next(iter(encoders.values())).predictors
-    return ModelDescription(
-        spec=spec, encoders=encoders, target=target, preparation=preparation_key(target), predictors=predictors
-    )
+    variant = Variant(name="ensemble", spec=spec, encoders=encoders)
+    return ModelDescription(variants=(variant,), target=target, preparation=preparation_key(target))
 
 
 def write_model_folder(folder: Path, description: ModelDescription, weights: Callable[[MemberSpec], Path]) -> None:

@@ -158,12 +158,20 @@ class EnsemblePredictor:
         *,
         decimal_comma: bool = False,
         store: VolumeStore | None = None,
+        members: bool = False,
         progress: Progress | None = None,
     ) -> pd.DataFrame:
-        """The answers to a cohort table, a row a patient; see `Members.answer` and `answer_table`."""
+        """The answers to a cohort table, a row a patient; see `Members.answer` and `answer_table`.
+
+        Args:
+            members: add a column `p_<member key>` for every member.
+        """
         answers = self.members.answer(table, folder, decimal_comma=decimal_comma, store=store, progress=progress)
         description = self.members.description
-        return answer_table(description.spec, answers, description.notice)
+        answered = answer_table(description.spec, answers, description.notice)
+        if members:
+            answered = answered.assign(**{f"p_{key}": values for key, values in answers.probabilities.items()})
+        return answered
 
 
 def answer_table(spec: EnsembleSpec, answers: MemberAnswers, notice: str) -> pd.DataFrame:

@@ -24,6 +24,7 @@ from rlvo.cohort.variables import VARIABLES, source_columns
 from rlvo.registry import folder as model_folder
 from rlvo.registry.inference import ANSWER_COLUMNS, VOLUMES
 from rlvo.registry.location import ARTIFACT, CHAMPION, registry_at
+from rlvo.registry.manifest import MANIFEST, write_manifest
 
 PACKAGES = (
     "mlflow", "monai", "nibabel", "nilearn", "numpy", "pandas", "pandera", "pydantic", "pydicom", "python-gdcm",
@@ -74,6 +75,7 @@ def register_ensemble(
             tags={**tags, "mlflow.user": "rlvo", "mlflow.source.name": "rlvo ensemble"},
         )
         _forget_staging(logged, client)
+        tags["rlvo.manifest"] = _log_manifest(logged, client)
         with contextlib.redirect_stderr(io.StringIO()):  # two lines that say it is registered; our caller says so
             registered = mlflow.register_model(logged.model_uri, name, tags=tags)
         client.update_registered_model(name, description=NOTICE)
@@ -85,7 +87,14 @@ def signature(predictors: tuple[str, ...]) -> ModelSignature:
     """Cells of any type, since typed columns refuse integers, booleans and empty columns; only the id is required."""
     takes = [ColSpec(AnyType(), name, required=name == "patient_id") for name in example(predictors).columns]
     answers = [ColSpec(AnyType(), name) for name in ANSWER_COLUMNS]
-    params = ParamSchema([ParamSpec("folder", DataType.string, ".")])
+    params = ParamSchema(
+        [
+            ParamSpec("folder", DataType.string, "."),
+            ParamSpec("store", DataType.string, ""),
+            ParamSpec("members", DataType.boolean, False),
+            ParamSpec("precision", DataType.string, "float32"),
+        ]
+    )
     return ModelSignature(Schema([*takes]), Schema([*answers]), params)
 
 
@@ -112,6 +121,14 @@ def _forget_staging(logged: ModelInfo, client: MlflowClient) -> None:
         model.flavors["python_function"]["model_code_path"] = "model.py"
         model.save(path)
         client.log_model_artifact(logged.model_id, str(path))
+
+
+def _log_manifest(logged: ModelInfo, client: MlflowClient) -> str:
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(mlflow.artifacts.download_artifacts(logged.model_uri, dst_path=temporary))
+        digest = write_manifest(root)
+        client.log_model_artifact(logged.model_id, str(root / MANIFEST))
+        return digest
 
 
 @contextlib.contextmanager

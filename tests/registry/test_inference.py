@@ -9,7 +9,7 @@ from rlvo.ensemble.spec import EnsembleSpec
 from rlvo.ensemble.trials import Trials, trial_weights
 from rlvo.errors import RlvoError
 from rlvo.imaging.store import VolumeStore
-from rlvo.registry.folder import read_description
+from rlvo.registry.folder import describe, read_description
 from rlvo.registry.inference import ANSWER_COLUMNS, EnsemblePredictor, Members
 
 NUMBERS = ["score", "p_ncct", "p_cta", "p_both"]
@@ -109,7 +109,8 @@ def test_a_missing_or_damaged_volume_costs_that_patient_only(
 def test_what_is_missing_or_not_allowed_is_imputed_and_named(
     study: Any, predictor: EnsemblePredictor, specs: dict[str, EnsembleSpec]
 ) -> None:
-    description = predictor.members.description.model_copy(update={"spec": specs["resnet18 daft"]})
+    known = predictor.members.description
+    description = describe(specs["resnet18 daft"], known.encoders, known.target)
     members = specs["resnet18 daft"].members  # of which every one looks at the table
     predictor = EnsemblePredictor(Members.load(description, members, lambda m: trial_weights(study.folder, m)))
     whole = predictor.predict(study.raw.iloc[:4], study.cohort.parent)
