@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,9 @@ ADMIN_PASSWORD = "correct horse battery"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "cluster: a Ray of two nodes, minutes; runs where asked for: pytest -m cluster")
+    config.addinivalue_line(
+        "markers", "cluster: minutes on a real Ray cluster; runs where asked for: pytest -m cluster"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -123,13 +126,29 @@ def postgres(postgres_bin: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def team_server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TeamServer]:
+def team_server(
+    postgres: str,
+    serve: Callable[[str, Path], AbstractContextManager[TeamServer]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[TeamServer]:
     """The team's server behind Postgres, started as README.md says."""
+    with serve(postgres, tmp_path_factory.mktemp("team server")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def serve() -> Callable[[str, Path], AbstractContextManager[TeamServer]]:
+    """Start a team server on a database and a folder, which may hold `artifacts` already."""
     if importlib.util.find_spec("flask_wtf") is None:
         pytest.skip("no Flask-WTF in this environment (pip install 'mlflow[auth]')")
-    folder, port = tmp_path_factory.mktemp("team server"), _free_port()
+    return _serve
+
+
+@contextlib.contextmanager
+def _serve(database: str, folder: Path) -> Iterator[TeamServer]:
+    port = _free_port()
     values = {
-        "MLFLOW_BACKEND_STORE_URI": postgres,
+        "MLFLOW_BACKEND_STORE_URI": database,
         "MLFLOW_ARTIFACTS_DESTINATION": f"'{folder / 'artifacts'}'",
         "MLFLOW_AUTH_ADMIN_PASSWORD": f"'{ADMIN_PASSWORD}'",
         "MLFLOW_FLASK_SERVER_SECRET_KEY": "0" * 64,
@@ -153,7 +172,7 @@ def team_server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     try:
         uri = f"http://127.0.0.1:{port}"
         _wait_until(lambda: _is_up(f"{uri}/health"), process)
-        yield TeamServer(uri, settings, folder / "artifacts", postgres, process.pid)
+        yield TeamServer(uri, settings, folder / "artifacts", database, process.pid)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)

@@ -78,10 +78,21 @@ def test_the_ray_job_is_one_for_this_ray() -> None:
         for container in pod["containers"]:
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
             assert container["resources"]["limits"] == container["resources"]["requests"]
+
+
+def test_rays_autoscaler_reads_the_ray_job_as_meant() -> None:
+    from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+    from ray.autoscaler._private.util import validate_config
+
+    cluster = read("kuberay.yaml")["spec"]["rayClusterSpec"]
+    config = _derive_autoscaling_config_from_ray_cr({"metadata": {"name": "a", "namespace": "b"}, "spec": cluster})
+    validate_config(config)
+    head, workers = config["available_node_types"]["headgroup"], config["available_node_types"]["gpu"]
+    assert head["resources"]["CPU"] == 0, "no trial on the head"
+    assert workers["max_workers"] > workers["min_workers"] == 0
     study = yaml.safe_load((REPOSITORY / "tune_configs/paper_grid.yaml").read_text())
-    limits = cluster["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["resources"]["limits"]
-    assert int(limits["cpu"]) >= study["resources"]["cpus"]
-    assert int(limits["nvidia.com/gpu"]) >= study["resources"]["gpus"]
+    assert workers["resources"]["CPU"] >= study["resources"]["cpus"]
+    assert workers["resources"]["GPU"] >= study["resources"]["gpus"]
 
 
 def test_jobs_bring_the_package_and_nothing_else() -> None:
