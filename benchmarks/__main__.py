@@ -1,6 +1,6 @@
 """`make bench`: every table compares ways within this run, so that its ratios mean the same on any machine.
 
-`python -m benchmarks NAME ...` runs some of them: preparation, search, store, synthetic, training.
+`python -m benchmarks NAME ...` runs some of them: inference, preparation, search, store, synthetic, training.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from benchmarks.inference import benchmark_inference
 from benchmarks.preparation import benchmark_preparation
 from benchmarks.search import benchmark_search
 from benchmarks.store import benchmark_store
@@ -15,6 +16,7 @@ from benchmarks.synthetic import benchmark_synthetic
 from benchmarks.training import benchmark_training
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
+    "inference": benchmark_inference,
     "preparation": benchmark_preparation,
     "search": benchmark_search,
     "store": benchmark_store,

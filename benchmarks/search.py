@@ -1,44 +1,119 @@
-"""Searches of a planted problem (formulas in place of training): what pruning saves, and what it misses."""
+"""Searches of planted problems: what pruning saves, what it misses; and what a search costs beside its training."""
 
 from __future__ import annotations
 
+import random
 import runpy
 import statistics
 import tempfile
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import show
+import numpy as np
+from matplotlib.figure import Figure
 
-PLANTED = Path(__file__).parents[1] / "tests" / "search" / "planted.py"
+from benchmarks.measure import show
+from benchmarks.real_search import benchmark_real_search
+from rlvo.report.style import COLOURS, DPI, GREY, PAGE_WIDTH, paper_style
+
+REPOSITORY = Path(__file__).parents[1]
+PICTURE = REPOSITORY / "docs" / "images" / "search.png"
+PLANTED = runpy.run_path(str(REPOSITORY / "tests" / "search" / "planted.py"))
+SPACE, FOLDS = PLANTED["SPACE"], PLANTED["FOLDS"]
+GRID_EPOCHS = len(PLANTED["planted_study"]().grid_points()) * FOLDS * PLANTED["EPOCHS"]
 PROBLEMS = 10
 MEMORY = Path("/dev/shm")
 
+SAMPLED = {"sample": {path: {"choices": values} for path, values in SPACE["enumerate"].items()} | SPACE["sample"]}
+HALVING = {"pruning": "halving", "min_epochs": 10, "reduction_factor": 2}
+WAYS: dict[str, dict[str, Any]] = {
+    "random": {"space": SAMPLED, "sampler": "random", "configurations": 72},
+    "grid, pruning by epoch": HALVING | {"first_folds": 4},
+    "grid, pruning by fold": HALVING | {"first_folds": 1, "min_epochs": 60},
+    "grid, both, from 1 fold": HALVING | {"first_folds": 1},
+    "grid, both, from 2 folds": HALVING | {"first_folds": 2},
+    "grid, both, thirds": HALVING | {"first_folds": 2, "reduction_factor": 3},
+    "TPE, both, from 2 folds": HALVING
+    | {"space": SAMPLED, "sampler": "tpe", "configurations": 72, "bracket": 24, "first_folds": 2},
+}
+PICTURED = {
+    "random": "random",
+    "grid, both, from 2 folds": "grid, both prunings",
+    "TPE, both, from 2 folds": "TPE, both prunings",
+}
+
+Steps = Sequence[tuple[float, float]]
+"""Epochs trained and the best objective found by then, as shares of the full grid's; where it rises, and at the end."""
+
 
 def benchmark_search() -> None:
-    """Print, over planted problems, epochs and the objective found, against the full grid's."""
-    planted = runpy.run_path(str(PLANTED))
-    full_epochs = len(planted["planted_study"]().grid_points()) * planted["FOLDS"] * planted["EPOCHS"]
-    halving = {"pruning": "halving", "min_epochs": 10, "reduction_factor": 2}
-    ways: dict[str, dict[str, Any]] = {
-        "random, as many epochs": {"sampler": "random", "configurations": 12},
-        "pruning by epoch": halving | {"first_folds": 4},
-        "pruning by fold": halving | {"first_folds": 1, "min_epochs": 60},
-        "both, from 1 fold": halving | {"first_folds": 1},
-        "both, from 2 folds": halving | {"first_folds": 2},
-        "both, from 2 folds, thirds": halving | {"first_folds": 2, "reduction_factor": 3},
-    }
+    """Print tables, and draw the picture of the documentation."""
+    benchmark_planted_search()
+    benchmark_real_search()
+
+
+def benchmark_planted_search() -> None:
+    """Print, over planted problems, epochs and the objective found, against the full grid's; draw the way there."""
+    searches = {name: [_search(seed, way) for seed in range(PROBLEMS)] for name, way in WAYS.items()}
     rows = {}
-    for name, search in ways.items():
-        found, epochs = [], []
-        for seed in range(PROBLEMS):
-            best = max(planted["full_grid"](seed).values())
-            with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
-                trials = planted["PlantedTrials"](seed)
-                result = planted["search"](planted["planted_study"](**search), trials, Path(folder))
-            found.append(result.best.auc / best)
-            epochs.append(trials.trained / full_epochs)
+    for name, steps in searches.items():
+        epochs, found = zip(*(each[-1] for each in steps), strict=True)
         within = sum(share >= 0.99 for share in found) / PROBLEMS
         rows[name] = (statistics.fmean(epochs), statistics.fmean(found), min(found), within)
     columns = ("epochs / grid", "best / grid's", "worst", "share within 1 %")
-    show(f"planted search, {PROBLEMS} problems of 72 configurations × {planted['FOLDS']} folds", columns, rows)
+    show(f"planted search, {PROBLEMS} problems of 72 configurations × {FOLDS} folds", columns, rows)
+    grid = {"full grid": [_full_grid(seed) for seed in range(PROBLEMS)]}
+    _draw(grid | {label: searches[name] for name, label in PICTURED.items()})
+    print(f"drawn: {PICTURE.relative_to(REPOSITORY)}")
+
+
+def _search(seed: int, way: dict[str, Any]) -> Steps:
+    trials = PLANTED["PlantedTrials"](seed)
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        PLANTED["search"](PLANTED["planted_study"](**way), trials, Path(folder))
+    return _steps(trials.finished, PLANTED["full_grid"](seed), trials.trained)
+
+
+def _full_grid(seed: int) -> Steps:
+    objectives = PLANTED["full_grid"](seed)
+    keys = random.Random(seed).sample(list(objectives), len(objectives))
+    each = GRID_EPOCHS // len(keys) // FOLDS
+    finished = [(each * (number + 1), key) for number, key in enumerate(key for key in keys for _ in range(FOLDS))]
+    return _steps(finished, objectives, GRID_EPOCHS)
+
+
+def _steps(finished: Sequence[tuple[int, str]], objectives: dict[str, float], trained: int) -> Steps:
+    steps, folds, best = [(0.0, 0.0)], Counter[str](), 0.0
+    for epochs, key in finished:
+        folds[key] += 1
+        if folds[key] == FOLDS and objectives[key] > best:
+            best = objectives[key]
+            steps.append((epochs / GRID_EPOCHS, best / max(objectives.values())))
+    return [*steps, (trained / GRID_EPOCHS, steps[-1][1])]
+
+
+@paper_style
+def _draw(searches: dict[str, list[Steps]]) -> None:
+    figure = Figure(figsize=(PAGE_WIDTH, 2.1), layout="constrained")
+    panels = figure.subplots(1, len(searches), sharex=True, sharey=True)
+    for axes, (name, runs), colour in zip(panels, searches.items(), COLOURS, strict=True):
+        share = np.linspace(0, statistics.fmean(steps[-1][0] for steps in runs), 400)
+        found = np.array([_at(steps, share) for steps in runs])
+        low, middle, high = found.min(axis=0), np.median(found, axis=0), found.max(axis=0)
+        axes.fill_between(share, low, high, color=colour, alpha=0.2, linewidth=0, step="post")
+        axes.plot(share, middle, color=colour, drawstyle="steps-post")
+        axes.plot(share[-1], middle[-1], "o", color=colour, markersize=4)
+        axes.axhline(0.99, color=GREY, linewidth=0.7, linestyle=":")
+        axes.set_title(name, loc="left", fontsize=8)
+        axes.set(xlim=(0, 1.03), ylim=(0.9, 1.003), xticks=(0, 0.5, 1))
+    panels[0].set_ylabel("best found / grid's best")
+    figure.supxlabel("epochs trained / those of the full grid", fontsize=8)
+    figure.savefig(PICTURE, dpi=DPI)
+
+
+def _at(steps: Steps, share: np.ndarray) -> np.ndarray:
+    """The best found by each share of the epochs."""
+    epochs, found = map(np.array, zip(*steps, strict=True))
+    return found[np.searchsorted(epochs, share, side="right") - 1]

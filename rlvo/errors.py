@@ -40,6 +40,14 @@ class MachineError(RlvoError):
     exit_code = 1
 
 
+class PatientError(RlvoError):
+    """A patient's prepared volumes are at fault: every trial would meet that, so the search stops."""
+
+
+class DiskFullError(MachineError):
+    """No room to write: every trial would meet that, so the search stops."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing wrong with one cell, row, column or file of a cohort."""

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from rlvo.errors import DiskFullError
+
+FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EFBIG: "file size limit"}
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
@@ -20,6 +27,18 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)  # there only where the write failed
+
+
+@contextmanager
+def told_when_full(folder: Path) -> Iterator[None]:
+    """Raise DiskFullError where the disk has no room for what is written to `folder` inside."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        fix = "Make room, then start the search again: it goes on from the last checkpoints"
+        raise DiskFullError(FULL[error.errno], where=folder, fix=fix) from None
 
 
 def file_sha256(path: Path) -> str:

@@ -13,7 +13,8 @@ import rlvo
 
 ROOT = Path(rlvo.__file__).parent
 LAYERS = (
-    {"errors", "files"},
+    {"errors"},
+    {"files"},
     {"config"},
     {"cohort", "imaging", "models", "evaluation"},
     {"synthetic", "training"},

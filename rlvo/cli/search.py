@@ -74,6 +74,7 @@ def search(
 
     Example: rlvo search tune_configs/paper_grid.yaml --cohort cohort/cohort.csv
     """
+    from rlvo.search.guards import alone
     from rlvo.search.study import open_study
 
     study, work = load_study(config), Workdir.at(workdir)
@@ -84,9 +85,10 @@ def search(
         raise RlvoError(
             "no cohort table is named", where=config, fix="Give --cohort, or cohort.table in the configuration"
         )
-    inputs = open_study(study, table, work, progress=progress_bar)
-    _print_cohort(inputs)
-    result = run_mirrored(study, inputs, table, work, address=address)
+    with alone(work.study(study.name)):
+        inputs = open_study(study, table, work, progress=progress_bar)
+        _print_cohort(inputs)
+        result = run_mirrored(study, inputs, table, work, address=address)
     if json:
         emit_json(_result_json(study, result))
     else:
@@ -194,10 +196,11 @@ def _print_cohort(inputs: StudyInputs) -> None:
 
 def _print_plan(planned: StudyPlan) -> None:
     shape = "×".join(map(str, planned.grid))
+    pruned = f" at most, about {planned.expected_epochs} with pruning" if planned.pruning != "none" else ""
     sampled = f"; {planned.sampler} over {', '.join(planned.sampled)}" if planned.sampled else ""
     console.print(
         f"{planned.study}: {planned.configurations} configurations × {planned.folds} folds = {planned.trials} trials, "
-        f"{planned.epochs} epochs{'' if planned.pruning == 'none' else f' at most (pruning: {planned.pruning})'}",
+        f"{planned.epochs} epochs{pruned}",
         highlight=False,
     )
     console.print(f"{planned.combinations} enumerated combinations{sampled}", highlight=False)
@@ -245,9 +248,9 @@ def _result_json(study: StudyConfig, result: SearchResult) -> dict[str, Any]:
                 "label": each.configuration.label,
                 "state": each.state,
                 "val/auc": each.auc,
-                "folds": {fold: record.metrics for fold, record in each.records.items()},
-                "failures": each.failures,
-                "prunings": each.prunings,
+                "folds": {fold: record.metrics for fold, record in sorted(each.records.items())},
+                "failures": dict(sorted(each.failures.items())),
+                "prunings": dict(sorted(each.prunings.items())),
                 "configuration": each.configuration.model_dump(mode="json"),
             }
             for each in result.configurations

@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from rlvo.config.base import Frozen
 from rlvo.config.grid import PRESETS, GridField
@@ -65,6 +73,9 @@ class SearchConfig(Frozen):
     max_failures: Annotated[int, Field(ge=0)] = 1
     """How often a trial whose process died is started again."""
     seed: int = 0
+    storage: Annotated[str | None, Field(exclude=True, repr=False)] = None
+    """Database (SQLAlchemy address) for Optuna's state; None: a journal in the study folder. The environment's
+    `RLVO_OPTUNA_STORAGE`, where set, wins. It may hold a password, so it is written nowhere."""
     defaults_first: bool = False
     """Whether the first configuration is that of `model` and `training`, with nothing drawn."""
     pruning: Literal["none", "halving"] = "none"
@@ -95,14 +106,19 @@ class MlflowConfig(Frozen):
     registered_model: str = "rlvo-ensemble"
     keep_checkpoints: PositiveInt | None = None
     """How many of a study's best checkpoints MLflow keeps; None: all."""
+    checkpoint_gb: PositiveFloat | None = None
+    """Disk that they may take there, 1e9 bytes; None: no limit."""
 
 
 class EnsembleConfig(Frozen):
     """How trials are combined (section 2.4; METHOD.md's defaults)."""
 
-    selection: Literal["best_per_modality", "same_spec"] = "best_per_modality"
+    selection: Literal["best_per_modality", "same_spec", "greedy"] = "best_per_modality"
+    """greedy: forward selection with replacement of what adds most to the others, whatever its modality."""
     weighting: Literal["class_rates", "balanced_accuracy", "mean"] = "class_rates"
     tie: Literal["negative", "positive", "margin"] = "negative"
+    calibration: Literal["platt", "isotonic"] = "platt"
+    """How the margin becomes a probability."""
 
 
 class StudyConfig(Frozen):

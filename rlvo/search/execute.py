@@ -8,17 +8,25 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ray import tune
+from ray.tune import Callback, TuneError
+from ray.tune.experiment import Trial
 
 from rlvo.config.study import StudyConfig
+from rlvo.errors import DiskFullError, RlvoError
+from rlvo.files import told_when_full
 from rlvo.search.cluster import connected
+from rlvo.search.guards import check_disk, check_memory, cut_torn_line
 from rlvo.search.inputs import StudyInputs
+from rlvo.search.plan import plan_study
 from rlvo.search.progress import OnProgress, ProgressCallback
 from rlvo.search.proposals import Proposals
 from rlvo.search.results import SearchResult
 from rlvo.search.searcher import FoldSearcher
-from rlvo.search.trainable import train_fold
+from rlvo.search.storage import JOURNAL
+from rlvo.search.trainable import STOPS, train_fold
 from rlvo.search.trials import TrialFolders
 
 
@@ -30,7 +38,8 @@ def run_search(
     on_progress: OnProgress | None = None,
     address: str | None = None,
 ) -> SearchResult:
-    """Run what of the study has not run yet. Trials that fail are part of the result and do not stop the others.
+    """Run what of the study has not run yet. Trials that fail are part of the result and do not stop the others, unless
+    all of them would meet the same: then the search stops, and goes on at the next call.
 
     Args:
         study: the study's configuration.
@@ -41,17 +50,32 @@ def run_search(
 
     Raises:
         KeyboardInterrupt: after an orderly stop; the next call goes on.
-        RlvoError: a completion record is damaged, or the machine cannot hold a trial.
+        RlvoError: a completion record is damaged, the machine cannot hold a trial, a patient's volumes are missing or
+            damaged (PatientError), or a node of the cluster does not see the study folder (NotSharedError).
+        MachineError: there is too little disk, or (DiskFullError) it has run out.
     """
     folder = folder.resolve()
+    try:
+        with told_when_full(folder):
+            return _run(study, inputs, folder, on_progress or (lambda _: None), address)
+    except DiskFullError:
+        cut_torn_line(folder / JOURNAL)
+        raise
+
+
+def _run(study: StudyConfig, inputs: StudyInputs, folder: Path, tell: OnProgress, address: str | None) -> SearchResult:
     proposals = Proposals(study, folder)
     searcher = FoldSearcher(study, proposals, TrialFolders(inputs, folder))
-    tell = on_progress or (lambda _: None)
     progress = ProgressCallback(searcher, proposals.budget, study.folds.folds, tell, folder)
     progress.tell([])
     had_work = searcher.fill()
     if had_work:
-        with connected(study.resources, address), _quiet():
+        planned = plan_study(study)
+        check_disk(planned, folder)
+        store = next(iter(inputs.volumes.values())).parents[1]
+        with connected(study.resources, (folder, store), address) as is_here, _quiet():
+            if is_here:
+                check_memory(planned, on_gpu=study.resources.gpus > 0)
             _tune(study, inputs, folder, searcher, progress)
         progress.tell([])
         if not searcher.finished:
@@ -76,12 +100,24 @@ def _tune(
             reuse_actors=True,
             max_failures=study.search.max_failures,
             raise_on_failed_trial=False,
-            callbacks=[progress],
+            callbacks=[progress, _StopForAll()],
             trial_dirname_creator=lambda trial: trial.trial_id,
             verbose=0,
         )
+    except TuneError as error:  # around what the searcher or a callback raised
+        if isinstance(error.__context__, RlvoError | OSError):
+            raise error.__context__ from None
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+class _StopForAll(Callback):
+    """Ends the search for an error that every trial would meet. The searcher is not told: the trial goes on later."""
+
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **info: Any) -> None:
+        if STOPS in result:
+            raise result[STOPS]
 
 
 @contextmanager

@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from rlvo.config.model import Configuration
 from rlvo.config.study import SearchConfig
-from rlvo.search.results import OBJECTIVE
-from rlvo.training.records import EpochMetrics
+from rlvo.training.records import OBJECTIVE, EpochMetrics
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,26 @@ def ladder(search: SearchConfig, folds: int, epochs: int) -> tuple[Rung, ...]:
             steps.append(epochs)
         rungs = [Rung(search.first_folds, step) for step in steps]
     return (*rungs, Rung(folds, epochs))
+
+
+def epochs_to_train(rungs: Sequence[Rung], configurations: int, reduction_factor: int) -> int:
+    """Epochs over all folds of so many configurations compared with one another, where no trial fails."""
+    epochs = climbed = 0
+    for rung in rungs:
+        height = rung.folds * rung.epochs
+        epochs += configurations * (height - climbed)
+        configurations, climbed = math.ceil(configurations / reduction_factor), height
+    return epochs
+
+
+def group(configuration: Configuration, compare_within: Sequence[str]) -> tuple[object, ...]:
+    """What a configuration has in the fields (dotted paths) in which those compared with it agree."""
+    values: list[Any] = []
+    for path in compare_within:
+        values.append(configuration)
+        for name in path.split("."):
+            values[-1] = getattr(values[-1], name)
+    return tuple(values)
 
 
 def objective_at(rung: Rung, epochs: Mapping[int, Sequence[EpochMetrics]]) -> float | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from dataclasses import dataclass
 
 from rlvo.cohort.encoding import TabularEncoder
-from rlvo.config.model import Configuration, ModelConfig
+from rlvo.config.model import Configuration, DaftOptions, ModelConfig
 from rlvo.config.space import Choices, Scalar
 from rlvo.config.study import StudyConfig
 from rlvo.imaging.store import entry_bytes
+from rlvo.search.halving import epochs_to_train, group, ladder
 
 BYTES_A_WEIGHT = 4
 CHECKPOINT_COPIES = 4
@@ -50,6 +52,8 @@ class StudyPlan:
     trials: int
     epochs: int
     """Over all trials, at most."""
+    expected_epochs: int
+    """The same with pruning, about: where no trial fails and every enumerated combination has equally many points."""
     pruning: str
     """How trials are stopped before their last epoch, or never started."""
     grid: tuple[int, int, int]
@@ -91,6 +95,7 @@ def plan_study(study: StudyConfig, *, patients: int | None = None) -> StudyPlan:
         folds=study.folds.folds,
         trials=trials,
         epochs=trials * max(spec.training.epochs for spec in specs),
+        expected_epochs=_expected_epochs(study, max(spec.training.epochs for spec in specs)),
         pruning=study.search.pruning,
         grid=study.grid.shape,
         tabular_features=len(encoder.feature_names),
@@ -126,11 +131,23 @@ def check_models(study: StudyConfig) -> None:
         check_volume(model, study.grid.shape, batch)
 
 
+def _expected_epochs(study: StudyConfig, epochs: int) -> int:
+    combinations = [study.configuration(values) for values in study.combinations()]
+    size = study.search.bracket or study.configurations
+    compared = Counter(
+        (number // size, *group(combinations[number % len(combinations)], study.search.compare_within))
+        for number in range(study.configurations)
+    )
+    rungs = ladder(study.search, study.folds.folds, epochs)
+    return sum(epochs_to_train(rungs, count, study.search.reduction_factor) for count in compared.values())
+
+
 def _alike(model: ModelConfig) -> ModelConfig:
     """One model spec for all that cost the same."""
     alike = {1: ("NCCT", False), 2: ("NCCT", True), 3: ("BOTH", True)}
     modality, prior = alike[len(model.channels)]
-    return model.model_copy(update={"modality": modality, "prior": prior, "dropout": 0.0})
+    daft = model.daft.model_copy(update={"identity_init": False}) if model.fusion == "daft" else DaftOptions()
+    return model.model_copy(update={"modality": modality, "prior": prior, "dropout": 0.0, "daft": daft})
 
 
 def _planned(model: ModelConfig, batch_size: int, study: StudyConfig, tabular_features: int) -> PlannedModel:

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ray import cloudpickle
 from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.progress_reporter import TrialProgressCallback
 
 from rlvo.config.model import Configuration
-from rlvo.search.results import OBJECTIVE, best_result
+from rlvo.search.results import best_result
 from rlvo.search.searcher import FoldSearcher
 from rlvo.search.status import Note, write_note
+from rlvo.training.records import OBJECTIVE, OUT_OF_MEMORY
 
 INTERVAL = 1.0
 NOTE_INTERVAL = 10.0
@@ -88,7 +90,7 @@ class ProgressCallback(TrialProgressCallback):
         self.tell(trials)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._searcher.explain(trial.config["key"], trial.config["fold"], _reason(trial.get_pickled_error()))
+        self._searcher.explain(trial.config["key"], trial.config["fold"], _reason(trial))
         self.tell(trials)
 
     def tell(self, trials: list[Trial]) -> None:
@@ -138,8 +140,13 @@ def _running(trial: Trial) -> RunningTrial:
     )
 
 
-def _reason(error: Exception | None) -> str:
-    """One line: what the trial raised, or that its process died."""
-    if isinstance(error, RayTaskError):
-        return f"{type(error.cause).__name__}: {' '.join(str(error.cause).split())}"
+def _reason(trial: Trial) -> str:
+    """One line: what the trial raised, or how its process died. Tune's own readers look where the files come later."""
+    said = Path(trial.error_file).read_text().rpartition("Failure #")[2]
+    if "running low on memory" in said:
+        return f"out of memory: Ray ended its process. {OUT_OF_MEMORY}"
+    if (raised := Path(trial.pickled_error_file)).exists():
+        error = cloudpickle.loads(raised.read_bytes())
+        if isinstance(error, RayTaskError):
+            return f"{type(error.cause).__name__}: {' '.join(str(error.cause).split())}"
     return "its process died, often for lack of memory"

@@ -1,8 +1,7 @@
-"""Optuna's side of a study: one Optuna trial a configuration, kept in a journal in the study folder."""
+"""Optuna's side of a study: one Optuna trial a configuration, kept where `rlvo.search.storage` says."""
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,16 +13,12 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from rlvo.config.model import Configuration
 from rlvo.config.space import Choices, Range, Scalar, conditions
 from rlvo.config.study import StudyConfig
-from rlvo.errors import RlvoError
-
-JOURNAL = "optuna.journal"
+from rlvo.search.storage import answering, open_optuna
 
 Values = Mapping[str, Scalar]
 """A value for every axis that matters to a configuration, by dotted path."""
@@ -49,7 +44,6 @@ class Proposals:
     """
 
     def __init__(self, study: StudyConfig, folder: Path) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.budget = study.configurations
         """How many configurations to propose."""
         space, self._grid = study.space, study.search.sampler == "grid"
@@ -58,16 +52,9 @@ class Proposals:
         self._axes = {path: CategoricalDistribution(values) for path, values in space.enumerate.items()} | {
             path: _distribution(axis, grid=self._grid) for path, axis in space.sample.items()
         }
-        folder.mkdir(parents=True, exist_ok=True)
-        _check_journal(folder / JOURNAL)
-        self._storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
-        self._optuna = optuna.create_study(
-            storage=self._storage,
-            study_name=study.name,
-            direction="maximize",
-            load_if_exists=True,
-        )
+        self._optuna = open_optuna(study, folder)
 
+    @answering()
     def earlier(self) -> list[Proposal]:
         """What an earlier process proposed, in order."""
         proposals = []
@@ -78,6 +65,7 @@ class Proposals:
                 self._optuna.tell(trial.number, state=TrialState.FAIL)
         return proposals
 
+    @answering()
     def propose(self, taken: Sequence[Proposal]) -> Proposal:
         """The next configuration, after those `taken`."""
         if not self._optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
@@ -90,13 +78,15 @@ class Proposals:
                 _suggest(trial, path, self._axes[path])
         return self._proposal(trial.number, trial.params)
 
+    @answering()
     def report(self, proposal: Proposal, means: Mapping[int, float]) -> None:
         """The mean over folds so far, by epoch, of a proposal that was not told; what is there already stays."""
         trial = self._optuna.get_trials(deepcopy=False)[proposal.number]
         for epoch, mean in means.items():
             if epoch not in trial.intermediate_values:
-                self._storage.set_trial_intermediate_value(trial._trial_id, epoch, mean)
+                self._optuna._storage.set_trial_intermediate_value(trial._trial_id, epoch, mean)
 
+    @answering()
     def tell(self, proposal: Proposal, objective: float | None, *, pruned: bool = False) -> None:
         """The objective of a proposal; None where its configuration failed or was pruned."""
         if pruned:
@@ -171,13 +161,3 @@ def _next_point(points: Sequence[Values], enumerated: Sequence[str], taken: Sequ
     points_dealt, combinations_dealt = Counter(map(point, taken)), Counter(map(combination, taken))
     least: Values = min(points, key=times_dealt)
     return dict(least)
-
-
-def _check_journal(path: Path) -> None:
-    """Raise RlvoError for a damaged journal: Optuna bears with a broken last line, and then writes on behind it."""
-    try:
-        for line in path.read_bytes().splitlines() if path.exists() else ():
-            json.loads(line)
-    except ValueError:
-        fix = "Put the file back, or delete it: ended trials stay, and configurations are proposed from the beginning"
-        raise RlvoError("damaged", where=path, fix=fix) from None

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from rlvo.config.model import Configuration
-from rlvo.training.records import CompletionRecord
-
-OBJECTIVE = "val/auc"
+from rlvo.training.records import OBJECTIVE, CompletionRecord
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from optuna.trial import TrialState
@@ -14,10 +14,10 @@ from ray.tune.search import Searcher
 from rlvo.config.model import Configuration
 from rlvo.config.study import StudyConfig
 from rlvo.errors import RlvoError
-from rlvo.search.halving import Climber, Rung, judge, ladder, objective_at
+from rlvo.search.halving import Climber, Rung, group, judge, ladder, objective_at
 from rlvo.search.proposals import Proposal, Proposals
-from rlvo.search.results import OBJECTIVE, ConfigurationResult
-from rlvo.training.records import CompletionRecord, EpochMetrics
+from rlvo.search.results import ConfigurationResult
+from rlvo.training.records import OBJECTIVE, CompletionRecord, EpochMetrics
 
 
 class Trials(Protocol):
@@ -30,7 +30,7 @@ class Trials(Protocol):
         """The metrics of every epoch so far."""
 
     def prune(self, configuration: Configuration, fold: int, reason: str) -> None:
-        """End a trial that has begun, with a record that says it was pruned. Raises RlvoError where it is damaged."""
+        """End a trial where it stands, with a record that says it was pruned. Raises RlvoError where it is damaged."""
 
 
 class FoldSearcher(Searcher):
@@ -203,9 +203,8 @@ class FoldSearcher(Searcher):
         for key, result in self._results.items():
             bracket = self._number[key] // size
             if bracket < complete or is_spent:
-                fields = result.configuration.model_dump()
-                group = (_at(fields, path) for path in self._search.compare_within)
-                brackets.setdefault((bracket, *group), []).append(key)
+                compared = bracket, *group(result.configuration, self._search.compare_within)
+                brackets.setdefault(compared, []).append(key)
         return list(brackets.values())
 
     def _climber(self, key: str) -> Climber:
@@ -222,7 +221,7 @@ class FoldSearcher(Searcher):
             if fold in result.records or fold in result.prunings:
                 continue
             try:
-                if self._epochs[key][fold]:
+                if self._epochs[key][fold] or not result.prunings:  # one record at least says it, whatever dies
                     self._trials.prune(result.configuration, fold, reason)
                 result.prunings[fold] = reason
             except RlvoError as damaged:
@@ -266,10 +265,3 @@ class FoldSearcher(Searcher):
         for proposal in [proposal for proposal in self._untold if proposal.configuration.key == key]:
             self._proposals.tell(proposal, result.auc, pruned=result.state == "pruned")
             self._untold.remove(proposal)
-
-
-def _at(fields: Mapping[str, Any], path: str) -> object:
-    node: Any = fields
-    for part in path.split("."):
-        node = node[part]
-    return node

@@ -17,8 +17,7 @@ from rlvo.config.model import Configuration
 from rlvo.config.study import StudyConfig
 from rlvo.errors import RlvoError
 from rlvo.files import atomic_write
-from rlvo.search.results import OBJECTIVE
-from rlvo.training.records import CONFIGURATION, EPOCHS, RECORD, CompletionRecord
+from rlvo.training.records import CONFIGURATION, EPOCHS, OBJECTIVE, RECORD, CompletionRecord
 
 STUDY = "study.json"
 """The study's configuration, written anew at every start."""

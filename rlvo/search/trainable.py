@@ -11,17 +11,21 @@ from ray import tune
 
 from rlvo.config.model import Configuration
 from rlvo.config.study import StudyConfig
-from rlvo.errors import RlvoError
-from rlvo.files import atomic_write
+from rlvo.errors import DiskFullError, MachineError, PatientError, RlvoError
+from rlvo.files import atomic_write, told_when_full
+from rlvo.imaging.cluster import NotSharedError, not_shared
 from rlvo.imaging.store import local_copy
 from rlvo.search.inputs import StudyInputs
 from rlvo.search.results import trial_folder
+from rlvo.search.status import NOTE
 from rlvo.training.records import CONFIGURATION, EpochMetrics
 
 if TYPE_CHECKING:
     from rlvo.training.dataset import FoldData, Patients
 
 LOCAL_STORE = "RLVO_LOCAL_STORE"
+STOPS = "stops"
+"""In a trial's last result: the error that every other trial would meet as well."""
 
 
 class _RungReachedError(Exception):
@@ -38,7 +42,7 @@ def train_fold(trial: dict[str, Any], *, study: StudyConfig, inputs: StudyInputs
         folder: the study folder, reachable from every node.
 
     Returns:
-        `reason`: why the trial failed, where data could not be read.
+        `reason`: why the trial failed, where it left no record; `stops`: the error that ends the whole search.
     """
     from rlvo.training.fit import fit  # torch and MONAI: only in the workers
 
@@ -50,9 +54,12 @@ def train_fold(trial: dict[str, Any], *, study: StudyConfig, inputs: StudyInputs
         if trial["until"] <= epoch < configuration.training.epochs:
             raise _RungReachedError
 
-    place.mkdir(parents=True, exist_ok=True)
-    atomic_write(place.parent / CONFIGURATION, configuration.model_dump_json(indent=1))  # for whoever watches
     try:
+        if not (folder / NOTE).exists():  # the driver wrote it; this node may have joined after the start's check
+            raise not_shared(folder)
+        with told_when_full(place):
+            place.mkdir(parents=True, exist_ok=True)
+            atomic_write(place.parent / CONFIGURATION, configuration.model_dump_json(indent=1))  # for whoever watches
         fit(
             configuration,
             _on_this_node(inputs.fold_data(fold)),
@@ -65,6 +72,8 @@ def train_fold(trial: dict[str, Any], *, study: StudyConfig, inputs: StudyInputs
         )
     except _RungReachedError:
         pass
+    except (PatientError, DiskFullError, NotSharedError) as error:
+        return {STOPS: error}
     except RlvoError as error:
         return {"reason": str(error)}
     return {}
@@ -76,6 +85,14 @@ def _on_this_node(data: FoldData) -> FoldData:
         return data
 
     def copied(patients: Patients) -> Patients:
-        return replace(patients, volumes=tuple(local_copy(folder, Path(local)) for folder in patients.volumes))
+        volumes = (_copy(*patient, Path(local)) for patient in zip(patients.ids, patients.volumes, strict=True))
+        return replace(patients, volumes=tuple(volumes))
 
     return replace(data, training=copied(data.training), validation=copied(data.validation))
+
+
+def _copy(patient: str, folder: Path, local: Path) -> Path:
+    try:
+        return local_copy(folder, local)
+    except MachineError as error:
+        raise PatientError(error.what, where=f"patient {patient}", fix=error.fix) from None

@@ -43,17 +43,15 @@ class TrialFolders:
             return []
 
     def prune(self, configuration: Configuration, fold: int, reason: str) -> None:
-        """End a trial that has begun where its last checkpoint stands. Raises RlvoError where that is damaged."""
-        from rlvo.training.checkpoint import drop_previous, load_last  # torch: only where something is pruned
+        """End a trial where its last checkpoint stands. Raises RlvoError where that is damaged."""
+        from rlvo.training.checkpoint import Progress, drop_previous, load_last  # torch: only where something is pruned
 
-        folder = trial_folder(self.folder, configuration, fold)
+        folder, identity = trial_folder(self.folder, configuration, fold), self.inputs.identity(configuration, fold)
         checkpoint = load_last(folder)
-        if checkpoint is None:
-            return
-        progress = checkpoint.progress
+        progress = checkpoint.progress if checkpoint is not None else Progress(identity.key)
         write_epochs(folder, progress.epochs)
         record = CompletionRecord(
-            identity=self.inputs.identity(configuration, fold),
+            identity=identity,
             configuration=configuration,
             status="pruned",
             reason=reason,

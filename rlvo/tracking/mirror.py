@@ -26,12 +26,14 @@ from rlvo.tracking.connection import one_line
 from rlvo.tracking.privacy import shareable, without_identities
 from rlvo.tracking.ranking import FinishedTrial, keep_checkpoints, tag_best
 from rlvo.tracking.runs import DIGEST, RunTree, Status, TrackedRun
-from rlvo.tracking.trials import OBJECTIVE, Trial, started_trials, study_identity
-from rlvo.training.records import EPOCHS, PREDICTIONS, CompletionRecord, read_epochs, read_record
+from rlvo.tracking.trials import Trial, started_trials, study_identity, training_now
+from rlvo.training.records import EPOCHS, OBJECTIVE, PREDICTIONS, CompletionRecord, read_epochs, read_record
 
 logger = logging.getLogger(__name__)
 
 STATUS: dict[str, Status] = {"finished": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
+UNFINISHED = ("RUNNING", "SCHEDULED")
+"""A trial that waits until others have come as far shows SCHEDULED."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Mirror:
         self._tree: RunTree | None = None
         self._delivered: dict[Path, tuple[int, CompletionRecord]] = {}  # by file, with its modification time
         self._trials: list[Trial] = []
+        self._training: set[tuple[str, int]] | None = None
         self._damage: RlvoError | None = None
         self._problem: str | None = None
         self._stop = threading.Event()
@@ -131,7 +134,7 @@ class Mirror:
             self._problem = one_line(error)
 
     def _sync(self, unfinished: Status) -> None:
-        self._trials = started_trials(self._study, self._folder)
+        self._trials, self._training = started_trials(self._study, self._folder), training_now(self._folder)
         if not self._trials:
             return
         tree, self._tree = self._tree or RunTree(*self._address), None  # after a failure, ask MLflow where it stands
@@ -144,12 +147,12 @@ class Mirror:
         finished = [trial for each in configurations for trial in each.finished]
         tag_best(tree, [(trial.run, trial.score) for trial in finished])
         tag_best(tree, [(each.run, each.score) for each in configurations])
-        keep_checkpoints(tree, finished, self._study.mlflow.keep_checkpoints)
+        keep_checkpoints(tree, finished, self._study.mlflow)
         is_complete = sum(each.has_ended for each in configurations) >= self._study.configurations
         tree.set_status(study, "FINISHED" if is_complete or unfinished == "FAILED" else unfinished)
         if unfinished != "RUNNING":
             for run in tree.below(study):
-                if run.status == "RUNNING":  # its trial's folder is no longer there
+                if run.status in UNFINISHED:  # its trial's folder is no longer there
                     tree.set_status(run, "KILLED")
         self._tree = tree
         if self._damage is not None:
@@ -169,12 +172,18 @@ class Mirror:
             tags={"rlvo.configuration": configuration.key},
         )
         finished: list[FinishedTrial] = []
+        open_runs: list[tuple[TrackedRun, Trial]] = []
         states: set[str] = set()
         for trial in trials:
-            trial_run, record = self._trial(tree, run, trial, unfinished)
+            trial_run, record = self._trial(tree, run, trial)
             states.add(record.status if record else "unfinished")
-            if record is not None and record.status == "finished":
+            if record is None:
+                open_runs.append((trial_run, trial))
+            elif record.status == "finished":
                 finished.append(FinishedTrial(trial_run, trial, record))
+        for trial_run, trial in open_runs:
+            is_waiting = unfinished == "RUNNING" and not self._trains(trial)
+            tree.set_status(trial_run, "KILLED" if "pruned" in states else "SCHEDULED" if is_waiting else unfinished)
         if "failed" in states or ("unfinished" in states and unfinished == "FAILED"):
             tree.set_status(run, "FAILED")
         elif "pruned" in states:
@@ -187,9 +196,7 @@ class Mirror:
             return MirroredConfiguration(run, finished, has_ended=False)
         return MirroredConfiguration(run, finished, has_ended=True)
 
-    def _trial(
-        self, tree: RunTree, parent: TrackedRun, trial: Trial, unfinished: Status
-    ) -> tuple[TrackedRun, CompletionRecord | None]:
+    def _trial(self, tree: RunTree, parent: TrackedRun, trial: Trial) -> tuple[TrackedRun, CompletionRecord | None]:
         """A trial's run, as far as the trial has come, and its record where it has ended."""
         run = tree.open(
             trial.identity.key,
@@ -205,13 +212,10 @@ class Mirror:
             record, epochs = read_record(trial.folder), read_epochs(trial.folder)
         except RlvoError as damage:  # the others' figures do not wait for it
             self._damage = damage
-            tree.set_status(run, unfinished)
             return run, None
         if epochs:
             tree.log_epochs(run, epochs, int((trial.folder / EPOCHS).stat().st_mtime * 1000))
-        if record is None:
-            tree.set_status(run, unfinished)
-        else:
+        if record is not None:
             self._end(tree, run, trial, record)
         return run, record
 
@@ -243,6 +247,9 @@ class Mirror:
     def _without_identities(self, text: str) -> str:
         split = read_split(self._folder / "split.json")
         return without_identities(text, [*split.development, *split.test], self._pseudonymise)
+
+    def _trains(self, trial: Trial) -> bool:
+        return self._training is None or (trial.identity.configuration, trial.identity.fold) in self._training
 
     def _is_delivered(self, trial: Trial) -> bool:
         known = self._delivered.get(trial.record)

@@ -14,7 +14,7 @@ from mlflow.utils.time import get_current_time_millis
 from rlvo.tracking.connection import connect
 
 Kind = Literal["study", "configuration", "trial", "ensemble", "baseline"]
-Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+Status = Literal["SCHEDULED", "RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 KIND, IDENTITY, PARENT = "rlvo.kind", "rlvo.identity", "mlflow.parentRunId"
 DIGEST = "rlvo.digest"
@@ -108,10 +108,10 @@ class RunTree:
         run.tags.update(tags)
 
     def set_status(self, run: TrackedRun, status: Status) -> None:
-        """End a run, or mark it as running again."""
+        """End a run, or mark it as running or waiting again."""
         if run.status == status:
             return
-        if status == "RUNNING":
+        if status in ("RUNNING", "SCHEDULED"):
             self.client.update_run(run.id, status)
         else:
             self.client.set_terminated(run.id, status)

@@ -1,7 +1,8 @@
 """The trials of a study as they lie on disk.
 
 A study folder holds `inputs.json` (split and data hash), `trials/<configuration key>/configuration.json` and, for each
-fold that was started, `trials/<configuration key>/fold-<k>/`.
+fold that was started, `trials/<configuration key>/fold-<k>/`. While a search runs, `progress.json` names the trials
+that train at the moment.
 """
 
 from __future__ import annotations
@@ -17,9 +18,7 @@ from rlvo.config.model import Configuration
 from rlvo.config.study import StudyConfig
 from rlvo.training.records import CONFIGURATION, RECORD, CompletionRecord, TrialIdentity, damaged
 
-INPUTS = "inputs.json"
-OBJECTIVE = "val/auc"
-"""What configurations are compared by: its mean over the folds, each at its best epoch."""
+INPUTS, NOTE = "inputs.json", "progress.json"
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,14 @@ def read_configuration(place: Path) -> Configuration | None:
 def study_identity(study: StudyConfig, folder: Path) -> str:
     """Twelve hex digits: a study of this name on this split of these data. Studies of one name on other data differ."""
     return content_hash({"study": study.name, **_inputs(folder)})[:12]
+
+
+def training_now(folder: Path) -> set[tuple[str, int]] | None:
+    """Key and fold of the trials that train at the moment, as the search says; None where it says nothing."""
+    try:
+        return {(key, fold) for key, fold in json.loads((folder / NOTE).read_bytes())["running"]}
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _inputs(folder: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rlvo.cohort.encoding import TabularEncoder
-from rlvo.errors import RlvoError
+from rlvo.errors import PatientError, RlvoError
 
 MEMORY_LIMIT = 1 << 30
 """Bytes up to which a fold's volumes are kept in memory; beyond it, batches are read from the store as needed."""
@@ -71,10 +71,10 @@ class Volumes:
             volumes = {name: np.load(path, mmap_mode="r") for name, path in files.items() if path.exists()}
             return stack_channels(volumes, self.channels)
         except RlvoError as error:
-            raise RlvoError(error.what, where=where, fix=error.fix) from None
-        except ValueError:
+            raise PatientError(error.what, where=where, fix=error.fix) from None
+        except (ValueError, EOFError):
             fix = "Run 'rlvo prepare' on the cohort again: it finds and mends what is damaged"
-            raise RlvoError("damaged volume in the store", where=where, fix=fix) from None
+            raise PatientError("damaged volume in the store", where=where, fix=fix) from None
 
     def __len__(self) -> int:
         return len(self._patients)

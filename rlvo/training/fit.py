@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -16,9 +17,9 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from rlvo.config.model import Configuration
-from rlvo.errors import RlvoError
+from rlvo.errors import MachineError, RlvoError
 from rlvo.evaluation.predictions import write_predictions
-from rlvo.files import file_sha256
+from rlvo.files import file_sha256, told_when_full
 from rlvo.models.backbones import check_volume
 from rlvo.models.classifier import Classifier, build_classifier
 from rlvo.training.checkpoint import Progress, drop_previous, load_last, save_epoch
@@ -29,6 +30,7 @@ from rlvo.training.optimisation import build_optimizer, build_schedule
 from rlvo.training.records import (
     BEST_WEIGHTS,
     EPOCHS,
+    OUT_OF_MEMORY,
     PREDICTIONS,
     CompletionRecord,
     EpochMetrics,
@@ -72,6 +74,8 @@ def fit(
 
     Raises:
         RlvoError: the volumes are too small for the network, or the files in `folder` are damaged or another trial's.
+        PatientError: a patient's volumes are missing or damaged.
+        MachineError: there is not enough memory, or (DiskFullError) no room to write; the last checkpoint stays.
     """
     if record := read_record(folder):
         _check_same(record.identity.key, identity, folder)
@@ -79,9 +83,9 @@ def fit(
     if threads is not None:
         torch.set_num_threads(threads)
     check_volume(configuration.model, data.brain_mask.shape, min(configuration.training.batch_size, len(data.training)))
-    with torch.random.fork_rng():
+    with told_when_full(folder), _told_when_out_of_memory(), torch.random.fork_rng():
         record = _run(configuration, data, folder, identity, seed, _choose(device), report)
-    write_record(folder, record)
+        write_record(folder, record)
     drop_previous(folder)
     return record
 
@@ -176,6 +180,18 @@ def _predict_validation(
         }
     )
     write_predictions(predictions, folder / PREDICTIONS)
+
+
+@contextmanager
+def _told_when_out_of_memory() -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch's allocator on the CPU raises a plain RuntimeError
+        if isinstance(error, torch.OutOfMemoryError):
+            raise MachineError("out of GPU memory", fix=OUT_OF_MEMORY) from None
+        if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+            raise MachineError("out of memory", fix=OUT_OF_MEMORY) from None
+        raise
 
 
 def _seed(seed: int, identity: TrialIdentity, epoch: int) -> None:

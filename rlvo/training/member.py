@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from scipy.special import expit
 from torch import Tensor
 
@@ -19,6 +18,8 @@ from rlvo.errors import RlvoError
 from rlvo.models.classifier import Classifier, build_classifier
 from rlvo.training.records import BEST_WEIGHTS
 
+Precision = Literal["float32", "bfloat16"]
+
 
 class VolumeSequence(Sized, Protocol):
     """Volumes [N, C, X, Y, Z]: a tensor, or `training.dataset.Volumes`."""
@@ -26,15 +27,22 @@ class VolumeSequence(Sized, Protocol):
     def __getitem__(self, indices: slice, /) -> Tensor: ...
 
 
-def load_classifier(weights: Path, config: ModelConfig, tabular_features: int) -> Classifier:
+def load_classifier(
+    weights: Path, config: ModelConfig, tabular_features: int, *, member: str | None = None
+) -> Classifier:
     """The classifier with the weights of a safetensors file, or with a trial folder's best ones, ready to predict.
 
-    Raises RlvoError where the file is missing or damaged, or belongs to another model.
+    Args:
+        member: whose, where the file holds several: its tensors are named `<member>/<tensor>`. No other is read.
+
+    Raises:
+        RlvoError: the file is missing or damaged, or belongs to another model.
     """
     path = weights / BEST_WEIGHTS if weights.is_dir() else weights
-    classifier = build_classifier(config, tabular_features)
+    with torch.device("meta"):  # random weights would be drawn for nothing
+        classifier = build_classifier(config, tabular_features)
     try:
-        classifier.load_state_dict(load_file(path))
+        classifier.load_state_dict(_tensors(path, f"{member}/" if member else ""), assign=True)
     except FileNotFoundError:
         raise RlvoError("there are no weights", where=path) from None
     except SafetensorError:
@@ -44,8 +52,21 @@ def load_classifier(weights: Path, config: ModelConfig, tabular_features: int) -
     return classifier.eval()
 
 
-def predict_logits(classifier: Classifier, volumes: VolumeSequence, tabular: np.ndarray, batch: int) -> Tensor:
-    """Logits [N] in fp32 on the CPU, computed on the classifier's device without autocast and TF32.
+def _tensors(path: Path, prefix: str) -> dict[str, Tensor]:
+    with safe_open(path, "pt") as file:
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+        # Copies: what the file gives is mapped memory, which would change with the file.
+        return {name.removeprefix(prefix): file.get_tensor(name).clone() for name in names}
+
+
+def predict_logits(
+    classifier: Classifier,
+    volumes: VolumeSequence,
+    tabular: np.ndarray,
+    batch: int,
+    precision: Precision = "float32",
+) -> Tensor:
+    """Logits [N] in fp32 on the CPU, computed on the classifier's device, without TF32.
 
     A patient's logit does not depend on the others in the batch (to rounding). Leaves the classifier in evaluation
     mode.
@@ -55,23 +76,29 @@ def predict_logits(classifier: Classifier, volumes: VolumeSequence, tabular: np.
         volumes: [N, C, X, Y, Z], channels in the model's order.
         tabular: encoded table [N, T].
         batch: how many patients at a time.
+        precision: bfloat16 is autocast.
     """
     device = classifier.channel_mean.device
     table = torch.as_tensor(tabular, dtype=torch.float32)
     classifier.eval()
-    with torch.inference_mode(), full_precision():
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    with torch.inference_mode(), full_precision(), autocast:
         parts = [
-            classifier(volumes[i : i + batch].to(device, torch.float32), table[i : i + batch].to(device)).cpu()
+            classifier(volumes[i : i + batch].to(device, torch.float32), table[i : i + batch].to(device)).float().cpu()
             for i in range(0, len(volumes), batch)
         ]
     return torch.cat(parts)
 
 
 def predict_probabilities(
-    classifier: Classifier, volumes: VolumeSequence, tabular: np.ndarray, batch: int = 8
+    classifier: Classifier,
+    volumes: VolumeSequence,
+    tabular: np.ndarray,
+    batch: int = 8,
+    precision: Precision = "float32",
 ) -> np.ndarray:
     """Probabilities of rLVO [N] float64; see `predict_logits`."""
-    return expit(predict_logits(classifier, volumes, tabular, batch).numpy().astype(np.float64))
+    return expit(predict_logits(classifier, volumes, tabular, batch, precision).numpy().astype(np.float64))
 
 
 @contextmanager

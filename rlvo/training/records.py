@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
 from rlvo.config.base import Frozen, content_hash
 from rlvo.config.model import Configuration
@@ -21,7 +21,18 @@ EPOCHS = "epochs.jsonl"
 PREDICTIONS = "predictions.csv"
 BEST_WEIGHTS = "best/model.safetensors"
 
+DIGEST = "digest"
+"""In a record's file: SHA-256 over all else in it."""
+
 COMPLETE_AGAIN = f"delete the trial's {RECORD}: the next search completes it again from its last checkpoint"
+
+OBJECTIVE = "val/auc"
+"""What configurations are compared by: its mean over the folds, each at its best epoch."""
+
+OUT_OF_MEMORY = (
+    "Set a smaller training.batch_size or grid, or a larger share of the machine for a trial (resources.gpus, "
+    "resources.cpus), so that fewer run at once"
+)
 
 EpochMetrics = dict[str, float]
 """`train/loss`, `val/loss`, `val/auc`, …, `lr`; an undefined metric is left out."""
@@ -62,16 +73,25 @@ class CompletionRecord(Frozen):
     seconds: float
     """Time spent in training, over all starts, up to the last epoch that ended."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_as_written(cls, content: Any, info: ValidationInfo) -> Any:
+        """A file's digest is checked, and is no part of the record."""
+        if info.mode == "json" and isinstance(content, dict) and content.pop(DIGEST, None) != content_hash(content):
+            raise ValueError("altered since it was written")
+        return content
+
 
 def write_record(folder: Path, record: CompletionRecord) -> None:
     """Write the completion record of the trial in `folder`, atomically."""
-    atomic_write(folder / RECORD, record.model_dump_json(indent=1))
+    content = record.model_dump(mode="json")
+    atomic_write(folder / RECORD, json.dumps({**content, DIGEST: content_hash(content)}, indent=1, allow_nan=False))
 
 
 def read_record(folder: Path) -> CompletionRecord | None:
     """The completion record in `folder`; None where the trial has not ended.
 
-    Raises RlvoError where the record cannot be read, or a file it names is missing or altered.
+    Raises RlvoError where the record is damaged or altered, or a file it names is missing or altered.
     """
     path = folder / RECORD
     if not path.exists():

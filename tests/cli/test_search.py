@@ -32,6 +32,19 @@ def run(*arguments: object) -> tuple[str, str]:
     return result.stdout, result.stderr
 
 
+SAMPLED = """
+space: {sample: {training.learning_rate: {low: 1e-4, high: 1e-2, log: true}}}
+search: {sampler: tpe, configurations: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cohort")
+    write_synthetic_cohort(folder, patients=40, profile="demo", seed=0, grid=PRESETS["focus"], workers=1)
+    return folder / "cohort.csv"
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
@@ -56,27 +69,27 @@ def test_the_papers_grid_is_96_trials() -> None:
 
 def test_a_plan_is_a_page_for_people(config: Path) -> None:
     page = run("plan", config)[1]
-    assert "1 configurations × 2 folds = 2 trials, 2 epochs" in page
+    assert "1 configurations × 2 folds = 2 trials, 2 epochs\n" in page
     assert "densenet121 none" in page
+
+
+def test_a_plan_with_pruning_tells_what_is_left_of_it(config: Path) -> None:
+    axes = "space: {enumerate: {training.learning_rate: [1e-4, 1e-3, 1e-2, 1e-1]}}\n"
+    config.write_text(STUDY + axes + "search: {pruning: halving, min_epochs: 1, first_folds: 1}\n")
+    assert "4 configurations × 2 folds = 8 trials, 8 epochs at most, about 6 with pruning" in " ".join(
+        run("plan", config)[1].split()
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
-def test_a_search_leaves_a_result_and_runs_in_mlflow(config: Path, tmp_path: Path) -> None:
-    write_synthetic_cohort(tmp_path / "cohort", patients=40, profile="demo", seed=0, grid=PRESETS["focus"], workers=1)
-    arguments = (
-        "search",
-        config,
-        "--cohort",
-        tmp_path / "cohort" / "cohort.csv",
-        "--workdir",
-        tmp_path / "work",
-        "--json",
-    )
+def test_a_search_leaves_a_result_and_runs_in_mlflow(config: Path, cohort: Path, tmp_path: Path) -> None:
+    arguments = ("search", config, "--cohort", cohort, "--workdir", tmp_path / "work", "--json")
     output, messages = run(*arguments)
     result = json.loads(output)
     [configuration] = result["configurations"]
     assert configuration["state"] == "finished"
+    assert list(configuration["folds"]) == ["0", "1"]
     assert configuration["val/auc"] == pytest.approx(sum(f["val/auc"] for f in configuration["folds"].values()) / 2)
     assert "2/2 trials" in messages
     assert "Traceback" not in messages
@@ -91,6 +104,30 @@ def test_a_search_leaves_a_result_and_runs_in_mlflow(config: Path, tmp_path: Pat
     assert "finished before, nothing was left to run" in messages
     with pytest.raises(RlvoError, match="the grid has 1 points, not 5"):
         run(*arguments, "--configurations", 5)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_a_finished_study_is_extended_and_only_what_is_new_runs(config: Path, cohort: Path, tmp_path: Path) -> None:
+    config.write_text(STUDY + SAMPLED)
+    arguments = ("search", config, "--cohort", cohort, "--workdir", tmp_path / "work", "--json")
+
+    def trials() -> dict[Path, tuple[int, bytes]]:
+        files = (path for path in (tmp_path / "work/studies/small/trials").glob("*/fold-*/**/*") if path.is_file())
+        return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+    [first] = json.loads(run(*arguments)[0])["configurations"]
+    before = trials()
+    output, messages = run(*arguments, "--configurations", 2)
+    again, second = json.loads(output)["configurations"]
+    after = trials()
+    assert again == first
+    assert second["state"] == "finished"
+    assert {path: after[path] for path in before} == before
+    assert sum(path.name == "record.json" for path in after) == 4
+    assert "4/4 trials" in messages
+    status = json.loads(run("status", "small", "--workdir", tmp_path / "work", "--json")[0])
+    assert (status["configurations_total"], status["trials"]["finished"], status["complete"]) == (2, 4, True)
 
 
 def test_a_search_needs_a_cohort(config: Path, tmp_path: Path) -> None:

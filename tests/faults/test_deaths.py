@@ -1,33 +1,18 @@
-"""A search whose driver or workers die goes on: nothing that had ended is lost or run again, the result is the same."""
+"""A search whose driver or workers die, or whose disk is full, goes on: nothing that had ended is lost or runs again,
+and the result is the same."""
 
 from __future__ import annotations
 
 import random
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from mlflow import MlflowClient
-from victim import EPOCH_COUNT, TRIALS, Victim, check_same, kill, wait_for
+from victim import EPOCH_COUNT, TRIALS, Victim, check_mlflow, check_same, fill, kill, wait_for
 
 pytestmark = pytest.mark.timeout(1800)
-
-
-def check_mlflow(victim: Victim) -> None:
-    """One run a trial, ended, with every epoch once."""
-    client = MlflowClient(f"sqlite:///{victim.work / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("victim")
-    assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    assert Counter(run.data.tags["rlvo.kind"] for run in runs) == {"study": 1, "configuration": 3, "trial": TRIALS}
-    for run in runs:
-        if run.data.tags["rlvo.kind"] == "trial":
-            history = client.get_metric_history(run.info.run_id, "val/loss")
-            assert sorted(metric.step for metric in history) == list(range(1, EPOCH_COUNT + 1))
 
 
 @pytest.fixture
@@ -69,7 +54,7 @@ def test_the_driver_killed_at_random_moments(
     assert not any(is_training(orphan) for orphan in orphans)
     assert all(victim.ended()[trial] == files for trial, files in ended.items())
     check_same(victim, undisturbed)
-    check_mlflow(victim)
+    check_mlflow(victim, victim.database)
 
 
 def test_workers_killed(undisturbed: Victim, tmp_path: Path, rounds: int) -> None:
@@ -84,3 +69,25 @@ def test_workers_killed(undisturbed: Victim, tmp_path: Path, rounds: int) -> Non
     assert code == 0, said
     assert all(victim.epochs()[trial][: len(lines)] == lines for trial, lines in before.items())
     check_same(victim, undisturbed)
+
+
+def test_the_disk_full_during_a_search(
+    undisturbed: Victim, small_disk: Callable[[Path, str], None], tmp_path: Path
+) -> None:
+    small_disk(tmp_path / "work", "100m")
+    victim = undisturbed.beside(tmp_path)
+    process = victim.start()
+    wait_for(lambda: victim.epoch_count() >= EPOCH_COUNT * TRIALS // 2, process)
+    filler = fill(victim.work)
+    code, said = victim.wait(process)
+    assert code == 1, said
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith(f"error: {victim.folder}"), said
+    assert "the disk is full. Make room" in said.splitlines()[-1]
+    ended, epochs = victim.ended(), victim.epochs()
+    filler.unlink()
+    victim.finish()
+    assert all(victim.ended()[trial] == files for trial, files in ended.items())
+    assert all(victim.epochs()[trial][: len(lines)] == lines for trial, lines in epochs.items())
+    check_same(victim, undisturbed)
+    check_mlflow(victim, victim.database)

@@ -7,13 +7,18 @@ import random
 import resource
 import signal
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from victim import fill
 
 from rlvo.training.checkpoint import Checkpoint, Progress, load_last, save_epoch
+
+Limited = Callable[[Path, int], AbstractContextManager[None]]
 
 
 def loss(epoch: int) -> float:
@@ -91,31 +96,53 @@ def test_two_processes_that_save_the_same_trial(tmp_path: Path, rounds: int) -> 
     assert len(progress.epochs) > 5 * rounds
 
 
-def test_a_full_disk(tmp_path: Path, rounds: int) -> None:
-    sizes, progress, failed = random.Random(0), Progress("trial"), 0
-    save(tmp_path, progress)
+@contextmanager
+def short_files(folder: Path, size: int) -> Iterator[None]:
+    """No file may be larger."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def little_room(folder: Path, size: int) -> Iterator[None]:
+    """No more fits on the folder's disk."""
+    filler = fill(folder.parent, leave=size)
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+def save_where_it_often_fails(folder: Path, limited: Limited, largest: int, rounds: int) -> None:
+    sizes, progress, failed = random.Random(0), Progress("trial"), 0
+    save(folder, progress)
     for _ in range(30 * rounds):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (sizes.randrange(250_000), hard))  # the write ends early
         try:
-            save(tmp_path, progress)
+            with limited(folder, sizes.randrange(largest)):
+                save(folder, progress)
         except OSError:
             failed += 1
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        before, progress = len(progress.epochs), load_last(tmp_path).progress
-        assert check(tmp_path, load_last(tmp_path)) in (before - 1, before)
+        before, progress = len(progress.epochs), load_last(folder).progress
+        assert check(folder, load_last(folder)) in (before - 1, before)
     assert 0 < failed < 30 * rounds
+
+
+def test_files_that_end_early(tmp_path: Path, rounds: int) -> None:
+    save_where_it_often_fails(tmp_path, short_files, 250_000, rounds)
+
+
+def test_a_full_disk(small_disk: Callable[[Path, str], None], tmp_path: Path, rounds: int) -> None:
+    small_disk(tmp_path / "disk", "4m")
+    save_where_it_often_fails(tmp_path / "disk" / "trial", little_room, 700_000, rounds)
 
 
 @pytest.mark.parametrize("size", [0, 1000])
 def test_a_disk_that_is_full_from_the_start_leaves_nothing_half_made(tmp_path: Path, size: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        with pytest.raises(OSError, match="too large"):
-            save(tmp_path, Progress("trial"))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with short_files(tmp_path, size), pytest.raises(OSError, match="too large"):
+        save(tmp_path, Progress("trial"))
     assert list(tmp_path.iterdir()) == []
     assert load_last(tmp_path) is None

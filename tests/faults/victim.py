@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +19,12 @@ import nibabel
 import numpy as np
 import pandas as pd
 import psutil
+from mlflow import MlflowClient
 
-from rlvo.training.records import EPOCHS, RECORD, read_record
+from rlvo.cohort.pseudonym import cohort_key, pseudonym
+from rlvo.evaluation.predictions import read_predictions
+from rlvo.files import file_sha256
+from rlvo.training.records import BEST_WEIGHTS, EPOCHS, PREDICTIONS, RECORD, read_epochs, read_record
 
 SHAPE, SPACING, ORIGIN = (16, 16, 16), (8, 8, 8), (-60, -76, -50)
 EPOCH_COUNT, TRIALS = 40, 6
@@ -63,16 +71,17 @@ def write_cohort(folder: Path) -> None:
 class Victim:
     """The study in `root`, beside a cohort; `root`/work is its work folder."""
 
-    def __init__(self, root: Path, cohort: Path | None = None) -> None:
+    def __init__(self, root: Path, cohort: Path | None = None, *, epochs: int = EPOCH_COUNT) -> None:
         self.root, self.cohort, self.work = root, cohort or root / "cohort", root / "work"
         self.folder = self.work / "studies" / "victim"
+        self.database = f"sqlite:///{self.work / 'mlflow.db'}"
         self.result: dict = {}
-        (root / "victim.yaml").write_text(json.dumps(CONFIG))
+        (root / "victim.yaml").write_text(json.dumps({**CONFIG, "training": {**CONFIG["training"], "epochs": epochs}}))
 
-    def beside(self, root: Path, *, copied: bool = False) -> Victim:
+    def beside(self, root: Path, *, copied: bool = False, epochs: int = EPOCH_COUNT) -> Victim:
         """Another work folder on the same cohort and prepared volumes; with what this one's study has, if `copied`."""
-        other = Victim(root, self.cohort)
-        other.work.mkdir()
+        other = Victim(root, self.cohort, epochs=epochs)
+        other.work.mkdir(exist_ok=True)
         (other.work / "store").symlink_to(self.work / "store")
         if copied:
             shutil.copytree(self.folder, other.folder)
@@ -88,7 +97,7 @@ class Victim:
 
     def wait(self, process: subprocess.Popen[str]) -> tuple[int, str]:
         """Until it ends: its exit code and what it said beside its result."""
-        output, _ = process.communicate(timeout=280)
+        output, _ = process.communicate(timeout=600)
         if process.returncode == 0:
             self.result = json.loads(output)
         return process.returncode, (self.root / "stderr.txt").read_text()
@@ -122,6 +131,39 @@ def check_same(victim: Victim, other: Victim) -> None:
         assert two is not None
         assert one.model_copy(update={"seconds": two.seconds}) == two
     assert victim.result == other.result
+
+
+def check_mlflow(victim: Victim, uri: str) -> None:
+    """What the records say, and nothing twice: a run each, ended, with every figure of every epoch, and the files."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("victim")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert Counter(run.data.tags["rlvo.kind"] for run in runs) == {"study": 1, "configuration": 3, "trial": TRIALS}
+    of_trial = {run.data.tags["rlvo.identity"]: run.info.run_id for run in runs}
+    pseudonymise = functools.partial(pseudonym, key=cohort_key(victim.cohort))
+    for trial in victim.ended():
+        record, epochs = read_record(trial), read_epochs(trial)
+        assert record is not None
+        run = of_trial[record.identity.key]
+        for name in epochs[0].keys() - {"epoch"}:
+            history = sorted((metric.step, metric.value) for metric in client.get_metric_history(run, name))
+            assert history == [(epoch["epoch"], epoch[name]) for epoch in epochs]
+        files = Path(client.download_artifacts(run, ""))
+        assert file_sha256(files / BEST_WEIGHTS) == record.files[BEST_WEIGHTS]
+        predictions = read_predictions(trial / PREDICTIONS)
+        predictions["patient"] = predictions["patient"].map(pseudonymise)
+        assert (files / "validation_predictions.csv").read_text() == predictions.to_csv(index=False)
+        assert sum(path.is_file() for path in files.rglob("*")) == 2
+
+
+def fill(disk: Path, *, leave: int = 0) -> Path:
+    """Fill a disk but for so many bytes, with a file that is returned."""
+    free, filler = os.statvfs(disk), disk / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):  # others may write meanwhile
+        file.write(bytes(max(free.f_bavail * free.f_frsize - leave, 0)))
+    return filler
 
 
 def stamp(path: Path) -> tuple[int, int]:

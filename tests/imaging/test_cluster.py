@@ -17,7 +17,7 @@ import pytest
 
 from rlvo.config.grid import PRESETS
 from rlvo.errors import MachineError, RlvoError
-from rlvo.imaging.cluster import _prepare, prepare_on_cluster
+from rlvo.imaging.cluster import NotSharedError, _prepare, prepare_on_cluster
 from rlvo.imaging.cohort_preparation import prepare_into
 from rlvo.imaging.store import VolumeStore
 from rlvo.imaging.target import Target
@@ -103,7 +103,7 @@ def test_a_store_that_a_node_cannot_write_is_the_machines_fault(rows: Rows, tmp_
     (store.path / store.address(TARGET, rows["1"])[:2]).write_text("a file where a folder should be")
     with pytest.raises(MachineError, match="cannot write the store"):
         list(prepare_on_cluster({"1": rows["1"]}, TARGET, store, address="auto"))
-    with pytest.raises(MachineError, match="not seen from the cluster's node"):
+    with pytest.raises(NotSharedError, match=r"the cluster.s node .* does not see this"):
         _prepare(store, "1", rows["1"], TARGET, tmp_path / "no mark", False)
 
 

@@ -40,12 +40,12 @@ LUCK_OF_FOLD, LUCK_OF_EPOCH, HARDNESS = 0.01, 0.005, 0.04
 """SDs of a configuration's luck on a fold and at an epoch, and of how hard folds are."""
 
 
-def planted_study(**search: object) -> StudyConfig:
-    """The planted space with search settings."""
+def planted_study(space: dict[str, dict] = SPACE, **search: object) -> StudyConfig:
+    """The planted space, all of it enumerated but for the learning rate, with search settings."""
     return parse_study(
         {
             "name": "planted",
-            "space": SPACE,
+            "space": space,
             "search": {"sampler": "grid", **search},
             "training": {"epochs": EPOCHS},
             "folds": {"folds": FOLDS},
@@ -62,6 +62,8 @@ class PlantedTrials:
     records: dict[tuple[str, int], CompletionRecord] = field(default_factory=dict)
     trained: int = 0
     """Epochs trained, over all trials."""
+    finished: list[tuple[int, str]] = field(default_factory=list)
+    """Of each finished trial, in order: epochs trained until then, over all trials, and its configuration's key."""
 
     def record(self, configuration: Configuration, fold: int) -> CompletionRecord | None:
         return self.records.get((configuration.key, fold))
@@ -80,20 +82,21 @@ class PlantedTrials:
         history += curve(configuration, fold, self.seed)[len(history) : until]
         if until == EPOCHS:
             self._end(configuration, fold, "finished")
+            self.finished.append((self.trained, configuration.key))
 
     def _end(self, configuration: Configuration, fold: int, status: str, reason: str | None = None) -> None:
-        key, history = configuration.key, self.history[configuration.key, fold]
+        key, history = configuration.key, self.epochs(configuration, fold)
         identity = TrialIdentity(study="planted", configuration=key, fold=fold, split_hash="", data_hash="")
-        best = min(history, key=lambda metrics: metrics["val/loss"])
+        best = min(history, key=lambda metrics: metrics["val/loss"], default=None)
         self.records[key, fold] = CompletionRecord.model_validate(
             {
                 "identity": identity,
                 "configuration": configuration,
                 "status": status,
                 "reason": reason,
-                "best_epoch": history.index(best) + 1,
+                "best_epoch": None if best is None else history.index(best) + 1,
                 "epochs": len(history),
-                "metrics": best,
+                "metrics": best or {},
                 "seconds": 0.0,
             }
         )

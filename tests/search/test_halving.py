@@ -15,7 +15,8 @@ from planted import EPOCHS, FOLDS, PRUNING, PlantedTrials, full_grid, planted_st
 from rlvo.config.loading import parse_study
 from rlvo.config.study import SearchConfig, StudyConfig
 from rlvo.errors import RlvoError
-from rlvo.search.halving import Climber, Rung, judge, ladder, objective_at
+from rlvo.search.halving import Climber, Rung, epochs_to_train, judge, ladder, objective_at
+from rlvo.search.plan import plan_study
 from rlvo.search.proposals import Proposals
 from rlvo.search.results import SearchResult
 
@@ -54,6 +55,11 @@ def test_the_objective_at_a_rung_is_the_one_training_would_have_ended_with() -> 
     assert objective_at(Rung(2, 3), {0: first, 1: second}) is None
     assert objective_at(Rung(2, 1), {0: first}) is None
     assert objective_at(Rung(1, 1), {0: [{"val/loss": 0.5}]}) == -math.inf
+
+
+def test_the_epochs_of_a_comparison_are_what_each_rung_adds() -> None:
+    assert epochs_to_train(RUNGS, 5, 2) == 5 * 10 + 3 * 10 + 2 * 60
+    assert epochs_to_train(RUNGS[-1:], 5, 2) == 5 * 80
 
 
 def test_a_verdict_waits_until_nothing_to_come_can_change_it() -> None:
@@ -138,6 +144,14 @@ def test_a_finished_search_can_be_extended_and_nothing_is_trained_twice(quick_fo
     assert trials.trained > trained
     assert ended(search(study, trials, quick_folder)) == second
     assert trials.trained == sum(len(history) for history in trials.history.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("search_settings", [{}, {"bracket": 24}, {"first_folds": 2, "reduction_factor": 3}])
+def test_the_plan_knows_how_many_epochs_a_search_trains(search_settings: dict, quick_folder: Path) -> None:
+    study, trials = planted_study(**(PRUNING | search_settings)), PlantedTrials(4)
+    search(study, trials, quick_folder)
+    assert trials.trained == plan_study(study).expected_epochs
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ def test_trials_epochs_and_disk_are_counted_over_the_enumerated_grid(make_study:
     study = make_study(grid=GRID, space=space, training={"epochs": 7, "batch_size": 4})
     planned = plan_study(study)
     assert (planned.configurations, planned.folds, planned.trials, planned.epochs) == (6, 2, 12, 84)
+    assert planned.expected_epochs == 84
     assert planned.tabular_features == 5  # age, sex, nihss, side twice
     weights = [
         sum(p.numel() for p in build_classifier(study.configuration(values).model, 5).parameters())

@@ -15,7 +15,8 @@ from optuna.trial import TrialState
 from rlvo.config.loading import parse_study
 from rlvo.config.study import StudyConfig
 from rlvo.errors import RlvoError
-from rlvo.search.proposals import JOURNAL, Proposal, Proposals
+from rlvo.search.proposals import Proposal, Proposals
+from rlvo.search.storage import JOURNAL
 
 ENUMERATE = {"model.modality": ["NCCT", "CTA", "BOTH"], "model.prior": [True, False]}
 SAMPLE = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,16 @@ from ray.tune.search import Searcher
 
 from rlvo.config.loading import parse_study
 from rlvo.config.model import Configuration
+from rlvo.config.study import StudyConfig
+from rlvo.config.workdir import Workdir
 from rlvo.errors import RlvoError
+from rlvo.search.inputs import StudyInputs
 from rlvo.search.proposals import Proposals
+from rlvo.search.results import trial_folder
 from rlvo.search.searcher import FoldSearcher
-from rlvo.training.records import CompletionRecord, EpochMetrics, TrialIdentity
+from rlvo.search.status import study_status
+from rlvo.search.trials import TrialFolders
+from rlvo.training.records import CompletionRecord, EpochMetrics, TrialIdentity, write_epochs, write_record
 
 FOLDS = 3
 
@@ -194,3 +201,41 @@ def test_optuna_gets_the_mean_over_the_folds_of_every_epoch_all_folds_have_come_
     desk.history[trials[1]["key"], 1] = rising
     desk.open()  # a new process knows the epochs from disk, and the best epoch is the one with the lowest loss
     assert desk.proposals._optuna.trials[0].intermediate_values[3] == pytest.approx(0.7)
+
+
+def test_who_is_pruned_after_all_epochs_of_the_first_folds_is_known_from_disk_alone(
+    make_study: Callable[..., StudyConfig], opened: Callable[..., StudyInputs], workdir: Workdir
+) -> None:
+    study = make_study(
+        space={"enumerate": {"training.learning_rate": [1e-3, 1e-2]}},
+        search={"pruning": "halving", "min_epochs": 1, "first_folds": 1},
+    )
+    inputs, folder = opened(study), workdir.study("small")
+    better, worse = (study.configuration(values) for values in study.grid_points())
+    for configuration, auc in ((better, 0.8), (worse, 0.7)):
+        place, metrics = trial_folder(folder, configuration, 0), {"train/loss": 0.5, "val/loss": 0.5, "val/auc": auc}
+        write_epochs(place, [metrics])
+        record = CompletionRecord(
+            identity=inputs.identity(configuration, 0),
+            configuration=configuration,
+            status="finished",
+            best_epoch=1,
+            epochs=1,
+            metrics=metrics,
+            seconds=1,
+        )
+        write_record(place, record)
+
+    searcher = FoldSearcher(study, Proposals(study, folder), TrialFolders(inputs, folder))
+    assert searcher.fill()
+    assert searcher.suggest("t0") == {
+        "key": better.key, "fold": 1, "until": 1, "configuration": better.model_dump_json()
+    }  # fmt: skip
+    states = {each.key: [trial.state for trial in each.trials] for each in study_status(folder).configurations}
+    assert states == {better.key: ["finished", "waiting"], worse.key: ["finished", "pruned"]}
+
+    (folder / "optuna.journal").unlink()
+    again = FoldSearcher(study, Proposals(study, folder), TrialFolders(inputs, folder))
+    again.fill()
+    assert [result.state for result in again.results] == ["unfinished", "pruned"]
+    assert "1 of 2 configurations" in again.results[1].prunings[1]

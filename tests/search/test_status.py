@@ -17,7 +17,14 @@ from rlvo.config.study import StudyConfig
 from rlvo.errors import RlvoError
 from rlvo.files import atomic_write
 from rlvo.search.status import ENDED, FIRST_EPOCH_SECONDS, NOTE, Note, study_folders, study_status, write_note
-from rlvo.training.records import CompletionRecord, EpochMetrics, TrialIdentity, write_epochs, write_record
+from rlvo.training.records import (
+    CompletionRecord,
+    EpochMetrics,
+    TrialIdentity,
+    read_record,
+    write_epochs,
+    write_record,
+)
 
 NCCT = Configuration.model_validate({"model": {"modality": "NCCT", "fusion": "none"}})
 CTA = Configuration.model_validate({"model": {"modality": "CTA", "fusion": "daft"}})
@@ -178,8 +185,9 @@ def test_a_damaged_note_is_none(started: Disk) -> None:
 
 def test_a_pruned_trial_counts_as_ended(started: Disk) -> None:
     started.end(NCCT, 0, started.epochs(0), reason="it fell behind")
-    path = started.trial(NCCT, 0) / "record.json"
-    path.write_text(path.read_text().replace('"failed"', '"pruned"'))
+    failed = read_record(started.trial(NCCT, 0))
+    assert failed is not None
+    write_record(started.trial(NCCT, 0), failed.model_copy(update={"status": "pruned"}))
     status = study_status(started.folder)
     assert states(started) == {NCCT.key: ["pruned", "skipped"]}
     assert status.configurations[0].state == "pruned"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ from rlvo.training.records import (
     write_epochs,
     write_record,
 )
+
+sys.path.append(str(Path(__file__).parent))  # for `mlflow_server`, which is no test
 
 KEY = b"k" * 32
 

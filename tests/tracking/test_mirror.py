@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import shutil
 import socket
@@ -17,6 +18,7 @@ from mlflow import MlflowClient
 from rlvo.cohort.pseudonym import pseudonym
 from rlvo.config.model import Configuration
 from rlvo.errors import MachineError, RlvoError
+from rlvo.search.status import Note, write_note
 from rlvo.tracking.mirror import hyperparameters, over_folds
 
 NCCT = Configuration.model_validate({"model": {"modality": "NCCT", "fusion": "none"}})
@@ -242,6 +244,28 @@ def test_a_pruned_configuration_is_killed_and_counts_as_ended(new_study: Callabl
     assert everything(on_disk) == before
 
 
+def test_what_had_begun_is_killed_with_its_pruned_configuration(on_disk: Any) -> None:
+    on_disk.end(NCCT, 0, on_disk.epochs(0), reason="below the others at epoch 3", status="pruned")
+    on_disk.start(NCCT, 1)
+    on_disk.mirror().sync()
+    assert {run.info.status for run in on_disk.runs("trial")} == {"KILLED"}
+
+
+def test_a_trial_that_waits_for_others_shows_scheduled(on_disk: Any) -> None:
+    def status() -> list[str]:
+        return [run.info.status for run in sorted(on_disk.runs("trial"), key=lambda run: run.data.params["fold"])]
+
+    mirror = on_disk.mirror()
+    for fold in range(2):
+        on_disk.start(NCCT, fold, on_disk.epochs(fold)[:1])
+    for running, shown in ((0, ["RUNNING", "SCHEDULED"]), (1, ["SCHEDULED", "RUNNING"])):
+        write_note(on_disk.folder, Note(running=frozenset({(NCCT.key, running)})))
+        mirror.sync()
+        assert status() == shown
+    on_disk.mirror().close(interrupted=True)  # another process, after this one was killed
+    assert {run.info.status for run in on_disk.runs()} == {"KILLED"}
+
+
 def test_the_best_trial_and_configuration_are_tagged_and_they_alone(on_disk: Any) -> None:
     def tagged(kind: str) -> list[str]:
         return [run.data.params["modality"] for run in on_disk.runs(kind) if "rlvo.best" in run.data.tags]
@@ -288,6 +312,23 @@ def test_only_the_best_checkpoints_stay(new_study: Callable[..., Any], keep: int
     on_disk.mirror().sync()
     after = everything(on_disk)
     assert {id: each[-1] for id, each in after.items()} == {id: each[-1] for id, each in before.items()}
+
+
+@pytest.mark.parametrize(("limits", "kept"), [((3, 2.5), 2), ((1, 2.5), 1), ((3, 0.5), 0), ((None, 9.0), 4)])
+def test_checkpoints_stay_within_a_disk_budget(
+    new_study: Callable[..., Any], limits: tuple[int | None, float], kept: int
+) -> None:
+    keep, files = limits
+    on_disk = new_study()
+    for seed, (configuration, fold) in enumerate(itertools.product((NCCT, CTA), range(2))):
+        on_disk.end(configuration, fold, on_disk.epochs(seed))
+    size = (on_disk.trial(NCCT, 0) / "best/model.safetensors").stat().st_size
+    on_disk.mirror().close()
+    new_study(mlflow={"keep_checkpoints": keep, "checkpoint_gb": files * size / 1e9}).mirror().close()
+    ranked = sorted(on_disk.runs("trial"), key=lambda run: -run.data.metrics["best/auc"])
+    holds = [(on_disk.artifacts / run.info.run_id / "artifacts/best/model.safetensors").exists() for run in ranked]
+    assert sorted(holds, reverse=True) == holds
+    assert sum(holds) == kept
 
 
 def test_fewer_checkpoints_are_kept_where_the_study_says_so_later(new_study: Callable[..., Any]) -> None:

@@ -5,13 +5,8 @@ from __future__ import annotations
 import http.client
 import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,35 +15,9 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow_server import free_port, server, wait_until
 
 from rlvo.config.model import Configuration
-
-
-@contextmanager
-def server(folder: Path, port: int) -> Iterator[int]:
-    """An MLflow server on the loopback address, with its workers in a process group of its own, which is yielded."""
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
-        "--artifacts-destination", str(folder / "artifacts"),
-        "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-    ]  # fmt: skip
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        wait_until(lambda: is_up(port) or process.poll() is not None)
-        yield process.pid
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
-
-
-def is_up(port: int) -> bool:
-    try:
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False
-    return True
 
 
 class Lossy(BaseHTTPRequestHandler):
@@ -94,13 +63,6 @@ def lossy(port: int) -> Iterator[LossyServer]:
         proxy.shutdown()
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
-
-
 @pytest.mark.slow
 def test_nothing_is_lost_or_doubled_while_the_server_is_away(
     on_disk: Any,
@@ -110,9 +72,7 @@ def test_nothing_is_lost_or_doubled_while_the_server_is_away(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     uri, configuration, epochs = f"http://127.0.0.1:{port}", Configuration(), on_disk.epochs(0, count=4)
     folder = tmp_path / "server"
     folder.mkdir()
@@ -158,9 +118,7 @@ def test_a_server_away_for_the_whole_run_gets_everything_once_though_answers_are
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     on_disk = new_study(mlflow={"keep_checkpoints": 1}, search={"configurations": 1})
     configuration = Configuration()
     folder = tmp_path / "server"

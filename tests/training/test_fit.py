@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from sklearn.metrics import log_loss, roc_auc_score
 
-from rlvo.errors import RlvoError
+from rlvo.errors import DiskFullError, MachineError, PatientError, RlvoError
 from rlvo.evaluation.predictions import read_predictions
 from rlvo.training.dataset import Volumes
 from rlvo.training.fit import fit
@@ -178,3 +180,47 @@ def test_batch_size_one_and_positive_weight(fold_data, configured, identified, t
         fit(configuration, data, tmp_path / name, identified(configuration), seed=1)
     weighted_loss, plain_loss = (read_epochs(tmp_path / name)[0]["train/loss"] for name in ("weighted", "plain"))
     assert weighted_loss > plain_loss
+
+
+@pytest.mark.parametrize(("damage", "complaint"), [(Path.unlink, "not there"), (Path.touch, "damaged volume")])
+def test_a_patients_bad_volume_is_told_with_the_patient(fold_data, configured, identified, tmp_path, damage, complaint):
+    volume = fold_data.training.volumes[4] / "cta.npy"
+    volume.unlink()
+    volume.touch()
+    damage(volume)
+    configuration = configured()
+    with pytest.raises(PatientError, match=f"patient p04: .*{complaint}"):
+        fit(configuration, fold_data, tmp_path / "trial", identified(configuration), seed=1)
+
+
+def test_too_little_memory_is_told_apart(fold_data, configured, identified, tmp_path):
+    configuration = configured()
+    densenet = configuration.model.densenet.model_copy(update={"init_features": 10**9})
+    configuration = configuration.model_copy(
+        update={"model": configuration.model.model_copy(update={"densenet": densenet})}
+    )
+    with pytest.raises(MachineError, match=r"out of memory\. Set a smaller training\.batch_size.*resources\.gpus"):
+        fit(configuration, fold_data, tmp_path / "trial", identified(configuration), seed=1)
+
+
+def test_a_full_disk_is_told_and_the_trial_goes_on_once_there_is_room(fold_data, configured, identified, tmp_path):
+    configuration = configured(epochs=4)
+    identity = identified(configuration)
+    whole = fit(configuration, fold_data, tmp_path / "whole", identity, seed=3)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(epoch, metrics):
+        if epoch == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+
+    try:
+        with pytest.raises(DiskFullError, match=r"trial: file size limit\. Make room.*last checkpoints"):
+            fit(configuration, fold_data, tmp_path / "trial", identity, seed=3, report=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    later = []
+    record = fit(
+        configuration, fold_data, tmp_path / "trial", identity, seed=3, report=lambda *call: later.append(call[0])
+    )
+    assert later == [3, 4]
+    assert record.files == whole.files

@@ -57,3 +57,24 @@ def test_weights_that_cannot_be_used_are_told(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(RlvoError, match="damaged"):
         load_classifier(path, CONFIG, 4)
+
+
+def test_of_many_members_in_one_file_the_one_that_is_asked_for_is_loaded(tmp_path):
+    classifiers = {"a": build_classifier(CONFIG, 4), "b": build_classifier(CONFIG, 4)}
+    path = tmp_path / "members.safetensors"
+    save_file({f"{m}/{name}": each for m, c in classifiers.items() for name, each in c.state_dict().items()}, path)
+    loaded = load_classifier(path, CONFIG, 4, member="b")
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, classifiers["b"].state_dict()[name])
+    path.write_bytes(b"0" * path.stat().st_size)  # what was loaded does not hang on the file
+    assert torch.equal(loaded.head.weight, classifiers["b"].head.weight)
+    with pytest.raises(RlvoError, match="damaged"):
+        load_classifier(path, CONFIG, 4, member="b")
+
+
+def test_bfloat16_is_near():
+    torch.manual_seed(0)
+    classifier = build_classifier(CONFIG, 4)
+    volumes, tabular = torch.randn(3, 2, 32, 32, 32), np.random.default_rng(0).random((3, 4))
+    exact, rough = (predict_probabilities(classifier, volumes, tabular, precision=p) for p in ("float32", "bfloat16"))
+    assert 0 < abs(rough - exact).max() < 0.02

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from rlvo.config.model import Configuration
@@ -44,6 +46,29 @@ def test_truncated_record_is_told(record, tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(RlvoError, match=r"record\.json: missing or altered.*delete the trial's record\.json"):
         read_record(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("written", "altered"),
+    [("0.8123456789012345", "0.9123456789012345"), ('"finished"', '"pruned"'), ('"epochs": 3', '"epochs": 4')],
+)
+def test_an_altered_record_is_told(record, tmp_path, written, altered):
+    path = tmp_path / "record.json"
+    assert path.read_text().count(written) == 1
+    path.write_text(path.read_text().replace(written, altered))
+    with pytest.raises(RlvoError, match=r"record\.json: missing or altered.*delete the trial's record\.json"):
+        read_record(tmp_path)
+
+
+def test_a_record_without_a_digest_or_with_another_is_told_and_white_space_does_not_matter(record, tmp_path):
+    path = tmp_path / "record.json"
+    content = json.loads(path.read_bytes())
+    path.write_text(json.dumps(content, sort_keys=True))
+    assert read_record(tmp_path) == record
+    for digest in ({}, {"digest": None}, {"digest": "0" * 64}):
+        path.write_text(json.dumps({name: value for name, value in content.items() if name != "digest"} | digest))
+        with pytest.raises(RlvoError, match=r"record\.json: missing or altered"):
+            read_record(tmp_path)
 
 
 @pytest.mark.parametrize("field", ["study", "configuration", "fold", "split_hash", "data_hash"])

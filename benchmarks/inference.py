@@ -1,0 +1,115 @@
+"""One patient's answer at the paper's grid: an ensemble of twelve EfficientNet-B0, against plain MONAI networks."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import torch
+from monai.networks.nets.efficientnet import EfficientNetBN
+from safetensors.torch import load_file, save_file
+
+from benchmarks.measure import show
+from benchmarks.preparation import write_raw_patient
+from rlvo.config.model import Configuration, Modality, ModelConfig
+from rlvo.ensemble.member import MemberSpec
+from rlvo.imaging.prepare import prepare
+from rlvo.imaging.target import Target
+from rlvo.models.classifier import build_classifier
+from rlvo.registry.members import Members
+from rlvo.training.dataset import stack_channels
+from rlvo.training.member import Precision
+
+FOLDS = 4
+FEATURES = 20
+"""Of the encoded table, which these networks do not look at."""
+
+
+def benchmark_inference() -> None:
+    """Print seconds and peak memory from prepared volumes, each way in a process of its own, and from raw ones."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _write_members(folder)
+        files = write_raw_patient(folder, 0)
+        raw, taken = _alone(partial(_prepare, folder, files))
+        ways: dict[str, Callable[[], object]] = {"one after the other, plain MONAI": partial(_plain, folder)}
+        ways |= {f"rlvo, {precision}": partial(_members, folder, precision) for precision in get_args(Precision)}
+        measured = {way: _alone(work) for way, work in ways.items()}
+        plain = measured["one after the other, plain MONAI"][0]
+        show(
+            f"12 EfficientNet-B0 for one patient at the paper's grid, {os.cpu_count()} cores",
+            ("s from prepared", "times as quick", "s from raw", "peak memory, GB"),
+            {way: (seconds, plain / seconds, raw + seconds, peak) for way, (seconds, peak) in measured.items()},
+        )
+        print(f"preparation: {raw:.3g} s, peak memory {taken:.3g} GB")
+
+
+def _members_of_all_folds() -> dict[str, MemberSpec]:
+    """Without a fusion, so that MONAI's own networks compute the same."""
+    configurations = [
+        Configuration(model=ModelConfig(backbone="efficientnet-b0", modality=modality, fusion="none"))
+        for modality in get_args(Modality)
+    ]
+    rates = {"threshold": 0.5, "tpr": 0.7, "tnr": 0.7, "better_than_chance": True}
+    members = [MemberSpec(configuration=c, fold=fold, **rates) for c in configurations for fold in range(FOLDS)]
+    return {member.key: member for member in members}
+
+
+def _write_members(folder: Path) -> None:
+    tensors: dict[str, torch.Tensor] = {}
+    for key, member in _members_of_all_folds().items():
+        model = member.configuration.model
+        classifier = build_classifier(model, FEATURES)
+        classifier.standardise_with([40.0, 60.0][-len(model.channels) :], [8.0, 50.0][-len(model.channels) :])
+        tensors |= {f"{key}/{name}": tensor for name, tensor in classifier.state_dict().items()}
+        network = EfficientNetBN("efficientnet-b0", pretrained=False, spatial_dims=3, in_channels=len(model.channels))
+        save_file(network.state_dict(), folder / f"{key}.safetensors")
+    save_file(tensors, folder / "members.safetensors")
+
+
+def _prepare(folder: Path, files: dict[str, Path | None]) -> None:
+    prepared = prepare(Target(grid="paper"), files["ncct"], files["cta"], None)
+    np.savez(folder / "volumes.npz", ncct=prepared.volumes["ncct"], cta=prepared.volumes["cta"])
+
+
+def _volumes(folder: Path) -> dict[str, np.ndarray]:
+    with np.load(folder / "volumes.npz") as volumes:
+        return {name: volumes[name] for name in ("ncct", "cta")}
+
+
+def _plain(folder: Path) -> None:
+    """Read, load and run every network in turn, as MONAI gives it."""
+    volumes = _volumes(folder)
+    for key, member in _members_of_all_folds().items():
+        channels = member.configuration.model.channels
+        network = EfficientNetBN("efficientnet-b0", pretrained=False, spatial_dims=3, in_channels=len(channels))
+        network.load_state_dict(load_file(folder / f"{key}.safetensors"))
+        volume = torch.from_numpy(stack_channels(volumes, channels)).float()[None]
+        with torch.inference_mode():
+            network.eval()(((volume - 40) / 50).asinh())
+
+
+def _members(folder: Path, precision: Precision) -> None:
+    members = Members(lambda name: (folder / "members.safetensors", name))
+    features = {fold: np.zeros((1, FEATURES), np.float32) for fold in range(FOLDS)}
+    members.probabilities(_members_of_all_folds(), _volumes(folder), features, precision)
+
+
+def _alone(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds that `work` takes in a fresh process, and that process's peak memory in GB."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measured, (work,))
+
+
+def _measured(work: Callable[[], object]) -> tuple[float, float]:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
