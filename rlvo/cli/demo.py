@@ -20,7 +20,7 @@ from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
 
 if TYPE_CHECKING:
-    from rlvo.cli.ensemble import BuiltEnsemble, Evaluation
+    from rlvo.cli.evaluate import Evaluation
     from rlvo.ensemble.spec import EnsembleSpec
     from rlvo.registry.holdout import HoldOut
     from rlvo.report.tables import Performance
@@ -39,9 +39,11 @@ def demo(
 
     Example: rlvo demo --workdir ./rlvo-work
     """
-    from rlvo.cli.ensemble import build_and_register, evaluate_study
+    from rlvo.cli.ensemble import build_and_register
+    from rlvo.cli.evaluate import evaluate_study, kept_evaluation
     from rlvo.cli.search import run_mirrored
     from rlvo.report.tables import performance_table
+    from rlvo.search.guards import alone
     from rlvo.search.study import open_study
 
     started = time.monotonic()
@@ -50,15 +52,17 @@ def demo(
     table = work.path / "cohort" / "cohort.csv"
     truth = _cohort(table.parent, study, patients=patients, profile=profile, seed=seed)
 
-    inputs = open_study(study, table, work, progress=progress_bar)
-    result = run_mirrored(study, inputs, table, work)
+    with alone(work.study(study.name)):
+        inputs = open_study(study, table, work, progress=progress_bar)
+        result = run_mirrored(study, inputs, table, work)
     if result.best is None:
         raise RlvoError("no configuration finished", where=study.name, fix="rlvo search shows why each failed")
     built = build_and_register(study, inputs, work)
-    evaluated = evaluate_study(study, inputs, work)
+    kept = kept_evaluation(study, inputs, work)
+    evaluated = kept or evaluate_study(study, inputs, work)
     holdout = evaluated.holdout
 
-    models = _performance(built, evaluated, truth["ceilings"])
+    models = _with_ceilings(built.specs, evaluated, truth["ceilings"])
     picture = work.path / f"{study.name}.png"
     _draw(picture, study, inputs, holdout)
     if json:
@@ -76,6 +80,8 @@ def demo(
             }
         )
     console.print(performance_table(models, title=f"{study.name}, profile {profile}: {truth['statement']}"))
+    if kept:
+        console.print("finished before: nothing was trained, registered or opened again", highlight=False)
     console.print(
         _farewell(work, picture, holdout.opening, time.monotonic() - started), highlight=False, soft_wrap=True
     )
@@ -119,16 +125,17 @@ def _ceiling(spec: EnsembleSpec, ceilings: dict[str, float]) -> float:
     return ceilings["bayes" if images == "both" else f"{images}_clinical"]
 
 
-def _performance(built: BuiltEnsemble, evaluated: Evaluation, ceilings: dict[str, float]) -> dict[str, Performance]:
-    """The clinical baselines on the same folds, then every declared ensemble, the study's own last."""
-    from rlvo.report.tables import Performance
-
-    models = {name: replace(model, ceiling=ceilings["clinical"]) for name, model in evaluated.baselines.items()}
-    own, *others = built.specs
-    for name in (*others, own):
-        ceiling = _ceiling(built.specs[name], ceilings)
-        models[name] = Performance(built.validation[name], evaluated.holdout.figures[name], ceiling)
-    return models
+def _with_ceilings(
+    specs: dict[str, EnsembleSpec], evaluated: Evaluation, ceilings: dict[str, float]
+) -> dict[str, Performance]:
+    """Every model with the best AUC from what it sees; the study's own ensemble last."""
+    models = {
+        name: replace(model, ceiling=_ceiling(specs[name], ceilings) if name in specs else ceilings["clinical"])
+        for name, model in evaluated.models.items()
+    }
+    own = next(iter(specs))
+    last = models.pop(own)
+    return {**models, own: last}
 
 
 def _draw(path: Path, study: StudyConfig, inputs: StudyInputs, holdout: HoldOut) -> None:

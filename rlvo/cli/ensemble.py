@@ -1,17 +1,26 @@
-"""`rlvo ensemble`, `rlvo evaluate`: from trials to a registered model, and to its figures on the hold-out."""
+"""`rlvo ensemble`: from trials to a registered model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from rlvo import NOTICE
-from rlvo.cli.common import JsonOption, WorkdirOption, console, emit_json, progress_bar
+from rlvo.cli.common import JsonOption, WorkdirOption, console, emit_json
+from rlvo.cli.studies import (
+    MODEL_FOLDER,
+    StudyArgument,
+    baselines,
+    by_modality,
+    cohort_folder,
+    log_ensemble,
+    log_summary,
+    open_searched_study,
+    say,
+)
 from rlvo.config.loading import load_study
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import DEFAULT, Workdir
@@ -20,16 +29,10 @@ from rlvo.errors import RlvoError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from rlvo.ensemble.member import MemberSpec
     from rlvo.ensemble.spec import EnsembleSpec
-    from rlvo.evaluation.figures import Figures
-    from rlvo.evaluation.subgroups import Subgroup
-    from rlvo.registry.holdout import HoldOut
-    from rlvo.report.tables import Performance
+    from rlvo.registry.folder import Variant
     from rlvo.search.inputs import StudyInputs
-    from rlvo.training.baseline import BaselineResult
-
-StudyArgument = Annotated[str, typer.Argument(help="A study's name in the work folder, or its YAML file.")]
-MODEL_FOLDER = "ensemble/model"
 
 
 @dataclass(frozen=True)
@@ -43,25 +46,35 @@ class BuiltEnsemble:
     """The model folder that was registered."""
     model: str
     version: str
+    is_new: bool
+    """Not so where this very ensemble was registered before."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """One opening of a study's hold-out."""
-
-    holdout: HoldOut
-    baselines: dict[str, Performance]
-    """The clinical baselines on the same folds and the same hold-out, by name."""
-
-
-def ensemble(study: StudyArgument, workdir: WorkdirOption = Path(DEFAULT), json: JsonOption = False) -> None:
+def ensemble(
+    study: StudyArgument,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Table every selection and weighting, and register nothing.")
+    ] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="Go on without trials or modalities that lack.")] = False,
+    reduced: Annotated[
+        str | None,
+        typer.Option(help="A study with fewer predictors (Model B): its ensemble answers where CT perfusion lacks."),
+    ] = None,
+    workdir: WorkdirOption = Path(DEFAULT),
+    json: JsonOption = False,
+) -> None:
     """Build a study's ensembles from its stored validation predictions, and register the study's own.
+
+    The registered version must reproduce the stored predictions before it becomes the champion.
 
     Example: rlvo ensemble demo
     """
     work = Workdir.at(workdir)
-    config, inputs = _open(study, work)
-    built = build_and_register(config, inputs, work)
+    if compare:
+        _compare(study, work, json=json)
+        return
+    config, inputs = open_searched_study(study, work)
+    built = build_and_register(config, inputs, work, partial=partial, reduced=reduced)
     if json:
         emit_json(
             {
@@ -75,199 +88,160 @@ def ensemble(study: StudyArgument, workdir: WorkdirOption = Path(DEFAULT), json:
     console.print(_validation_table(built, config.name))
     for note in next(iter(built.specs.values())).notes:
         console.print(f"note: {note}", markup=False, highlight=False)
-    _say(f"registered {built.model} version {built.version}, alias champion")
-    _say(f"next: rlvo evaluate {config.name} --workdir {workdir}")
+    if built.is_new:
+        say(f"registered {built.model} version {built.version}, alias champion")
+    else:
+        say(f"registered before: {built.model} version {built.version}")
+    say(f"next: rlvo evaluate {config.name} --workdir {workdir}")
 
 
-def evaluate(study: StudyArgument, workdir: WorkdirOption = Path(DEFAULT), json: JsonOption = False) -> None:
-    """Open the hold-out for the ensembles a study has declared, and the clinical baselines; every opening is counted.
+def build_and_register(
+    study: StudyConfig, inputs: StudyInputs, workdir: Workdir, *, partial: bool = False, reduced: str | None = None
+) -> BuiltEnsemble:
+    """Build every ensemble the study declares, freeze them, log and register the study's own.
 
-    The study's own ensemble is shown in subgroups too.
-
-    Example: rlvo evaluate demo
+    Args:
+        partial: go on without what is missing.
+        reduced: name of the study whose ensemble answers where CT perfusion is missing.
     """
-    from rlvo.report.subgroups import subgroup_table
-    from rlvo.report.tables import Performance, performance_table
-
-    work = Workdir.at(workdir)
-    config, inputs = _open(study, work)
-    evaluated = evaluate_study(config, inputs, work)
-    holdout, subgroups = evaluated.holdout, ensemble_subgroups(inputs, evaluated.holdout)
-    if json:
-        emit_json(
-            {
-                "opening": holdout.opening,
-                "split_hash": inputs.split.hash,
-                "ensembles": {name: asdict(of_name) for name, of_name in holdout.figures.items()},
-                "baselines": {name: asdict(model.holdout) for name, model in evaluated.baselines.items()},
-                "subgroups": [{**vars(each), "levels": each.levels.to_dict("records")} for each in subgroups],
-                "notice": NOTICE,
-            }
-        )
-        return
-    validation = _validation(work.study(config.name))
-    models = {name: Performance(validation[name], figures) for name, figures in holdout.figures.items()}
-    title = f"{config.name}: opening {holdout.opening} of its hold-out"
-    console.print(performance_table({**evaluated.baselines, **models}, title=title))
-    console.print(subgroup_table(subgroups, title=f"\n{config.name}: its own ensemble in subgroups of the hold-out"))
-    first = next(iter(holdout.figures.values()))
-    if first.unanswered:
-        _say(f"{first.unanswered} patients could not be answered for and are left out; the kept answers say why")
-    _say(NOTICE)
-
-
-def build_and_register(study: StudyConfig, inputs: StudyInputs, workdir: Workdir) -> BuiltEnsemble:
-    """Build every ensemble the study declares, freeze them, log and register the study's own."""
     from rlvo.config.base import content_hash
-    from rlvo.ensemble.build import STUDY_ENSEMBLE, study_ensembles, validation_metrics
+    from rlvo.ensemble.build import STUDY_ENSEMBLE, fallbacks, study_ensembles, validation_metrics
+    from rlvo.ensemble.comparison import compare_ensembles
     from rlvo.ensemble.declared import write_declared
+    from rlvo.ensemble.selection import searched_modalities
     from rlvo.ensemble.trials import read_trials, trial_weights
     from rlvo.evaluation.predictions import check_out_of_fold
+    from rlvo.registry.card import model_card
+    from rlvo.registry.cohort_summary import summarise
     from rlvo.registry.folder import describe, write_model_folder
+    from rlvo.registry.gate import Evidence
     from rlvo.registry.packaging import register_ensemble
+    from rlvo.registry.provenance import provenance
+    from rlvo.registry.versions import registered_version
+    from rlvo.search.study import read_study
 
-    folder = workdir.study(study.name)
+    folder, settings = workdir.study(study.name), study.ensemble
     trials = read_trials(folder)
-    specs = study_ensembles(trials.records, trials.predictions, study.ensemble)
+    specs = study_ensembles(
+        trials.records,
+        trials.predictions,
+        settings,
+        modalities=searched_modalities(study),
+        missing=trials.missing,
+        partial=partial,
+    )
     champion = specs[STUDY_ENSEMBLE]
     if (champion.split_hash, champion.data_hash) != (inputs.split.hash, inputs.data_hash):
         raise RlvoError(
             "the trials were trained on another split or other data", where=study.name, fix="Run 'rlvo search' again"
         )
     check_out_of_fold(trials.predictions, inputs.split.folds, inputs.split.test)
-    encoders = {fold.fold: inputs.encoder(fold.fold) for fold in champion.folds}
+    development = inputs.table.loc[list(inputs.split.development)]
+    other = _reduced_variant(reduced, inputs, workdir, partial=partial) if reduced else None
+    description = describe(
+        champion,
+        {fold.fold: inputs.encoder(fold.fold) for fold in champion.folds},
+        inputs.target,
+        reduced=[] if other is None else [other],
+        fallbacks=fallbacks(champion, trials.predictions),
+        cohort=summarise(development, inputs.label[development.index], inputs.predictors),
+        provenance=provenance(read_study(folder)),
+    )
     write_declared(folder, specs)
-    write_model_folder(
-        folder / MODEL_FOLDER, describe(champion, encoders, inputs.target), lambda member: trial_weights(folder, member)
-    )
+
+    def weights(variant: Variant, member: MemberSpec) -> Path:
+        return trial_weights(workdir.study(reduced) if reduced and variant is other else folder, member)
+
+    write_model_folder(folder / MODEL_FOLDER, description, weights)
     validation = {name: validation_metrics(spec, trials.predictions) for name, spec in specs.items()}
-    run_id = _log_run(study, workdir, champion, _summary(validation[STUDY_ENSEMBLE]))
-    for name, result in _baselines(inputs).items():
+    run_id = log_ensemble(study, workdir, champion, _summary(validation[STUDY_ENSEMBLE]))
+    for name, result in baselines(inputs).items():
         metrics = _summary(result.validation_metrics())
-        _log_summary(study, workdir, "baseline", name, name, {"predictors": len(result.predictors)}, metrics)
-    version = register_ensemble(
-        folder / MODEL_FOLDER,
-        tracking_uri=workdir.tracking_uri(study.mlflow.tracking_uri),
-        run_id=run_id,
-        name=study.mlflow.registered_model,
-        tags={"rlvo.study": study.name, "rlvo.ensemble": content_hash(champion)},
-    )
-    return BuiltEnsemble(specs, validation, folder / MODEL_FOLDER, study.mlflow.registered_model, version)
+        log_summary(study, workdir, "baseline", name, name, {"predictors": len(result.predictors)}, metrics)
+    uri, name = workdir.tracking_uri(study.mlflow.tracking_uri), study.mlflow.registered_model
+    variants = content_hash([variant.model_dump(mode="json") for variant in description.variants])
+    tags = {
+        "rlvo.study": study.name,
+        "rlvo.ensemble": content_hash(champion),
+        "rlvo.variants": variants,
+        "rlvo.code_hash": description.provenance["code_hash"],
+    }
+    version = registered_version(uri, name, tags)
+    is_new = version is None
+    if version is None:
+        compared = compare_ensembles(trials.records, trials.predictions, [settings.selection], [settings.weighting])
+        version = register_ensemble(
+            folder / MODEL_FOLDER,
+            tracking_uri=uri,
+            run_id=run_id,
+            name=name,
+            evidence=Evidence(trials.predictions, development, cohort_folder(folder), workdir.store),
+            card=model_card(description, compared),
+            tags=tags,
+        )
+    return BuiltEnsemble(specs, validation, folder / MODEL_FOLDER, name, version, is_new)
 
 
-def evaluate_study(study: StudyConfig, inputs: StudyInputs, workdir: Workdir) -> Evaluation:
-    """Open the study's hold-out for its declared ensembles and the baselines; log the figures of its own and theirs."""
-    from rlvo.ensemble.build import STUDY_ENSEMBLE
-    from rlvo.ensemble.declared import read_declared
-    from rlvo.imaging.store import VolumeStore
-    from rlvo.registry.folder import read_description
-    from rlvo.registry.holdout import evaluate_ensembles
-    from rlvo.report.baselines import baseline_performance
+def _reduced_variant(name: str, inputs: StudyInputs, workdir: Workdir, *, partial: bool) -> Variant:
+    """The ensemble of a study of fewer predictors on the same split and volumes."""
+    from rlvo.ensemble.build import STUDY_ENSEMBLE, study_ensembles
+    from rlvo.ensemble.selection import searched_modalities
+    from rlvo.ensemble.trials import read_trials
+    from rlvo.registry.folder import Variant
+
+    study, own = open_searched_study(name, workdir)
+    more = sorted(set(own.predictors) - set(inputs.predictors))
+    if own.split.hash != inputs.split.hash or own.target != inputs.target or more:
+        what = f"it has {', '.join(more)} beside the study's predictors" if more else "it has another split or grid"
+        raise RlvoError(what, where=f"--reduced {name}", fix="Search with fewer predictors and all else the same")
+    trials = read_trials(workdir.study(study.name))
+    spec = study_ensembles(
+        trials.records,
+        trials.predictions,
+        study.ensemble,
+        modalities=searched_modalities(study),
+        missing=trials.missing,
+        partial=partial,
+    )[STUDY_ENSEMBLE]
+    encoders = {fold.fold: own.encoder(fold.fold) for fold in spec.folds}
+    return Variant(name=f"fewer predictors ({study.name})", spec=spec, encoders=encoders)
+
+
+def _compare(study: str, workdir: Workdir, *, json: bool) -> None:
+    from rlvo.ensemble.comparison import compare_ensembles
+    from rlvo.ensemble.trials import read_trials
     from rlvo.search.study import read_study
 
-    folder, test = workdir.study(study.name), inputs.table.loc[list(inputs.split.test)]
-    specs = read_declared(folder)
-    table = read_study(folder).cohort.table
-    assert table is not None  # a study that was started names it
-    with progress_bar("hold-out patients") as progress:
-        holdout = evaluate_ensembles(
-            specs,
-            read_description(folder / MODEL_FOLDER),
-            folder,
-            test,
-            inputs.label,
-            table.parent,
-            store=VolumeStore(workdir.store),
-            progress=progress,
-        )
-    _log_run(study, workdir, specs[STUDY_ENSEMBLE], _test_metrics(holdout.figures[STUDY_ENSEMBLE]))
-    baselines = baseline_performance(_baselines(inputs), test, inputs.label)
-    for name, model in baselines.items():
-        _log_summary(study, workdir, "baseline", name, name, {}, _test_metrics(model.holdout))
-    return Evaluation(holdout, baselines)
-
-
-def ensemble_subgroups(inputs: StudyInputs, holdout: HoldOut) -> list[Subgroup]:
-    """The study's own ensemble on its hold-out, by sex, age, site, center and etiology."""
-    from rlvo.ensemble.build import STUDY_ENSEMBLE
-    from rlvo.evaluation.subgroups import standard_groupings, subgroup
-
-    answers = holdout.answers[holdout.answers["ensemble"] == STUDY_ENSEMBLE].dropna(subset="score")
-    own = answers.set_index("patient_id")
-    groupings = standard_groupings(inputs.table.loc[own.index], own["label"])
-    votes = own["rlvo"].to_numpy(int)
-    return [subgroup(name, level, own["label"], own["score"], votes) for name, level in groupings.items()]
-
-
-def _baselines(inputs: StudyInputs) -> dict[str, BaselineResult]:
-    from rlvo.training.baseline import clinical_baselines
-
-    return clinical_baselines(inputs.table, inputs.label, inputs.split, inputs.predictors)
-
-
-def _test_metrics(figures: Figures) -> dict[str, float]:
-    values = asdict(figures)
-    low, high = values.pop("interval")
-    return {f"test/{name}": value for name, value in {**values, "auc_low": low, "auc_high": high}.items()}
-
-
-def _open(study: str, work: Workdir) -> tuple[StudyConfig, StudyInputs]:
-    """The study as it was started (a YAML file may change its ensemble settings) and its inputs, verified."""
-    from rlvo.search.study import open_study, read_study
-
-    given = load_study(Path(study)) if study.endswith((".yaml", ".yml")) else None
-    frozen = read_study(work.study(given.name if given else study))
-    assert frozen.cohort.table is not None  # open_study writes it
-    inputs = open_study(given or frozen, frozen.cohort.table, work, progress=progress_bar)
-    return read_study(work.study(frozen.name)), inputs
-
-
-def _log_run(study: StudyConfig, workdir: Workdir, champion: EnsembleSpec, metrics: dict[str, float]) -> str:
-    from rlvo.config.base import content_hash
-
-    params: dict[str, object] = {
-        "weighting": champion.weighting,
-        "tie": champion.tie,
-        "folds": len(champion.folds),
-        **{c.model.modality: f"{c.label} ({c.key})" for c in champion.configurations},
-    }
-    key, file = content_hash(champion), workdir.study(study.name) / MODEL_FOLDER / "ensemble.json"
-    return _log_summary(study, workdir, "ensemble", key, f"ensemble {key[:8]}", params, metrics, [file])
-
-
-def _log_summary(
-    study: StudyConfig,
-    workdir: Workdir,
-    kind: Literal["ensemble", "baseline"],
-    key: str,
-    name: str,
-    params: dict[str, object],
-    metrics: dict[str, float],
-    files: Sequence[Path] = (),
-) -> str:
-    from rlvo.tracking.summary_run import log_summary_run
-
-    return log_summary_run(
-        study,
-        workdir.study(study.name),
-        workdir.tracking_uri(study.mlflow.tracking_uri),
-        workdir.artifacts,
-        kind=kind,
-        key=key,
-        name=name,
-        params=params,
-        metrics={metric: float(value) for metric, value in metrics.items() if value == value},
-        files=files,
+    name = load_study(Path(study)).name if study.endswith((".yaml", ".yml")) else study
+    folder = workdir.study(name)
+    read_study(folder)
+    trials = read_trials(folder)
+    compared = compare_ensembles(trials.records, trials.predictions)
+    if json:
+        emit_json({"study": name, "out_of_fold": compared.to_dict("records")})
+        return
+    table = Table(
+        title=f"{name}: out-of-fold patients, each scored by its own fold",
+        caption="* Optimistic: chosen, weighted and thresholded on the patients that are scored. The others: nested, on"
+        " other folds. The vote over folds cannot be seen there; the hold-out shows it.",
+        box=None,
+        pad_edge=False,
     )
-
-
-def _validation(folder: Path) -> dict[str, pd.DataFrame]:
-    from rlvo.ensemble.build import validation_metrics
-    from rlvo.ensemble.declared import read_declared
-    from rlvo.ensemble.trials import read_trials
-
-    predictions = read_trials(folder).predictions
-    return {name: validation_metrics(spec, predictions) for name, spec in read_declared(folder).items()}
+    table.add_column("selection")
+    table.add_column("weighting")
+    for heading in ("AUC*", "AUC (95 %)", "bal. acc.", "sens.", "spec."):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for (selection, weighting), pair in compared.groupby(["selection", "weighting"], sort=False):
+        rows: dict[Any, Any] = pair.set_index("estimate").to_dict("index")
+        nested = rows["nested"]
+        table.add_row(
+            str(selection).replace("_", " "),
+            str(weighting).replace("_", " "),
+            f"{rows['optimistic']['auc']:.2f}",
+            f"{nested['auc']:.2f} ({nested['low']:.2f}–{nested['high']:.2f})",
+            *(f"{nested[column]:.2f}" for column in ("balanced_accuracy", "sensitivity", "specificity")),
+        )
+    console.print(table)
 
 
 def _summary(metrics: pd.DataFrame) -> dict[str, float]:
@@ -289,7 +263,7 @@ def _validation_table(built: BuiltEnsemble, study: str) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for name, spec in built.specs.items():
         metrics = built.validation[name]
-        members = ", ".join(f"{c.model.modality} {c.model.fusion}" for c in spec.configurations)
+        members = ", ".join(dict.fromkeys(f"{c.model.modality} {c.model.fusion}" for c in spec.configurations))
         shown = [metrics[column] for column in ("auc", "balanced_accuracy", "sensitivity", "specificity")]
         table.add_row(name, members, *(f"{values.mean():.2f} ({values.std():.2f})" for values in shown))
     return table
@@ -298,11 +272,7 @@ def _validation_table(built: BuiltEnsemble, study: str) -> Table:
 def _validation_json(built: BuiltEnsemble, name: str) -> dict[str, Any]:
     spec = built.specs[name]
     return {
-        "configurations": {c.model.modality: c.label for c in spec.configurations},
+        "configurations": by_modality(spec),
         "validation_optimistic": _summary(built.validation[name]),
         "notes": list(spec.notes),
     }
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from rlvo import NOTICE
-from rlvo.cli import cohort, demo, ensemble, imaging, predict, search, status, synth
+from rlvo.cli import bundle, cohort, demo, ensemble, evaluate, imaging, models, predict, search, serve, status, synth
 from rlvo.cli.common import console
 from rlvo.errors import RlvoError
 
@@ -33,10 +33,13 @@ for command in (
     search.search,
     status.status,
     ensemble.ensemble,
-    ensemble.evaluate,
+    evaluate.evaluate,
     predict.predict,
+    serve.serve,
+    bundle.bundle,
 ):
     app.command()(command)
+app.add_typer(models.app, name="models")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -223,7 +224,7 @@ def _id_findings(patients: pd.Index) -> list[Finding]:
 
 def _existing(written: pd.Series, folder: Path) -> tuple[pd.Series, list[Finding]]:
     """Paths that lead to a file or folder; a finding for each of the others."""
-    exists = [isinstance(path, str) and (folder / path).exists() for path in written]
+    exists = [isinstance(path, str) and os.path.exists(folder / path) for path in written]
     findings = [
         Finding(
             str(patient) or None, str(written.name), f"no such file: {path}", "Paths are relative to the table's folder"

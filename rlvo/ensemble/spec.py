@@ -9,13 +9,14 @@ import numpy as np
 
 from rlvo.config.base import Frozen
 from rlvo.config.model import Configuration, Modality
+from rlvo.ensemble.calibration import Calibrator
 from rlvo.ensemble.member import MemberSpec
 from rlvo.ensemble.voting import Tie, majority_vote
 from rlvo.ensemble.weighting import Weighting, combine, undecided
 
 
 class FoldSpec(Frozen):
-    """The members of one fold and the threshold of their combined score."""
+    """The members of one fold and the threshold of their combined score. A member that stands twice counts twice."""
 
     fold: int
     members: tuple[MemberSpec, ...]
@@ -43,22 +44,30 @@ class EnsembleSpec(Frozen):
     tie: Tie
     split_hash: str
     data_hash: str
+    calibration: Calibrator | None = None
+    """From the margin to a probability."""
     notes: tuple[str, ...] = ()
     """What a user should know of it: a modality without members, a threshold no better than chance."""
 
     @property
     def members(self) -> tuple[MemberSpec, ...]:
-        return tuple(member for fold in self.folds for member in fold.members)
+        """Every member once, however often it counts."""
+        return tuple(dict.fromkeys(member for fold in self.folds for member in fold.members))
 
     @property
     def configurations(self) -> tuple[Configuration, ...]:
-        """One a modality: NCCT, CTA, BOTH, as far as the ensemble has them."""
+        """What serves each fold, NCCT before CTA before BOTH; one that counts twice stands twice."""
         return tuple(member.configuration for member in self.folds[0].members)
 
 
 @dataclass(frozen=True)
 class EnsembleAnswer:
-    """Answers for N patients; arrays [N]. A patient any member has no finite probability for gets a NaN `score`."""
+    """Answers for N patients; arrays [N].
+
+    A fold one of whose members has no finite probability for a patient abstains: its weights and threshold hold for
+    all its members together. The patient is answered where the vote is the same whatever those folds would have said,
+    and gets a NaN `score` where it is not.
+    """
 
     score: np.ndarray
     """Mean over folds of (combined score − threshold): a margin, not a probability."""
@@ -67,8 +76,12 @@ class EnsembleAnswer:
     votes: np.ndarray
     """Folds that voted positive, of `folds`."""
     folds: int
+    abstained: np.ndarray
+    """Folds that did not vote."""
+    calibrated: np.ndarray
+    """Probability of rLVO that goes with the score (see `ensemble.calibration`); NaN without a calibrator."""
     probability: dict[Modality, np.ndarray]
-    """Mean over folds of each modality's members; only the modalities the ensemble has."""
+    """Mean over folds of each modality's members, by their count; only the modalities the ensemble has."""
     undecided: np.ndarray
     """Folds whose class-rate weights were 0/0 (METHOD: 0.5, flagged)."""
 
@@ -76,15 +89,23 @@ class EnsembleAnswer:
 def apply(spec: EnsembleSpec, probabilities: Mapping[str, np.ndarray]) -> EnsembleAnswer:
     """What the ensemble answers, given the probabilities [N] of each of its members, by member key."""
     thresholds = np.array([[fold.threshold] for fold in spec.folds])
-    scores = np.stack([fold.score(probabilities, spec.weighting) for fold in spec.folds])
-    margins = scores - thresholds
-    votes = scores >= thresholds
+    margins = np.stack([fold.score(probabilities, spec.weighting) for fold in spec.folds]) - thresholds
     unfounded = np.stack([fold.undecided(probabilities) for fold in spec.folds]) & (spec.weighting == "class_rates")
+    voted = np.isfinite(margins)
+    # Margins lie within ±1: what those that abstained could have said at the least and at the most.
+    least, most = (np.where(voted, margins, bound) for bound in (-1.0, 1.0))
+    rlvo = majority_vote(least >= 0, least, spec.tie)
+    is_settled = rlvo == majority_vote(most >= 0, most, spec.tie)
+    # Without a fold to average over nothing is settled either.
+    mean = margins.sum(axis=0, where=voted) / np.maximum(voted.sum(axis=0), 1)
+    score = np.where(is_settled, mean, np.nan)
     return EnsembleAnswer(
-        score=margins.mean(axis=0),
-        rlvo=majority_vote(votes, margins, spec.tie),
-        votes=votes.sum(axis=0),
+        score=score,
+        rlvo=rlvo,
+        votes=(least >= 0).sum(axis=0),
         folds=len(spec.folds),
+        abstained=(~voted).sum(axis=0),
+        calibrated=np.full_like(score, np.nan) if spec.calibration is None else spec.calibration.probability(score),
         probability={
             c.model.modality: _mean_over_folds(spec, c.model.modality, probabilities) for c in spec.configurations
         },
@@ -93,5 +114,5 @@ def apply(spec: EnsembleSpec, probabilities: Mapping[str, np.ndarray]) -> Ensemb
 
 
 def _mean_over_folds(spec: EnsembleSpec, modality: Modality, probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
-    rows = [np.asarray(probabilities[member.key], float) for member in spec.members if member.modality == modality]
-    return np.mean(rows, axis=0)
+    members = [member for fold in spec.folds for member in fold.members if member.modality == modality]
+    return np.mean([np.asarray(probabilities[member.key], float) for member in members], axis=0)

@@ -18,23 +18,38 @@ class Trials:
     """What the trials of one study left."""
 
     records: tuple[CompletionRecord, ...]
+    """Of those that have ended, their files verified."""
     predictions: pd.DataFrame
     """Of the finished trials, columns of `rlvo.evaluation.predictions`."""
+    missing: tuple[str, ...] = ()
+    """Files that are lost or altered, whose trial is left out, and configurations no fold of which has ended."""
 
 
 def read_trials(study_folder: Path) -> Trials:
-    """Records and predictions of every trial that has ended, their files verified.
+    """Records and predictions of every trial that has ended.
 
     Raises:
-        RlvoError: no trial has finished, or a file of one is missing or altered.
+        RlvoError: no trial has finished.
     """
-    folders = sorted(path for path in study_folder.glob("trials/*/fold-*") if path.is_dir())
-    records = {folder: record for folder in folders if (record := read_record(folder)) is not None}
-    finished = [folder for folder, record in records.items() if record.status == "finished"]
-    if not finished:
-        raise RlvoError("no trial of this study has finished", where=study_folder, fix="Run 'rlvo search' first")
-    predictions = [read_predictions(folder / PREDICTIONS) for folder in finished]
-    return Trials(tuple(records.values()), pd.concat(predictions, ignore_index=True))
+    records, predictions, missing, seen = [], [], [], set()
+    for folder in sorted(path for path in study_folder.glob("trials/*/fold-*") if path.is_dir()):
+        try:
+            record = read_record(folder)
+            if record is not None and record.status == "finished":
+                predictions.append(read_predictions(folder / PREDICTIONS))
+        except RlvoError as error:
+            missing.append(f"{Path(str(error.where)).relative_to(study_folder)}: {error.what}")
+            seen.add(folder.parent)
+            continue
+        if record is not None:
+            records.append(record)
+            seen.add(folder.parent)
+    if not predictions:
+        where = missing[0] if missing else study_folder
+        raise RlvoError("no trial of this study has finished", where=where, fix="Run 'rlvo search' first")
+    started = sorted(path for path in study_folder.glob("trials/*") if path.is_dir())
+    missing += [f"{path.relative_to(study_folder)}: no fold has ended" for path in started if path not in seen]
+    return Trials(tuple(records), pd.concat(predictions, ignore_index=True), tuple(missing))
 
 
 def trial_weights(study_folder: Path, member: MemberSpec) -> Path:

@@ -1,13 +1,16 @@
 """What MLflow runs to load the registered model (models from code): it checks the model's files, then imports them.
 
-Nothing but the standard library and MLflow is imported before the check.
+Nothing but the standard library and MLflow, which brings pandas, is imported before the check.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +20,51 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 MANIFEST = "manifest.json"
 """SHA-256 of every other file of the MLflow model, by its path within."""
+UNLISTED = re.compile(r"manifest\.json|registered_model_meta|__pycache__/model\.[\w.-]+")
+"""The manifest itself, and what loading writes: MLflow's note of the version, and this file compiled."""
 
 
 class AlteredModelError(Exception):
-    """A file of the model is not what was registered."""
+    """The model, or the code that would run it, is not what was registered."""
+
+
+def model_files(root: Path) -> Iterator[str]:
+    """Paths within `root` of what a manifest lists: every file, and links to folders, which can hide files."""
+    for folder, folders, files in os.walk(root):
+        links = [name for name in folders if (Path(folder) / name).is_symlink()]
+        names = ((Path(folder) / name).relative_to(root).as_posix() for name in [*files, *links])
+        yield from (name for name in names if not UNLISTED.fullmatch(name))
 
 
 def check_files(root: Path) -> None:
-    """Compare the MLflow model in `root` with its manifest. Raises AlteredModelError, naming the file."""
+    """Compare the MLflow model in `root` with its manifest.
+
+    Raises:
+        AlteredModelError: names the file that is missing, altered, or was added.
+    """
     try:
-        listed: dict[str, str] = json.loads((root / MANIFEST).read_bytes())
-    except (OSError, ValueError):
+        listed: dict[str, str] = dict(json.loads((root / MANIFEST).read_bytes()))
+    except (OSError, ValueError, TypeError):
         raise AlteredModelError(f"{MANIFEST} is missing or damaged") from None
     for name, digest in listed.items():
-        path = root / name
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            raise AlteredModelError(f"{name}: missing or altered since the model was registered")
+        if not (root / name).is_file() or _sha256(root / name) != digest:
+            raise AlteredModelError(f"{name} is missing, or was altered since the model was registered")
+    if added := sorted(set(model_files(root)) - set(listed)):
+        raise AlteredModelError(f"{added[0]} was added since the model was registered")
+
+
+def import_own_code(code: Path) -> None:
+    """Import the rlvo in `code`. One that was imported from elsewhere before will do where it is the same."""
+    import rlvo
+
+    own, imported = code / "rlvo", Path(rlvo.__file__ or "").parent
+    for path in own.rglob("*.py"):
+        other = imported / path.relative_to(own)
+        if not other.is_file() or _sha256(other) != _sha256(path):
+            raise AlteredModelError(
+                f"this process has imported another rlvo (version {rlvo.__version__}) than the model was registered "
+                f"with ({path.relative_to(code).as_posix()} differs). Load the model in a process of its own"
+            )
 
 
 class RlvoEnsemble(PythonModel):
@@ -40,26 +72,32 @@ class RlvoEnsemble(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         folder = Path(context.artifacts["model"])
-        check_files(folder.parents[1])
-        sys.dont_write_bytecode = True  # compiled files beside the code would count as altered
+        root = folder.parents[1]
+        check_files(root)
+        sys.dont_write_bytecode = True  # compiled files beside the code would count as added
+        import_own_code(root / "code")
 
-        from rlvo.imaging.store import VolumeStore
         from rlvo.registry.inference import EnsemblePredictor
+        from rlvo.registry.serving import Service
 
-        self.store_at = VolumeStore
-        self.predictor = EnsemblePredictor.load(folder)
+        self.service = Service(EnsemblePredictor.load(folder))
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         given = params or {}
-        store = given.get("store")
-        return self.predictor.predict(
+        return self.service.predict(
             model_input,
-            Path(given.get("folder", ".")),
-            store=self.store_at(Path(store)) if store else None,
+            given.get("folder", "."),
+            given.get("store", ""),
             members=given.get("members", False),
+            precision=given.get("precision", "float32"),
         )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 set_model(RlvoEnsemble())

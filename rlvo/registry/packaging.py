@@ -1,4 +1,4 @@
-"""Logging a model folder as an MLflow model that loads where rlvo is not installed, and registering it."""
+"""A model folder as an MLflow model that loads where rlvo is not installed: writing it, and registering it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.models import Model, ModelSignature
-from mlflow.models.model import ModelInfo
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType, DataType
 
 import rlvo
 from rlvo import NOTICE
 from rlvo.cohort.variables import VARIABLES, source_columns
+from rlvo.errors import MachineError
 from rlvo.registry import folder as model_folder
-from rlvo.registry.inference import ANSWER_COLUMNS, VOLUMES
-from rlvo.registry.location import ARTIFACT, CHAMPION, registry_at
-from rlvo.registry.manifest import MANIFEST, write_manifest
+from rlvo.registry.card import LIMIT
+from rlvo.registry.gate import Evidence, check_version
+from rlvo.registry.inference import ANSWER_COLUMNS
+from rlvo.registry.location import ARTIFACT, locate_model, registry_at
+from rlvo.registry.manifest import DIGEST_TAG, write_manifest
+from rlvo.registry.patients import VOLUMES
+from rlvo.registry.versions import make_champion
 
 PACKAGES = (
     "mlflow", "monai", "nibabel", "nilearn", "numpy", "pandas", "pandera", "pydantic", "pydicom", "python-gdcm",
@@ -35,52 +40,98 @@ PACKAGES = (
 
 
 def register_ensemble(
-    folder: Path, *, tracking_uri: str, run_id: str, name: str, tags: Mapping[str, str] | None = None
+    folder: Path,
+    *,
+    tracking_uri: str,
+    run_id: str,
+    name: str,
+    evidence: Evidence,
+    card: str,
+    tags: Mapping[str, str] | None = None,
 ) -> str:
-    """Log a model folder into the ensemble's run, register it under `name`, and give it the alias `champion`.
+    """Log a model folder into the ensemble's run, register it under `name`, and make it the champion if it passes.
 
-    What is logged names no patient and no path but MLflow's own artifact location.
+    The version, fetched as anyone would fetch it, must pass `gate.check_version` before it gets the alias. What is
+    logged names no patient and no path but MLflow's own artifact location.
 
     Args:
         folder: written by `rlvo.registry.folder.write_model_folder`.
-        run_id: the ensemble's run; it is left FINISHED.
-        tags: of the version, beside the hashes of split and data, the preparation's key and rlvo's version.
+        run_id: the ensemble's run.
+        evidence: what the version must reproduce.
+        card: the model card; the version's description, and `card.md` within the model.
+        tags: of the version, beside its provenance.
 
     Returns:
         The version.
 
     Raises:
-        MachineError: the server does not answer, or refuses.
+        MachineError: the server does not answer, or refuses; or the version does not pass, and stays without alias.
     """
     description = model_folder.read_description(folder)
-    tags = {
+    tags = {f"rlvo.{key}": value for key, value in description.provenance.items()} | {
         "rlvo.split_hash": description.spec.split_hash,
         "rlvo.data_hash": description.spec.data_hash,
         "rlvo.preparation": description.preparation,
         "rlvo.version": description.rlvo_version,
         **(tags or {}),
     }
-    client = MlflowClient(tracking_uri)
-    with registry_at(tracking_uri, name), _staged(folder) as (model, package), mlflow.start_run(run_id=run_id):
-        logged = mlflow.pyfunc.log_model(
-            name="ensemble",
+    with registry_at(tracking_uri, name), tempfile.TemporaryDirectory() as temporary:
+        client = MlflowClient()
+        package = Path(temporary) / "package"
+        tags[DIGEST_TAG] = package_model(folder, package, card)
+        run = client.get_run(run_id)
+        logged = client.create_logged_model(
+            run.info.experiment_id, "ensemble", run_id, tags=tags, params=run.data.params, model_type="ensemble"
+        )
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        client.log_model_artifacts(logged.model_id, str(package))
+        client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+        with contextlib.redirect_stderr(io.StringIO()):  # two lines that say it is registered; our caller says so
+            version = str(mlflow.register_model(logged.model_uri, name, tags=tags).version)
+        client.update_model_version(name, version, card[:LIMIT])
+        client.update_registered_model(name, description=NOTICE)
+    passed = check_version(locate_model(f"{name}/{version}", tracking_uri), description, evidence)
+    with registry_at(tracking_uri, name):
+        for key, value in passed.tags.items():
+            client.set_model_version_tag(name, version, key, value)
+        if passed.failure is None:
+            make_champion(client, name, version)
+    if passed.failure is not None:
+        raise MachineError(
+            f"registered without an alias, since {passed.failure}",
+            where=f"{name} version {version}",
+            fix="Register it again on the machine and with the packages it was trained with",
+        )
+    return version
+
+
+def package_model(folder: Path, package: Path, card: str) -> str:
+    """Write a model folder as a complete MLflow model into the new folder `package`; its manifest's SHA-256.
+
+    Args:
+        card: the model card; `card.md` within.
+    """
+    description = model_folder.read_description(folder)
+    package = package.resolve()
+    with _staged(folder) as (model, code):
+        mlflow.pyfunc.save_model(
+            package,
             python_model="model.py",
             artifacts={ARTIFACT: model},
-            code_paths=[package],
+            code_paths=[code],
             signature=signature(description.predictors),
             input_example=(example(description.predictors), {"folder": "."}),
             pip_requirements=requirements(),
             metadata={"notice": NOTICE},
-            # MLflow would name the user and the script's path.
-            tags={**tags, "mlflow.user": "rlvo", "mlflow.source.name": "rlvo ensemble"},
         )
-        _forget_staging(logged, client)
-        tags["rlvo.manifest"] = _log_manifest(logged, client)
-        with contextlib.redirect_stderr(io.StringIO()):  # two lines that say it is registered; our caller says so
-            registered = mlflow.register_model(logged.model_uri, name, tags=tags)
-        client.update_registered_model(name, description=NOTICE)
-        client.set_registered_model_alias(name, CHAMPION, registered.version)
-    return str(registered.version)
+    saved = Model.load(package)
+    # MLflow notes the staging folder; it loads the entry file by its name.
+    saved.flavors["python_function"]["model_code_path"] = "model.py"
+    saved.save(package / "MLmodel")
+    (package / "card.md").write_text(card)
+    for compiled in package.rglob("__pycache__"):
+        shutil.rmtree(compiled)
+    return write_manifest(package)
 
 
 def signature(predictors: tuple[str, ...]) -> ModelSignature:
@@ -111,24 +162,6 @@ def example(predictors: tuple[str, ...]) -> pd.DataFrame:
 def requirements() -> list[str]:
     """The installed versions of what inference imports, pinned."""
     return [f"{package}=={version(package).split('+')[0]}" for package in PACKAGES]
-
-
-def _forget_staging(logged: ModelInfo, client: MlflowClient) -> None:
-    """Write `MLmodel` again without the temporary folder that MLflow notes; it loads the entry file by its name."""
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / "MLmodel"
-        model = Model.load(logged.model_uri)
-        model.flavors["python_function"]["model_code_path"] = "model.py"
-        model.save(path)
-        client.log_model_artifact(logged.model_id, str(path))
-
-
-def _log_manifest(logged: ModelInfo, client: MlflowClient) -> str:
-    with tempfile.TemporaryDirectory() as temporary:
-        root = Path(mlflow.artifacts.download_artifacts(logged.model_uri, dst_path=temporary))
-        digest = write_manifest(root)
-        client.log_model_artifact(logged.model_id, str(root / MANIFEST))
-        return digest
 
 
 @contextlib.contextmanager

@@ -52,7 +52,19 @@ def test_from_nothing_to_a_registered_model_and_again(tmp_path: Path) -> None:
     again = CliRunner().invoke(app, arguments, catch_exceptions=False)
     repeated = json.loads(again.stdout)
     assert repeated["holdout"] == result["holdout"]
-    assert repeated["opening"] == 2
+    assert (repeated["opening"], repeated["version"]) == (1, result["version"])
+    assert "nothing was trained, registered or opened again" in again.stderr
+    assert len((work / "openings.jsonl").read_text().splitlines()) == 1
+
+    evaluate = ["evaluate", "tiny", "--workdir", str(work), "--json"]
+    with pytest.raises(RlvoError, match="opened before: opening 1"):
+        CliRunner().invoke(app, evaluate, catch_exceptions=False)
+    once_more = CliRunner().invoke(app, [*evaluate, "--again", "--reason", "a test"], catch_exceptions=False)
+    assert json.loads(once_more.stdout)["opening"] == 2
+    log = work / "openings.jsonl"
+    log.write_text(log.read_text().splitlines(keepends=True)[0])  # the last line is cut off
+    with pytest.raises(RlvoError, match="altered or lost"):
+        CliRunner().invoke(app, [*evaluate, "--again", "--reason", "a test"], catch_exceptions=False)
     assert {path: path.stat().st_mtime_ns for path in records} == records
 
     with pytest.raises(RlvoError, match="another cohort"):

@@ -1,57 +1,22 @@
 """Stored predictions with known truth, checked against weights, thresholds and votes written out in NumPy."""
 
-import itertools
+import subprocess
+import sys
+from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from stored_predictions import FOLDS, MODALITIES, RECORDS, THREE, configuration, record, stored
 
-from rlvo.config.model import Configuration, ModelConfig
 from rlvo.config.study import EnsembleConfig
-from rlvo.ensemble.build import build_ensemble, out_of_fold, study_ensembles, validation_metrics
+from rlvo.ensemble.build import build_ensemble, fallbacks, out_of_fold, study_ensembles, validation_metrics
 from rlvo.ensemble.spec import EnsembleSpec, apply
+from rlvo.ensemble.weighting import Weighting
 from rlvo.errors import RlvoError
-from rlvo.training.records import CompletionRecord, TrialIdentity
 
-FOLDS = 4
 SETTINGS = EnsembleConfig()
-
-
-def configuration(modality: str, fusion: str = "daft") -> Configuration:
-    return Configuration(model=ModelConfig(backbone="resnet18", modality=modality, fusion=fusion))  # type: ignore[arg-type]
-
-
-def record(config: Configuration, fold: int, auc: float, status: str = "finished") -> CompletionRecord:
-    identity = TrialIdentity(study="s", configuration=config.key, fold=fold, split_hash="split", data_hash="data")
-    return CompletionRecord(
-        identity=identity,
-        configuration=config,
-        status=status,
-        epochs=1,
-        metrics={"val/auc": auc},
-        seconds=1.0,  # type: ignore[arg-type]
-    )
-
-
-def stored(configurations: list[Configuration], seed: int = 0) -> pd.DataFrame:
-    """Validation predictions of 25 patients a fold, informative, with ties; and rows that must be ignored."""
-    rng = np.random.default_rng(seed)
-    label = rng.random((FOLDS, 25)) < 0.35
-    label[:, :2] = [False, True]
-    rows = []
-    for config, fold in itertools.product(configurations, range(FOLDS)):
-        logit = 1.5 * label[fold] + rng.normal(size=25) - 0.5
-        probability = np.round(1 / (1 + np.exp(-logit)), 2)
-        rows += [
-            {"patient": f"p{fold}-{i:02d}", "member": f"{config.key}-f{fold}", "fold": fold, "split": split,
-             "probability": probability[i] if split == "validation" else 0.5, "label": int(label[fold, i])}
-            for i in range(25) for split in ("train", "validation")
-        ]  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-THREE = [configuration(modality) for modality in ("NCCT", "CTA", "BOTH")]
-RECORDS = [record(config, fold, 0.7) for config in THREE for fold in range(FOLDS)]
 
 
 def youden(y: np.ndarray, score: np.ndarray) -> float:
@@ -60,53 +25,69 @@ def youden(y: np.ndarray, score: np.ndarray) -> float:
     return max(t for t in score if (score[y == 1] >= t).mean() - (score[y == 0] >= t).mean() >= best - 1e-12)
 
 
-def by_hand(predictions: pd.DataFrame, new: np.ndarray) -> dict[str, np.ndarray]:
+def score_of(weighting: str, q: list[float], tpr: list[float], tnr: list[float]) -> float:
+    """Combined score of one patient, written out."""
+    if weighting == "class_rates":
+        support, opposition = 0.0, 0.0
+        for p, r1, r0 in zip(q, tpr, tnr, strict=True):
+            support, opposition = support + r1 * p, opposition + r0 * (1 - p)
+        return support / (support + opposition)
+    weights = [(r1 + r0) / 2 if weighting == "balanced_accuracy" else 1.0 for r1, r0 in zip(tpr, tnr, strict=True)]
+    return sum(w * p for w, p in zip(weights, q, strict=True)) / sum(weights)
+
+
+def by_hand(predictions: pd.DataFrame, new: np.ndarray, weighting: str, tie: str) -> dict[str, Any]:
     """Figures of the ensemble of THREE for `new` probabilities [fold, modality, N]."""
-    thresholds, tpr, tnr, combined_thresholds, scores = [], [], [], [], []
+    found: dict[str, list[Any]] = {"threshold": [], "tpr": [], "tnr": [], "combined": []}
+    margins = np.empty((FOLDS, new.shape[2]))
     for fold in range(FOLDS):
         rows = predictions[(predictions.fold == fold) & (predictions.split == "validation")]
-        p = np.stack([rows[rows.member == f"{c.key}-f{fold}"].sort_values("patient").probability for c in THREE])
+        p = [rows[rows.member == f"{c.key}-f{fold}"].sort_values("patient").probability.to_numpy() for c in THREE]
         y = rows[rows.member == f"{THREE[0].key}-f{fold}"].sort_values("patient").label.to_numpy()
-        t = np.array([youden(y, p[m]) for m in range(3)])
-        r1 = np.array([(p[m][y == 1] >= t[m]).mean() for m in range(3)])
-        r0 = np.array([(p[m][y == 0] < t[m]).mean() for m in range(3)])
-
-        def score(q: np.ndarray, r1: np.ndarray = r1, r0: np.ndarray = r0) -> np.ndarray:
-            return (r1 @ q) / (r1 @ q + r0 @ (1 - q))
-
-        thresholds.append(t), tpr.append(r1), tnr.append(r0)
-        combined_thresholds.append(youden(y, np.round(score(p), 12)))
-        scores.append(score(new[fold]))
-    margins = np.array(scores) - np.array(combined_thresholds)[:, None]
-    return {
-        "thresholds": np.array(thresholds), "tpr": np.array(tpr), "tnr": np.array(tnr),
-        "combined": np.array(combined_thresholds), "score": margins.mean(axis=0),
-        "votes": (margins >= 0).sum(axis=0), "rlvo": ((margins >= 0).sum(axis=0) > FOLDS / 2).astype(int),
-    }  # fmt: skip
+        t = [youden(y, p[m]) for m in range(3)]
+        tpr = [(p[m][y == 1] >= t[m]).mean() for m in range(3)]
+        tnr = [(p[m][y == 0] < t[m]).mean() for m in range(3)]
+        own = np.array([score_of(weighting, [p[m][n] for m in range(3)], tpr, tnr) for n in range(len(y))])
+        combined = youden(y, np.round(own, 12))
+        for name, value in zip(found, (t, tpr, tnr, combined), strict=True):
+            found[name].append(value)
+        for n in range(new.shape[2]):
+            margins[fold, n] = score_of(weighting, list(new[fold, :, n]), tpr, tnr) - combined
+    score, votes, rlvo = [], [], []
+    for n in range(new.shape[2]):
+        positive = sum(margins[fold, n] >= 0 for fold in range(FOLDS))
+        mean = sum(margins[:, n]) / FOLDS
+        drawn = {"negative": False, "positive": True, "margin": mean >= 0}[tie]
+        score.append(mean)
+        votes.append(positive)
+        rlvo.append(int(positive > FOLDS - positive or (positive == FOLDS - positive and drawn)))
+    return {**found, "score": score, "votes": votes, "rlvo": rlvo}
 
 
 def probabilities_of(spec: EnsembleSpec, new: np.ndarray) -> dict[str, np.ndarray]:
     return {m.key: new[fold.fold, i] for fold in spec.folds for i, m in enumerate(fold.members)}
 
 
-def test_thresholds_weights_scores_and_votes_equal_numpy() -> None:
+@pytest.mark.parametrize("weighting", ["class_rates", "balanced_accuracy", "mean"])
+@pytest.mark.parametrize("tie", ["negative", "positive", "margin"])
+def test_thresholds_weights_scores_and_votes_equal_numpy(weighting: Weighting, tie: Any) -> None:
     predictions = stored(THREE)
-    spec = build_ensemble(THREE[::-1], RECORDS, predictions, SETTINGS)
+    spec = build_ensemble(THREE[::-1], RECORDS, predictions, EnsembleConfig(weighting=weighting, tie=tie))
     new = np.random.default_rng(5).random((FOLDS, 3, 60))
-    expected = by_hand(predictions, new)
-    of = lambda name: np.array([[getattr(m, name) for m in fold.members] for fold in spec.folds])  # noqa: E731
-    np.testing.assert_allclose(of("threshold"), expected["thresholds"], atol=1e-9)
-    np.testing.assert_allclose(of("tpr"), expected["tpr"], atol=1e-9)
-    np.testing.assert_allclose(of("tnr"), expected["tnr"], atol=1e-9)
-    np.testing.assert_allclose([fold.threshold for fold in spec.folds], expected["combined"], atol=1e-9)
+    expected = by_hand(predictions, new, weighting, tie)
+    for name in ("threshold", "tpr", "tnr"):
+        of_members = [[getattr(member, name) for member in fold.members] for fold in spec.folds]
+        np.testing.assert_allclose(of_members, expected[name], rtol=0, atol=1e-9)
+    np.testing.assert_allclose([fold.threshold for fold in spec.folds], expected["combined"], rtol=0, atol=1e-9)
     answer = apply(spec, probabilities_of(spec, new))
-    np.testing.assert_allclose(answer.score, expected["score"], atol=1e-9)
-    np.testing.assert_array_equal(answer.votes, expected["votes"])
-    np.testing.assert_array_equal(answer.rlvo, expected["rlvo"])
+    np.testing.assert_allclose(answer.score, expected["score"], rtol=0, atol=1e-9)
+    assert answer.votes.tolist() == expected["votes"]
+    assert answer.rlvo.tolist() == expected["rlvo"]
+    assert 2 in expected["votes"], "no tie to break"
     assert 0 < answer.rlvo.sum() < 60
-    assert (answer.folds, answer.undecided.tolist()) == (FOLDS, [0] * 60)
-    for i, modality in enumerate(("NCCT", "CTA", "BOTH")):
-        np.testing.assert_allclose(answer.probability[modality], new[:, i].mean(axis=0))  # type: ignore[index]
+    assert (answer.folds, answer.undecided.tolist(), answer.abstained.tolist()) == (FOLDS, [0] * 60, [0] * 60)
+    for i, modality in enumerate(MODALITIES):
+        np.testing.assert_allclose(answer.probability[modality], new[:, i].mean(axis=0))
 
 
 def test_json_gives_the_same_ensemble_and_holds_no_patient() -> None:
@@ -127,11 +108,29 @@ def test_the_order_of_rows_records_and_patients_changes_nothing() -> None:
     np.testing.assert_array_equal(permuted.rlvo, answer.rlvo[order])
 
 
+def test_which_number_a_fold_has_and_how_patients_are_named_changes_nothing() -> None:
+    predictions, swap = stored(THREE), {0: 2, 1: 0, 2: 3, 3: 1}
+    renamed = predictions.assign(
+        fold=predictions["fold"].map(swap),
+        member=[f"{member.rpartition('-')[0]}-f{swap[int(member[-1])]}" for member in predictions["member"]],
+        patient=predictions["patient"].map(lambda name: name[::-1]),
+    )
+    spec, other = (build_ensemble(THREE, RECORDS, table, SETTINGS) for table in (predictions, renamed))
+    new = np.random.default_rng(4).random((FOLDS, 3, 40))
+    exchanged = np.empty_like(new)
+    for before, after in swap.items():
+        exchanged[after] = new[before]
+    answer, same = apply(spec, probabilities_of(spec, new)), apply(other, probabilities_of(other, exchanged))
+    np.testing.assert_allclose(same.score, answer.score, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(same.calibrated, answer.calibrated, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(same.rlvo, answer.rlvo)
+
+
 @pytest.mark.parametrize("constant", [0.0, 0.4, 1.0])
 def test_a_constant_member_cannot_break_the_vote(constant: float) -> None:
     predictions = stored(THREE)
-    broken = f"{THREE[0].key}-f2"
-    predictions.loc[predictions.member == broken, "probability"] = constant
+    whole = build_ensemble(THREE, RECORDS, predictions, SETTINGS)
+    predictions.loc[predictions.member == f"{THREE[0].key}-f2", "probability"] = constant
     spec = build_ensemble(THREE, RECORDS, predictions, SETTINGS)
     member = spec.folds[2].members[0]
     assert (member.tpr, member.tnr, member.better_than_chance) == (0.0, 1.0, False)
@@ -141,23 +140,49 @@ def test_a_constant_member_cannot_break_the_vote(constant: float) -> None:
     answer = apply(spec, probabilities_of(spec, new))
     assert np.isfinite(answer.score).all()
     # Only fold 2 is touched: the other folds vote as they did, so a clear majority among them stands.
-    others = by_hand(stored(THREE), new)
-    without = build_ensemble(THREE, RECORDS, stored(THREE), SETTINGS)
-    other_votes = apply(without.model_copy(update={"folds": tuple(f for f in without.folds if f.fold != 2)}),
-                        probabilities_of(without, new)).votes  # fmt: skip
-    assert len(others["rlvo"]) == 50
-    assert (answer.rlvo[other_votes == 3] == 1).all()
-    assert (answer.rlvo[other_votes <= 1] == 0).all()
+    others = whole.model_copy(update={"folds": tuple(fold for fold in whole.folds if fold.fold != 2)})
+    votes = apply(others, probabilities_of(whole, new)).votes
+    assert (answer.rlvo[votes == 3] == 1).all()
+    assert (answer.rlvo[votes <= 1] == 0).all()
 
 
-def test_a_member_without_an_answer_leaves_that_patient_alone_unanswered() -> None:
+@pytest.mark.parametrize("tie", ["negative", "positive", "margin"])
+def test_a_fold_whose_member_fails_abstains_and_decides_nothing(tie: Any) -> None:
+    spec = build_ensemble(THREE, RECORDS, stored(THREE), EnsembleConfig(tie=tie))
+    new = np.random.default_rng(9).random((FOLDS, 3, 200))
+    whole = apply(spec, probabilities_of(spec, new))
+    failing = new.copy()
+    failing[1, 2] = np.nan
+    answer = apply(spec, probabilities_of(spec, failing))
+    assert answer.abstained.tolist() == [1] * 200
+    answered = np.isfinite(answer.score)
+    assert 0 < answered.sum() < 200
+    np.testing.assert_array_equal(answer.rlvo[answered], whole.rlvo[answered])
+    # Whatever the fold would have said: tried with the lowest and the highest probabilities.
+    extremes = []
+    for probability in (0.0, 1.0):
+        failing[1] = probability
+        extremes.append(apply(spec, probabilities_of(spec, failing)).rlvo)
+    agree = extremes[0] == extremes[1]
+    assert (agree >= answered).all()
+    assert (agree == answered).all() or tie == "margin"  # whose bounds are those of any threshold
+    failing[:, 0] = np.nan
+    assert np.isnan(apply(spec, probabilities_of(spec, failing)).score).all()
+    assert np.isnan(apply(spec, probabilities_of(spec, failing)).calibrated).all()
+
+
+def test_a_member_that_fails_for_one_patient_touches_no_other() -> None:
     spec = build_ensemble(THREE, RECORDS, stored(THREE), SETTINGS)
     new = np.random.default_rng(9).random((FOLDS, 3, 5))
-    whole = apply(spec, probabilities_of(spec, new)).score
-    new[1, 2, 3] = np.nan
-    score = apply(spec, probabilities_of(spec, new)).score
-    assert np.isnan(score[3])
-    np.testing.assert_array_equal(np.delete(score, 3), np.delete(whole, 3))
+    whole = apply(spec, probabilities_of(spec, new))
+    new[:, 2, 3] = np.nan
+    answer = apply(spec, probabilities_of(spec, new))
+    assert (answer.abstained.tolist(), np.isnan(answer.score).tolist()) == (
+        [0, 0, 0, 4, 0],
+        [False] * 3 + [True, False],
+    )
+    for name in ("score", "rlvo", "votes", "calibrated"):
+        np.testing.assert_array_equal(np.delete(getattr(answer, name), 3), np.delete(getattr(whole, name), 3))
 
 
 def test_out_of_fold_scores_each_patient_by_its_own_fold() -> None:
@@ -170,7 +195,7 @@ def test_out_of_fold_scores_each_patient_by_its_own_fold() -> None:
         own = scored[scored["fold"] == fold.fold]
         assert set(own.index) == {f"p{fold.fold}-{i:02d}" for i in range(25)}
         # The threshold is one patient's score: that patient's margin is exactly zero, and it counts as positive.
-        assert own.loc[own["score"] == 0, "vote"].tolist() == [1]
+        assert set(own.loc[own["score"] == 0, "vote"]) == {1}
     metrics = validation_metrics(spec, predictions)
     own = scored[scored["fold"] == 1]
     assert metrics.loc[1, "sensitivity"] == own.loc[own.label == 1, "vote"].mean()
@@ -178,8 +203,26 @@ def test_out_of_fold_scores_each_patient_by_its_own_fold() -> None:
     assert metrics.loc[1, "auc"] == pytest.approx(np.mean(pairs))
 
 
+def test_several_members_of_a_modality_and_one_that_counts_twice() -> None:
+    other = configuration("CTA", "none")
+    predictions = stored([*THREE, other])
+    records = [*RECORDS, *(record(other, fold, 0.7) for fold in range(FOLDS))]
+    twice = build_ensemble([THREE[1], other, other], records, predictions, SETTINGS)
+    assert twice.configurations == (THREE[1], other, other)
+    assert [member.configuration for member in twice.members] == [THREE[1], other] * FOLDS
+    assert twice == EnsembleSpec.model_validate_json(twice.model_dump_json())
+    q = {member.key: np.random.default_rng(i).random(7) for i, member in enumerate(twice.members)}
+    fold, answer = twice.folds[0], apply(twice, q)
+    own = [(q[member.key], member.tpr, member.tnr) for member in fold.members]
+    support = own[0][1] * own[0][0] + 2 * own[1][1] * own[1][0]
+    opposition = own[0][2] * (1 - own[0][0]) + 2 * own[1][2] * (1 - own[1][0])
+    np.testing.assert_allclose(fold.score(q, "class_rates"), support / (support + opposition))
+    counted = [q[f"{c.key}-f{k}"] for k in range(FOLDS) for c in (THREE[1], other, other)]
+    np.testing.assert_allclose(answer.probability["CTA"], np.mean(counted, axis=0))
+
+
 def test_the_study_declares_the_champion_its_modalities_and_every_spec() -> None:
-    none = [configuration(modality, "none") for modality in ("NCCT", "CTA", "BOTH")]
+    none = [configuration(modality, "none") for modality in MODALITIES]
     aucs = dict(zip(THREE + none, (0.6, 0.8, 0.85, 0.7, 0.7, 0.9), strict=True))
     records = [record(c, fold, auc) for c, auc in aucs.items() for fold in range(FOLDS)]
     declared = study_ensembles(records, stored(THREE + none), SETTINGS)
@@ -189,18 +232,41 @@ def test_the_study_declares_the_champion_its_modalities_and_every_spec() -> None
     assert declared["CTA"].configurations == (THREE[1],)
     same = study_ensembles(records, stored(THREE + none), EnsembleConfig(selection="same_spec"))
     assert same["ensemble"].configurations == tuple(none)  # mean .767 against .75
+    greedy = study_ensembles(records, stored(THREE + none), EnsembleConfig(selection="greedy"))
+    chosen = greedy["ensemble"].configurations
+    for modality in {c.model.modality for c in chosen}:
+        assert greedy[modality].configurations == tuple(c for c in chosen if c.model.modality == modality)
 
 
-def test_a_missing_modality_and_a_failed_trial_are_named_and_the_rest_goes_on() -> None:
+def test_what_is_missing_is_refused_by_name_and_left_out_where_asked() -> None:
     records = [record(c, f, 0.7) for c in THREE[:2] for f in range(FOLDS)]
     records[5] = record(THREE[1], 1, 0.7, status="failed")
-    spec = study_ensembles(records, stored(THREE[:2]), SETTINGS)["ensemble"]
+    searched, lost = MODALITIES, ["trials/abc/fold-0/predictions.csv: missing or altered"]
+    with pytest.raises(RlvoError) as refused:
+        study_ensembles(records, stored(THREE[:2]), SETTINGS, modalities=searched, missing=lost)
+    assert "\n" not in str(refused.value)
+    for named in ("trials/abc", "no CTA configuration", "no BOTH configuration", "and 1 more", "--partial"):
+        assert named in str(refused.value)
+    with pytest.raises(RlvoError, match=rf"resnet18 CTA daft \({THREE[1].key}\) has no usable fold 1"):
+        study_ensembles(records, stored(THREE[:2]), SETTINGS)
+
+    declared = study_ensembles(records, stored(THREE[:2]), SETTINGS, modalities=searched, missing=lost, partial=True)
+    spec = declared["ensemble"]
     assert [c.model.modality for c in spec.configurations] == ["NCCT"]
+    assert spec == build_ensemble(THREE[:1], RECORDS, stored(THREE[:2]), SETTINGS, notes=spec.notes[:4])
+    assert set(lost) < set(spec.notes)
     assert any("CTA" in note and "fold 1" in note for note in spec.notes)
-    assert "no CTA members" in spec.notes
     assert "no BOTH members" in spec.notes
     with pytest.raises(RlvoError, match="finished all its folds"):
-        study_ensembles(records[4:], stored(THREE[:2]), SETTINGS)
+        study_ensembles(records[4:], stored(THREE[:2]), SETTINGS, partial=True)
+
+
+def test_pruned_configurations_are_not_missing() -> None:
+    pruned = configuration("CTA", "none")
+    records = [*RECORDS, record(pruned, 0, 0.9, status="pruned"), record(pruned, 1, 0.9)]
+    spec = study_ensembles(records, stored(THREE), SETTINGS)["ensemble"]
+    assert spec.configurations == tuple(THREE)
+    assert spec.notes == ("1 pruned configuration(s) are left out",)
 
 
 def test_members_that_do_not_fit_together_are_refused() -> None:
@@ -218,3 +284,45 @@ def test_members_that_do_not_fit_together_are_refused() -> None:
     other = RECORDS[0].model_copy(update={"identity": RECORDS[0].identity.model_copy(update={"split_hash": "other"})})
     with pytest.raises(RlvoError, match="different splits"):
         build_ensemble(THREE, [other, *RECORDS[1:]], predictions, SETTINGS)
+
+
+def test_fallbacks_are_the_champions_members_that_can_still_answer() -> None:
+    prior = configuration("CTA", prior=True)
+    every = [*THREE, prior]
+    predictions, records = stored(every), [record(c, f, 0.7) for c, f in product(every, range(FOLDS))]
+    settings = EnsembleConfig(weighting="mean", tie="positive", calibration="isotonic")
+    champion = build_ensemble(every, records, predictions, settings)
+    served = {
+        "without vessels": THREE,
+        "without CTA": THREE[:1],
+        "without NCCT": [THREE[1], prior],
+        "without NCCT and vessels": [THREE[1]],
+    }
+    found = fallbacks(champion, predictions)
+    assert list(found) == list(served)
+    for name, configurations in served.items():
+        assert found[name] == build_ensemble(configurations, records, predictions, settings)
+    no_prior = fallbacks(build_ensemble(THREE, records, predictions, settings), predictions)
+    assert [(name, spec.configurations) for name, spec in no_prior.items()] == [
+        ("without CTA", (THREE[0],)),
+        ("without NCCT", (THREE[1],)),
+    ]
+    assert fallbacks(build_ensemble(THREE[2:], records, predictions, settings), predictions) == {}
+
+
+def test_building_needs_no_heavy_library(tmp_path: Any) -> None:
+    stored(THREE).to_pickle(tmp_path / "predictions")
+    pd.to_pickle(RECORDS, tmp_path / "records")
+    script = f"""
+import sys
+import pandas as pd
+from rlvo.config.study import EnsembleConfig
+from rlvo.ensemble import build, comparison, declared, trials
+records, predictions = pd.read_pickle(r"{tmp_path / "records"}"), pd.read_pickle(r"{tmp_path / "predictions"}")
+specs = build.study_ensembles(records, predictions, EnsembleConfig(selection="greedy"))
+build.fallbacks(specs["ensemble"], predictions)
+comparison.compare_ensembles(records, predictions, selections=["same_spec"], weightings=["mean"])
+print([name for name in ("torch", "monai", "ray", "optuna", "mlflow", "SimpleITK") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -14,12 +14,13 @@ import pytest
 import torch
 
 from rlvo.config.grid import Grid
-from rlvo.config.study import StudyConfig
+from rlvo.config.study import PAPER_PREDICTORS, StudyConfig
 from rlvo.config.workdir import Workdir
-from rlvo.ensemble.build import study_ensembles
+from rlvo.ensemble.build import fallbacks, study_ensembles
 from rlvo.ensemble.spec import EnsembleSpec
 from rlvo.ensemble.trials import Trials, read_trials, trial_weights
 from rlvo.imaging.target import Target
+from rlvo.registry.cohort_summary import summarise
 from rlvo.registry.folder import describe, write_model_folder
 from rlvo.registry.inference import EnsemblePredictor
 from rlvo.search.inputs import StudyInputs
@@ -75,11 +76,18 @@ def specs(trials: Trials) -> dict[str, EnsembleSpec]:
 
 
 @pytest.fixture(scope="session")
-def model_folder(study: TinyStudy, specs: dict[str, EnsembleSpec]) -> Path:
+def model_folder(study: TinyStudy, specs: dict[str, EnsembleSpec], trials: Trials) -> Path:
     encoders = {fold: study.inputs.encoder(fold) for fold in range(2)}
     folder = study.folder / "ensemble" / "model"
-    description = describe(specs["ensemble"], encoders, Target(grid=GRID))
-    write_model_folder(folder, description, lambda member: trial_weights(study.folder, member))
+    development = list(study.inputs.split.development)
+    description = describe(
+        specs["ensemble"],
+        encoders,
+        Target(grid=GRID),
+        fallbacks=fallbacks(specs["ensemble"], trials.predictions),
+        cohort=summarise(study.inputs.table.loc[development], study.inputs.label[development], PAPER_PREDICTORS),
+    )
+    write_model_folder(folder, description, lambda _, member: trial_weights(study.folder, member))
     return folder
 
 

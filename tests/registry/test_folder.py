@@ -26,7 +26,7 @@ def test_a_template_atlas_travels_with_the_model(study: Any, specs: dict[str, En
     encoders = {fold: study.inputs.encoder(fold) for fold in range(2)}
     folder = tmp_path / "model"
     description = describe(specs["ensemble"], encoders, target)
-    write_model_folder(folder, description, lambda member: trial_weights(study.folder, member))
+    write_model_folder(folder, description, lambda _, member: trial_weights(study.folder, member))
     assert "planted-hospital" not in (folder / "ensemble.json").read_text()
     template.unlink()
     back = read_description(folder)

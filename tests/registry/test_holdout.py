@@ -15,11 +15,14 @@ from rlvo.evaluation.predictions import read_predictions
 from rlvo.imaging.store import VolumeStore
 from rlvo.registry import holdout
 from rlvo.registry.folder import read_description
-from rlvo.registry.holdout import HoldOut, evaluate_ensembles
+from rlvo.registry.holdout import HoldOut, evaluate_ensembles, kept_holdout
 from rlvo.registry.inference import EnsemblePredictor
+from rlvo.registry.openings import openings_of
 
 
-def opened(study: Any, specs: dict[str, EnsembleSpec], model_folder: Path, study_folder: Path) -> HoldOut:
+def opened(
+    study: Any, specs: dict[str, EnsembleSpec], model_folder: Path, study_folder: Path, reason: str | None = None
+) -> HoldOut:
     return evaluate_ensembles(
         specs,
         read_description(model_folder),
@@ -27,6 +30,8 @@ def opened(study: Any, specs: dict[str, EnsembleSpec], model_folder: Path, study
         study.inputs.table.loc[list(study.inputs.split.test)],
         study.inputs.label,
         study.cohort.parent,
+        openings_of(study_folder),
+        reason=reason,
         store=VolumeStore(study.workdir.store),
     )
 
@@ -64,18 +69,25 @@ def test_every_declared_ensemble_in_one_opening(
     assert len(pd.read_csv(study.folder / holdout.ANSWERS)) == 6 * len(specs)
 
 
-def test_openings_are_counted_per_split_and_kept(
+def test_a_second_opening_is_refused_and_the_first_is_kept(
     study: Any, specs: dict[str, EnsembleSpec], model_folder: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "study"
     shutil.copytree(study.folder / "trials", folder / "trials")
-    entry = {"opening": 1, "time": "2020-01-01T00:00:00+00:00", "split_hash": "another", "ensembles": {}}
-    (folder / "openings.jsonl").write_text(json.dumps(entry) + "\n")
     one = {"ensemble": specs["ensemble"]}
-    assert [opened(study, one, model_folder, folder).opening for _ in range(2)] == [1, 2]
+    assert kept_holdout(folder, one) is None
+    first = opened(study, one, model_folder, folder)
+    with pytest.raises(RlvoError, match="opened before: opening 1"):
+        opened(study, one, model_folder, folder)
+    kept = kept_holdout(folder, one)
+    assert kept is not None
+    assert (kept.opening, kept.figures) == (1, first.figures)
+    pd.testing.assert_frame_equal(kept.answers, first.answers, check_dtype=False)
+    assert kept_holdout(folder, {"other": specs["CTA"]}) is None
+    assert opened(study, one, model_folder, folder, reason="a test").opening == 2
     lines = [json.loads(line) for line in (folder / "openings.jsonl").read_text().splitlines()]
-    assert [line["opening"] for line in lines] == [1, 1, 2]
-    assert lines[2]["split_hash"] == study.inputs.split.hash
+    assert [line["reason"] for line in lines] == [None, "a test"]
+    assert all(line["split_hash"] == study.inputs.split.hash for line in lines)
     assert "PLANTED" not in (folder / "openings.jsonl").read_text()
 
 

@@ -1,0 +1,106 @@
+"""From an ensemble's margin to a probability.
+
+A calibrator is fitted on out-of-fold margins, and two things about it are not as they will be. They are margins of
+patients that configurations, weights and thresholds were chosen on, so they separate the classes too well: the
+probabilities are too extreme. And each is the margin of one fold, where a new patient's score is the mean over folds,
+which varies less: the probabilities are too close to the prevalence. Only the hold-out says what remains.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from pydantic import Field
+from scipy.optimize import minimize
+from scipy.special import expit
+from sklearn.isotonic import IsotonicRegression
+
+from rlvo.config.base import Frozen
+from rlvo.errors import RlvoError
+from rlvo.evaluation.checks import labels_and_scores
+
+Method = Literal["platt", "isotonic"]
+LIMIT = 1e-6
+"""Probabilities are kept this far from 0 and 1."""
+
+
+class Platt(Frozen):
+    """Logistic in the margin (Platt 1999)."""
+
+    method: Literal["platt"] = "platt"
+    slope: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Log-odds a unit of margin; 0 where the margin says nothing, or points the wrong way."""
+    intercept: Annotated[float, Field(allow_inf_nan=False)]
+
+    def probability(self, margin: ArrayLike) -> np.ndarray:
+        """Probability of rLVO [N], within (0, 1) and never falling with the margin; NaN where the margin is."""
+        return np.clip(expit(self.slope * np.asarray(margin, float) + self.intercept), LIMIT, 1 - LIMIT)
+
+
+class Isotonic(Frozen):
+    """Monotone steps joined by lines (Zadrozny & Elkan 2002); constant beyond the first and last margin."""
+
+    method: Literal["isotonic"] = "isotonic"
+    margins: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
+    probabilities: tuple[Annotated[float, Field(gt=0, lt=1)], ...]
+
+    def probability(self, margin: ArrayLike) -> np.ndarray:
+        """As `Platt.probability`."""
+        # Rounded, since interpolation between equal values can fall by the last bit.
+        return np.interp(np.asarray(margin, float), self.margins, self.probabilities).round(12)
+
+
+Calibrator = Annotated[Platt | Isotonic, Field(discriminator="method")]
+
+
+def fit_calibrator(y_true: ArrayLike, margin: ArrayLike, method: Method) -> Platt | Isotonic:
+    """Fit on the labels and margins of N patients.
+
+    Both methods aim at Platt's smoothed targets, (N₊ + 1)/(N₊ + 2) for the N₊ positives and 1/(N₋ + 2) for the
+    negatives, so that few patients, or classes that do not overlap, make nobody certain.
+
+    Raises:
+        RlvoError: one class only.
+    """
+    labels, margins = labels_and_scores(y_true, margin)
+    if labels.all() or not labels.any():
+        raise RlvoError("calibration needs patients of both classes", where="y_true")
+    targets = np.where(labels, (labels.sum() + 1) / (labels.sum() + 2), 1 / ((~labels).sum() + 2))
+    return _platt(targets, margins) if method == "platt" else _isotonic(targets, margins)
+
+
+def cross_calibrated(fold: ArrayLike, y_true: ArrayLike, margin: ArrayLike, method: Method) -> np.ndarray:
+    """Probabilities [N] of out-of-fold margins, each fold's by a calibrator fitted on the other folds' patients.
+
+    What a reliability curve on development patients is drawn of: the ensemble's own calibrator was fitted on them all.
+    It is optimistic still where the margins are, as those of `ensemble.build.out_of_fold`; those of
+    `ensemble.comparison.nested_margins` are not.
+    """
+    folds, labels, margins = np.asarray(fold), np.asarray(y_true), np.asarray(margin, float)
+    probability = np.empty(len(margins))
+    for number in np.unique(folds):
+        own = folds == number
+        probability[own] = fit_calibrator(labels[~own], margins[~own], method).probability(margins[own])
+    return probability
+
+
+def _platt(targets: np.ndarray, margins: np.ndarray) -> Platt:
+    """Maximum likelihood with a slope of at least 0; margins are scaled for the sake of the optimiser."""
+    centre, scale = margins.mean(), np.ptp(margins) or 1.0
+    x = (margins - centre) / scale
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        z = parameters[0] * x + parameters[1]
+        error = expit(z) - targets
+        return float(np.mean(np.logaddexp(0, z) - targets * z)), np.array([np.mean(error * x), np.mean(error)])
+
+    options = {"ftol": 1e-15, "gtol": 1e-10}
+    slope, intercept = minimize(loss, [0, 0], jac=True, bounds=[(0, None), (None, None)], options=options).x
+    return Platt(slope=slope / scale, intercept=intercept - slope / scale * centre)
+
+
+def _isotonic(targets: np.ndarray, margins: np.ndarray) -> Isotonic:
+    fitted = IsotonicRegression().fit(margins, targets)
+    return Isotonic(margins=tuple(fitted.X_thresholds_), probabilities=tuple(fitted.y_thresholds_))

@@ -1,0 +1,140 @@
+"""The model card: what a registered model is for, what it was made from, how good it is, and where it may fail.
+
+After Mitchell et al. 2019, "Model Cards for Model Reporting". It names no patient.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pandas as pd
+from mlflow import MlflowClient
+
+from rlvo.registry.cohort_summary import CohortSummary
+from rlvo.registry.folder import ModelDescription
+from rlvo.registry.location import registry_at
+
+LIMIT = 5000
+"""Characters that a registry's database keeps of a version's description."""
+ADDED = "\n## Evaluated: "
+"""Heading of what is added to a description after registration."""
+
+TEMPLATE = """# Refractory large-vessel occlusion before thrombectomy
+
+## Intended use
+{notice} For adults with an acute occlusion of the internal carotid or middle cerebral artery on CT angiography for whom
+thrombectomy is planned: whether recanalisation is likely to be difficult. Not for finding or excluding an occlusion,
+and not for choosing or withholding a treatment.
+
+## Development patients
+{cohort}
+
+## How it was made
+{made}
+
+## Validation
+On development patients, each scored by the members of the one fold that did not train on them. *Nested*: chosen,
+weighted and thresholded without the scored patients; *optimistic*: with them. The vote over folds cannot be estimated
+on these patients.
+
+{figures}
+
+## Missing inputs
+{missing}
+
+## Limits
+- Patients of one study. No other hospital's figures unless they stand below.
+- Networks, weights and thresholds hold for volumes that this version prepares; scanners and protocols that were not
+  among the development patients' may shift the score. Values outside the training range are named in `warnings`.
+- `score` is a margin, not a probability. `probability` was calibrated on out-of-fold margins: check it locally.
+- Side, site and clinical values are taken as given; an error there is not noticed.
+{notes}"""
+
+
+def model_card(description: ModelDescription, validation: pd.DataFrame) -> str:
+    """The card in Markdown.
+
+    Args:
+        validation: the ensemble's rows of `rlvo.ensemble.comparison.compare_ensembles`, `nested` and `optimistic`.
+    """
+    return TEMPLATE.format(
+        notice=description.notice,
+        cohort=_cohort(description.cohort),
+        made=_made(description),
+        figures=_figures(validation),
+        missing=_missing(description),
+        notes="".join(f"- {note}\n" for note in description.spec.notes),
+    )
+
+
+def add_to_description(tracking_uri: str, name: str, version: str, title: str, lines: Sequence[str]) -> None:
+    """Add a section of figures to a version's description, say of an opening of the hold-out or another hospital.
+
+    Where a database has no room for it, the oldest sections added before make way; the card itself stays.
+
+    Args:
+        title: what was evaluated, and the number of a hold-out's opening.
+        lines: a list item each; they name no patient.
+
+    Raises:
+        RlvoError: there is no such version.
+        MachineError: the server does not answer.
+    """
+    with registry_at(tracking_uri, f"{name}/{version}"):
+        client = MlflowClient(tracking_uri)
+        card, *added = (client.get_model_version(name, version).description or "").split(ADDED)
+        added.append(f"{title}\n" + "".join(f"- {line}\n" for line in lines))
+        while len(added) > 1 and len(ADDED.join([card, *added])) > LIMIT:
+            del added[0]
+        client.update_model_version(name, version, ADDED.join([card, *added])[:LIMIT])
+
+
+def _cohort(summary: CohortSummary | None) -> str:
+    if summary is None:
+        return "Not described."
+    continuous = {name: f"{name} {each.mean:.3g} (SD {each.sd:.2g})" for name, each in summary.continuous.items()}
+    shares = {
+        name: ", ".join(f"{name if level == '1' else f'{name}={level}'} {share:.0%}" for level, share in levels.items())
+        for name, levels in summary.shares.items()
+    }
+    described = continuous | shares
+    missing = {name: f", missing in {share:.0%}" if share else "" for name, share in summary.missing.items()}
+    values = "; ".join(described[name] + missing[name] for name in missing if described.get(name))
+    return f"{summary.patients} patients, {summary.prevalence:.0%} with refractory occlusion. {values}."
+
+
+def _made(description: ModelDescription) -> str:
+    spec, grid = description.spec, description.target.grid
+    labels = Counter(c.label for c in spec.configurations)
+    members = ", ".join(f"{count} × {label}" if count > 1 else label for label, count in labels.items())
+    shape = "×".join(map(str, grid.shape))
+    spacing = "×".join(f"{step:.2f}" for step in grid.spacing)
+    calibration = "none" if spec.calibration is None else spec.calibration.method
+    return "\n".join(
+        [
+            f"- {len(spec.folds)} folds, {len(spec.members)} networks; a fold: {members}",
+            f"- combined by {spec.weighting.replace('_', ' ')}, Youden's threshold a fold, ties {spec.tie}; "
+            f"calibration: {calibration}",
+            f"- volumes on {shape} voxels of {spacing} mm",
+            *(f"- {name.replace('_', ' ')}: {value}" for name, value in description.provenance.items()),
+            f"- split {spec.split_hash[:12]}, data {spec.data_hash[:12]}, rlvo {description.rlvo_version}",
+        ]
+    )
+
+
+def _figures(validation: pd.DataFrame) -> str:
+    rows = ["| | AUC (95 % interval) | balanced accuracy | sensitivity | specificity |", "|---|---|---|---|---|"]
+    for row in validation.sort_values("estimate").to_dict("records"):
+        decisions = " | ".join(f"{row[name]:.2f}" for name in ("balanced_accuracy", "sensitivity", "specificity"))
+        rows.append(f"| {row['estimate']} | {row['auc']:.2f} ({row['low']:.2f}–{row['high']:.2f}) | {decisions} |")
+    return "\n".join(rows)
+
+
+def _missing(description: ModelDescription) -> str:
+    lines = ["- A value that is missing or not allowed: imputed as in training and named in `warnings`."]
+    for variant in description.variants[1:]:
+        members = f"{len(variant.spec.members)} networks, {len(variant.predictors)} predictors"
+        lines.append(f"- *{variant.name}* ({members}, thresholds of its own) answers where what it lacks is missing.")
+    lines.append("- Where nothing can answer: no answer, and `warnings` says why.")
+    return "\n".join(lines)

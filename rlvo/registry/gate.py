@@ -1,0 +1,134 @@
+"""The gate: a version becomes the champion only if it reproduces what its members said in training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rlvo.cohort.variables import source_columns
+from rlvo.errors import RlvoError
+from rlvo.registry.folder import ModelDescription
+from rlvo.registry.patients import VOLUMES
+from rlvo.registry.process import ModelProcess
+
+GATE_TAG = "rlvo.gate"
+"""Of a version: what the gate found; begins with "passed" or "failed"."""
+BFLOAT16_TAG = "rlvo.bfloat16"
+"""Of a version: what reduced precision changed on the gate's patients, where that was asked for."""
+TOLERANCE = 1e-5
+"""Of a member's probability."""
+PATIENTS_A_FOLD = 4
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A study's stored predictions, and what they were made from."""
+
+    predictions: pd.DataFrame
+    """Of its finished trials, columns of `rlvo.evaluation.predictions`."""
+    table: pd.DataFrame
+    """The development patients' rows of the cohort table, index patient id."""
+    folder: Path
+    """What volume paths are relative to."""
+    store: Path
+    """Prepared volumes."""
+    check_bfloat16: bool = False
+    """Also answer in reduced precision, and say what that changes."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What the gate found of a version."""
+
+    tags: Mapping[str, str]
+    failure: str | None
+    """Why the version does not pass, for the user's terminal; the tags name no patient."""
+
+
+def check_version(root: Path, description: ModelDescription, evidence: Evidence) -> Gate:
+    """Answer for up to 4 development patients a fold in a fresh process, and compare with the stored predictions.
+
+    Each patient's own fold's members must give their stored out-of-fold probability to 1e-5, and the answer must be
+    finite. A patient whom an ensemble with fewer inputs answers for counts for its members.
+
+    Args:
+        root: the version's MLflow model folder, verified.
+    """
+    try:
+        return _compare(root, description, evidence)
+    except RlvoError as error:
+        return _failed("it does not load or answer", str(error))
+
+
+def _compare(root: Path, description: ModelDescription, evidence: Evidence) -> Gate:
+    due = _stored(evidence.predictions)
+    patients = [p for fold in description.spec.folds for p in _chosen(fold.fold, description, evidence)]
+    seen: set[str] = set()
+    largest, moved, changed = 0.0, 0.0, 0
+    with ModelProcess(root) as process:
+        for patient, row in zip(patients, _cells(patients, description, evidence), strict=True):
+            given = {"folder": str(evidence.folder), "store": str(evidence.store)}
+            answer = process.answer(row, members=True, **given)
+            if not _answered(answer):
+                return _failed("a development patient is not answered for", f"patient {patient}: {answer['warnings']}")
+            for member, probability in _probabilities(answer).items():
+                if (member, patient) in due:
+                    seen.add(member)
+                    largest = max(largest, abs(probability - due[member, patient]))
+            if evidence.check_bfloat16:
+                reduced = process.answer(row, precision="bfloat16", **given)
+                changed += reduced["rlvo"] != answer["rlvo"]
+                moved = max(moved, abs(reduced["score"] - answer["score"]) if _answered(reduced) else np.inf)
+    if unseen := [member.key for member in description.spec.members if member.key not in seen]:
+        return _failed("there is no stored prediction to compare a member with", f"member {unseen[0]}")
+    if largest > TOLERANCE:
+        return _failed(f"a member does not reproduce its stored probability (difference {largest:.1e})")
+    tags = {GATE_TAG: f"passed: {len(patients)} patients, largest difference {largest:.1e}"}
+    if evidence.check_bfloat16:
+        same = len(patients) - changed
+        tags[BFLOAT16_TAG] = f"{same} of {len(patients)} decisions the same, largest difference {moved:.1e}"
+    return Gate(tags, None)
+
+
+def _failed(why: str, which: str | None = None) -> Gate:
+    return Gate({GATE_TAG: f"failed: {why}"}, f"{why} ({which})" if which else why)
+
+
+def _stored(predictions: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """Out-of-fold probabilities by member key and patient."""
+    own = predictions[predictions["split"] == "validation"]
+    return dict(zip(zip(own["member"], own["patient"], strict=True), own["probability"], strict=True))
+
+
+def _chosen(fold: int, description: ModelDescription, evidence: Evidence) -> list[str]:
+    """Validation patients of a fold, half of them positive where there are enough, complete ones first."""
+    rows = evidence.predictions
+    own = rows[(rows["split"] == "validation") & (rows["fold"] == fold)].drop_duplicates("patient")
+    needed = evidence.table.reindex(columns=source_columns(description.predictors))
+    complete = needed.notna().all(axis=1).reindex(own["patient"], fill_value=False).to_numpy()
+    own = own.assign(complete=complete).sort_values(["complete", "patient"], ascending=[False, True])
+    half = own.groupby("label").head(PATIENTS_A_FOLD // 2)["patient"]
+    return list(dict.fromkeys([*half, *own["patient"]]))[:PATIENTS_A_FOLD]
+
+
+def _cells(patients: Sequence[str], description: ModelDescription, evidence: Evidence) -> list[dict[str, Any]]:
+    """The patients' rows of a cohort table, as JSON has them."""
+    columns = ["patient_id", *VOLUMES, *source_columns(description.predictors)]
+    table = evidence.table.loc[list(patients)].reset_index(names="patient_id")
+    table = table[[column for column in columns if column in table]]
+    return list(json.loads(table.to_json(orient="records", double_precision=15)))
+
+
+def _answered(answer: Mapping[str, Any]) -> bool:
+    return answer["rlvo"] is not None and answer["score"] is not None  # JSON has no NaN
+
+
+def _probabilities(answer: Mapping[str, Any]) -> dict[str, float]:
+    """By member key, of the members that answered."""
+    return {name.removeprefix("p_"): value for name, value in answer.items() if name[:2] == "p_" and value is not None}

@@ -1,0 +1,73 @@
+"""The networks of a model: read from its files when they are first asked, and asked of one patient at a time."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rlvo.ensemble.member import MemberSpec
+from rlvo.models.classifier import Classifier
+from rlvo.models.streamlining import streamline
+from rlvo.training.dataset import stack_channels
+from rlvo.training.member import Precision, load_classifier, predict_probabilities
+
+KEPT_BYTES = 2 << 30
+"""Weights up to which members stay in memory after they were asked; beyond it, one is read again for every patient."""
+
+
+class Members:
+    """Trained members by name.
+
+    Args:
+        weights: gives a member's safetensors file, and the member's name in it where it holds several.
+    """
+
+    def __init__(self, weights: Callable[[str], tuple[Path, str | None]]) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._weights = weights
+        self._kept: dict[str, Classifier] = {}
+
+    def probabilities(
+        self,
+        members: Mapping[str, MemberSpec],
+        volumes: Mapping[str, np.ndarray],
+        features: Mapping[int, np.ndarray],
+        precision: Precision = "float32",
+    ) -> dict[str, float]:
+        """What each of `members` says of one patient; NaN or inf where its network overflows.
+
+        Members that look at the same volumes share one input, which goes to the device once.
+
+        Args:
+            volumes: prepared, [x, y, z].
+            features: the encoded table [1, T], by fold.
+        """
+        by_channels: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for name, member in members.items():
+            by_channels[member.configuration.model.channels].append(name)
+        result: dict[str, float] = {}
+        for channels, names in by_channels.items():
+            stacked = torch.from_numpy(stack_channels(volumes, channels))[None].to(self.device, torch.float32)
+            for name in names:
+                tabular = features[members[name].fold]
+                classifier = self._classifier(name, members[name], tabular.shape[1])
+                result[name] = float(predict_probabilities(classifier, stacked, tabular, precision=precision)[0])
+        return {name: result[name] for name in members}
+
+    def _classifier(self, name: str, member: MemberSpec, tabular_features: int) -> Classifier:
+        if name in self._kept:
+            return self._kept[name]
+        path, within = self._weights(name)
+        classifier = load_classifier(path, member.configuration.model, tabular_features, member=within)
+        classifier = streamline(classifier).to(self.device)
+        if sum(map(_bytes, self._kept.values())) + _bytes(classifier) <= KEPT_BYTES:
+            self._kept[name] = classifier
+        return classifier
+
+
+def _bytes(classifier: Classifier) -> int:
+    return sum(tensor.nbytes for tensor in classifier.state_dict().values())

@@ -1,0 +1,221 @@
+"""MLflow's scoring server for one verified model: small JSON requests only, errors of one line, an audit on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
+from mlflow.pyfunc import PyFuncModel, scoring_server
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from rlvo.cohort.pseudonym import cohort_key, pseudonym
+from rlvo.errors import RlvoError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+CONCEALED = ("patient_id", "warnings", "notice")
+"""Columns of an answer that the audit leaves out: ids, words that may name files, and what is always there."""
+
+Cell = str | float | int | bool | None
+
+
+class Split(BaseModel):
+    """A table as pandas writes it with `orient="split"`."""
+
+    columns: list[str]
+    data: list[list[Cell]]
+    index: list[int | str] | None = None
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> Split:
+        if any(len(row) != len(self.columns) for row in self.data):
+            raise ValueError("a row has more or fewer cells than there are columns")
+        return self
+
+
+class Params(BaseModel):
+    """What a request may set of the model's `predict`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    folder: str = "."
+    """Below the data root: what volume paths are relative to."""
+    members: bool = False
+    precision: str = "float32"
+
+
+class Question(BaseModel):
+    """The body of a request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataframe_records: list[dict[str, Cell]] | None = None
+    dataframe_split: Split | None = None
+    params: Params | None = None
+
+    @model_validator(mode="after")
+    def _one_table(self) -> Question:
+        if (self.dataframe_records is None) == (self.dataframe_split is None):
+            raise ValueError("give one of dataframe_records and dataframe_split")
+        return self
+
+
+@dataclass(frozen=True)
+class Audit:
+    """An append-only file of JSON lines (mode 0600) that names patients by pseudonym, and holds no path."""
+
+    path: Path
+    version: Mapping[str, str]
+    """Of what answers."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def answered(self, asked: pd.DataFrame, answers: pd.DataFrame) -> None:
+        """A line for every patient: which cells were given, a keyed hash of the row, and the answer."""
+        key = cohort_key(self.path.parent)
+        told = answers.drop(columns=[name for name in CONCEALED if name in answers]).astype(object)
+        lines = []
+        for row, (_, answer) in enumerate(told.where(told.notna(), None).iterrows()):
+            cells = {str(name): None if pd.isna(cell) else str(cell) for name, cell in asked.iloc[row].items()}
+            line = {
+                "patient": pseudonym(str(answers["patient_id"].iloc[row]), key),
+                "given": sorted(name for name, cell in cells.items() if cell is not None),
+                "row": hmac.new(key, json.dumps(cells, sort_keys=True).encode(), hashlib.sha256).hexdigest(),
+                "answer": answer.to_dict(),
+                "warned": bool(answers["warnings"].iloc[row]),
+            }
+            lines.append(line)
+        self.write(*lines)
+
+    def write(self, *lines: Mapping[str, Any]) -> None:
+        """Append lines, each with the time and the model, all of them or none."""
+        about = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **self.version}
+        text = "".join(f"{json.dumps({**about, **line})}\n" for line in lines)
+        with self._lock:
+            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+
+
+@dataclass(frozen=True)
+class Audited:
+    """A loaded model whose answers are on record before they are given."""
+
+    model: PyFuncModel
+    audit: Audit
+
+    @property
+    def metadata(self) -> Any:
+        """The model's; the scoring server takes the signature from it."""
+        return self.model.metadata
+
+    def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
+        """As the model does. Raises MlflowException (500) where the audit cannot be written."""
+        answers = self.model.predict(data, params=params)
+        assert isinstance(answers, pd.DataFrame)
+        try:
+            self.audit.answered(data, answers)
+        except (OSError, RlvoError):
+            raise MlflowException("the audit cannot be written", error_code=INTERNAL_ERROR) from None
+        return answers
+
+
+def serve(
+    model: PyFuncModel, *, version: Mapping[str, str], host: str, port: int, max_bytes: int, audit: str | None
+) -> None:
+    """Serve until standard input ends. The address is the one line on standard output.
+
+    Args:
+        version: the model's name and the digest of its manifest, for the audit.
+        port: 0: any that is free.
+        max_bytes: of a request.
+        audit: file to append to.
+    """
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # it remarks on single requests
+    record = Audit(Path(audit), version) if audit else None
+    served = cast(PyFuncModel, Audited(model, record)) if record else model
+    app = guarded(scoring_server.init(served), max_bytes, record)
+    if host in LOOPBACK:  # a web page must not reach a local server through a name of its own
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False))
+    try:
+        opened = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        print(f"error: {host}:{port}: {error.strerror}. Name another --port or --host", file=sys.stderr)
+        sys.exit(RlvoError.exit_code)
+
+    def stop_with_parent() -> None:
+        sys.stdin.read()
+        server.should_exit = True
+
+    threading.Thread(target=stop_with_parent, daemon=True).start()
+    shown = f"[{host}]" if ":" in host else host
+    print(f"http://{shown}:{opened.getsockname()[1]}", flush=True)
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[opened])
+
+
+def guarded(app: FastAPI, max_bytes: int, audit: Audit | None) -> FastAPI:
+    """Put checks before MLflow's scoring server and make its errors one line; what is refused is on record."""
+
+    @app.middleware("http")
+    async def guard(request: Request, call_next: Callable[[Request], Awaitable[StreamingResponse]]) -> Response:
+        refused = await refusal(request, max_bytes)
+        if refused is None:
+            response = await call_next(request)
+            if response.status_code < 400:
+                return response
+            content = b"".join([bytes(chunk) async for chunk in response.body_iterator])  # type: ignore[arg-type]
+            refused = response.status_code, _one_line(content)
+        status, why = refused
+        if audit is not None:
+            audit.write({"refused": status})
+        return JSONResponse({"error": why}, status)
+
+    return app
+
+
+async def refusal(request: Request, max_bytes: int) -> tuple[int, str] | None:
+    """Status and reason of a request that does not reach the model; None for one that may."""
+    if request.method != "POST":
+        return None
+    if not (length := request.headers.get("content-length", "")).isdecimal():
+        return 411, "the request does not say its length"
+    if int(length) > max_bytes:
+        return 413, f"the request is larger than {max_bytes} bytes"
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        return 415, "send application/json"
+    try:
+        Question.model_validate_json(await request.body())
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where, what = ".".join(map(str, first["loc"][:3])), first["msg"].removeprefix("Value error, ")
+        return 400, f"{where}: {what}" if where else what
+    return None
+
+
+def _one_line(content: bytes) -> str:
+    """The message of an error without MLflow's echo of the request and its stack trace."""
+    try:
+        said = json.loads(content)
+        text = str(said.get("message") or said.get("detail") or "refused")
+    except ValueError:
+        text = content.decode(errors="replace")
+    return " ".join(text.rpartition("Error: ")[2].split())

@@ -1,0 +1,103 @@
+"""`rlvo ensemble` on a tiny study that was really trained."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from mlflow import MlflowClient
+from typer.testing import CliRunner, Result
+
+from rlvo.cli import ensemble
+from rlvo.errors import RlvoError
+
+app = typer.Typer()
+app.command()(ensemble.ensemble)
+app.command("nothing")(lambda: None)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def refused(*arguments: object) -> str:
+    """The one line of a command whose input is at fault."""
+    result = run(*arguments)
+    assert isinstance(result.exception, RlvoError), result.output
+    assert result.exception.exit_code == 2
+    assert "\n" not in str(result.exception)
+    return str(result.exception)
+
+
+@pytest.fixture(scope="module")
+def built(study: Any) -> dict[str, Any]:
+    result = run("ensemble", "tiny", "--workdir", study.workdir.path, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_ensemble_builds_declares_and_registers(study: Any, built: dict[str, Any]) -> None:
+    assert (built["model"], built["version"]) == ("rlvo-ensemble", "1")
+    assert set(built["ensembles"]) == {"ensemble", "NCCT", "CTA", "BOTH", "resnet18 daft", "resnet18 none"}
+    assert set(built["ensembles"]["ensemble"]["configurations"]) == {"NCCT", "CTA", "BOTH"}
+    client = MlflowClient(study.workdir.tracking_uri())
+    run_id = client.get_model_version_by_alias("rlvo-ensemble", "champion").run_id
+    logged = client.get_run(run_id)
+    assert logged.data.tags["rlvo.kind"] == "ensemble"
+    assert logged.info.status == "FINISHED"
+    optimistic = built["ensembles"]["ensemble"]["validation_optimistic"]
+    assert logged.data.metrics["val/auc_mean"] == pytest.approx(optimistic["val/auc_mean"])
+    assert logged.data.params["weighting"] == "class_rates"
+
+
+def test_nothing_in_mlflow_names_a_patient_or_the_cohort(study: Any, built: dict[str, Any]) -> None:
+    stored = [path for path in study.workdir.artifacts.rglob("*") if path.is_file()]
+    for path in [*stored, study.workdir.path / "mlflow.db"]:
+        content = path.read_bytes()
+        assert b"PLANTED" not in content, path
+        assert b"planted-hospital" not in content, path
+
+
+def test_building_again_registers_only_what_has_changed(study: Any, built: dict[str, Any], tmp_path: Path) -> None:
+    client = MlflowClient(study.workdir.tracking_uri())
+    shown = run("ensemble", "tiny", "--workdir", study.workdir.path)
+    assert shown.exit_code == 0, shown.output
+    assert "Optimistic" in shown.stderr
+    assert "registered before: rlvo-ensemble version 1" in shown.stderr
+
+    settings = json.loads((study.folder / "study.json").read_text())
+    config = tmp_path / "tiny.yaml"
+    config.write_text(json.dumps(settings | {"ensemble": {"selection": "greedy", "calibration": "isotonic"}}))
+    changed = run("ensemble", config, "--workdir", study.workdir.path, "--json")
+    assert changed.exit_code == 0, changed.output
+    champion = client.get_model_version_by_alias("rlvo-ensemble", "champion")
+    assert json.loads(changed.stdout)["version"] == str(champion.version) == "2"
+    assert champion.tags["rlvo.gate"].startswith("passed")
+    assert champion.tags["rlvo.ensemble"] != client.get_model_version("rlvo-ensemble", "1").tags["rlvo.ensemble"]
+
+
+def test_a_comparison_registers_nothing(study: Any, built: dict[str, Any]) -> None:
+    before = len(MlflowClient(study.workdir.tracking_uri()).search_model_versions("name = 'rlvo-ensemble'"))
+    shown = run("ensemble", "tiny", "--compare", "--workdir", study.workdir.path)
+    assert shown.exit_code == 0, shown.output
+    assert "nested" in shown.stderr
+    rows = json.loads(run("ensemble", "tiny", "--compare", "--json", "--workdir", study.workdir.path).stdout)
+    assert len(rows["out_of_fold"]) == 3 * 3 * 2
+    after = len(MlflowClient(study.workdir.tracking_uri()).search_model_versions("name = 'rlvo-ensemble'"))
+    assert after == before
+
+
+def test_a_lost_trial_is_named_and_left_out_if_asked(study: Any, built: dict[str, Any], tmp_path: Path) -> None:
+    work = shutil.copytree(study.workdir.path, tmp_path / "work")
+    lost = sorted(work.glob("studies/tiny/trials/*/fold-1/predictions.csv"))[0]
+    lost.unlink()
+    assert f"{lost.parent.parent.name}" in refused("ensemble", "tiny", "--workdir", work)
+    partial = run("ensemble", "tiny", "--partial", "--workdir", work)
+    assert partial.exit_code == 0, partial.output
+    assert lost.parent.parent.name in partial.stderr
+
+
+def test_what_is_at_fault_is_said_in_one_line(tmp_path: Path) -> None:
+    assert "no study" in refused("ensemble", "unknown", "--workdir", tmp_path)

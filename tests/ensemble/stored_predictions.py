@@ -1,0 +1,75 @@
+"""What a search leaves, made up: records of trials and their stored predictions, on 4 folds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from rlvo.config.model import Configuration, FusionName, Modality, ModelConfig
+from rlvo.evaluation.metrics import classification_metrics
+from rlvo.training.records import CompletionRecord, TrialIdentity
+
+FOLDS = 4
+MODALITIES: tuple[Modality, ...] = ("NCCT", "CTA", "BOTH")
+
+
+def configuration(modality: Modality, fusion: FusionName = "daft", *, prior: bool = False) -> Configuration:
+    return Configuration(model=ModelConfig(backbone="resnet18", modality=modality, fusion=fusion, prior=prior))
+
+
+def record(
+    config: Configuration, fold: int, auc: float, status: Literal["finished", "failed", "pruned"] = "finished"
+) -> CompletionRecord:
+    identity = TrialIdentity(study="s", configuration=config.key, fold=fold, split_hash="split", data_hash="data")
+    return CompletionRecord(
+        identity=identity, configuration=config, status=status, epochs=1, metrics={"val/auc": auc}, seconds=1.0
+    )
+
+
+THREE = [configuration(modality) for modality in MODALITIES]
+RECORDS = [record(config, fold, 0.7) for config in THREE for fold in range(FOLDS)]
+
+
+def stored(configurations: Sequence[Configuration], seed: int = 0) -> pd.DataFrame:
+    """Validation predictions of 25 patients a fold, informative, with ties; and rows that must be ignored."""
+    rng = np.random.default_rng(seed)
+    label = rng.random((FOLDS, 25)) < 0.35
+    label[:, :2] = [False, True]
+    rows = []
+    for config, fold in itertools.product(configurations, range(FOLDS)):
+        logit = 1.5 * label[fold] + rng.normal(size=25) - 0.5
+        probability = np.round(1 / (1 + np.exp(-logit)), 2)
+        rows += [
+            {"patient": f"p{fold}-{i:02d}", "member": f"{config.key}-f{fold}", "fold": fold, "split": split,
+             "probability": probability[i] if split == "validation" else 0.5, "label": int(label[fold, i])}
+            for i in range(25) for split in ("train", "validation")
+        ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def records_of(predictions: pd.DataFrame, configurations: Sequence[Configuration]) -> list[CompletionRecord]:
+    """Finished trials whose `val/auc` is that of their stored predictions."""
+    validation = predictions[predictions["split"] == "validation"]
+    by_member = {str(key): own for key, own in validation.groupby("member")}
+    found = []
+    for config, fold in itertools.product(configurations, range(FOLDS)):
+        own = by_member[f"{config.key}-f{fold}"]
+        found.append(record(config, fold, classification_metrics(own["label"], own["probability"], 0.5)["auc"]))
+    return found
+
+
+def noise(configurations: Sequence[Configuration], seed: int, patients: int = 100) -> pd.DataFrame:
+    """Validation predictions that have nothing to do with the labels, a quarter of which are positive."""
+    rng = np.random.default_rng(seed)
+    label = (np.arange(patients) % 4 == 0).astype(int)
+    return pd.concat(
+        pd.DataFrame(
+            {"patient": [f"p{fold}-{i:03d}" for i in range(patients)], "member": f"{config.key}-f{fold}",
+             "fold": fold, "split": "validation", "probability": rng.random(patients), "label": label}
+        )
+        for config, fold in itertools.product(configurations, range(FOLDS))
+    )  # fmt: skip

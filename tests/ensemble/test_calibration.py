@@ -1,0 +1,104 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+from scipy.special import expit
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+
+from rlvo.ensemble.calibration import Calibrator, Isotonic, Method, Platt, cross_calibrated, fit_calibrator
+from rlvo.errors import RlvoError
+from rlvo.evaluation.calibration import calibration
+
+ANY: TypeAdapter[Platt | Isotonic] = TypeAdapter(Calibrator)
+METHODS: tuple[Method, ...] = ("platt", "isotonic")
+
+
+def drawn(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and margins of a known logistic truth: slope 6, intercept −1."""
+    rng = np.random.default_rng(seed)
+    margin = rng.normal(0, 0.3, n)
+    return (rng.random(n) < expit(6 * margin - 1)).astype(int), margin
+
+
+def targets(y: np.ndarray) -> np.ndarray:
+    positives, negatives = y.sum(), (1 - y).sum()
+    return np.where(y == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+
+
+def test_platt_is_the_logistic_fit_of_the_smoothed_targets() -> None:
+    y, margin = drawn(300)
+    t = targets(y)
+    doubled = np.r_[margin, margin][:, None], np.r_[np.ones(300), np.zeros(300)]
+    fit = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(*doubled, sample_weight=np.r_[t, 1 - t])
+    fitted = fit_calibrator(y, margin, "platt")
+    assert isinstance(fitted, Platt)
+    np.testing.assert_allclose((fitted.slope, fitted.intercept), (fit.coef_[0, 0], fit.intercept_[0]), rtol=1e-4)
+    np.testing.assert_allclose(fitted.probability(margin), expit(fitted.slope * margin + fitted.intercept))
+
+
+def test_isotonic_is_that_of_the_smoothed_targets() -> None:
+    y, margin = drawn(300)
+    expected = IsotonicRegression(out_of_bounds="clip").fit(margin, targets(y))
+    new = np.linspace(-2, 2, 500)
+    np.testing.assert_allclose(fit_calibrator(y, margin, "isotonic").probability(new), expected.predict(new))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_probabilities_of_many_patients_are_right_on_others(method: Method) -> None:
+    fitted, (y, margin) = fit_calibrator(*drawn(4000), method), drawn(4000, seed=1)
+    found = calibration(y, fitted.probability(margin)).estimates
+    assert abs(found.loc["intercept", "value"]) < 0.15
+    assert abs(found.loc["slope", "value"] - 1) < 0.15
+
+
+@given(
+    margins=st.lists(st.floats(-1, 1).map(lambda m: m * 10.0 ** -(abs(hash(m)) % 7)), min_size=4, max_size=40),
+    method=st.sampled_from(METHODS),
+    data=st.data(),
+)
+@settings(max_examples=80, derandomize=True, deadline=None)
+def test_always_monotone_finite_and_within_0_and_1(margins: list[float], method: Method, data: st.DataObject) -> None:
+    y = [0, 1, *data.draw(st.lists(st.integers(0, 1), min_size=len(margins) - 2, max_size=len(margins) - 2))]
+    fitted = fit_calibrator(y, margins, method)
+    probability = fitted.probability(np.sort([*margins, -1e6, -1, 0, 1, 1e6]))
+    assert ((probability > 0) & (probability < 1)).all()
+    assert (np.diff(probability) >= 0).all()
+    back = ANY.validate_python(json.loads(fitted.model_dump_json(), parse_constant=pytest.fail))
+    assert back == fitted
+
+
+def test_separated_constant_and_reversed_margins() -> None:
+    y = np.array([0, 0, 0, 0, 1, 1])
+    apart = fit_calibrator(y, [-0.2, -0.1, -0.2, -0.1, 0.1, 0.2], "platt").probability([-0.2, 0.2])
+    assert 0 < apart[0] < 0.3 < 0.6 < apart[1] < 1
+    for method in METHODS:
+        for margins in (np.full(6, 0.2), [0.2, 0.1, 0.2, 0.1, -0.1, -0.2]):
+            flat = fit_calibrator(y, margins, method).probability([-0.3, 0.0, 0.3])
+            np.testing.assert_allclose(flat, targets(y).mean(), atol=1e-6)
+
+
+def test_no_margin_no_probability_and_one_class_no_calibrator() -> None:
+    for method in METHODS:
+        assert np.isnan(fit_calibrator(*drawn(50), method).probability([np.nan, 0.1])).tolist() == [True, False]
+        with pytest.raises(RlvoError, match="both classes"):
+            fit_calibrator([1, 1], [0.1, 0.2], method)
+    for wrong in ({"slope": -1, "intercept": 0}, {"slope": 1, "intercept": float("nan")}):
+        with pytest.raises(ValidationError):
+            Platt.model_validate(wrong)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_cross_calibration_never_sees_the_fold_it_is_for(method: Method) -> None:
+    y, margin = drawn(200)
+    fold = np.arange(200) % 4
+    probability = cross_calibrated(fold, y, margin, method)
+    for k in range(4):
+        own = fold == k
+        alone = fit_calibrator(y[~own], margin[~own], method)
+        np.testing.assert_array_equal(probability[own], alone.probability(margin[own]))
+        others = cross_calibrated(fold, np.where(own, 1 - y, y), margin, method)
+        np.testing.assert_array_equal(others[own], probability[own])

@@ -1,0 +1,110 @@
+import numpy as np
+import pandas as pd
+import pytest
+from stored_predictions import FOLDS, MODALITIES, THREE, configuration, noise, records_of, stored
+
+from rlvo.config.model import Configuration, FusionName
+from rlvo.config.study import EnsembleConfig
+from rlvo.ensemble.build import out_of_fold, study_ensembles
+from rlvo.ensemble.comparison import COLUMNS, compare_ensembles, nested_margins, optimistic_margins
+from rlvo.ensemble.selection import Selection
+from rlvo.ensemble.validation import Validation
+from rlvo.errors import RlvoError
+from rlvo.evaluation.metrics import bootstrap_interval, classification_metrics
+from rlvo.evaluation.thresholds import youden_threshold
+
+FUSIONS: tuple[FusionName, ...] = ("none", "concat", "film", "daft")
+MANY = [configuration(m, f, prior=prior) for m in MODALITIES for f in FUSIONS for prior in (False, True)]
+
+
+def test_every_selection_and_weighting_has_both_estimates() -> None:
+    predictions = stored(MANY[:6])
+    table = compare_ensembles(records_of(predictions, MANY[:6]), predictions)
+    assert tuple(table.columns) == COLUMNS
+    assert len(table) == 3 * 3 * 2
+    assert not table.duplicated(["selection", "weighting", "estimate"]).any()
+    assert ((table["low"] <= table["auc"]) & (table["auc"] <= table["high"])).all()
+    averages = table.groupby("estimate")["balanced_accuracy"].mean()
+    assert averages["optimistic"] > averages["nested"]
+
+
+@pytest.mark.parametrize("selection", ["best_per_modality", "same_spec", "greedy"])
+def test_the_optimistic_estimate_is_that_of_the_studys_own_ensemble(selection: Selection) -> None:
+    predictions = stored(MANY[:6])
+    records = records_of(predictions, MANY[:6])
+    spec = study_ensembles(records, predictions, EnsembleConfig(selection=selection, weighting="mean"))["ensemble"]
+    scored = out_of_fold(spec, predictions)
+    pd.testing.assert_frame_equal(optimistic_margins(records, Validation.of(predictions), selection, "mean"), scored)
+    table = compare_ensembles(records, predictions, [selection], ["mean"]).set_index("estimate")
+    expected = classification_metrics(scored["label"], scored["vote"], 0.5)
+    assert table.loc["optimistic", "sensitivity"] == expected["sensitivity"]
+    assert table.loc["optimistic", "low"] == bootstrap_interval(scored["label"], scored["score"], "auc")[0]
+
+
+def test_nested_margins_equal_rates_and_thresholds_of_the_other_folds_by_hand() -> None:
+    predictions = stored(THREE)
+    nested = nested_margins(records_of(predictions, THREE), Validation.of(predictions), "same_spec", "class_rates")
+    rows = predictions[predictions["split"] == "validation"]
+    p = {
+        fold: np.array([rows[rows.member == f"{c.key}-f{fold}"].sort_values("patient").probability for c in THREE])
+        for fold in range(FOLDS)
+    }
+    y = {fold: rows[rows.fold == fold].groupby("patient")["label"].first().to_numpy() for fold in range(FOLDS)}
+    for fold in range(FOLDS):
+        others = [other for other in range(FOLDS) if other != fold]
+        pooled, label = np.concatenate([p[k] for k in others], axis=1), np.concatenate([y[k] for k in others])
+        t = [youden_threshold(label, pooled[m]) for m in range(3)]
+        tpr = np.array([(pooled[m][label == 1] >= t[m]).mean() for m in range(3)])
+        tnr = np.array([(pooled[m][label == 0] < t[m]).mean() for m in range(3)])
+
+        def score(q: np.ndarray, tpr: np.ndarray = tpr, tnr: np.ndarray = tnr) -> np.ndarray:
+            return (tpr @ q) / (tpr @ q + tnr @ (1 - q))
+
+        threshold = youden_threshold(label, np.round(score(pooled), 12))
+        np.testing.assert_allclose(nested[nested["fold"] == fold]["score"], score(p[fold]) - threshold, atol=1e-9)
+
+
+@pytest.mark.parametrize("selection", ["best_per_modality", "same_spec", "greedy"])
+def test_what_a_folds_own_patients_say_decides_nothing_in_the_nested_estimate(selection: Selection) -> None:
+    """Fold 2's labels exchanged: its patients keep their margins."""
+    predictions = stored(MANY[:8], seed=2)
+    lying = predictions.assign(label=predictions["label"].where(predictions["fold"] != 2, 1 - predictions["label"]))
+    margins = [
+        nested_margins(records_of(table, MANY[:8]), Validation.of(table), selection, "class_rates")
+        for table in (predictions, lying)
+    ]
+    own, same = (table.loc[table["fold"] == 2, "score"] for table in margins)
+    pd.testing.assert_series_equal(own, same)
+    others, changed = (table.loc[table["fold"] != 2, "score"] for table in margins)
+    assert not others.equals(changed)
+
+
+@pytest.mark.parametrize(("selection", "configurations"), [("best_per_modality", MANY), ("greedy", MANY[::2])])
+def test_on_noise_the_optimistic_estimate_promises_something_and_the_nested_one_does_not(
+    selection: Selection, configurations: list[Configuration]
+) -> None:
+    found: dict[str, list[float]] = {"optimistic": [], "nested": []}
+    for seed in range(6):
+        predictions = noise(configurations, seed)
+        records, validation = records_of(predictions, configurations), Validation.of(predictions)
+        for name, scored_by in (("optimistic", optimistic_margins), ("nested", nested_margins)):
+            scored = scored_by(records, validation, selection, "mean")
+            found[name].append(classification_metrics(scored["label"], scored["score"], 0.0)["auc"])
+    # Without selection such an AUC has a standard error of .033, and the mean of six .0136.
+    assert np.mean(found["optimistic"]) > 0.5 + 4 * 0.0136
+    assert abs(np.mean(found["nested"]) - 0.5) < 3 * 0.0136
+
+
+def test_without_a_finished_configuration_there_is_nothing_to_compare() -> None:
+    failed = [record.model_copy(update={"status": "failed"}) for record in records_of(stored(THREE), THREE)]
+    with pytest.raises(RlvoError, match="finished all its folds"):
+        compare_ensembles(failed, stored(THREE))
+
+
+def test_a_configuration_with_a_failed_fold_is_left_out() -> None:
+    other: Configuration = configuration("CTA", "none")
+    predictions = stored([*THREE, other])
+    records = records_of(predictions, [*THREE, other])
+    records[-1] = records[-1].model_copy(update={"status": "failed"})
+    expected = compare_ensembles(records_of(predictions, THREE), predictions, ["same_spec"], ["mean"])
+    pd.testing.assert_frame_equal(compare_ensembles(records, predictions, ["same_spec"], ["mean"]), expected)

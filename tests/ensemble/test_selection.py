@@ -1,0 +1,88 @@
+from itertools import combinations_with_replacement, product
+
+import numpy as np
+import pandas as pd
+import pytest
+from stored_predictions import FOLDS, MODALITIES, THREE, configuration, records_of, stored
+
+from rlvo.config.loading import parse_study
+from rlvo.config.model import Configuration
+from rlvo.config.study import EnsembleConfig
+from rlvo.ensemble.build import build_ensemble, validation_metrics
+from rlvo.ensemble.selection import greedy, rank, searched_modalities
+from rlvo.ensemble.validation import Validation
+from rlvo.ensemble.weighting import Weighting
+
+SIX = [configuration(modality, fusion) for modality in MODALITIES for fusion in ("none", "daft")]
+
+
+def mean_auc(chosen: list[Configuration], predictions: pd.DataFrame, weighting: Weighting) -> float:
+    """Of the fitted ensemble, by way of the metrics everything else is reported with."""
+    records = records_of(predictions, SIX)
+    spec = build_ensemble(chosen, records, predictions, EnsembleConfig(weighting=weighting))
+    return float(validation_metrics(spec, predictions)["auc"].mean())
+
+
+def chosen_by(predictions: pd.DataFrame, weighting: Weighting = "class_rates") -> list[Configuration]:
+    ranked = rank(records_of(predictions, SIX)).candidates
+    return greedy(ranked, Validation.of(predictions), range(FOLDS), weighting)
+
+
+@pytest.mark.parametrize("weighting", ["class_rates", "balanced_accuracy", "mean"])
+def test_greedy_is_no_worse_than_one_or_the_best_pair_that_starts_with_the_best(weighting: Weighting) -> None:
+    predictions = stored(SIX, seed=3)
+    reached = mean_auc(chosen_by(predictions, weighting), predictions, weighting)
+    best = max(SIX, key=lambda c: mean_auc([c], predictions, weighting))
+    for other in SIX:
+        assert reached >= mean_auc([best, other], predictions, weighting) - 1e-9
+    assert reached > mean_auc([best], predictions, weighting)
+
+
+def test_greedy_takes_one_that_is_right_alone_and_the_order_of_records_and_rows_decides_nothing() -> None:
+    predictions = stored(SIX, seed=1)
+    assert chosen_by(predictions.sample(frac=1, random_state=0)) == chosen_by(predictions)
+    ranked = rank(records_of(predictions, SIX)[::-1]).candidates
+    assert greedy(ranked, Validation.of(predictions), range(FOLDS), "class_rates") == chosen_by(predictions)
+    own = predictions["member"].str.startswith(SIX[3].key)
+    predictions.loc[own, "probability"] = 0.2 + 0.6 * predictions.loc[own, "label"]
+    assert chosen_by(predictions) == [SIX[3]]
+
+
+def test_greedy_can_take_one_twice() -> None:
+    """Two members whose sum is right about all four patients only where the better one counts twice."""
+    pair = SIX[:2]
+    probability = {pair[0]: [0.4, 0.7, 0.5, 0.9], pair[1]: [0.3, 0.4, 0.9, 0.2]}
+    label = [0, 0, 1, 1]
+    predictions = pd.DataFrame(
+        [
+            {"patient": f"p{fold}-{i}", "member": f"{c.key}-f{fold}", "fold": fold, "split": "validation",
+             "probability": p, "label": label[i]}
+            for c, fold in product(pair, range(FOLDS)) for i, p in enumerate(probability[c])
+        ]
+    )  # fmt: skip
+    first, second = (np.array(probability[c]) for c in pair)
+
+    def is_perfect(score: np.ndarray) -> bool:
+        return score[2:].min() > score[:2].max()
+
+    sizes = [n for n in (1, 2, 3) for c in combinations_with_replacement((first, second), n) if is_perfect(sum(c) / n)]
+    assert sizes == [3], "the example is not one"
+    ranked = rank(records_of(predictions, pair)).candidates
+    chosen = greedy(ranked, Validation.of(predictions), range(FOLDS), "mean")
+    assert len(chosen) == 3
+    assert set(chosen) == set(pair)
+
+
+def test_the_searched_modalities_are_the_spaces_or_the_models() -> None:
+    for study, expected in (
+        ({"space": {"enumerate": {"model.modality": ["CTA", "NCCT"]}}}, ("NCCT", "CTA")),
+        ({"space": {"sample": {"model.modality": {"choices": ["BOTH", "CTA"]}}}}, ("CTA", "BOTH")),
+        ({"model": {"modality": "CTA"}}, ("CTA",)),
+    ):
+        assert searched_modalities(parse_study({"name": "s", **study})) == expected
+
+
+def test_ranking_names_modalities_nobody_finished() -> None:
+    ranking = rank(records_of(stored(THREE), THREE[:2]), modalities=MODALITIES)
+    assert ranking.missing == ("no BOTH configuration has finished",)
+    assert [c.auc for c in ranking.candidates] == sorted((c.auc for c in ranking.candidates), reverse=True)

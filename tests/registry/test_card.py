@@ -1,0 +1,104 @@
+"""The model card says what the model is for, what it was made from and how good it is, and names nobody."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from rlvo import NOTICE
+from rlvo.errors import RlvoError
+from rlvo.registry.card import LIMIT, add_to_description, model_card
+from rlvo.registry.cohort_summary import CohortSummary, ContinuousSummary
+from rlvo.registry.folder import read_description
+from rlvo.registry.provenance import provenance, source_commit
+
+VALIDATION = pd.DataFrame(
+    {
+        "estimate": ["optimistic", "nested"],
+        "auc": [0.91, 0.72],
+        "low": [0.85, 0.64],
+        "high": [0.96, 0.8],
+        "balanced_accuracy": [0.88, 0.69],
+        "sensitivity": [0.9, 0.7],
+        "specificity": [0.86, 0.68],
+    }
+)
+COHORT = CohortSummary(
+    patients=24,
+    prevalence=1 / 3,
+    continuous={"age": ContinuousSummary(mean=70.123, sd=12.34)},
+    shares={"sex": {"F": 0.5}, "smoking": {"1": 0.25}, "occlusion_site": {"TICA": 0.2, "M1": 0.5, "M2": 0.3}},
+    missing={"age": 0.125, "sex": 0.0, "smoking": 0.0, "occlusion_site": 0.0},
+)
+
+
+def test_the_card_says_it_all_in_what_a_registry_holds(model_folder: Path) -> None:
+    description = read_description(model_folder).model_copy(
+        update={"cohort": COHORT, "provenance": {"commit": "0a1b2c", "torch": "9.9.9"}}
+    )
+    card = model_card(description, VALIDATION)
+    assert len(card) < LIMIT
+    assert NOTICE in card
+    assert "24 patients, 33% with refractory occlusion" in card
+    assert "age 70.1 (SD 12), missing in 12%; sex=F 50%; smoking 25%; occlusion_site=TICA 20%" in card
+    assert "| nested | 0.72 (0.64–0.80) | 0.69 | 0.70 | 0.68 |" in card
+    assert card.index("| nested |") < card.index("| optimistic |")
+    assert "- commit: 0a1b2c\n- torch: 9.9.9\n" in card
+    assert description.spec.split_hash[:12] in card
+    for variant in description.variants[1:]:
+        assert variant.name in card
+    for note in description.spec.notes:
+        assert note in card
+    assert "PLANTED" not in card
+    assert "/" not in card.replace("://", "").replace(" / ", "")
+
+
+def test_figures_are_added_and_the_oldest_make_way_for_new_ones(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = MlflowClient(uri, uri)
+    client.create_registered_model("rlvo-ensemble")
+    version = client.create_model_version("rlvo-ensemble", str(tmp_path), description="# The card\n").version
+    for opening in range(1, 40):
+        add_to_description(
+            uri, "rlvo-ensemble", version, f"hold-out, opening {opening}", [f"AUC 0.{opening}", "x" * 200]
+        )
+    description = client.get_model_version("rlvo-ensemble", version).description
+    assert description.startswith("# The card\n\n## Evaluated: hold-out, opening ")
+    assert "opening 39\n- AUC 0.39\n" in description
+    assert "opening 1\n" not in description
+    assert LIMIT - 300 < len(description) <= LIMIT
+    with pytest.raises(RlvoError, match="not in the registry"):
+        add_to_description(uri, "rlvo-ensemble", "7", "elsewhere", [])
+
+
+def test_provenance_names_settings_and_packages_and_no_path(study: Any) -> None:
+    said = provenance(study.config)
+    elsewhere = study.config.model_copy(
+        update={"cohort": study.config.cohort.model_copy(update={"table": Path("b.csv")})}
+    )
+    assert said == provenance(elsewhere)
+    assert said["study_hash"] != provenance(study.config.model_copy(update={"seed": 1}))["study_hash"]
+    assert said["torch"].startswith("2")
+    assert "/" not in "".join(said.values())
+
+
+def test_the_commit_is_that_of_the_checkout_the_sources_lie_in(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    assert source_commit(package) is None
+    git("init", "-q")
+    assert source_commit(package) is None  # in somebody else's checkout, as an installed package may be
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    assert source_commit(package) == git("rev-parse", "HEAD")
+    (package / "__init__.py").write_text("1\n")
+    assert source_commit(package) == git("rev-parse", "HEAD") + " (altered)"

@@ -1,0 +1,75 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rlvo.config.study import PAPER_PREDICTORS
+from rlvo.registry.cohort_summary import CohortSummary, shift_warnings, summarise
+
+
+def draw(patients: int, seed: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    tmax6 = rng.uniform(40, 200, patients)
+    return pd.DataFrame(
+        {
+            "patient_id": [f"secret-{i}" for i in range(patients)],
+            "age": rng.normal(70, 10, patients).round(),
+            "sex": rng.choice(["F", "M"], patients),
+            "nihss": rng.integers(2, 28, patients).astype(float),
+            "occlusion_site": rng.choice(["TICA", "M1", "M2"], patients, p=[0.2, 0.6, 0.2]),
+            "tmax_gt6_ml": tmax6,
+            "tmax_gt10_ml": tmax6 * rng.uniform(0.2, 0.6, patients),
+            **{name: rng.integers(0, 2, patients).astype(float) for name in ("hypertension", "ivt")},
+        }
+    )
+
+
+PREDICTORS = ("age", "sex", "nihss", "occlusion_site", "hypertension", "ivt", "tmax_gt6_ml", "hir")
+
+
+@pytest.fixture(scope="module")
+def summary() -> CohortSummary:
+    table = draw(400, 0)
+    table.loc[:39, "nihss"] = np.nan
+    return summarise(table.set_index("patient_id"), [1] * 60 + [0] * 340, PREDICTORS)
+
+
+def test_figures_are_those_of_the_table_and_name_nobody(summary: CohortSummary) -> None:
+    table = draw(400, 0)
+    assert (summary.patients, summary.prevalence) == (400, 0.15)
+    assert summary.continuous["age"].mean == pytest.approx(table["age"].mean())
+    assert summary.continuous["nihss"].sd == pytest.approx(table["nihss"][40:].std())
+    assert summary.continuous["hir"].mean == pytest.approx(0.4, abs=0.02)
+    assert summary.shares["sex"] == {"F": pytest.approx((table["sex"] == "F").mean())}
+    assert summary.shares["hypertension"] == {"1": pytest.approx(table["hypertension"].mean())}
+    assert sum(summary.shares["occlusion_site"].values()) == pytest.approx(1)
+    assert summary.missing["nihss"] == 0.1
+    assert "secret" not in json.dumps(summary.model_dump())
+    assert CohortSummary.model_validate_json(summary.model_dump_json()) == summary
+
+
+def test_patients_of_the_same_kind_raise_no_alarm(summary: CohortSummary) -> None:
+    raised = [shift_warnings(summary, draw(n, seed)) for n in (1, 5, 30, 200) for seed in range(1, 11)]
+    assert sum(map(bool, raised)) <= 2  # hardly ever: of 40 tables
+
+
+def test_other_patients_raise_one_that_says_what_is_other(summary: CohortSummary) -> None:
+    table = draw(60, 1)
+    assert "age: mean 8" in shift_warnings(summary, table.assign(age=table["age"] + 15))[0]
+    (told,) = shift_warnings(summary, table.assign(sex="F"))
+    assert told.startswith("sex=F: 100% of these patients, ")
+    assert any("occlusion_site=M2" in line for line in shift_warnings(summary, table.assign(occlusion_site="M2")))
+    without = shift_warnings(summary, table.drop(columns="ivt"))
+    assert without == ["ivt: missing in 100% of these patients, 0% in training"]
+    severe = table.assign(tmax_gt10_ml=table["tmax_gt6_ml"] * 0.9)
+    assert any("hir: mean 0.9" in line for line in shift_warnings(summary, severe))
+    as_written = table.assign(age=table["age"] + 15).astype(str)
+    assert shift_warnings(summary, as_written)[0].startswith("age: mean 8")
+
+
+def test_every_predictor_of_the_paper_is_summarised() -> None:
+    empty = pd.DataFrame(index=pd.Index(["a", "b"], name="patient_id"))
+    summary = summarise(empty, [0, 1], PAPER_PREDICTORS)
+    assert set(summary.missing) == set(PAPER_PREDICTORS)
+    assert set(summary.missing.values()) == {1.0}

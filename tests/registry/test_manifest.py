@@ -1,0 +1,143 @@
+"""The registered model's files are checked: by rlvo before anything is imported, and by the model itself."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rlvo.errors import RlvoError
+from rlvo.files import file_sha256
+from rlvo.registry.manifest import verify, write_manifest
+from rlvo.registry.packaging import package_model
+
+LOAD_ALL = """
+import json, sys
+import mlflow.pyfunc
+said = {}
+for name, folder in json.loads(sys.argv[1]).items():
+    try:
+        mlflow.pyfunc.load_model(folder)
+        said[name] = "loaded"
+    except Exception as error:
+        said[name] = f"{type(error).__name__}: {error}"
+    said[name] += " (rlvo imported)" if "rlvo" in sys.modules else ""
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="module")
+def package(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow model as it is registered."""
+    package = tmp_path_factory.mktemp("packaged") / "package"
+    package_model(model_folder, package, "# A card\n")
+    return package
+
+
+def flip(name: str) -> Callable[[Path], None]:
+    def tamper(root: Path) -> None:
+        content = bytearray((root / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (root / name).write_bytes(content)
+
+    return tamper
+
+
+def add(name: str) -> Callable[[Path], None]:
+    def tamper(root: Path) -> None:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"")
+
+    return tamper
+
+
+def link_a_folder(root: Path) -> None:
+    (root / "code/numpy").symlink_to(root / "artifacts")
+
+
+TAMPERED: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "weights": ("artifacts/model/members.safetensors", flip("artifacts/model/members.safetensors")),
+    "description": ("artifacts/model/ensemble.json", flip("artifacts/model/ensemble.json")),
+    "code": ("code/rlvo/errors.py", flip("code/rlvo/errors.py")),
+    "unused code": ("code/rlvo/cli/main.py", flip("code/rlvo/cli/main.py")),
+    "missing": ("code/rlvo/files.py", lambda root: (root / "code/rlvo/files.py").unlink()),
+    "added": ("code/torch.py", add("code/torch.py")),
+    "compiled": ("code/rlvo/__pycache__/x.pyc", add("code/rlvo/__pycache__/x.pyc")),
+    "linked": ("code/numpy", link_a_folder),
+    "manifest": ("manifest.json", lambda root: (root / "manifest.json").write_text("{")),
+}
+ONLY_OURS: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "MLmodel": ("MLmodel", flip("MLmodel")),
+    "entry": ("model.py", flip("model.py")),
+    "card": ("card.md", flip("card.md")),
+}
+"""MLflow reads or runs the first two before the model can check anything."""
+
+
+@pytest.mark.parametrize("case", [*TAMPERED, *ONLY_OURS])
+def test_rlvo_refuses_and_names_the_file(package: Path, tmp_path: Path, case: str) -> None:
+    name, tamper = (TAMPERED | ONLY_OURS)[case]
+    root = Path(shutil.copytree(package, tmp_path / "copy"))
+    tamper(root)
+    with pytest.raises(RlvoError) as error:
+        verify(root)
+    assert name in error.value.what
+    assert "\n" not in str(error.value)
+
+
+def test_a_rewritten_manifest_is_not_the_registered_one(package: Path, tmp_path: Path) -> None:
+    digest = file_sha256(package / "manifest.json")
+    root = Path(shutil.copytree(package, tmp_path / "copy"))
+    verify(root, digest)
+    flip("code/rlvo/errors.py")(root)
+    assert write_manifest(root) != digest
+    verify(root)
+    with pytest.raises(RlvoError, match="not the one that was registered"):
+        verify(root, digest)
+
+
+def test_what_loading_writes_does_not_count_and_compiled_files_go(package: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(package, tmp_path / "copy"))
+    (root / "registered_model_meta").write_text("model_name: rlvo-ensemble\n")
+    add("__pycache__/model.cpython-311.pyc")(root)
+    verify(root)
+    assert not (root / "__pycache__").exists()
+
+
+@pytest.mark.slow
+def test_the_model_itself_refuses_before_it_imports_anything(package: Path, tmp_path: Path) -> None:
+    copies = {}
+    for case, (_, tamper) in TAMPERED.items():
+        copies[case] = str(shutil.copytree(package, tmp_path / case.replace(" ", "-")))
+        tamper(Path(copies[case]))
+    said = json.loads(run(LOAD_ALL, json.dumps(copies)))
+    for case, (name, _) in TAMPERED.items():
+        assert said[case].startswith(f"AlteredModelError: {name}"), said[case]
+        assert "rlvo imported" not in said[case]
+
+
+@pytest.mark.slow
+def test_another_rlvo_that_is_imported_already_is_refused(package: Path, tmp_path: Path) -> None:
+    another_rlvo(tmp_path)
+    said = run(
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import rlvo\n{LOAD_ALL}", json.dumps({"": str(package)})
+    )
+    assert "this process has imported another rlvo (version 9.9)" in said
+    assert "in a process of its own" in said
+
+
+def another_rlvo(site: Path) -> None:
+    (site / "rlvo").mkdir()
+    (site / "rlvo/__init__.py").write_text('__version__ = "9.9"\n')
+
+
+def run(script: str, argument: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-I", "-c", script, argument]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]

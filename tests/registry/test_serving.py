@@ -1,0 +1,274 @@
+"""Serving: which paths a request may name, and two real servers under mixed, concurrent requests."""
+
+import http.client
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+
+from rlvo.cohort.pseudonym import cohort_key, pseudonym
+from rlvo.errors import RlvoError
+from rlvo.registry.inference import EnsemblePredictor
+from rlvo.registry.packaging import package_model
+from rlvo.registry.serving import DATA_ROOT, ForbiddenPathError, allowed
+
+MIB = 2**20
+MAX_BYTES = 20_000
+Reply = tuple[int, Any]
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data root with links out of it, and beside it what they lead to."""
+    root = tmp_path / "root"
+    (tmp_path / "root-secret").mkdir()
+    (tmp_path / "root-secret" / "scan.nii.gz").write_bytes(b"secret")
+    (root / "p1" / "series").mkdir(parents=True)
+    (root / "p1" / "scan.nii.gz").write_bytes(b"scan")
+    (root / "p1" / "series" / "1.dcm").write_bytes(b"slice")
+    (root / "inside").symlink_to(root / "p1")
+    (root / "linked.nii.gz").symlink_to(tmp_path / "root-secret" / "scan.nii.gz")
+    (root / "out").symlink_to(tmp_path / "root-secret")
+    (root / "tainted" / "deep").mkdir(parents=True)
+    (root / "tainted" / "deep" / "2.dcm").symlink_to(tmp_path / "root-secret" / "scan.nii.gz")
+    monkeypatch.setenv(DATA_ROOT, str(root))
+    return root
+
+
+def ask(path: object, folder: str = ".", store: str = "") -> Path:
+    return allowed(pd.DataFrame([{"patient_id": "a", "cta": path, "age": 70}]), folder, store)
+
+
+def test_paths_below_the_data_root_may_be_named(data: Path) -> None:
+    for path in ("p1/scan.nii.gz", "p1/../p1/scan.nii.gz", str(data / "p1"), "p1/series", "p1/series#1.2.3", "inside"):
+        assert ask(path) == data
+    assert ask("scan.nii.gz", folder="p1") == data / "p1"
+    for nothing in (None, "", " ", "NA", float("nan"), "p1/not-there.nii.gz"):
+        assert ask(nothing) == data
+
+
+@pytest.mark.parametrize(
+    ("path", "folder", "store", "where"),
+    [
+        ("/etc/passwd", ".", "", "cta, row 1"),
+        ("../root-secret/scan.nii.gz", ".", "", "cta, row 1"),
+        (" ../root-secret/scan.nii.gz", ".", "", "cta, row 1"),
+        ("p1/../../root-secret/scan.nii.gz", ".", "", "cta, row 1"),
+        ("linked.nii.gz", ".", "", "cta, row 1"),
+        ("out/scan.nii.gz", ".", "", "cta, row 1"),
+        ("out#1.2.3", ".", "", "cta, row 1"),
+        ("tainted", ".", "", "cta, row 1"),
+        ("p1/scan\0.nii.gz", ".", "", "cta, row 1"),
+        ("scan.nii.gz", "..", "", "folder"),
+        ("scan.nii.gz", "out", "", "folder"),
+        ("p1/scan.nii.gz", ".", "p1", "store"),
+    ],
+)
+def test_paths_that_lead_outside_may_not(data: Path, path: str, folder: str, store: str, where: str) -> None:
+    with pytest.raises(ForbiddenPathError) as refused:
+        ask(path, folder, store)
+    assert refused.value.where == where
+    assert "secret" not in str(refused.value)
+
+
+def test_without_a_data_root_no_path_may_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(DATA_ROOT, raising=False)
+    assert ask(None) == Path()
+    for given in ({"path": "scan.nii.gz"}, {"path": None, "folder": "/"}, {"path": None, "store": "x"}):
+        with pytest.raises(ForbiddenPathError):
+            ask(**given)
+
+
+def test_cells_are_single_values(data: Path) -> None:
+    for cell in ([1], {"a": 1}):
+        with pytest.raises(RlvoError, match="list or an object"):
+            allowed(pd.DataFrame([{"patient_id": "a", "age": cell}]), ".", "")
+    with pytest.raises(RlvoError, match="same name"):
+        allowed(pd.DataFrame([["a", 1, 2]], columns=["patient_id", "age", "age"]), ".", "")
+
+
+@pytest.fixture(scope="module")
+def package(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    package = tmp_path_factory.mktemp("served") / "package"
+    package_model(model_folder, package, "# A card\n")
+    return package
+
+
+@pytest.fixture(scope="module", params=["rlvo", "mlflow"])
+def server(
+    request: pytest.FixtureRequest, study: Any, package: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, str, Path]]:
+    """A real server of either kind: which, its address, its folder."""
+    folder, root = tmp_path_factory.mktemp(request.param), study.cohort.parent
+    (root / "link").symlink_to("/etc") if not (root / "link").is_symlink() else None
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    if request.param == "rlvo":
+        options = ["--data-root", str(root), "--audit", str(folder / "audit.jsonl"), "--max-bytes", str(MAX_BYTES)]
+        command = ["-m", "rlvo.cli.main", "serve", str(package), "--port", port, *options]
+    else:
+        command = ["-m", "mlflow", "models", "serve", "-m", str(package), "--env-manager", "local", "--port", port]
+    scripts = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {DATA_ROOT: str(root), "PATH": scripts, "PYTHONDONTWRITEBYTECODE": "1"}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, *command], cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        yield request.param, wait_for(f"http://127.0.0.1:{port}", process, folder / "log"), folder
+    finally:
+        if request.param == "rlvo":
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 0
+        else:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(timeout=60)
+
+
+def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> str:
+    for _ in range(480):
+        assert process.poll() is None, log.read_text()
+        try:
+            if post(address, "", method="GET", path="/ping")[0] == 200:
+                return address
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError(log.read_text())
+
+
+def post(
+    address: str,
+    body: object,
+    *,
+    kind: str | None = "application/json",
+    method: str = "POST",
+    path: str = "/invocations",
+) -> Reply:
+    connection = http.client.HTTPConnection(urllib.parse.urlsplit(address).netloc, timeout=300)
+    sent = body if isinstance(body, str) else json.dumps(body)
+    connection.request(method, path, sent, {"Content-Type": kind} if kind else {})
+    reply = connection.getresponse()
+    text = reply.read().decode()
+    connection.close()
+    try:
+        return reply.status, json.loads(text)
+    except ValueError:
+        return reply.status, text
+
+
+def memory(port: str) -> float:
+    """MiB of the process that listens."""
+    [pid] = {
+        each.pid for each in psutil.net_connections("tcp") if each.status == "LISTEN" and each.laddr[1:] == (int(port),)
+    }
+    return psutil.Process(pid).memory_info().rss / MIB
+
+
+BAD: dict[str, tuple[int, object]] = {
+    "outside": (403, {"ncct": "/etc/passwd"}),
+    "up": (403, {"cta": "../../etc/passwd"}),
+    "link": (403, {"cta": "link/passwd"}),
+    "nul": (403, {"cta": "a\0b"}),
+    "nameless": (400, {"patient_id": None}),
+    "list": (400, {"age": [1]}),
+    "none": (400, "{}"),
+    "torn": (400, '{"dataframe_records": [{"patient_id"'),
+    "array": (400, "[1]"),
+    "ragged": (400, '{"dataframe_split": {"columns": ["patient_id", "age"], "data": [["a"]]}}'),
+    "columnless": (400, '{"dataframe_records": [{"age": 5}]}'),
+    "empty": (400, '{"dataframe_records": []}'),
+}
+
+
+@pytest.mark.slow
+def test_200_mixed_requests_at_once_each_get_what_is_theirs(
+    server: tuple[str, str, Path], study: Any, predictor: EnsemblePredictor
+) -> None:
+    kind, address, folder = server
+    table = study.raw.drop(columns="rlvo").head(8)
+    expected = predictor.predict(table, study.cohort.parent).set_index("patient_id")["score"]
+    rows = json.loads(table.to_json(orient="records"))
+    good = [("good", row) for row in rows] * 5
+    bad = list(itertools.islice(itertools.cycle(BAD), 160))
+    wanted: list[tuple[str, object]] = []
+    for i, name in enumerate(bad):
+        wanted += [(name, BAD[name][1])] + ([good[i // 4]] if i % 4 == 0 else [])
+    assert len(wanted) == 200
+
+    def sent(each: tuple[str, object]) -> Reply:
+        name, body = each
+        if isinstance(body, dict):
+            body = {"dataframe_records": [body if name == "good" else rows[0] | body]}
+        return post(address, body)
+
+    port = address.rpartition(":")[2]
+    with ThreadPoolExecutor(20) as clients:
+        replies = list(clients.map(sent, wanted[:100]))
+        before = memory(port)
+        replies += list(clients.map(sent, wanted[100:]))
+    assert memory(port) - before < 60
+    for (name, body), (status, answer) in zip(wanted, replies, strict=True):
+        if name == "good":
+            assert status == 200, answer
+            [row] = answer["predictions"]
+            assert row["patient_id"] == body["patient_id"]  # type: ignore[index]
+            assert row["score"] == pytest.approx(expected[row["patient_id"]], abs=1e-6)
+        else:
+            assert status == BAD[name][0], (name, answer)
+            if kind == "rlvo":
+                assert list(answer) == ["error"]
+                assert "\n" not in answer["error"]
+                assert "Traceback" not in answer["error"]
+    if kind == "rlvo":
+        check_audit(folder / "audit.jsonl", wanted, replies)
+
+
+def check_audit(audit: Path, wanted: list[tuple[str, object]], replies: list[Reply]) -> None:
+    """Every answer and refusal is on record, by pseudonym, without id or path."""
+    assert audit.stat().st_mode & 0o777 == 0o600
+    lines = [json.loads(line) for line in audit.read_text().splitlines()]
+    assert sum("refused" in line for line in lines) >= 160
+    key = cohort_key(audit.parent)
+    answered = {line["patient"]: line for line in lines if "answer" in line}
+    assert sum("answer" in line for line in lines) == sum(status == 200 for status, _ in replies)
+    for (name, _), (_, reply) in zip(wanted, replies, strict=True):
+        if name == "good":
+            [row] = reply["predictions"]
+            line = answered[pseudonym(row["patient_id"], key)]
+            assert line["answer"]["score"] == row["score"]
+            assert "cta" in line["given"]
+            assert len(line["manifest"]) == 64
+    assert "PLANTED" not in audit.read_text()
+    assert ".nii" not in audit.read_text()
+
+
+@pytest.mark.slow
+def test_what_only_our_server_refuses(server: tuple[str, str, Path], study: Any) -> None:
+    kind, address, _ = server
+    if kind != "rlvo":
+        pytest.skip("MLflow's own server has no such limits")
+    row = json.loads(study.raw.head(1).drop(columns="rlvo").to_json(orient="records"))[0]
+    assert post(address, {"dataframe_records": [row | {"age": "7" * MAX_BYTES}]})[0] == 413
+    for content in (None, "text/csv", "text/plain", "application/vnd.apache.parquet"):
+        assert post(address, {"dataframe_records": [row]}, kind=content)[0] == 415
+    digits = '{"dataframe_records": [{"patient_id": "a", "age": ' + "9" * 6000 + "}]}"
+    for body in ("[" * 9000, digits, {"instances": [row]}, {"dataframe_records": [row], "params": {"store": "x"}}):
+        status, answer = post(address, body)
+        assert status == 400
+        assert "\n" not in answer["error"]
+    assert post(address, "", method="GET")[0] == 405
+    assert post(address, "{}", path="/nothing")[0] in (400, 404)
