@@ -236,7 +236,8 @@ def baseline(
     """
     from rlvo.evaluation.calibration import calibration
     from rlvo.evaluation.metrics import over_folds
-    from rlvo.report.baselines import baseline_table, calibration_words, draw_baselines, odds_table
+    from rlvo.report.baselines import baseline_table, draw_baselines, odds_table
+    from rlvo.report.calibration import calibration_words
     from rlvo.training.baseline import BASELINES, clinical_baselines, clinical_odds
 
     names = _predictors(predictors)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from rlvo.registry.folder import Variant
     from rlvo.search.inputs import StudyInputs
 
+RELIABILITY = "ensemble/reliability"
+
 
 @dataclass(frozen=True)
 class BuiltEnsemble:
@@ -92,6 +94,7 @@ def ensemble(
         say(f"registered {built.model} version {built.version}, alias champion")
     else:
         say(f"registered before: {built.model} version {built.version}")
+    say(f"calibration: {work.study(config.name) / RELIABILITY}.png")
     say(f"next: rlvo evaluate {config.name} --workdir {workdir}")
 
 
@@ -106,7 +109,7 @@ def build_and_register(
     """
     from rlvo.config.base import content_hash
     from rlvo.ensemble.build import STUDY_ENSEMBLE, fallbacks, study_ensembles, validation_metrics
-    from rlvo.ensemble.comparison import compare_ensembles
+    from rlvo.ensemble.comparison import compare_ensembles, nested_probabilities
     from rlvo.ensemble.declared import write_declared
     from rlvo.ensemble.selection import searched_modalities
     from rlvo.ensemble.trials import read_trials, trial_weights
@@ -118,6 +121,7 @@ def build_and_register(
     from rlvo.registry.packaging import register_ensemble
     from rlvo.registry.provenance import provenance
     from rlvo.registry.versions import registered_version
+    from rlvo.report.calibration import draw_reliability
     from rlvo.search.study import read_study
 
     folder, settings = workdir.study(study.name), study.ensemble
@@ -154,7 +158,10 @@ def build_and_register(
 
     write_model_folder(folder / MODEL_FOLDER, description, weights)
     validation = {name: validation_metrics(spec, trials.predictions) for name, spec in specs.items()}
-    run_id = log_ensemble(study, workdir, champion, _summary(validation[STUDY_ENSEMBLE]))
+    calibrated = nested_probabilities(trials.records, trials.predictions, settings)
+    label, probability = (calibrated[column].to_numpy() for column in ("label", "probability"))
+    pictures = draw_reliability(folder / RELIABILITY, label, probability, name="Out of fold, nested")
+    run_id = log_ensemble(study, workdir, champion, _summary(validation[STUDY_ENSEMBLE]), pictures)
     for name, result in baselines(inputs).items():
         metrics = _summary(result.validation_metrics())
         log_summary(study, workdir, "baseline", name, name, {"predictors": len(result.predictors)}, metrics)

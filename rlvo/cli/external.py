@@ -29,7 +29,8 @@ def evaluate_elsewhere(model: str, table: Path, workdir: Path, *, record: str | 
     from rlvo.evaluation.answers import answer_figures, answer_subgroups
     from rlvo.registry.card import add_to_description
     from rlvo.registry.location import find_version, locate_model
-    from rlvo.report.external import draw_reliability, figure_lines, figures_json, figures_table
+    from rlvo.report.calibration import draw_reliability
+    from rlvo.report.external import figure_lines, figures_json, figures_table
     from rlvo.report.subgroups import subgroup_table
 
     work = Workdir(workdir.expanduser().resolve())
@@ -51,7 +52,9 @@ def evaluate_elsewhere(model: str, table: Path, workdir: Path, *, record: str | 
     kept = _beside(work, cohort, root)
     atomic_write(kept.with_suffix(".csv"), answers.assign(label=cohort.label).drop(columns="notice").to_csv())
     if figures.calibration is not None:
-        draw_reliability(kept, answers, cohort.label, figures, name="External validation")
+        probability = answers["probability"].dropna()
+        label = cohort.label.loc[probability.index].to_numpy(int)
+        draw_reliability(kept, label, probability.to_numpy(), name="External validation", found=figures.calibration)
     if version is not None and record:
         lines = [*_excluded_lines(cohort), *figure_lines(figures)]
         add_to_description(uri, version.name, version.version, record, lines)

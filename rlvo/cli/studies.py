@@ -43,7 +43,13 @@ def cohort_folder(study_folder: Path) -> Path:
     return table.parent
 
 
-def log_ensemble(study: StudyConfig, workdir: Workdir, champion: EnsembleSpec, metrics: dict[str, float]) -> str:
+def log_ensemble(
+    study: StudyConfig,
+    workdir: Workdir,
+    champion: EnsembleSpec,
+    metrics: dict[str, float],
+    pictures: Sequence[Path] = (),
+) -> str:
     """Log figures of the study's own ensemble at its run, made where it is missing; the run id."""
     from rlvo.config.base import content_hash
 
@@ -54,7 +60,7 @@ def log_ensemble(study: StudyConfig, workdir: Workdir, champion: EnsembleSpec, m
         **by_modality(champion),
     }
     key, file = content_hash(champion), workdir.study(study.name) / MODEL_FOLDER / "ensemble.json"
-    return log_summary(study, workdir, "ensemble", key, f"ensemble {key[:8]}", params, metrics, [file])
+    return log_summary(study, workdir, "ensemble", key, f"ensemble {key[:8]}", params, metrics, [file, *pictures])
 
 
 def by_modality(spec: EnsembleSpec) -> dict[str, str]:

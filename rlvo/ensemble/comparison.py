@@ -7,6 +7,8 @@ from typing import get_args
 
 import pandas as pd
 
+from rlvo.config.study import EnsembleConfig
+from rlvo.ensemble.calibration import cross_calibrated
 from rlvo.ensemble.fitting import fit_fold, margins
 from rlvo.ensemble.selection import Selection, rank, select
 from rlvo.ensemble.validation import Validation, fit_member
@@ -51,6 +53,18 @@ def compare_ensembles(
                 decisions = found.balanced_accuracy, found.sensitivity, found.specificity
                 rows.append((selection, weighting, estimate, found.auc, *found.interval, *decisions))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def nested_probabilities(
+    records: Sequence[CompletionRecord], predictions: pd.DataFrame, settings: EnsembleConfig
+) -> pd.DataFrame:
+    """Index patient; `label`, `probability`: calibrated nested margins, for a reliability curve.
+
+    Each patient's margin and calibrator come from the other folds alone, by the same recipe as the ensemble's.
+    """
+    scored = nested_margins(_complete(records), Validation.of(predictions), settings.selection, settings.weighting)
+    probability = cross_calibrated(scored["fold"], scored["label"], scored["score"], settings.calibration)
+    return scored[["label"]].assign(probability=probability)
 
 
 def optimistic_margins(

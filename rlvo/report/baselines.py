@@ -13,7 +13,7 @@ from rich.table import Table
 from rlvo.evaluation.calibration import Calibration, reliability
 from rlvo.evaluation.decision_curve import decision_curve
 from rlvo.evaluation.figures import figures
-from rlvo.report.calibration import Reliability, decision_curve_plot, reliability_plot
+from rlvo.report.calibration import Reliability, calibration_words, decision_curve_plot, reliability_plot
 from rlvo.report.forest import forest_plot, odds_words, p_words
 from rlvo.report.labels import term_label
 from rlvo.report.style import write_picture
@@ -90,20 +90,6 @@ def odds_table(odds: pd.DataFrame) -> Table:
         else:
             table.add_row(label, odds_words(row["odds_ratio"], row["low"], row["high"]), p_words(row["p"]))
     return table
-
-
-def calibration_words(found: Calibration) -> tuple[str, ...]:
-    """Brier score, slope and intercept with their intervals, calibration error with what chance makes of it."""
-    low, high = found.ece_if_calibrated
-    estimates: dict[Any, Any] = found.estimates.to_dict("index")
-    return (
-        *(f"{name.capitalize()} {_interval(**row)}" for name, row in estimates.items()),
-        f"ECE {found.ece:.3f} (if calibrated {low:.3f}–{high:.3f})",
-    )
-
-
-def _interval(value: float, low: float, high: float) -> str:
-    return "not estimable" if math.isnan(value) else f"{value:z.2f} ({low:z.2f} to {high:z.2f})".replace("-", "−")
 
 
 def draw_baselines(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rlvo.report.style import BLUE, COLOURS, GREY, INK, ORANGE, PALE_INK, paper_style
+from rlvo.evaluation.calibration import Calibration, calibration, reliability
+from rlvo.report.style import BLUE, COLOURS, GREY, INK, ORANGE, PALE_INK, paper_style, write_picture
 
 BINS = 20
 """Of the histogram under a reliability curve."""
@@ -69,6 +73,35 @@ def reliability_plot(models: Mapping[str, Reliability]) -> Figure:
             histogram.set_ylabel("Patients")
             histogram.legend(loc="upper right", handlelength=1)
     return figure
+
+
+def calibration_words(found: Calibration) -> tuple[str, ...]:
+    """Brier score, slope and intercept with their intervals, calibration error with what chance makes of it."""
+    low, high = found.ece_if_calibrated
+    estimates: dict[Any, Any] = found.estimates.to_dict("index")
+    return (
+        *(f"{name.capitalize()} {_interval(**row)}" for name, row in estimates.items()),
+        f"ECE {found.ece:.3f} (if calibrated {low:.3f}–{high:.3f})",
+    )
+
+
+def draw_reliability(
+    path: Path, label: np.ndarray, probability: np.ndarray, *, name: str, found: Calibration | None = None
+) -> list[Path]:
+    """Draw one model's observed share of rLVO against its probabilities, as SVG and PNG; their paths.
+
+    Args:
+        label: 0 or 1 [N].
+        probability: [N].
+        found: the calibration of these probabilities, where it is known already.
+    """
+    words = calibration_words(found or calibration(label, probability))
+    shown = Reliability(reliability(label, probability), probability, label, words)
+    return [*write_picture(reliability_plot({name: shown}), path)]
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return "not estimable" if math.isnan(value) else f"{value:z.2f} ({low:z.2f} to {high:z.2f})".replace("-", "−")
 
 
 @paper_style

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,11 +11,8 @@ from rich.table import Table
 
 from rlvo.cohort.selection import Selection
 from rlvo.evaluation.answers import AnswerComparison, AnswerFigures
-from rlvo.evaluation.calibration import reliability
-from rlvo.report.baselines import calibration_words
-from rlvo.report.calibration import Reliability, reliability_plot
+from rlvo.report.calibration import calibration_words
 from rlvo.report.forest import p_words
-from rlvo.report.style import write_picture
 
 SHOWN = {
     "auc": "AUC",
@@ -86,21 +82,6 @@ def figure_lines(figures: AnswerFigures) -> list[str]:
     if figures.calibration is not None:
         lines.append("probability: " + "; ".join(calibration_words(figures.calibration)))
     return lines
-
-
-def draw_reliability(path: Path, answers: pd.DataFrame, label: pd.Series, figures: AnswerFigures, *, name: str) -> None:
-    """Write `path` as SVG and PNG: observed against predicted; only for answers with probabilities.
-
-    Args:
-        answers: index patient id, column `probability`.
-        label: 0 or 1, by patient id.
-    """
-    assert figures.calibration is not None
-    probability = answers["probability"].dropna()
-    y = label.loc[probability.index].to_numpy(int)
-    curve = reliability(y, probability)
-    words = calibration_words(figures.calibration)
-    write_picture(reliability_plot({name: Reliability(curve, probability.to_numpy(), y, words)}), path)
 
 
 def figures_json(figures: AnswerFigures) -> dict[str, Any]:

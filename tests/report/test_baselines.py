@@ -12,7 +12,8 @@ from rich.table import Table
 
 from rlvo.evaluation.calibration import Calibration
 from rlvo.evaluation.metrics import over_folds
-from rlvo.report.baselines import baseline_table, calibration_words, draw_baselines, odds_table
+from rlvo.report.baselines import baseline_table, draw_baselines, odds_table
+from rlvo.report.calibration import calibration_words
 
 METRICS = ("auc", "auprc", "balanced_accuracy", "f1", "sensitivity", "specificity")
 NAN = float("nan")
