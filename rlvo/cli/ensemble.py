@@ -62,6 +62,9 @@ def ensemble(
         str | None,
         typer.Option(help="A study with fewer predictors (Model B): its ensemble answers where CT perfusion lacks."),
     ] = None,
+    check_bfloat16: Annotated[
+        bool, typer.Option("--check-bfloat16", help="At registration: also measure what reduced precision changes.")
+    ] = False,
     workdir: WorkdirOption = Path(DEFAULT),
     json: JsonOption = False,
 ) -> None:
@@ -76,7 +79,7 @@ def ensemble(
         _compare(study, work, json=json)
         return
     config, inputs = open_searched_study(study, work)
-    built = build_and_register(config, inputs, work, partial=partial, reduced=reduced)
+    built = build_and_register(config, inputs, work, partial=partial, reduced=reduced, check_bfloat16=check_bfloat16)
     if json:
         emit_json(
             {
@@ -99,13 +102,20 @@ def ensemble(
 
 
 def build_and_register(
-    study: StudyConfig, inputs: StudyInputs, workdir: Workdir, *, partial: bool = False, reduced: str | None = None
+    study: StudyConfig,
+    inputs: StudyInputs,
+    workdir: Workdir,
+    *,
+    partial: bool = False,
+    reduced: str | None = None,
+    check_bfloat16: bool = False,
 ) -> BuiltEnsemble:
     """Build every ensemble the study declares, freeze them, log and register the study's own.
 
     Args:
         partial: go on without what is missing.
         reduced: name of the study whose ensemble answers where CT perfusion is missing.
+        check_bfloat16: have the gate say what reduced precision changes.
     """
     from rlvo.config.base import content_hash
     from rlvo.ensemble.build import STUDY_ENSEMBLE, fallbacks, study_ensembles, validation_metrics
@@ -182,7 +192,7 @@ def build_and_register(
             tracking_uri=uri,
             run_id=run_id,
             name=name,
-            evidence=Evidence(trials.predictions, development, cohort_folder(folder), workdir.store),
+            evidence=Evidence(trials.predictions, development, cohort_folder(folder), workdir.store, check_bfloat16),
             card=model_card(description, compared),
             tags=tags,
         )

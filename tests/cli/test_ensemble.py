@@ -6,12 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_study
 import typer
 from mlflow import MlflowClient
 from typer.testing import CliRunner, Result
 
 from rlvo.cli import ensemble
+from rlvo.config.space import Space
+from rlvo.config.study import CohortConfig
+from rlvo.config.workdir import Workdir
 from rlvo.errors import RlvoError
+from rlvo.registry.inference import EnsemblePredictor
+from rlvo.search.study import open_study
+from rlvo.training.fit import fit
 
 app = typer.Typer()
 app.command()(ensemble.ensemble)
@@ -97,6 +104,45 @@ def test_a_lost_trial_is_named_and_left_out_if_asked(study: Any, built: dict[str
     partial = run("ensemble", "tiny", "--partial", "--workdir", work)
     assert partial.exit_code == 0, partial.output
     assert lost.parent.parent.name in partial.stderr
+
+
+@pytest.mark.slow
+def test_a_study_of_fewer_predictors_answers_where_perfusion_lacks(study: Any, tmp_path: Path) -> None:
+    work = Workdir.at(shutil.copytree(study.workdir.path, tmp_path / "work", ignore=shutil.ignore_patterns("mlflow*")))
+    for trial in work.study("tiny").glob("trials/*/fold-0/record.json"):
+        if json.loads(trial.read_text())["configuration"]["model"]["fusion"] == "none":
+            shutil.rmtree(trial.parents[1])  # so that every member looks at the table
+    fewer = study.config.model_copy(
+        update={
+            "name": "tiny-b",
+            "cohort": CohortConfig(predictors=("age", "sex", "nihss")),
+            "model": study.config.model.model_copy(update={"fusion": "daft"}),
+            "space": Space(),
+        }
+    )
+    inputs = open_study(fewer, study.cohort, work, progress=tiny_study.silent, workers=1)
+    configuration = fewer.configuration({})
+    for fold in range(2):
+        trial = work.study("tiny-b") / "trials" / configuration.key / f"fold-{fold}"
+        identity = inputs.identity(configuration, fold)
+        fit(configuration, inputs.fold_data(fold), trial, identity, seed=fold, device="cpu", threads=1)
+
+    built = run("ensemble", "tiny", "--reduced", "tiny-b", "--check-bfloat16", "--workdir", work.path, "--json")
+    assert built.exit_code == 0, built.output
+    client = MlflowClient(work.tracking_uri())
+    assert "decisions the same" in client.get_model_version_by_alias("rlvo-ensemble", "champion").tags["rlvo.bfloat16"]
+
+    predictor = EnsemblePredictor.load(work.study("tiny") / "ensemble" / "model")
+    table = study.raw.head(2).astype(object)
+    table.loc[1, "tmax_gt6_ml"] = None
+    whole, without = predictor.predict(table, study.cohort.parent)["warnings"]
+    assert whole == ""
+    assert "answered by the ensemble 'fewer predictors (tiny-b)'" in without
+    assert "imputed" not in without
+
+    other = fewer.model_copy(update={"name": "tiny-c", "folds": fewer.folds.model_copy(update={"seed": 9})})
+    open_study(other, study.cohort, work, progress=tiny_study.silent, workers=1)
+    assert "another split" in refused("ensemble", "tiny", "--reduced", "tiny-c", "--workdir", work.path)
 
 
 def test_what_is_at_fault_is_said_in_one_line(tmp_path: Path) -> None:
