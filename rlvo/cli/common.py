@@ -34,6 +34,11 @@ WorkdirOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable result on standard output.")]
 
 
+def say(text: str) -> None:
+    """Print a line as it is, on standard error."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 def emit_json(value: Any) -> None:
     """Print one JSON document on standard output; NaN and infinity, which JSON does not have, as null."""
     plain = json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from rlvo.cli.common import JsonOption, WorkdirOption, console, emit_json
+from rlvo.cli.common import JsonOption, WorkdirOption, console, emit_json, say
 from rlvo.cli.studies import (
     MODEL_FOLDER,
     StudyArgument,
@@ -19,7 +19,6 @@ from rlvo.cli.studies import (
     log_ensemble,
     log_summary,
     open_searched_study,
-    say,
 )
 from rlvo.config.loading import load_study
 from rlvo.config.study import StudyConfig

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rlvo import NOTICE
-from rlvo.cli.common import JsonOption, WorkdirOption, console, emit_json, progress_bar
+from rlvo.cli.common import JsonOption, WorkdirOption, console, emit_json, progress_bar, say
 from rlvo.cli.external import evaluate_elsewhere
 from rlvo.cli.studies import (
     MODEL_FOLDER,
@@ -18,7 +18,6 @@ from rlvo.cli.studies import (
     log_ensemble,
     log_summary,
     open_searched_study,
-    say,
 )
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import DEFAULT, Workdir

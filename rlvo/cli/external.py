@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvo import NOTICE
-from rlvo.cli.common import console, emit_json, progress_bar
+from rlvo.cli.common import console, emit_json, progress_bar, say
 from rlvo.cli.predict import shift_of
-from rlvo.cli.studies import say
 from rlvo.config.workdir import Workdir
 from rlvo.errors import RlvoError
 from rlvo.files import atomic_write

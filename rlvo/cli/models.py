@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from rlvo.cli.common import JsonOption, WorkdirOption, console, emit_json
+from rlvo.cli.common import JsonOption, WorkdirOption, console, emit_json, say
 from rlvo.cli.external import compare_models
-from rlvo.cli.studies import say
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rlvo import NOTICE
-from rlvo.cli.common import JsonOption, WorkdirOption, console, emit_json, progress_bar
+from rlvo.cli.common import JsonOption, WorkdirOption, emit_json, progress_bar, say
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import CohortError, Finding, RlvoError
 from rlvo.files import atomic_write
@@ -53,9 +53,9 @@ def predict(
     root = locate_model(model, Workdir(workdir.expanduser().resolve()).tracking_uri())
     absent = [name for name in taken_columns(root) if name not in (*raw.cells, "ncct", "cta", "vessels")]
     if absent:
-        _say(f"no column {', '.join(absent)}: missing for every patient")
+        say(f"no column {', '.join(absent)}: missing for every patient")
     for warning in shift_of(root, raw):
-        _say(f"warning: {warning}")
+        say(f"warning: {warning}")
     out = output.expanduser().resolve() if output is not None else None
     with progress_bar("patients") as progress:
         answers = answer_rows(
@@ -69,10 +69,10 @@ def predict(
         )
     if out is not None:
         atomic_write(out, answers.to_csv(index=False))
-        _say(f"wrote {output}: {len(answers)} patients, {int(answers['rlvo'].sum())} with an alert")
+        say(f"wrote {output}: {len(answers)} patients, {int(answers['rlvo'].sum())} with an alert")
     if json:
         emit_json(json_module.loads(answers.to_json(orient="records", double_precision=15)))
-    _say(NOTICE)
+    say(NOTICE)
     if unanswered := _unanswered(answers):
         raise CohortError(unanswered, where=patients)
 
@@ -89,7 +89,7 @@ def _table(patients: Path, clinical: Path | None) -> tuple[RawTable, Path]:
 
     raw, notes = read_patient_folders(patients, read_table(clinical) if clinical is not None else None)
     for note in notes:
-        _say(note)
+        say(note)
     return raw, patients.resolve()
 
 
@@ -115,7 +115,3 @@ def _unanswered(answers: pd.DataFrame) -> list[Finding]:
         Finding(str(row.patient_id), None, NOT_ANSWERED + str(row.warnings).rpartition(NOT_ANSWERED)[2])
         for row in without.itertuples()
     ]
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

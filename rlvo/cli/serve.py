@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from rlvo import NOTICE
-from rlvo.cli.common import WorkdirOption, console
+from rlvo.cli.common import WorkdirOption, say
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import MachineError, RlvoError
 from rlvo.files import file_sha256
@@ -73,7 +73,7 @@ def serve(
         "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": str(REQUEST_SECONDS),
         "PYTHONDONTWRITEBYTECODE": "1",  # compiled files would count as added to the model
     }
-    _say(NOTICE)
+    say(NOTICE)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # The server ends when its standard input does: also where this process is killed.
     with subprocess.Popen(
@@ -103,7 +103,3 @@ def _check_writable(audit: Path) -> None:
         fix = "Name a file that can be written"
         raise RlvoError(f"cannot be written ({error.strerror})", where=audit, fix=fix) from None
     cohort_key(audit.parent)
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rlvo.cli.common import console, progress_bar
+from rlvo.cli.common import progress_bar
 from rlvo.config.loading import load_study
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
@@ -103,8 +103,3 @@ def baselines(inputs: StudyInputs) -> dict[str, BaselineResult]:
     from rlvo.training.baseline import clinical_baselines
 
     return clinical_baselines(inputs.table, inputs.label, inputs.split, inputs.predictors)
-
-
-def say(text: str) -> None:
-    """Print a line as it is."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
