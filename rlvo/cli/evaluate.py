@@ -70,7 +70,7 @@ def evaluate(
     The study's own ensemble is shown in subgroups too. A later opening needs --again and a --reason; all are counted.
     With COHORT: a registered model on another hospital's patients, at its frozen thresholds; run again, it goes on.
 
-    Examples: rlvo evaluate demo; rlvo evaluate rlvo-ensemble@champion hospital-b.csv
+    Example: rlvo evaluate demo; rlvo evaluate rlvo-ensemble@champion hospital-b.csv
     """
     if cohort is not None:
         if again or reason:

@@ -28,7 +28,7 @@ def models(
 ) -> None:
     """List a registered model's versions: aliases, gate, figures. Or promote, roll back, compare.
 
-    Examples: rlvo models; rlvo models promote 3; rlvo models compare 2 3 hospital-b.csv
+    Example: rlvo models; rlvo models promote 3; rlvo models compare 2 3 hospital-b.csv
     """
     if (command := context.invoked_subcommand) is not None:
         _refuse_options_before(command, context)

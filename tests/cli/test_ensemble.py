@@ -68,8 +68,9 @@ def test_nothing_in_mlflow_names_a_patient_or_the_cohort(study: Any, built: dict
 
 
 def test_building_again_registers_only_what_has_changed(study: Any, built: dict[str, Any], tmp_path: Path) -> None:
-    client = MlflowClient(study.workdir.tracking_uri())
-    shown = run("ensemble", "tiny", "--workdir", study.workdir.path)
+    work = Workdir.at(shutil.copytree(study.workdir.path, tmp_path / "work"))
+    client = MlflowClient(work.tracking_uri())
+    shown = run("ensemble", "tiny", "--workdir", work.path)
     assert shown.exit_code == 0, shown.output
     assert "Optimistic" in shown.stderr
     assert "registered before: rlvo-ensemble version 1" in shown.stderr
@@ -77,7 +78,7 @@ def test_building_again_registers_only_what_has_changed(study: Any, built: dict[
     settings = json.loads((study.folder / "study.json").read_text())
     config = tmp_path / "tiny.yaml"
     config.write_text(json.dumps(settings | {"ensemble": {"selection": "greedy", "calibration": "isotonic"}}))
-    changed = run("ensemble", config, "--workdir", study.workdir.path, "--json")
+    changed = run("ensemble", config, "--workdir", work.path, "--json")
     assert changed.exit_code == 0, changed.output
     champion = client.get_model_version_by_alias("rlvo-ensemble", "champion")
     assert json.loads(changed.stdout)["version"] == str(champion.version) == "2"
