@@ -7,7 +7,7 @@ PYTHON ?= python3
 export PYTHONDONTWRITEBYTECODE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test faults lint types bench clean setup
+.PHONY: demo test test-slow faults lint types bench clean setup
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.ready ## the virtual environment
@@ -24,8 +24,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup ## synthetic cohort -> search -> ensemble -> registered model, in WORKDIR
 	$(BIN)/rlvo demo --workdir $(WORKDIR)
 
-test: setup ## the whole suite: real Ray, real MLflow
-	$(BIN)/python -m pytest
+test: setup ## the suite: real Ray, real MLflow
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup ## what takes minutes more: whole searches, servers, fresh processes
+	$(BIN)/python -m pytest -m slow
 
 faults: setup ## breaks things on purpose, for minutes; FAULTS=full for more rounds
 	FAULTS=$(or $(FAULTS),1) $(BIN)/python -m pytest tests/faults

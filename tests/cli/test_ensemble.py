@@ -67,6 +67,7 @@ def test_nothing_in_mlflow_names_a_patient_or_the_cohort(study: Any, built: dict
         assert b"planted-hospital" not in content, path
 
 
+@pytest.mark.slow
 def test_building_again_registers_only_what_has_changed(study: Any, built: dict[str, Any], tmp_path: Path) -> None:
     work = Workdir.at(shutil.copytree(study.workdir.path, tmp_path / "work"))
     client = MlflowClient(work.tracking_uri())
@@ -97,6 +98,7 @@ def test_a_comparison_registers_nothing(study: Any, built: dict[str, Any]) -> No
     assert after == before
 
 
+@pytest.mark.slow
 def test_a_lost_trial_is_named_and_left_out_if_asked(study: Any, built: dict[str, Any], tmp_path: Path) -> None:
     work = shutil.copytree(study.workdir.path, tmp_path / "work")
     lost = sorted(work.glob("studies/tiny/trials/*/fold-1/predictions.csv"))[0]
