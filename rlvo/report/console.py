@@ -1,0 +1,146 @@
+"""What users see in a terminal: lines, tables, intervals, progress and JSON. Users' own text is always shown literally."""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column, Table
+from rich.text import Text
+
+from rlvo.progress import Advance
+
+console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+"""Messages, tables and progress go to standard error; standard output is for results (`--json`)."""
+
+
+def escape_controls(text: str) -> str:
+    r"""Make control characters visible: an escape becomes `\x1b`, a line break `\n`, a right-to-left override `\u202e`."""
+    return "".join(
+        character.encode("unicode_escape").decode() if _is_control(character) else character for character in text
+    )
+
+
+def _is_control(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category.startswith("C") or category in ("Zl", "Zp")
+
+
+def literal(text: str, style: str = "") -> Text:
+    """Text to be shown as it is: rich reads no markup in it, and its control characters are visible, not obeyed."""
+    return Text(escape_controls(text), style=style)
+
+
+def print_line(text: str) -> None:
+    """Print one line as it is on standard error, however wide the terminal is."""
+    console.print(literal(text), soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on standard output; NaN and infinity, which JSON does not have, become null."""
+    plain = json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
+    print(json.dumps(plain, indent=2, ensure_ascii=False))
+
+
+def numeric(heading: str) -> Column:
+    """A column of `text_table` for numbers: right-aligned, never broken over two lines."""
+    return Column(_lines(heading), justify="right", no_wrap=True)
+
+
+def text_table(
+    columns: Sequence[str | Column],
+    rows: Iterable[Sequence[str | Text]],
+    *,
+    title: str | None = None,
+    caption: str | None = None,
+) -> Table:
+    """A table without lines, for `console.print`. Cells, headings, title and caption are shown literally.
+
+    Args:
+        columns: a heading for each column of text, `numeric(heading)` for each column of numbers. Headings, title and
+            caption may have several lines; a line break in a cell is shown as `\\n`.
+        rows: cells, one for each column; fewer leave the last columns empty. `literal(text, style)` for a styled one.
+    """
+    table = Table(
+        *(Column(_lines(each), overflow="fold") if isinstance(each, str) else each for each in columns),
+        title=_lines(title) if title else None,
+        caption=_lines(caption) if caption else None,
+        title_justify="left",
+        caption_justify="left",
+        box=None,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.show_header = any(str(column.header) for column in table.columns)
+    for row in rows:
+        table.add_row(*(literal(cell) if isinstance(cell, str) else cell for cell in row))
+    return table
+
+
+def _lines(text: str) -> Text:
+    return Text("\n").join(literal(line) for line in text.split("\n"))
+
+
+def format_number(value: float | None) -> str:
+    """Two decimals: "0.86"; "n.e." (not estimable) for NaN, nothing for None."""
+    if value is None:
+        return ""
+    return "n.e." if math.isnan(value) else f"{value:.2f}"
+
+
+def format_interval(value: float, low: float, high: float) -> str:
+    """A value and its interval: "0.86 (0.78–0.93)"; "n.e." if the value is NaN."""
+    return "n.e." if math.isnan(value) else f"{value:.2f} ({format_number(low)}–{format_number(high)})"
+
+
+def format_mean_sd(mean: float, sd: float) -> str:
+    """Mean and standard deviation: "0.86±0.03"; the mean alone if the SD is NaN, "n.e." if the mean is."""
+    return format_number(mean) if math.isnan(mean) or math.isnan(sd) else f"{mean:.2f}±{sd:.2f}"
+
+
+def format_p(p: float) -> str:
+    """A p-value as papers print it: "< 0.001", "0.021", "0.34"; "n.e." for NaN."""
+    if math.isnan(p):
+        return "n.e."
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+class _RateColumn(ProgressColumn):
+    """How many are done per minute, or per hour if fewer than one per minute."""
+
+    def render(self, task: Task) -> Text:
+        """Nothing before there is a rate."""
+        if not (speed := task.finished_speed or task.speed):
+            return Text("")
+        return Text(f"{60 * speed:.0f}/min" if 60 * speed >= 1 else f"{3600 * speed:.0f}/h", style="dim")
+
+
+@contextmanager
+def show_progress(description: str) -> Iterator[Advance]:
+    """A progress bar on standard error, of the type `rlvo.progress.ShowProgress`."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(escape_controls(description), total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
