@@ -1,4 +1,4 @@
-"""Predictors to numbers: imputation, derived variables, 0–1 scaling, one-hots, all fitted on a training fold."""
+"""Predictors as numbers: imputation, derived variables, 0–1 scaling and one-hots, all fitted on a training fold."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from rlvo.cohort.variables import DERIVED, INPUTS, VARIABLES, check_predictors, columns_of, source_columns
+from rlvo.cohort.variables import DERIVED, RATIOS, VARIABLES, check_predictors, source_columns
 from rlvo.config.base import Frozen
 from rlvo.errors import RlvoError
 
 
 class TabularEncoder(Frozen):
-    """What a training fold taught about the predictors; plain data, so that it is stored as JSON.
+    """What was learned from a training fold about the predictors; plain data, so that it can be stored as JSON.
 
-    A patient is encoded the same alone as among others, and nothing is learned from the patients encoded.
+    A patient's encoding does not depend on the other patients encoded, and nothing is learned from them.
     """
 
     predictors: tuple[str, ...]
     missing_flags: bool = False
-    """Append one 0/1 feature a predictor that says whether it was missing."""
+    """Append one 0/1 feature per predictor: whether it was missing."""
     fill: dict[str, float | str]
     """Median (continuous) or mode of each table column, and the median of `tmax4_tmax6_ratio`."""
     bounds: dict[str, tuple[float, float]]
-    """Minimum and maximum of each continuous predictor where it was measured."""
+    """Minimum and maximum of the measured values of each continuous predictor."""
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -36,12 +36,12 @@ class TabularEncoder(Frozen):
 
     @property
     def reference_features(self) -> tuple[str, ...]:
-        """One-hots of the reference levels, which logistic fits leave out."""
+        """Names of the one-hots of reference levels, which logistic fits leave out."""
         return tuple(_feature_names(p)[0] for p in self.predictors if _kind(p) == "categorical")
 
     def transform(self, table: pd.DataFrame) -> np.ndarray:
-        """Features of each patient, [N, T] float32 within 0–1. An absent column counts as missing."""
-        complete = _complete(table, self.predictors, self.fill)
+        """Return each patient's features, [N, T] float32 within 0–1. An absent column counts as missing."""
+        complete = _impute(table, self.predictors, self.fill)
         columns: list[np.ndarray] = []
         for predictor in self.predictors:
             if _kind(predictor) == "continuous":
@@ -57,31 +57,30 @@ class TabularEncoder(Frozen):
         return np.array(columns, dtype=np.float32).reshape(len(columns), len(table)).T
 
     def imputed(self, table: pd.DataFrame) -> list[list[str]]:
-        """For each patient the predictors that are missing; a derived one is where an input is."""
+        """Return each patient's missing predictors; a derived predictor is missing if one of its columns is."""
         missing = _missing(table, self.predictors).to_numpy(bool)
         return [[p for p, absent in zip(self.predictors, row, strict=True) if absent] for row in missing]
 
 
 def fit_encoder(table: pd.DataFrame, predictors: Sequence[str], *, missing_flags: bool = False) -> TabularEncoder:
-    """Learn imputation and scaling from the patients of `table` (a training fold) and nothing else.
+    """Learn imputation and scaling from the patients of `table` (a training fold) and from nothing else.
 
     Raises:
-        RlvoError: a predictor that cannot be one, or that has no value in this fold.
+        RlvoError: a predictor cannot be one, or has no value in this fold.
     """
     check_predictors(predictors, scores=True)
-    observed = _complete(table, predictors, fill={})
+    observed = _impute(table, predictors, fill={})
     sources = source_columns(predictors)
     if empty := [name for name in dict.fromkeys((*sources, *predictors)) if observed[name].isna().all()]:
-        raise RlvoError(
-            f"no value among the {len(table)} training patients", where=", ".join(empty), fix="Leave it out"
-        )
+        what = f"no value among the {len(table)} training patients"
+        raise RlvoError(what, where=", ".join(empty), fix="Remove it from the predictors")
     fill: dict[str, float | str] = {
         name: float(observed[name].median()) if _kind(name) == "continuous" else observed[name].mode().iloc[0]
         for name in sources
     }
     if "tmax4_tmax6_ratio" in predictors:
         fill["tmax4_tmax6_ratio"] = float(observed["tmax4_tmax6_ratio"].median())
-    # A quotient of one measured and one imputed volume can be anything: it is clipped, and does not set the scale.
+    # The quotient of a measured and an imputed volume can be anything, so it is clipped and does not set the scale.
     bounds = {p: (float(observed[p].min()), float(observed[p].max())) for p in predictors if _kind(p) == "continuous"}
     return TabularEncoder(predictors=tuple(predictors), missing_flags=missing_flags, fill=fill, bounds=bounds)
 
@@ -91,7 +90,7 @@ def _kind(predictor: str) -> str:
 
 
 def _counted_levels(predictor: str) -> tuple[str, ...]:
-    """Levels with a feature each: all of a categorical variable (one-hot), the second of a binary one with levels."""
+    """Return the levels that have a feature: all of a categorical variable (one-hot), the second of a binary one."""
     if predictor in DERIVED:
         return ()
     levels = VARIABLES[predictor].levels
@@ -104,16 +103,16 @@ def _feature_names(predictor: str) -> list[str]:
 
 def _missing(table: pd.DataFrame, predictors: Sequence[str]) -> pd.DataFrame:
     absent = table.reindex(columns=list(source_columns(predictors))).isna()
-    return pd.DataFrame({p: absent[list(columns_of(p))].any(axis=1) for p in predictors}, index=table.index)
+    return pd.DataFrame({p: absent[list(source_columns([p]))].any(axis=1) for p in predictors}, index=table.index)
 
 
-def _complete(table: pd.DataFrame, predictors: Sequence[str], fill: Mapping[str, float | str]) -> pd.DataFrame:
-    """The predictors' columns imputed, with derived predictors computed from imputed inputs."""
+def _impute(table: pd.DataFrame, predictors: Sequence[str], fill: Mapping[str, float | str]) -> pd.DataFrame:
+    """Fill in the predictors' columns, and compute derived predictors from the filled columns."""
     complete = table.reindex(columns=list(source_columns(predictors))).fillna(dict(fill))
     for derived in DERIVED:
         if derived in predictors:
-            numerator, denominator = (complete[column].astype("float64") for column in INPUTS[derived])
-            # No hypoperfused volume: nothing is severe (HIR 0); the other ratio is not defined (docs/method.md).
-            without = 0.0 if derived == "hir" else fill.get(derived, float("nan"))
-            complete[derived] = (numerator / denominator).mask(denominator == 0, without)
+            numerator, denominator = (complete[column].astype("float64") for column in RATIOS[derived])
+            # No hypoperfused volume: nothing is severe (HIR 0); the other ratio is undefined (docs/method.md).
+            undefined = 0.0 if derived == "hir" else fill.get(derived, float("nan"))
+            complete[derived] = (numerator / denominator).mask(denominator == 0, undefined)
     return complete

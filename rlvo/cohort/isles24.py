@@ -1,21 +1,22 @@
 """ISLES'24 (Riedel et al., arXiv:2408.11142) as a cohort table: its phenotype files, scans and perfusion maps.
 
-It tells neither smoking, IV thrombolysis, side and site of the occlusion nor ASPECTS; those columns are empty. As it
-also lacks final stenosis and rescue treatment, and practically every patient was recanalised, it can be predicted for,
-and cannot train rLVO.
+It does not record smoking, IV thrombolysis, side and site of the occlusion, or ASPECTS; those columns are empty. It
+also lacks final stenosis and rescue treatment, and almost every patient was recanalised, so it serves for predictions
+but cannot train rLVO.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from rlvo.cohort.ctp_maps import perfusion_volumes
 from rlvo.cohort.label import FAILED_ETICI, WITHOUT_LABEL
 from rlvo.cohort.mapping import plain_name
 from rlvo.cohort.reading import examine_table
@@ -23,6 +24,7 @@ from rlvo.cohort.tables import read_table
 from rlvo.cohort.variables import VARIABLES
 from rlvo.errors import CohortError, Finding, MachineError, RlvoError
 from rlvo.files import atomic_write
+from rlvo.progress import Advance
 
 PHENOTYPE = {
     "age": "age", "sex": "sex", "hypertension": "hypertension", "hyperlipidemia": "dyslipidemia",
@@ -30,7 +32,7 @@ PHENOTYPE = {
     "nihss at admission": "nihss", "tici postinterventional": "etici", "mtici postinterventional": "etici",
     "center": "center",
 }  # fmt: skip
-"""Its column to ours. Waking up with the stroke stands for an unwitnessed onset."""
+"""Its column names, and ours for each. Waking up with the stroke counts as an unwitnessed onset."""
 COLUMNS = (
     *(name for name, variable in VARIABLES.items() if variable.role in ("id", "predictor", "score")),
     "ncct", "cta", "etici", "center",
@@ -38,64 +40,49 @@ COLUMNS = (
 RAW = ("raw_data", "rawdata")
 """Names of the folder of scans in its releases; sessions are `ses-01` or `ses-0001`, and so on."""
 
+DELAYS_S = (4, 6, 10)
+NORMAL_DELAY_S, HYPOPERFUSED_DELAY_S = 4, 6
+CORE_FLOW = 0.30
+LONGEST_DELAY_S = 100
+"""No Tmax in seconds is longer: a map above it is in another unit."""
+
 
 @dataclass(frozen=True)
 class IslesReport:
-    """What became of an ISLES'24 folder."""
+    """What was read from an ISLES'24 folder."""
 
     patients: int
     missing: dict[str, int]
-    """Columns of ours that some patients have no value in, and how many have none."""
+    """Our columns in which patients have no value, and how many have none."""
     failed_recanalisations: int
-    """Patients with eTICI 0–2a."""
+    """Number of patients with eTICI 0–2a."""
     findings: tuple[Finding, ...]
     """Cells and maps that could not be read; they are missing in the table."""
     notice: str = WITHOUT_LABEL
 
 
-def isles24_cohort(folder: Path, out: Path, *, progress: Callable[[int, int], None] | None = None) -> IslesReport:
-    """Write `out/cohort.csv` from an ISLES'24 folder (`read_isles24`); volumes are relative to `out`.
+def isles24_cohort(folder: Path, out: Path, *, progress: Advance | None = None) -> IslesReport:
+    """Write `out/cohort.csv` from an ISLES'24 folder: one row per patient; volume paths are relative to `out`.
 
-    Raises:
-        RlvoError: no ISLES'24 folder.
-        MachineError: `out` cannot be written.
-    """
-    table, report = read_isles24(folder, progress=progress)
-    for name in ("ncct", "cta"):
-        table[name] = [None if pd.isna(path) else os.path.relpath(path, out.resolve()) for path in table[name]]
-    try:
-        atomic_write(out / "cohort.csv", table.to_csv(index=False))
-    except OSError as error:
-        raise MachineError(f"cannot be written ({error.strerror})", where=out) from None
-    return report
-
-
-def read_isles24(
-    folder: Path, *, progress: Callable[[int, int], None] | None = None
-) -> tuple[pd.DataFrame, IslesReport]:
-    """The cohort table of an ISLES'24 folder, a row a patient, with absolute paths of volumes.
-
-    Perfusion volumes are computed from the Tmax and CBF maps (`rlvo.cohort.ctp_maps`), raw ones before those that were
-    resampled to the NCCT.
+    Perfusion volumes are computed from the Tmax and CBF maps, from raw ones rather than those resampled to the NCCT.
 
     Args:
-        folder: holds `raw_data` (or `rawdata`), `phenotype` and `derivatives`, or `train` with them.
-        progress: called with patients done and in all.
+        folder: contains `raw_data` (or `rawdata`), `phenotype` and `derivatives`, or `train` with these.
+        out: folder of the table.
+        progress: called with the number of patients done and in total.
 
     Raises:
-        RlvoError: there are no such folders.
+        RlvoError: it is not an ISLES'24 folder.
+        MachineError: `out` cannot be written.
     """
     root = next((path for path in (folder, folder / "train") if any((path / name).is_dir() for name in RAW)), None)
     scans = [path for name in RAW for path in sorted((root / name).glob("sub-*"))] if root else []
     if root is None or not scans:
-        raise RlvoError(
-            "not an ISLES'24 folder",
-            where=folder,
-            fix="It holds raw_data/sub-stroke0001, phenotype, derivatives",
-        )
+        fix = "It contains raw_data/sub-stroke0001, phenotype and derivatives"
+        raise RlvoError("not an ISLES'24 folder", where=folder, fix=fix)
     rows, findings = [], list[Finding]()
     for done, scan in enumerate(scans, start=1):
-        row, problems = _patient(scan, root)
+        row, problems = _patient(scan, root, out.resolve())
         rows.append(row)
         findings += problems
         if progress is not None:
@@ -104,13 +91,56 @@ def read_isles24(
     typed, unreadable = examine_table(table)
     for finding in (each for each in unreadable if each.patient and each.value):
         table.loc[table["patient_id"] == finding.patient, str(finding.field)] = None
+    try:
+        atomic_write(out / "cohort.csv", table.to_csv(index=False))
+    except OSError as error:
+        raise MachineError(f"cannot be written ({error.strerror})", where=out) from None
     missing = {str(name): int(count) for name, count in typed.isna().sum().items() if count}
     failed = int(typed["etici"].isin(FAILED_ETICI).sum())
-    return table, IslesReport(len(table), missing, failed, (*findings, *unreadable))
+    return IslesReport(len(table), missing, failed, (*findings, *unreadable))
 
 
-def _patient(scan: Path, root: Path) -> tuple[dict[str, object], list[Finding]]:
-    """The row of a patient, and what could not be read."""
+def perfusion_volumes(tmax: Path, cbf: Path | None) -> dict[str, float]:
+    """Compute `tmax_gt4_ml`, `tmax_gt6_ml`, `tmax_gt10_ml` and, if there is a CBF map, `cbf_lt30_ml`, in mL to 0.1.
+
+    A volume is the number of brain voxels beyond the threshold times the voxel volume. The brain is where either map is
+    above zero, the largest piece with its holes filled. CBF is relative to its median over brain with Tmax below 4 s,
+    which stands for normal tissue on both sides; below 30 % of it counts only where Tmax is above 6 s, because fluid
+    and white matter have little flow everywhere. Commercial software also drops vessels and small islands: its volumes
+    differ, and models trained on one kind do not carry over to the other untested.
+
+    Args:
+        tmax: NIfTI map of Tmax [s], [x, y, z].
+        cbf: NIfTI map of cerebral blood flow, in any unit, on the same grid.
+
+    Raises:
+        RlvoError: a map cannot be read, is not 3-D, is empty or not in seconds, or the grids differ.
+    """
+    delay, voxel_ml = _read_map(tmax)
+    flow = None
+    if cbf is not None:
+        flow, _ = _read_map(cbf)
+        if flow.shape != delay.shape:
+            raise RlvoError(f"the map has {flow.shape} voxels, but Tmax has {delay.shape}", where=cbf.name)
+    brain = _brain(delay > 0 if flow is None else (delay > 0) | (flow > 0))
+    if not brain.any():
+        raise RlvoError("the map is empty", where=tmax.name)
+    if delay.max() > LONGEST_DELAY_S:
+        raise RlvoError(f"the map reaches {delay.max():g}, so it is not in seconds", where=tmax.name)
+
+    def volume(mask: np.ndarray) -> float:
+        return round(float(mask.sum()) * voxel_ml, 1)
+
+    volumes = {f"tmax_gt{limit}_ml": volume((delay > limit) & brain) for limit in DELAYS_S}
+    normal = brain & (delay < NORMAL_DELAY_S)
+    if flow is not None and normal.any():
+        core = (delay > HYPOPERFUSED_DELAY_S) & brain & (flow < CORE_FLOW * np.median(flow[normal]))
+        volumes["cbf_lt30_ml"] = volume(core)
+    return volumes
+
+
+def _patient(scan: Path, root: Path, out: Path) -> tuple[dict[str, object], list[Finding]]:
+    """Return a patient's row, and what could not be read."""
     patient = scan.name
     row: dict[str, object] = {"patient_id": patient}
     findings: list[Finding] = []
@@ -118,13 +148,13 @@ def _patient(scan: Path, root: Path) -> tuple[dict[str, object], list[Finding]]:
         try:
             row |= _phenotype(file)
         except RlvoError as error:
-            told = error.findings[0] if isinstance(error, CohortError) else error
-            findings.append(Finding(patient, file.name, f"cannot be read: {told}"))
+            reason = error.findings[0] if isinstance(error, CohortError) else error
+            findings.append(Finding(patient, file.name, f"cannot be read: {reason}"))
     folders = (scan, root / "derivatives" / patient)
     found = {
         kind: next(_files(folders, rf"{kind}\.nii(\.gz)?", session=1), None) for kind in ("ncct", "cta", "tmax", "cbf")
     }
-    row |= {kind: path.resolve() for kind, path in found.items() if path is not None and kind in ("ncct", "cta")}
+    row |= {name: os.path.relpath(path.resolve(), out) for name in ("ncct", "cta") if (path := found[name])}
     if found["tmax"] is not None:
         try:
             row |= perfusion_volumes(found["tmax"], found["cbf"])
@@ -134,7 +164,7 @@ def _patient(scan: Path, root: Path) -> tuple[dict[str, object], list[Finding]]:
 
 
 def _files(folders: Iterable[Path], ending: str, *, session: int | None = None) -> Iterator[Path]:
-    """Files below the sessions of `folders` whose name ends with `_` and the pattern, in order."""
+    """Yield the files of the folders' sessions whose names end with `_` and the pattern, in order."""
     sessions = rf"ses-0*{session or '[0-9]+'}"
     for folder in folders:
         for path in sorted(folder.rglob("*")):
@@ -146,6 +176,31 @@ def _files(folders: Iterable[Path], ending: str, *, session: int | None = None) 
 def _phenotype(file: Path) -> dict[str, object]:
     cells = read_table(file).cells
     if len(cells) != 1:
-        raise RlvoError(f"{len(cells)} rows where one patient has one", where=file.name)
+        raise RlvoError(f"{len(cells)} rows instead of one", where=file.name)
     row = {PHENOTYPE[name]: cell for name, cell in cells.iloc[0].items() if name in PHENOTYPE}
     return {name: cell for name, cell in row.items() if plain_name(cell) not in ("", "nan")}
+
+
+def _read_map(path: Path) -> tuple[np.ndarray, float]:
+    """Read a 3-D map, with 0 for values that are not finite, and its voxel volume [mL]."""
+    import nibabel
+    from nibabel.filebasedimages import ImageFileError
+
+    try:
+        image = nibabel.load(path)
+        values = np.asarray(image.dataobj, dtype=np.float32).squeeze()
+    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+        raise RlvoError(f"not a readable NIfTI file ({error})", where=path.name) from None
+    if values.ndim != 3:
+        raise RlvoError(f"the map has {values.ndim} dimensions, not 3", where=path.name)
+    voxel_ml = float(abs(np.linalg.det(image.affine[:3, :3]))) / 1000
+    return np.nan_to_num(values, nan=0, posinf=0, neginf=0), voxel_ml
+
+
+def _brain(mask: np.ndarray) -> np.ndarray:
+    from scipy.ndimage import binary_fill_holes, label
+
+    pieces, _ = label(mask)
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return np.asarray(binary_fill_holes(pieces == sizes.argmax())) if sizes.any() else mask

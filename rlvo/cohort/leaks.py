@@ -1,4 +1,4 @@
-"""Predictors that know too much: a variable that alone separates rLVO from the others may be an outcome."""
+"""Suspected leaks: a predictor that alone separates rLVO from the others may be an outcome."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from rlvo.errors import Finding
 
 SUSPICIOUS_AUC = 0.95
 MIN_PATIENTS = 10
-"""Patients of each class with a value that an AUC is judged on: below, a high one is easily chance."""
+"""Patients with a value that each class needs: with fewer, a high AUC is easily chance."""
 
 
 def suspected_leaks(table: pd.DataFrame, label: pd.Series, predictors: Sequence[str]) -> list[Finding]:
-    """A finding for every predictor whose values, or whose being missing, separate the classes with AUC > 0.95.
+    """Find predictors whose values, or whose missing values, separate the classes with AUC > 0.95 or < 0.05.
 
-    Categorical variables are judged level by level. Give development patients only: what is learned of test patients
-    is learned too early.
+    Categorical variables are judged level by level. Pass development patients only, so that nothing is learned about
+    the test set.
 
     Args:
         table: checked rows.
-        label: 0 or 1 a patient, on the table's index.
+        label: 0 or 1 per patient, on the table's index.
         predictors: columns or derived variables; derived ones are judged by their columns.
     """
     findings = []
@@ -30,21 +30,15 @@ def suspected_leaks(table: pd.DataFrame, label: pd.Series, predictors: Sequence[
         candidates = [(_auc(score, label), what) for score, what in _scores(table[name])]
         area, what = max(candidates, key=lambda candidate: abs(candidate[0] - 0.5), default=(0.5, ""))
         if abs(area - 0.5) > SUSPICIOUS_AUC - 0.5:
-            findings.append(
-                Finding(
-                    None,
-                    name,
-                    f"{what} alone separates rLVO from the others (AUC {area:.2f}): suspected leak",
-                    "Make sure it is recorded before the procedure, or leave it out",
-                    f"{area:.3f}",
-                    f"{1 - SUSPICIOUS_AUC:.2f} to {SUSPICIOUS_AUC:.2f}",
-                )
-            )
+            told = f"{what} alone separates rLVO from the others (AUC {area:.2f}): suspected leak"
+            fix = "Make sure it is recorded before the procedure, or remove it from the predictors"
+            allowed = f"{1 - SUSPICIOUS_AUC:.2f} to {SUSPICIOUS_AUC:.2f}"
+            findings.append(Finding(None, name, told, fix, f"{area:.3f}", allowed))
     return findings
 
 
 def _scores(values: pd.Series) -> Iterator[tuple[pd.Series, str]]:
-    """Numbers that may separate the classes: the values or each level of them, and whether they are missing."""
+    """Yield what may separate the classes, with its name: the values or each of their levels, and which are missing."""
     present = values.dropna()
     levels = VARIABLES[str(values.name)].levels
     if levels:
@@ -55,7 +49,7 @@ def _scores(values: pd.Series) -> Iterator[tuple[pd.Series, str]]:
 
 
 def _auc(score: pd.Series, label: pd.Series) -> float:
-    """Area under the ROC curve by ranks (Mann-Whitney); 0.5 where a class has too few patients to tell."""
+    """Area under the ROC curve by ranks (Mann-Whitney); 0.5 if a class has too few patients to tell."""
     from scipy.stats import mannwhitneyu
 
     with_value = label.reindex(score.index).to_numpy()

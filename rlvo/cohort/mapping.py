@@ -1,16 +1,16 @@
-"""Column names of other tables: a mapping from ours to theirs, given in words and never guessed."""
+"""Column names of other tables: a mapping from ours to theirs, which users give and rlvo never guesses."""
 
 from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from rlvo.cohort.variables import VARIABLES, known_after_procedure
+from rlvo.cohort.variables import VARIABLES, did_you_mean, known_after_procedure
 from rlvo.errors import Finding, RlvoError
 
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
@@ -31,66 +31,69 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "center": ("centre", "hospital"),
     "admission_date": ("date", "fecha"),
 }
-"""Names that registries often use; only ever suggested."""
-CLOSE, LONG = 0.8, 6
-"""Likeness to a name of at least so many letters from which on an unused column is taken for a slip of the pen."""
+"""Names that registries often use; they are only suggested."""
+MIN_LIKENESS, MIN_LETTERS = 0.8, 6
+"""An unknown column is taken for a misspelling of a column whose name is this like it and this long at least."""
 
 
 def plain_name(cell: object) -> str:
-    """A column's name as it is compared: without case and surrounding blanks."""
+    """Return a column's name as names are compared: in lower case, without surrounding blanks."""
     return str(cell).strip().lower()
 
 
 def parse_map(*items: str, where: object = "--map") -> dict[str, str]:
-    """Mapping from items such as "age=Edad" (ours=theirs); errors name `where` they were given.
+    """Return the mapping of items such as "age=Edad" (ours=theirs); `where` they were given goes into errors.
 
     Raises:
-        RlvoError: an item is not of that form, or a column of ours is named twice.
+        RlvoError: an item is not of that form, or a column of ours is mapped twice.
     """
     pairs = [item.partition("=") for item in items]
     for item, (ours, sign, theirs) in zip(items, pairs, strict=True):
         if not (sign and ours.strip() and theirs.strip()):
-            raise RlvoError(f"'{item}' is not ours=theirs", where=where, fix="Write it like --map age=Edad")
+            raise RlvoError(f"'{item}' is not of the form ours=theirs", where=where, fix="Write it like age=Edad")
     counts = Counter(plain_name(ours) for ours, _, _ in pairs)
     if twice := sorted(name for name, count in counts.items() if count > 1):
-        raise RlvoError(f"mapped twice: {', '.join(twice)}", where=where, fix="Map each of ours once")
+        raise RlvoError(f"mapped twice: {', '.join(twice)}", where=where, fix="Map each of rlvo's columns once")
     return {plain_name(ours): theirs.strip() for ours, _, theirs in pairs}
 
 
 def read_mapping(path: Path) -> dict[str, str]:
-    """Mapping from a YAML file with a line `ours: theirs` a column.
+    """Read a mapping from a YAML file with one line `ours: theirs` per column.
 
     Raises:
-        RlvoError: no such file, not YAML, not a mapping of names to names, or a column of ours twice.
+        RlvoError: there is no such file, it is not a YAML mapping of names to names, or a column of ours is mapped
+            twice.
     """
+    fix = "Write one line per column, like 'age: Edad'"
     if not path.is_file():
-        raise RlvoError("no such mapping file", where=path, fix="Name a YAML file with a line 'age: Edad' a column")
+        raise RlvoError("no such mapping file", where=path, fix=fix)
     try:
         content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
         raise RlvoError(f"not readable as YAML: {' '.join(str(error).split())}", where=path) from None
     if not isinstance(content, dict) or not all(isinstance(name, str | int) for name in content.values()):
-        raise RlvoError("not a mapping of names to names", where=path, fix="Write a line like 'age: Edad' a column")
+        raise RlvoError("not a mapping of names to names", where=path, fix=fix)
     return parse_map(*(f"{ours}={theirs}" for ours, theirs in content.items()), where=path)
 
 
-def renamed(names: Sequence[str], mapping: Mapping[str, str], where: object) -> list[str]:
-    """The column names of a table, ours where the mapping says so.
+def rename_columns(names: Sequence[str], mapping: Mapping[str, str], where: object) -> list[str]:
+    """Replace a table's column names by ours as the mapping says.
 
     Raises:
-        RlvoError: every entry that names a column of ours or theirs that does not exist, a column of theirs that is
-            mapped twice or has a name of ours, one of ours that the table has already, or an outcome as a predictor.
+        RlvoError: lists every entry with a column of ours or theirs that does not exist, a column of theirs that is
+            mapped twice or is named as one of ours, one of ours that the table already has, or an outcome mapped to a
+            predictor.
     """
     wrong = []
     for ours, theirs in ((ours, plain_name(theirs)) for ours, theirs in mapping.items()):
         if ours not in VARIABLES:
-            wrong.append(f"'{ours}' is not a column of rlvo's{_meant(ours, VARIABLES)}")
+            wrong.append(f"'{ours}' is not one of rlvo's columns{did_you_mean(ours, VARIABLES)}")
         elif theirs not in names:
-            wrong.append(f"{ours}={theirs}: the table has no column '{theirs}'{_meant(theirs, names)}")
+            wrong.append(f"{ours}={theirs}: the table has no column '{theirs}'{did_you_mean(theirs, names)}")
         elif theirs != ours and ours in names:
-            wrong.append(f"{ours}={theirs}: the table has a column '{ours}' already")
+            wrong.append(f"{ours}={theirs}: the table already has a column '{ours}'")
         elif theirs != ours and theirs in VARIABLES:
-            wrong.append(f"{ours}={theirs}: '{theirs}' is a column of rlvo's itself")
+            wrong.append(f"{ours}={theirs}: '{theirs}' is itself one of rlvo's columns")
         elif VARIABLES[ours].role in ("predictor", "score") and known_after_procedure(theirs):
             wrong.append(f"{ours}={theirs}: '{theirs}' is known only after the procedure and cannot be a predictor")
     counts = Counter(plain_name(theirs) for theirs in mapping.values())
@@ -101,29 +104,22 @@ def renamed(names: Sequence[str], mapping: Mapping[str, str], where: object) -> 
     return [ours_of.get(name, name) for name in names]
 
 
-def suggestion(missing: str, unknown: Iterable[str]) -> str | None:
-    """A column of the table that may be the missing one: by likeness, or by a name that registries often use."""
+def suggest_column(missing: str, unknown: Iterable[str]) -> str | None:
+    """Return a column of the table that may be the missing one: it has a similar name, or one registries often use."""
     plain = {name: name.replace(" ", "_").replace("-", "_") for name in unknown}
     usual = next((name for name, text in plain.items() if text in USUAL_NAMES.get(missing, ())), None)
     close = difflib.get_close_matches(missing, plain, n=1)
     return usual or (close[0] if close else None)
 
 
-def slips(present: Iterable[str], *, told: Iterable[str | None] = ()) -> list[Finding]:
-    """Columns that rlvo does not know and that are named almost like one that the table does not have.
+def misspelt_columns(present: Iterable[str], *, reported: Iterable[str | None] = ()) -> Iterator[Finding]:
+    """Find columns that rlvo does not know and whose names are close to a column that the table does not have.
 
-    Columns in `told`, whose absence is a finding already, are left out.
+    Columns in `reported`, whose absence is a finding already, are left out.
     """
     present = list(present)
-    absent = [name for name in VARIABLES if len(name) >= LONG and name not in {*present, *told}]
-    findings = []
+    absent = [name for name in VARIABLES if len(name) >= MIN_LETTERS and name not in {*present, *reported}]
     for name in (name for name in present if name not in VARIABLES):
-        if close := difflib.get_close_matches(name, absent, n=1, cutoff=CLOSE):
-            fix = f"Rename it or map it ({close[0]}={name}); if it is something else, name it otherwise"
-            findings.append(Finding(None, name, f"is not used, and is named almost like {close[0]}", fix))
-    return findings
-
-
-def _meant(name: str, possible: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(possible), n=1, cutoff=0.5)
-    return f" (did you mean '{close[0]}'?)" if close else ""
+        if close := difflib.get_close_matches(name, absent, n=1, cutoff=MIN_LIKENESS):
+            fix = f"Rename it or map it ({close[0]}={name}); if it is something else, give it another name"
+            yield Finding(None, name, f"is not used, but its name is close to {close[0]}", fix)

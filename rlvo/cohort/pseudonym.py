@@ -1,4 +1,4 @@
-"""Pseudonyms: what reaches MLflow names patients by an HMAC whose key stays beside the cohort."""
+"""Pseudonyms: in MLflow a patient is named by an HMAC whose key stays beside the cohort."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ KEY_BYTES = 32
 
 
 def pseudonym(patient: str, key: bytes) -> str:
-    """`p-` and the first 12 hex digits of HMAC-SHA256(key, patient id)."""
+    """Return `p-` and the first 12 hex digits of HMAC-SHA256(key, patient id)."""
     return f"p-{hmac.new(key, patient.encode(), hashlib.sha256).hexdigest()[:12]}"
 
 
 def cohort_key(folder: Path) -> bytes:
-    """The cohort's key, from `.rlvo-pseudonym-key` in the table's folder; made (mode 0600) where there is none.
+    """Read the cohort's key from `.rlvo-pseudonym-key` in the table's folder; make one (mode 0600) if there is none.
 
     Raises:
-        RlvoError: the folder cannot be written, or the file is not a key.
+        RlvoError: the file cannot be read or written, or is not a key.
     """
     path = folder / KEY_FILE
     try:
@@ -34,16 +34,15 @@ def cohort_key(folder: Path) -> bytes:
     except ValueError:
         key = b""
     except OSError as error:
-        raise RlvoError(
-            f"the pseudonym key cannot be kept ({error.strerror})", where=path, fix="Make the folder writable"
-        ) from None
+        what = f"the pseudonym key cannot be read or written ({error.strerror})"
+        raise RlvoError(what, where=path, fix="Make the folder writable") from None
     if len(key) != KEY_BYTES:
-        raise RlvoError("not a pseudonym key", where=path, fix="Restore the file; without it pseudonyms change")
+        raise RlvoError("not a pseudonym key", where=path, fix="Restore the file; with a new key all pseudonyms change")
     return key
 
 
 def _create(path: Path) -> None:
-    """Write a new key under its name whole or not at all; a key that another process put there first stays."""
+    """Write a new key, whole or not at all; a key that another process put there first stays."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # mkstemp gives mode 0600
     try:
         with os.fdopen(handle, "w") as file:

@@ -1,10 +1,10 @@
-"""A cohort table, checked: typed values, units and ranges, volumes that exist; all that is wrong told at once."""
+"""Reading a cohort table: typed values, checked units and ranges, volumes that exist, all findings reported at once."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,50 +12,55 @@ import numpy as np
 import pandas as pd
 
 from rlvo.cohort.cells import MISSING, typed_column
-from rlvo.cohort.consistency import check_cohort, mixed_decimals, thousands, volume_order
-from rlvo.cohort.label import OUTCOMES, derive_label, isles24_has_no_label, rlvo_label
-from rlvo.cohort.mapping import slips, suggestion
-from rlvo.cohort.selection import select_rows
+from rlvo.cohort.consistency import ambiguous_separators, check_cohort, mixed_decimals, volume_order
+from rlvo.cohort.label import OUTCOMES, derive_label, isles24_has_no_label
+from rlvo.cohort.mapping import misspelt_columns, suggest_column
+from rlvo.cohort.selection import Selection, select_patients
 from rlvo.cohort.tables import read_table
-from rlvo.cohort.variables import VARIABLES, check_predictors, source_columns
+from rlvo.cohort.variables import VARIABLES, VOLUMES, check_predictors, source_columns
 from rlvo.config.base import content_hash
 from rlvo.config.study import PAPER_PREDICTORS
 from rlvo.errors import CohortError, Finding, RlvoError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cohort:
-    """A checked table (index: patient id, text; columns: those of VARIABLES that it has) and the folder of its paths.
+    """A checked table (index: patient id, text; columns: those of VARIABLES that it has), and who of it is included.
 
-    Continuous and binary columns are float64 with NaN where missing; sex, side, site, eTICI and etiology are the
-    levels of VARIABLES; paths are as written.
+    Continuous and binary columns are float64, NaN if missing; sex, side, site, eTICI and etiology are levels of
+    VARIABLES; paths are as written.
     """
 
     table: pd.DataFrame
     folder: Path
-    ignored: tuple[str, ...] = ()
+    """What the table's paths are relative to."""
+    selection: Selection
+    label: pd.Series
+    """rLVO of each included patient: 0 or 1, int64."""
+    ignored: tuple[str, ...]
     """Columns of the file that rlvo does not know."""
 
     @property
+    def included(self) -> pd.DataFrame:
+        """The rows of the included patients."""
+        return self.table.loc[list(self.selection.included)]
+
+    @property
     def has_volumes(self) -> bool:
-        """Whether the table names volumes; without, the cohort is tabular and imaging exclusions do not apply."""
+        """Whether the table names volumes; if not, the cohort is tabular and imaging exclusions do not apply."""
         return "ncct" in self.table and "cta" in self.table
 
-    def volume(self, patient: str, name: str) -> Path | None:
-        """File or DICOM folder of a patient's `ncct`, `cta` or `vessels`; None where there is none."""
-        written = self.table[name].get(patient) if name in self.table else None
-        return None if written is None or pd.isna(written) else self.folder / written
 
-    def subset(self, ids: Iterable[str]) -> Cohort:
-        """The cohort of these patients, in this order."""
-        return replace(self, table=self.table.loc[list(ids)])
+def volume_paths(table: pd.DataFrame, folder: Path) -> dict[str, dict[str, Path | None]]:
+    """Return each patient's `ncct`, `cta` and `vessels`: a file or DICOM folder, or None if there is none."""
+    rows = table.reindex(columns=list(VOLUMES)).to_dict("index").items()
+    return {str(p): {name: None if pd.isna(row[name]) else folder / row[name] for name in VOLUMES} for p, row in rows}
 
 
 def read_cohort(
     path: Path,
     predictors: Sequence[str] = PAPER_PREDICTORS,
     *,
-    need_outcome: bool = True,
     need_volumes: bool = True,
     mapping: Mapping[str, str] | None = None,
 ) -> Cohort:
@@ -64,85 +69,52 @@ def read_cohort(
     Args:
         path: the table.
         predictors: columns or derived variables that models are given.
-        need_outcome: every included patient needs a label.
-        need_volumes: the table names an NCCT and a CTA.
-        mapping: our column name to the table's, where it is another (`rlvo.cohort.mapping`).
+        need_volumes: whether the table must name an NCCT and a CTA.
+        mapping: our column name to the table's, if it has another (`rlvo.cohort.mapping`).
 
     Raises:
-        RlvoError: the file cannot be read as a table, a mapping does not fit, or a predictor cannot be one.
-        CohortError: every missing column, unreadable or out-of-range cell, missing file and missing or contradictory
-            label of an included patient.
+        RlvoError: the file cannot be read as a table, the mapping does not fit, or a predictor cannot be one.
+        CohortError: lists every missing column, unreadable or out-of-range cell and missing file, and every included
+            patient whose label is missing or contradicts the outcomes.
     """
     raw = read_table(path, mapping)
-    folder = path.resolve().parent
-    try:
-        table = check_table(
-            raw.cells,
-            predictors,
-            need_outcome=need_outcome,
-            need_volumes=need_volumes,
-            folder=folder,
-            decimal_comma=raw.decimal_comma,
-        )
-    except CohortError as error:
-        raise CohortError(error.findings, where=path) from None
-    return Cohort(table, folder, tuple(name for name in raw.cells.columns if name not in VARIABLES))
-
-
-def check_table(
-    table: pd.DataFrame,
-    predictors: Sequence[str] = PAPER_PREDICTORS,
-    *,
-    need_outcome: bool = False,
-    need_volumes: bool = False,
-    folder: Path | None = None,
-    decimal_comma: bool = False,
-) -> pd.DataFrame:
-    """As `read_cohort`, on a table in memory, whose cells may be numbers, booleans, text or None.
-
-    Args:
-        folder: resolves relative volume paths; None: volumes are not looked for.
-        decimal_comma: "70,5" is a number.
-
-    Raises:
-        RlvoError: a predictor that cannot be one.
-        CohortError: all findings.
-    """
+    columns, folder = raw.cells.columns, path.resolve().parent
     check_predictors(predictors)
-    findings = _missing_columns(table.columns, predictors, need_outcome=need_outcome, need_volumes=need_volumes)
-    findings += slips(table.columns, told={finding.field for finding in findings})
-    if "patient_id" not in table:
-        raise CohortError(findings)
-    typed, problems = examine_table(table, folder=folder, decimal_comma=decimal_comma)
-    findings += [*problems, *check_cohort(typed)]
-    if need_outcome:
-        findings += _empty_columns(typed, predictors)
-        findings += isles24_has_no_label(typed.index) if "rlvo" not in typed else ()
-    if need_outcome and ("rlvo" in typed or set(OUTCOMES) <= set(typed)):
-        told = {finding.patient for finding in findings if finding.field in ("patient_id", "rlvo", *OUTCOMES)}
-        included = [patient for patient in select_rows(typed, predictors).included if patient and patient not in told]
-        findings += derive_label(typed.loc[included])[1]
+    findings = _missing_columns(columns, predictors, need_volumes=need_volumes)
+    findings += misspelt_columns(columns, reported={finding.field for finding in findings})
+    if "patient_id" not in columns:
+        raise CohortError(findings, where=path)
+    table, problems = examine_table(raw.cells, folder=folder, decimal_comma=raw.decimal_comma)
+    findings += [*problems, *check_cohort(table), *_empty_columns(table, predictors)]
+    if "rlvo" not in table:
+        findings += isles24_has_no_label(table.index)
+    selection, label = select_patients(table, predictors), pd.Series()
+    if "rlvo" in table or set(OUTCOMES) <= set(table):
+        reported = {finding.patient for finding in findings if finding.field in ("patient_id", "rlvo", *OUTCOMES)}
+        judged = [patient for patient in selection.included if patient and patient not in reported]
+        label, problems = derive_label(table.loc[judged])
+        findings += problems
     if findings:
-        raise CohortError(findings)
-    return typed
+        raise CohortError(findings, where=path)
+    return Cohort(table, folder, selection, label.astype("int64"), tuple(n for n in columns if n not in VARIABLES))
 
 
 def examine_table(
     table: pd.DataFrame, *, folder: Path | None = None, decimal_comma: bool = False
 ) -> tuple[pd.DataFrame, tuple[Finding, ...]]:
-    """Type and check the columns rlvo knows, whichever are there, without raising for what cells hold.
+    """Type and check the columns that rlvo knows, whichever are there, and return what is wrong instead of raising it.
 
-    A cell with a finding is missing in the typed table, except patient ids: findings on the field `patient_id` (none,
-    or one that occurs twice) leave rows that cannot be told apart. Perfusion volumes that contradict each other stay.
-    Rows keep their order.
+    A cell with a finding is missing in the typed table. Exceptions: rows with a finding on `patient_id` (no id, or one
+    that occurs twice) stay and cannot be told apart, and so do perfusion volumes that contradict each other. Rows keep
+    their order.
 
     Args:
-        table: needs `patient_id` only; cells may be numbers, booleans, text or None.
-        folder: resolves relative volume paths; None: volumes are not looked for.
+        table: needs only `patient_id`; cells may be numbers, booleans, text or None.
+        folder: what volume paths are relative to; None: volumes are not looked for.
         decimal_comma: "70,5" is a number.
 
     Raises:
-        RlvoError: no column `patient_id`.
+        RlvoError: there is no column `patient_id`.
     """
     if "patient_id" not in table:
         raise RlvoError("the column is missing", where="patient_id", fix="Every row needs the patient's id")
@@ -154,7 +126,7 @@ def examine_table(
             [None if c is None or c.lower() in MISSING else c for c in cells], index=patients, dtype="str"
         )
 
-    findings = [*_id_findings(patients), *thousands(table)]
+    findings = [*_id_findings(patients), *ambiguous_separators(table)]
     if decimal_comma:
         findings += mixed_decimals(text)
     typed = pd.DataFrame(index=patients)
@@ -169,29 +141,26 @@ def examine_table(
     return typed, (*findings, *volume_order(typed))
 
 
-def data_hash(cohort: Cohort, ids: Iterable[str], predictors: Sequence[str]) -> str:
-    """SHA-256 over the labels and predictor values of these patients, whatever their order; not over paths."""
-    table = cohort.table.loc[sorted(ids)]
-    columns = [*table.reindex(columns=list(source_columns(predictors))).items(), ("label", rlvo_label(table))]
+def data_hash(table: pd.DataFrame, label: pd.Series, predictors: Sequence[str]) -> str:
+    """SHA-256 over patients' labels and predictor values, whatever the order of rows; paths do not count."""
+    columns = [*table.reindex(columns=list(source_columns(predictors))).items(), ("label", label.loc[table.index])]
     return content_hash({name: {p: None if pd.isna(v) else v for p, v in values.items()} for name, values in columns})
 
 
-def _missing_columns(
-    present: Collection[str], predictors: Sequence[str], *, need_outcome: bool, need_volumes: bool
-) -> list[Finding]:
+def _missing_columns(present: Collection[str], predictors: Sequence[str], *, need_volumes: bool) -> list[Finding]:
     needed = ["patient_id", *source_columns(predictors)]
     if need_volumes or {"ncct", "cta"} & set(present):
         needed += ["ncct", "cta"]
-    if need_outcome and "rlvo" not in present:
+    if "rlvo" not in present:
         needed += OUTCOMES
     unknown = [name for name in present if name not in VARIABLES]
     findings = []
     for name in (name for name in needed if name not in present):
-        close = suggestion(name, unknown)
+        close = suggest_column(name, unknown)
         fix = (
             f"Is it the column '{close}'? Rename it or map it ({name}={close})"
             if close
-            else "Add it; leave a cell empty where a value is missing"
+            else "Add it; leave a cell empty if its value is missing"
         )
         derived = ", ".join(p for p in predictors if p != name and name in source_columns([p]))
         what = f"the column is missing, and {derived} needs it" if derived else "the column is missing"
@@ -200,13 +169,13 @@ def _missing_columns(
 
 
 def _empty_columns(typed: pd.DataFrame, predictors: Sequence[str]) -> list[Finding]:
-    columns = [name for name in source_columns(predictors) if name in typed]
-    empty = [name for name in columns if len(typed) and typed[name].isna().all()]
-    return [Finding(None, name, "no patient has a readable value", "Fill it in, or leave it out") for name in empty]
+    empty = [name for name in source_columns(predictors) if name in typed and len(typed) and typed[name].isna().all()]
+    what, fix = "no patient has a readable value", "Fill in the column, or remove it from the predictors"
+    return [Finding(None, name, what, fix) for name in empty]
 
 
 def _text(cell: Any) -> str | None:
-    """A cell as text, as its writer saw it: 7.0 is "7", True is "1"."""
+    """Return a cell's text as its writer saw it: 7.0 is "7", True is "1"."""
     if pd.api.types.is_scalar(cell) and pd.isna(cell):
         return None
     if isinstance(cell, bool | np.bool_) or (isinstance(cell, float | np.floating) and cell.is_integer()):
@@ -215,20 +184,19 @@ def _text(cell: Any) -> str | None:
 
 
 def _id_findings(patients: pd.Index) -> list[Finding]:
-    findings = [
-        Finding(None, "patient_id", f"row {i + 1} has none") for i, patient in enumerate(patients) if not patient
-    ]
+    findings = [Finding(None, "patient_id", f"row {i + 1} has no id") for i, each in enumerate(patients) if not each]
     twice = patients[patients.duplicated()].unique()
-    return findings + [Finding(p, "patient_id", "occurs more than once", "Keep one row a patient") for p in twice if p]
+    return findings + [
+        Finding(p, "patient_id", "occurs more than once", "Keep one row per patient") for p in twice if p
+    ]
 
 
 def _existing(written: pd.Series, folder: Path) -> tuple[pd.Series, list[Finding]]:
-    """Paths that lead to a file or folder; a finding for each of the others."""
+    """Keep the paths that lead to a file or folder, with a finding for each of the others."""
     exists = [isinstance(path, str) and os.path.exists(folder / path) for path in written]
+    fix = "Paths are relative to the table's folder"
     findings = [
-        Finding(
-            str(patient) or None, str(written.name), f"no such file: {path}", "Paths are relative to the table's folder"
-        )
+        Finding(str(patient) or None, str(written.name), f"no such file: {path}", fix)
         for patient, path, there in zip(written.index, written, exists, strict=True)
         if isinstance(path, str) and not there
     ]

@@ -1,20 +1,17 @@
-"""Who is included: the exclusions of the cohort flow (section 2.2, Fig. 1), in their order."""
+"""Which patients are included: the exclusions of the cohort flow (section 2.2, Fig. 1), in their order."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from rlvo.cohort.pseudonym import pseudonym
-from rlvo.cohort.variables import CTP, columns_of
-
-if TYPE_CHECKING:
-    from rlvo.cohort.reading import Cohort
+from rlvo.cohort.variables import CTP, source_columns
 
 MAX_CTP_MISSING = 3
+CTP_MISSING = f"more than {MAX_CTP_MISSING} CTP variables missing"
 REFUSED = "volumes unreadable or registration failed"
 
 
@@ -28,15 +25,26 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class Selection:
-    """The cohort flow: every rule that was applied, in order, and who remains."""
+    """The cohort flow: every rule that was applied, in order, and the patients who remain."""
 
     included: tuple[str, ...]
     excluded: tuple[Exclusion, ...]
 
     @property
     def considered(self) -> int:
-        """How many patients the table has."""
+        """Number of patients in the table."""
         return len(self.included) + sum(len(exclusion.patients) for exclusion in self.excluded)
+
+    def without(self, refused: Collection[str]) -> Selection:
+        """Exclude the included patients whose volumes cannot be read or registered; in Fig. 1 before the CTP rule."""
+        if not refused:
+            return self
+        place = next((i for i, each in enumerate(self.excluded) if each.rule == CTP_MISSING), len(self.excluded))
+        exclusion = Exclusion(REFUSED, tuple(patient for patient in self.included if patient in refused))
+        return Selection(
+            tuple(patient for patient in self.included if patient not in refused),
+            (*self.excluded[:place], exclusion, *self.excluded[place:]),
+        )
 
 
 @dataclass(frozen=True)
@@ -47,11 +55,11 @@ class FlowStep:
     excluded: int
     remaining: int
     pseudonyms: tuple[str, ...]
-    """Of the excluded patients; ids never reach a chart."""
+    """Of the excluded patients; ids never appear in a chart."""
 
 
 def flow(selection: Selection, key: bytes) -> tuple[FlowStep, ...]:
-    """The steps of the flow chart (Fig. 1), in order; `key` is the cohort's (`rlvo.cohort.pseudonym`)."""
+    """Return the steps of the flow chart (Fig. 1), in order; `key` is the cohort's (`rlvo.cohort.pseudonym`)."""
     steps, remaining = [], selection.considered
     for exclusion in selection.excluded:
         remaining -= len(exclusion.patients)
@@ -60,29 +68,22 @@ def flow(selection: Selection, key: bytes) -> tuple[FlowStep, ...]:
     return tuple(steps)
 
 
-def select(cohort: Cohort, predictors: Sequence[str], *, refused: Collection[str] = ()) -> Selection:
-    """Apply the exclusions that the table has columns for; imaging rules need volumes, the CTP rule CTP predictors.
+def select_patients(table: pd.DataFrame, predictors: Sequence[str]) -> Selection:
+    """Apply the exclusions that the table has columns for.
 
     Args:
-        cohort: the checked cohort.
-        predictors: what models are given; without a CTP variable, patients who lack CTP values stay (section 3.2).
-        refused: patients whose volumes cannot be read or registered, where that was tried.
+        table: checked rows, indexed by patient id; imaging rules apply if it names NCCT and CTA.
+        predictors: what models are given; the CTP rule applies if a CTP variable is among them (section 3.2).
     """
-    return select_rows(cohort.table, predictors, refused=refused)
-
-
-def select_rows(table: pd.DataFrame, predictors: Sequence[str], *, refused: Collection[str] = ()) -> Selection:
-    """As `select`, on a checked table."""
     remaining = pd.Series(True, index=table.index)
     excluded = []
-    for rule, applies in _rules(table, predictors, refused):
-        removed = remaining & applies
-        excluded.append(Exclusion(rule, tuple(table.index[removed])))
+    for rule, applies in _rules(table, predictors):
+        excluded.append(Exclusion(rule, tuple(table.index[remaining & applies])))
         remaining &= ~applies
     return Selection(tuple(table.index[remaining]), tuple(excluded))
 
 
-def _rules(table: pd.DataFrame, predictors: Sequence[str], refused: Collection[str]) -> Iterator[tuple[str, pd.Series]]:
+def _rules(table: pd.DataFrame, predictors: Sequence[str]) -> Iterator[tuple[str, pd.Series]]:
     if "dsa_occlusion" in table:
         yield "no occlusion on DSA", table["dsa_occlusion"] == 0
     if "synchronous_occlusions" in table:
@@ -92,11 +93,7 @@ def _rules(table: pd.DataFrame, predictors: Sequence[str], refused: Collection[s
         yield "severe artefacts", table["severe_artifact"] == 1
     if has_volumes:
         yield "NCCT or CTA missing", table[["ncct", "cta"]].isna().any(axis=1)
-    if refused:
-        yield REFUSED, pd.Series(table.index.isin(list(refused)), index=table.index)
     if set(predictors) & set(CTP):
-        collected = {name: list(columns_of(name)) for name in CTP if set(columns_of(name)) <= set(table)}
-        missing = pd.DataFrame(
-            {name: table[columns].isna().any(axis=1) for name, columns in collected.items()}, index=table.index
-        )
-        yield f"more than {MAX_CTP_MISSING} CTP variables missing", missing.sum(axis=1) > MAX_CTP_MISSING
+        sources = {name: list(source_columns([name])) for name in CTP}
+        missing = [table[columns].isna().any(axis=1) for columns in sources.values() if set(columns) <= set(table)]
+        yield CTP_MISSING, sum(missing, start=pd.Series(0, index=table.index)) > MAX_CTP_MISSING

@@ -1,15 +1,15 @@
-"""Hold-out and folds, fixed in a file whose hash every trial, member and registered model carries."""
+"""Test set and folds, fixed in a file whose hash every trial, member and registered model carries."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 from pydantic import ValidationError, model_validator
 
-from rlvo.cohort.holdout import column_of, holdout, named, units
 from rlvo.config.base import Frozen, content_hash
 from rlvo.config.study import FoldsConfig
 from rlvo.errors import RlvoError
@@ -26,16 +26,16 @@ class Split(Frozen):
     def _disjoint(self) -> Split:
         counts = Counter([*self.test, *self.development])
         if twice := [patient for patient, count in counts.items() if count > 1]:
-            raise ValueError(f"patients in more than one part: {named(twice)}")
+            raise ValueError(f"patients in more than one part: {join_names(twice)}")
         return self
 
     @property
     def development(self) -> tuple[str, ...]:
-        """All patients but the test set's."""
+        """All patients outside the test set."""
         return tuple(patient for fold in self.folds for patient in fold)
 
     def training(self, k: int) -> tuple[str, ...]:
-        """Training patients of fold k: the other folds' patients."""
+        """Training patients of fold k: the patients of the other folds."""
         return tuple(patient for i, fold in enumerate(self.folds) if i != k for patient in fold)
 
     def validation(self, k: int) -> tuple[str, ...]:
@@ -49,99 +49,50 @@ class Split(Frozen):
 
 
 def make_split(label: pd.Series, folds: FoldsConfig, table: pd.DataFrame | None = None) -> Split:
-    """Hold-out and folds as configured; the rows of one `person` stay together. Independent of the table's row order.
+    """Draw the test set and the folds; the rows of one `person` stay together. The table's row order has no effect.
 
     Args:
-        label: 0 or 1 a patient, indexed by patient id.
-        folds: the paper's random stratified hold-out and stratified folds (sections 2.3–2.4), or by date, center, list.
+        label: 0 or 1 per patient, indexed by patient id.
+        folds: the paper's random stratified test set and stratified folds (sections 2.3–2.4), or by date, center, list.
         table: checked rows of these patients, for `admission_date`, `center` and `person`; None: there are none.
 
     Raises:
-        RlvoError: too few patients of a class for every part to hold both classes; what the hold-out goes by is missing
-            or unknown; a part with one class; naming patients.
+        RlvoError: a class has too few patients for every part to hold both classes, a date or center that the split
+            needs is missing or unknown, or a part has one class only; the message names patients.
     """
     label = label.sort_index()
     context = pd.DataFrame(index=label.index) if table is None else table.loc[label.index]
-    person = units(context)
+    person = _person_of(context)
     _check_enough(label.groupby(person).max(), folds)
-    test = holdout(label, context, person, folds)
+    test = sorted(_test_set(label, context, person, folds))
     development = label.drop(test)
     if folds.scheme == "leave_one_center_out":
-        parts = _centers(development, context, folds)
+        parts = _center_folds(development, context, folds)
     else:
-        parts = _stratified(development, person[development.index], folds)
-    split = Split(test=tuple(sorted(test)), folds=tuple(parts))
+        parts = _stratified_folds(development, person[development.index], folds)
+    split = Split(test=tuple(test), folds=tuple(parts))
     check_split(split, label)
     _check_together(split, person)
     return split
 
 
-def _check_enough(label: pd.Series, folds: FoldsConfig) -> None:
-    counts = label.value_counts().reindex([0, 1], fill_value=0)
-    if counts.min() < folds.folds + 1:
-        raise RlvoError(
-            f"{counts[1]} rLVO and {counts[0]} other patients are too few for a test set and {folds.folds} folds",
-            where="split",
-            fix=f"At least {folds.folds + 1} patients of each class are needed",
-        )
-
-
-def _stratified(label: pd.Series, person: pd.Series, folds: FoldsConfig) -> list[tuple[str, ...]]:
-    from sklearn.model_selection import StratifiedKFold
-
-    per_person = label.groupby(person).max()
-    for value, name in ((1, "rLVO"), (0, "other")):
-        if (label_is := per_person == value).sum() < folds.folds:
-            few = label.index[person.isin(per_person.index[label_is])]
-            raise RlvoError(
-                f"fewer than {folds.folds} {name} patients are outside the test set: {named(few)}",
-                where="split",
-                fix="Use fewer folds",
-            )
-    splitter = StratifiedKFold(folds.folds, shuffle=True, random_state=folds.seed)
-    rows = (rows for _, rows in splitter.split(per_person.index, per_person))
-    return [tuple(label.index[person.isin(per_person.index[own])]) for own in rows]
-
-
-def _centers(label: pd.Series, context: pd.DataFrame, folds: FoldsConfig) -> list[tuple[str, ...]]:
-    centers = column_of(context, "center", "leave_one_center_out").loc[label.index]
-    names = sorted(centers.unique())
-    if len(names) != folds.folds:
-        raise RlvoError(
-            f"leaves one of {len(names)} centers out ({named(names)}), and folds is {folds.folds}",
-            where="folds",
-            fix=f"Set folds to {len(names)}" if len(names) > 1 else "More centers are needed outside the test set",
-        )
-    return [tuple(centers.index[centers == name]) for name in names]
-
-
-def _check_together(split: Split, person: pd.Series) -> None:
-    part_of = {patient: k for k, part in enumerate((split.test, *split.folds)) for patient in part}
-    parts = pd.Series(part_of).groupby(person).nunique()
-    if apart := sorted(person.index[person.isin(parts.index[parts > 1])]):
-        raise RlvoError(
-            f"rows of one person are in more than one part: {named(apart)}",
-            where="split",
-            fix="Put them in one center or list, or keep one row a person",
-        )
-
-
 def check_split(split: Split, label: pd.Series) -> None:
-    """Refuse a split that names unknown patients, leaves patients out, or has a part with one class only.
+    """Refuse a split with unknown patients, without some of the patients, or with a part of one class only.
 
     Raises:
-        RlvoError: naming the part and up to five patients.
+        RlvoError: names the part and up to five patients.
     """
     everyone = {*split.test, *split.development}
     if unknown := sorted(everyone - set(label.index)):
-        raise RlvoError(f"patients that are not in the cohort: {named(unknown)}", where="split", fix="Make a new split")
+        what = f"patients that are not in the cohort: {join_names(unknown)}"
+        raise RlvoError(what, where="split", fix="Make a new split")
     if left_out := sorted(set(label.index) - everyone):
-        raise RlvoError(f"patients in no part: {named(left_out)}", where="split", fix="Make a new split")
-    for name, part in [("test set", split.test), *((f"fold {k}", fold) for k, fold in enumerate(split.folds))]:
+        what = f"patients in neither the test set nor a fold: {join_names(left_out)}"
+        raise RlvoError(what, where="split", fix="Make a new split")
+    for name, part in [("the test set", split.test), *((f"fold {k}", fold) for k, fold in enumerate(split.folds))]:
         if label[list(part)].nunique() < 2:
-            raise RlvoError(
-                f"the {name} holds one class only: {named(part)}", where="split", fix="Use fewer folds or more patients"
-            )
+            what = f"{name} holds one class only: {join_names(part)}"
+            raise RlvoError(what, where="split", fix="Use fewer folds or more patients")
 
 
 def write_split(split: Split, path: Path) -> None:
@@ -150,7 +101,7 @@ def write_split(split: Split, path: Path) -> None:
 
 
 def read_split(path: Path) -> Split:
-    """Read a split. Raises RlvoError where the file is missing, damaged, or was edited after it was written."""
+    """Read a split. Raises RlvoError if the file is missing, damaged, or was edited after it was written."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         stored = content.pop("hash")
@@ -165,3 +116,118 @@ def read_split(path: Path) -> Split:
     if stored != split.hash:
         raise RlvoError("the split was edited after it was written", where=path, fix="Restore it or make a new split")
     return split
+
+
+def join_names(names: Iterable[object]) -> str:
+    """Join up to five names, and say how many more there are."""
+    listed = list(map(str, names))
+    return (", ".join(listed[:5]) or "none") + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
+
+
+def _person_of(context: pd.DataFrame) -> pd.Series:
+    """Return whose row each is, by patient id: `person` if the cell is there and filled, otherwise the id itself."""
+    ids = pd.Series(context.index, index=context.index)
+    return context["person"].fillna(ids) if "person" in context else ids
+
+
+def _required(context: pd.DataFrame, name: str, needed_by: str) -> pd.Series:
+    """Return a column in which every patient must have a value."""
+    if name not in context:
+        raise RlvoError(f"the split '{needed_by}' needs the column {name}", where="folds", fix="Add the column")
+    if without := list(context.index[context[name].isna()]):
+        what = f"the split '{needed_by}' needs {name} for every patient; it is missing for {join_names(without)}"
+        raise RlvoError(what, where="folds", fix="Fill it in")
+    return context[name]
+
+
+def _check_enough(label: pd.Series, folds: FoldsConfig) -> None:
+    counts = label.value_counts().reindex([0, 1], fill_value=0)
+    if counts.min() < folds.folds + 1:
+        what = f"{counts[1]} rLVO and {counts[0]} other patients are too few for a test set and {folds.folds} folds"
+        raise RlvoError(what, where="split", fix=f"At least {folds.folds + 1} patients of each class are needed")
+
+
+def _test_set(label: pd.Series, context: pd.DataFrame, person: pd.Series, folds: FoldsConfig) -> Iterable[str]:
+    if folds.holdout == "temporal":
+        return _last_admitted(_required(context, "admission_date", "temporal"), person, folds.test_fraction)
+    if folds.holdout == "center":
+        return _of_centers(_required(context, "center", "center"), folds.test_centers)
+    if folds.test_patients is not None:
+        return _listed(folds.test_patients, label.index)
+    return _random(label, person, folds)
+
+
+def _random(label: pd.Series, person: pd.Series, folds: FoldsConfig) -> Iterable[str]:
+    """Draw persons, stratified; a person is rLVO if any of their rows is."""
+    from sklearn.model_selection import train_test_split
+
+    per_person = label.groupby(person).max()
+    try:
+        _, chosen = train_test_split(
+            per_person.index.to_numpy(), test_size=folds.test_fraction, stratify=per_person, random_state=folds.seed
+        )
+    except ValueError as error:
+        raise RlvoError(f"no test set of {folds.test_fraction:.0%} can be drawn ({error})", where="split") from None
+    return person.index[person.isin(chosen)]
+
+
+def _last_admitted(dates: pd.Series, person: pd.Series, fraction: float) -> Iterable[str]:
+    """Choose about `fraction` of the patients, from a date on; a person counts by their last admission."""
+    last = dates.groupby(person).transform("max")
+    first_test_date = last.sort_values().iloc[-max(round(fraction * len(last)), 1)]
+    return list(last.index[last >= first_test_date])
+
+
+def _of_centers(centers: pd.Series, chosen: tuple[str, ...]) -> Iterable[str]:
+    known = sorted(centers.unique())
+    if unknown := [name for name in chosen if name not in known]:
+        what = f"no patient is from center {join_names(unknown)}"
+        raise RlvoError(what, where="folds.test_centers", fix=f"Centers: {join_names(known)}")
+    return centers.index[centers.isin(chosen)]
+
+
+def _listed(path: Path, known: pd.Index) -> Iterable[str]:
+    try:
+        listed = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise RlvoError(f"the list of test patients cannot be read ({error})", where=path) from None
+    if twice := [patient for patient, count in Counter(listed).items() if count > 1]:
+        raise RlvoError(f"patients listed twice: {join_names(twice)}", where=path, fix="List each once")
+    if unknown := [patient for patient in listed if patient not in known]:
+        what = f"patients that are not among those included: {join_names(unknown)}"
+        raise RlvoError(what, where=path, fix="Write ids as in the table, one per line, without excluded patients")
+    if not listed:
+        raise RlvoError("the file lists no patients", where=path, fix="Write one patient id per line")
+    return listed
+
+
+def _stratified_folds(label: pd.Series, person: pd.Series, folds: FoldsConfig) -> list[tuple[str, ...]]:
+    from sklearn.model_selection import StratifiedKFold
+
+    per_person = label.groupby(person).max()
+    for value, name in ((1, "rLVO"), (0, "other")):
+        if (label_is := per_person == value).sum() < folds.folds:
+            few = label.index[person.isin(per_person.index[label_is])]
+            what = f"fewer than {folds.folds} {name} patients are outside the test set: {join_names(few)}"
+            raise RlvoError(what, where="split", fix="Use fewer folds")
+    splitter = StratifiedKFold(folds.folds, shuffle=True, random_state=folds.seed)
+    rows = (rows for _, rows in splitter.split(per_person.index, per_person))
+    return [tuple(label.index[person.isin(per_person.index[own])]) for own in rows]
+
+
+def _center_folds(label: pd.Series, context: pd.DataFrame, folds: FoldsConfig) -> list[tuple[str, ...]]:
+    centers = _required(context, "center", "leave_one_center_out").loc[label.index]
+    names = sorted(centers.unique())
+    if len(names) != folds.folds:
+        what = f"one of {len(names)} centers is left out per fold ({join_names(names)}), but folds is {folds.folds}"
+        fix = f"Set folds to {len(names)}" if len(names) > 1 else "More centers are needed outside the test set"
+        raise RlvoError(what, where="folds", fix=fix)
+    return [tuple(centers.index[centers == name]) for name in names]
+
+
+def _check_together(split: Split, person: pd.Series) -> None:
+    part_of = {patient: k for k, part in enumerate((split.test, *split.folds)) for patient in part}
+    parts = pd.Series(part_of).groupby(person).nunique()
+    if apart := sorted(person.index[person.isin(parts.index[parts > 1])]):
+        what = f"rows of one person are in more than one part: {join_names(apart)}"
+        raise RlvoError(what, where="split", fix="Put them in one center or list, or keep one row per person")

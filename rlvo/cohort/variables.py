@@ -1,8 +1,9 @@
-"""The columns of a cohort table: what each is called, means, may hold and may be used for."""
+"""The columns of a cohort table: names, units, allowed values, and what each may be used for."""
 
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,21 +16,21 @@ from rlvo.errors import RlvoError
 class Variable:
     """A column of the cohort table.
 
-    `low` and `high` bound a continuous variable, both included, in `unit`. `levels` are the values of a categorical
-    variable, the first being the reference level of logistic fits; a binary one with levels (sex) counts the second.
+    `low` and `high` are the inclusive bounds of a continuous variable, in `unit`. `levels` are the values of a
+    categorical variable, the reference level of logistic fits first; for a binary one (sex) the second counts as 1.
     """
 
     name: str
     kind: Literal["continuous", "binary", "categorical", "date", "text"]
     role: Literal["id", "image", "predictor", "score", "outcome", "context"]
     unit: str | None = None
-    low: float | None = None
-    high: float | None = None
+    low: float = -math.inf
+    high: float = math.inf
     levels: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> str:
-        """What a cell may hold, in words."""
+        """A description of what a cell may hold."""
         if self.kind == "continuous":
             whole = "whole " if self.unit == "points" else ""
             return f"{self.low:g} to {self.high:g} {whole}{self.unit}"
@@ -39,7 +40,7 @@ class Variable:
 
 
 MAX_VOLUME_ML = 2000.0
-"""More than any brain holds: a volume above it is in another unit."""
+"""No brain is larger: a value above it is in another unit."""
 
 
 def _binary(name: str, role: Literal["predictor", "outcome", "context"] = "predictor") -> Variable:
@@ -88,12 +89,14 @@ VARIABLES: dict[str, Variable] = {
         Variable("admission_date", "date", "context"),
     )
 }
-"""The columns rlvo knows, by name."""
+"""The columns that rlvo knows, by name."""
+VOLUMES = ("ncct", "cta", "vessels")
+"""The columns that name a patient's scans and the vessel mask, and the names of the prepared volumes."""
 
-INPUTS = {"hir": ("tmax_gt10_ml", "tmax_gt6_ml"), "tmax4_tmax6_ratio": ("tmax_gt4_ml", "tmax_gt6_ml")}
-"""Columns from which a derived predictor is computed: numerator, denominator (section 2.2.2)."""
-DERIVED = tuple(INPUTS)
-"""Predictors that are computed and never columns of the table."""
+RATIOS = {"hir": ("tmax_gt10_ml", "tmax_gt6_ml"), "tmax4_tmax6_ratio": ("tmax_gt4_ml", "tmax_gt6_ml")}
+"""The derived predictors: numerator and denominator of each (section 2.2.2)."""
+DERIVED = tuple(RATIOS)
+"""Predictors that are computed and are never columns of the table."""
 CTP = ("cbf_lt30_ml", "tmax_gt4_ml", "tmax_gt6_ml", "tmax_gt10_ml", *DERIVED)
 """The six CT perfusion variables."""
 
@@ -102,45 +105,46 @@ AFTER_PROCEDURE = re.compile(
     r"|final_|infarct|discharge|follow_?up|outcome|mortality|death|died|dead|hemorrhag|haemorrhag|(^|_)s?ich(_|$)"
     r"|(24|48|72)_?h|day_?\d|\d_?d(ays?)?$|month|90_?d"
 )
-"""In a column's name: it is known only after the procedure, whatever the rest says."""
+"""A column with this in its name is known only after the procedure."""
 BEFORE_PROCEDURE = re.compile(r"premorbid|pre_?stroke|admission|baseline|previous|history")
-"""In a column's name: it is known before all the same, as a `premorbid_mrs`."""
+"""A column with this in its name is known before the procedure all the same, e.g. `premorbid_mrs`."""
 
 
 def known_after_procedure(name: str) -> bool:
-    """Whether a column's name tells that it holds an outcome: `mTICI`, `NIHSS 24h`, `passes`, `final infarct`."""
+    """Whether a column holds an outcome, judging by its name: `mTICI`, `NIHSS 24h`, `passes`, `final infarct`."""
     if name in VARIABLES:
         return VARIABLES[name].role == "outcome"
     plain = re.sub(r"\W+", "_", name.lower())
     return bool(AFTER_PROCEDURE.search(plain)) and not BEFORE_PROCEDURE.search(plain)
 
 
-def columns_of(predictor: str) -> tuple[str, ...]:
-    """The table columns a predictor is made of."""
-    return INPUTS.get(predictor, (predictor,))
-
-
 def source_columns(predictors: Iterable[str]) -> tuple[str, ...]:
-    """The table columns that `predictors` need, each once, in their order."""
-    return tuple(dict.fromkeys(column for predictor in predictors for column in columns_of(predictor)))
+    """Return the table columns that the predictors are made of, each once, in their order."""
+    return tuple(dict.fromkeys(column for name in predictors for column in RATIOS.get(name, (name,))))
 
 
 def check_predictors(names: Sequence[str], *, scores: bool = False) -> None:
-    """Refuse predictors that are not known before the procedure, not predictors, unknown or named twice.
+    """Refuse predictors that are outcomes, not predictors, unknown or listed twice.
 
     Args:
         names: columns or derived variables.
-        scores: allow ASPECTS too, which only baselines use.
+        scores: also allow ASPECTS, which only baselines use.
 
     Raises:
-        RlvoError: naming every wrong one.
+        RlvoError: names every predictor that is refused.
     """
     possible = {name for name, v in VARIABLES.items() if v.role == "predictor" or (scores and v.role == "score")}
     possible.update(DERIVED)
     wrong = [f"{name} {_why_not(name, possible)}" for name in dict.fromkeys(names) if name not in possible]
-    wrong += [f"{name} is named twice" for name in possible if names.count(name) > 1]
+    wrong += [f"{name} is listed twice" for name in dict.fromkeys(names) if name in possible and names.count(name) > 1]
     if wrong:
         raise RlvoError("; ".join(wrong), where="predictors")
+
+
+def did_you_mean(name: str, possible: Iterable[str]) -> str:
+    """Return a hint at the most similar of the possible names, or "" if none is similar."""
+    close = difflib.get_close_matches(name, list(possible), n=1, cutoff=0.5)
+    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def _why_not(name: str, possible: Iterable[str]) -> str:
@@ -148,12 +152,11 @@ def _why_not(name: str, possible: Iterable[str]) -> str:
     if role is None and known_after_procedure(name):
         role = "outcome"
     if role is None:
-        close = difflib.get_close_matches(name, possible, n=1)
-        return "is not a variable rlvo knows" + (f" (did you mean {close[0]}?)" if close else "")
+        return f"is not a variable that rlvo knows{did_you_mean(name, possible)}"
     return {
         "outcome": "is an outcome, known only after the procedure, and cannot be a predictor",
-        "score": "is used in baselines only",
+        "score": "can be used in baselines only",
         "context": "describes how the patient was selected or scanned and cannot be a predictor",
         "image": "is a volume, not a tabular predictor",
-        "id": "names the patient and cannot be a predictor",
+        "id": "identifies the patient and cannot be a predictor",
     }[role]

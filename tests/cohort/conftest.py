@@ -1,16 +1,8 @@
 """A small, sound cohort to start from."""
 
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
 import pandas as pd
 import pytest
-
-sys.path.append(str(Path(__file__).parent))  # for `malformed`, which is no test
-
-from malformed import sound_rows
+from support.malformed import sound_rows
 
 
 @pytest.fixture

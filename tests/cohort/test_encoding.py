@@ -5,20 +5,19 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from malformed import sound_rows
+from support.malformed import BINARIES, sound_rows
 
 from rlvo.cohort.encoding import TabularEncoder, fit_encoder
 from rlvo.cohort.label import rlvo_label
-from rlvo.cohort.reading import check_table, examine_table
+from rlvo.cohort.reading import examine_table
 from rlvo.cohort.splits import make_split
 from rlvo.config.study import PAPER_PREDICTORS, FoldsConfig
 from rlvo.errors import RlvoError
 
-BINARIES = ("hypertension", "dyslipidemia", "diabetes", "smoking", "atrial_fibrillation", "ivt", "unwitnessed_onset")
 CONTINUOUS = ("age", "nihss", "cbf_lt30_ml", "tmax_gt4_ml", "tmax_gt6_ml", "tmax_gt10_ml")
 
 
-def cell(values: st.SearchStrategy) -> st.SearchStrategy:
+def cell(values: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
     return st.one_of(st.none(), values)
 
 
@@ -65,7 +64,7 @@ def test_alone_or_in_a_batch_within_bounds_and_nothing_learned(
     assert TabularEncoder.model_validate_json(before) == encoder
 
 
-FOLD_ROWS = check_table(sound_rows())
+FOLD_ROWS = examine_table(sound_rows())[0]
 FOLD_SPLIT = make_split(rlvo_label(FOLD_ROWS), FoldsConfig(folds=3))
 
 
@@ -101,7 +100,7 @@ def test_names_and_values_by_hand() -> None:
 
 
 def test_the_papers_predictors_give_21_features(rows: pd.DataFrame) -> None:
-    assert len(fit_encoder(check_table(rows), PAPER_PREDICTORS).feature_names) == 21
+    assert len(fit_encoder(examine_table(rows)[0], PAPER_PREDICTORS).feature_names) == 21
 
 
 def test_imputation_is_by_the_training_folds_median_and_mode() -> None:

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rlvo.cohort.ctp_maps import perfusion_volumes
-from rlvo.cohort.isles24 import isles24_cohort
-from rlvo.cohort.reading import read_cohort
+from rlvo.cohort.isles24 import isles24_cohort, perfusion_volumes
+from rlvo.cohort.reading import examine_table, read_cohort, volume_paths
+from rlvo.cohort.tables import read_table
 from rlvo.config.study import PAPER_PREDICTORS
 from rlvo.errors import CohortError, RlvoError
 
@@ -70,17 +70,17 @@ def test_volumes_are_thresholds_times_voxel_volume(tmp_path: Path) -> None:
     assert set(perfusion_volumes(tmp_path / "tmax.nii.gz", None)) == {"tmax_gt4_ml", "tmax_gt6_ml", "tmax_gt10_ml"}
 
 
-def test_maps_that_are_none_are_refused(tmp_path: Path) -> None:
+def test_files_that_are_not_perfusion_maps_are_refused(tmp_path: Path) -> None:
     tmax, cbf = maps()
     good = save(tmax, tmp_path / "tmax.nii.gz")
     cut = tmp_path / "cut.nii.gz"
     cut.write_bytes(good.read_bytes()[:-40])
     for path, other, says in (
         (cut, None, "not a readable NIfTI"),
-        (save(np.zeros((4, 4, 4)), tmp_path / "empty.nii.gz"), None, "is empty"),
-        (save(tmax * 1000, tmp_path / "ms.nii.gz"), None, "no seconds"),
+        (save(np.zeros((4, 4, 4)), tmp_path / "empty.nii.gz"), None, "map is empty"),
+        (save(tmax * 1000, tmp_path / "ms.nii.gz"), None, "not in seconds"),
         (save(np.stack([tmax, tmax], -1), tmp_path / "4d.nii.gz"), None, "4 dimensions"),
-        (good, save(cbf[:-1], tmp_path / "cbf.nii.gz"), "voxels where Tmax"),
+        (good, save(cbf[:-1], tmp_path / "cbf.nii.gz"), "voxels, but Tmax has"),
     ):
         with pytest.raises(RlvoError, match=says):
             perfusion_volumes(path, other)
@@ -94,8 +94,8 @@ def test_both_layouts_become_a_cohort_table(raw: str, session: str, suffix: str,
     root = tmp_path / "isles" / "train"
     write_patient(root, patient, raw=raw, session=session, suffix=suffix, tici="3" if suffix == "csv" else 3.0)
     report = isles24_cohort(root.parent, tmp_path / "out")
-    cohort = read_cohort(tmp_path / "out" / "cohort.csv", need_outcome=False)
-    row = cohort.table.loc[patient]
+    table, findings = examine_table(read_table(tmp_path / "out" / "cohort.csv").cells, folder=tmp_path / "out")
+    row = table.loc[patient]
     expected = {
         "age": 81, "sex": "F", "hypertension": 1, "dyslipidemia": 1, "diabetes": 0, "atrial_fibrillation": 1,
         "unwitnessed_onset": 0, "nihss": 14, "etici": "3", "center": "1", "tmax_gt6_ml": 12.0, "cbf_lt30_ml": 4.0,
@@ -103,10 +103,10 @@ def test_both_layouts_become_a_cohort_table(raw: str, session: str, suffix: str,
     assert row[list(expected)].to_dict() == expected
     assert {name for name, value in row.items() if pd.isna(value)} == set(report.missing)
     assert set(report.missing) == {"smoking", "ivt", "occlusion_side", "occlusion_site", "aspects"}
-    ncct = cohort.volume(patient, "ncct")
+    ncct = volume_paths(table, tmp_path / "out")[patient]["ncct"]
     assert ncct is not None
     assert ncct.name.endswith("_ncct.nii.gz")
-    assert (report.patients, report.failed_recanalisations, report.findings) == (1, 0, ())
+    assert (report.patients, report.failed_recanalisations, report.findings, findings) == (1, 0, (), ())
 
 
 def test_resampled_maps_stand_in_for_raw_ones_and_what_is_unreadable_is_told(tmp_path: Path) -> None:
@@ -131,7 +131,8 @@ def test_resampled_maps_stand_in_for_raw_ones_and_what_is_unreadable_is_told(tmp
         ("sub-stroke0003", baseline.name),
     }
     assert report.failed_recanalisations == 1
-    table = read_cohort(tmp_path / "cohort.csv", need_outcome=False).table
+    table, findings = examine_table(read_table(tmp_path / "cohort.csv").cells, folder=tmp_path)
+    assert not findings
     assert list(table["tmax_gt4_ml"].isna()) == [False, True, False]
     assert list(table["cta"].isna()) == [False, False, True]
     assert list(table["etici"].isna()) == [False, True, False]
@@ -141,7 +142,7 @@ def test_it_says_that_it_cannot_train_when_someone_tries(tmp_path: Path) -> None
     write_patient(tmp_path, "sub-stroke0001")
     report = isles24_cohort(tmp_path, tmp_path)
     assert "cannot train rLVO" in report.notice
-    with pytest.raises(CohortError, match=r"ISLES'24 tells neither .* it cannot train rLVO"):
+    with pytest.raises(CohortError, match=r"ISLES'24 records neither .* it cannot train rLVO"):
         read_cohort(tmp_path / "cohort.csv", PAPER_PREDICTORS)
 
 

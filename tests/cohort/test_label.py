@@ -35,5 +35,5 @@ def test_a_given_label_fills_in_and_may_not_contradict() -> None:
     given = table(rlvo=[1.0, 0.0, np.nan], etici=["3", None, "2a"])
     assert list(rlvo_label(given)) == [1, 0, 1]
     assert list(rlvo_label(table(rlvo=[1.0, 0.0]))) == [1, 0]
-    with pytest.raises(CohortError, match="patient p0, rlvo: 0 contradicts the outcomes, which say 1"):
+    with pytest.raises(CohortError, match="patient p0, rlvo: 0 contradicts the outcomes, which give 1"):
         rlvo_label(table(rlvo=[0.0, 1.0], etici=["2a", "2a"]))

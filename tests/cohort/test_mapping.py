@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rlvo.cohort.mapping import parse_map, read_mapping, slips, suggestion
+from rlvo.cohort.mapping import misspelt_columns, parse_map, read_mapping, suggest_column
 from rlvo.cohort.reading import read_cohort
 from rlvo.errors import CohortError, RlvoError
 
@@ -41,19 +41,19 @@ def test_names_are_suggested_and_never_taken(table: Path) -> None:
     assert "patient_id: the column is missing. Is it the column 'nhc'? Rename it or map it (patient_id=nhc)" in str(
         caught.value
     )
-    assert suggestion("dyslipidemia", ["hyperlipidemia"]) == "hyperlipidemia"
-    assert suggestion("atrial_fibrillation", ["sex", "Atrial fibrillation"]) == "Atrial fibrillation"
-    assert suggestion("unwitnessed_onset", ["wake-up"]) == "wake-up"
-    assert suggestion("age", ["glucose"]) is None
+    assert suggest_column("dyslipidemia", ["hyperlipidemia"]) == "hyperlipidemia"
+    assert suggest_column("atrial_fibrillation", ["sex", "Atrial fibrillation"]) == "Atrial fibrillation"
+    assert suggest_column("unwitnessed_onset", ["wake-up"]) == "wake-up"
+    assert suggest_column("age", ["glucose"]) is None
 
 
 @pytest.mark.parametrize(
     ("mapping", "says"),
     [
-        ({"agee": "Edad (años)"}, r"'agee' is not a column of rlvo's \(did you mean 'age'\?\)"),
+        ({"agee": "Edad (años)"}, r"'agee' is not one of rlvo's columns \(did you mean 'age'\?\)"),
         ({"age": "Edad"}, r"the table has no column 'edad' \(did you mean 'edad \(años\)'\?\)"),
-        ({"sex": "Tmax>6"}, "the table has a column 'sex' already"),
-        ({"age": "nihss"}, "'nihss' is a column of rlvo's itself"),
+        ({"sex": "Tmax>6"}, "the table already has a column 'sex'"),
+        ({"age": "nihss"}, "'nihss' is itself one of rlvo's columns"),
         ({"age": "Tmax>6", "tmax_gt6_ml": "Tmax>6"}, "'tmax>6' is mapped to more than one column"),
         ({"tmax_gt6_ml": "TICI final"}, "'tici final' is known only after the procedure"),
     ],
@@ -63,7 +63,7 @@ def test_a_mapping_that_does_not_fit_is_refused(table: Path, mapping: dict[str, 
         read_cohort(table, need_volumes=False, mapping=mapping)
 
 
-def test_all_that_is_wrong_with_a_mapping_is_told_at_once(table: Path) -> None:
+def test_everything_wrong_with_a_mapping_is_reported_at_once(table: Path) -> None:
     with pytest.raises(RlvoError, match=r"agee.*lado.*sex"):
         read_cohort(table, need_volumes=False, mapping={"agee": "NHC", "occlusion_side": "lado", "sex": "Tmax>6"})
 
@@ -85,7 +85,8 @@ def test_files_that_are_no_mapping_are_refused(tmp_path: Path, content: str) -> 
         read_mapping(tmp_path / "none.yaml")
 
 
-def test_slips_are_of_columns_the_table_does_not_have() -> None:
-    assert [f.field for f in slips(["patient_id", "severe_artefact", "lvo", "glucose"])] == ["severe_artefact"]
-    assert slips(["severe_artifact", "severe_artefact"]) == []
-    assert slips(["smokin"], told=["smoking"]) == []
+def test_only_columns_that_the_table_does_not_have_can_be_misspelt() -> None:
+    names = ["patient_id", "severe_artefact", "lvo", "glucose"]
+    assert [finding.field for finding in misspelt_columns(names)] == ["severe_artefact"]
+    assert not list(misspelt_columns(["severe_artifact", "severe_artefact"]))
+    assert not list(misspelt_columns(["smokin"], reported=["smoking"]))

@@ -36,5 +36,5 @@ def test_a_damaged_key_or_a_missing_folder_is_refused(tmp_path: Path) -> None:
         (tmp_path / KEY_FILE).write_text(content)
         with pytest.raises(RlvoError, match="not a pseudonym key"):
             cohort_key(tmp_path)
-    with pytest.raises(RlvoError, match="cannot be kept"):
+    with pytest.raises(RlvoError, match="cannot be read or written"):
         cohort_key(tmp_path / "none")

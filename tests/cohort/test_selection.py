@@ -1,24 +1,22 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
 from rlvo.cohort.pseudonym import pseudonym
-from rlvo.cohort.reading import Cohort
-from rlvo.cohort.selection import flow, select
+from rlvo.cohort.selection import REFUSED, flow, select_patients
 from rlvo.config.study import PAPER_PREDICTORS
 
-VOLUMES = {"cbf_lt30_ml": 1.0, "tmax_gt4_ml": 4.0, "tmax_gt6_ml": 3.0, "tmax_gt10_ml": 2.0}
+CTP_VOLUMES = {"cbf_lt30_ml": 1.0, "tmax_gt4_ml": 4.0, "tmax_gt6_ml": 3.0, "tmax_gt10_ml": 2.0}
 
 
-def cohort(patients: dict[str, dict[str, object]], **common: object) -> Cohort:
-    return Cohort(pd.DataFrame({p: {**VOLUMES, **common, **own} for p, own in patients.items()}).T, Path("."))
+def checked(patients: dict[str, dict[str, object]], **common: object) -> pd.DataFrame:
+    """A checked table: CTP volumes, what the patients have in common, and what each has instead."""
+    return pd.DataFrame({p: {**CTP_VOLUMES, **common, **own} for p, own in patients.items()}).T
 
 
-def removed(cohort: Cohort, predictors: tuple[str, ...] = PAPER_PREDICTORS) -> dict[str, tuple[str, ...]]:
-    return {exclusion.rule: exclusion.patients for exclusion in select(cohort, predictors).excluded}
+def removed(table: pd.DataFrame, predictors: tuple[str, ...] = PAPER_PREDICTORS) -> dict[str, tuple[str, ...]]:
+    return {exclusion.rule: exclusion.patients for exclusion in select_patients(table, predictors).excluded}
 
 
 def test_rules_apply_in_order_and_each_patient_leaves_once() -> None:
@@ -31,53 +29,58 @@ def test_rules_apply_in_order_and_each_patient_leaves_once() -> None:
         "e": {"tmax_gt4_ml": np.nan, "tmax_gt6_ml": np.nan},
         "f": {},
     }
-    checked = cohort(
+    table = checked(
         patients, dsa_occlusion=1, synchronous_occlusions=0, severe_artifact=np.nan, ncct="n.nii.gz", cta="c.nii.gz"
     )
-    assert removed(checked) == {
+    assert removed(table) == {
         "no occlusion on DSA": ("a",),
         "synchronous occlusions": ("b",),
         "severe artefacts": ("c",),
         "NCCT or CTA missing": ("d",),
         "more than 3 CTP variables missing": ("e",),
     }
-    assert select(checked, PAPER_PREDICTORS).included == ("f",)
+    assert select_patients(table, PAPER_PREDICTORS).included == ("f",)
 
 
 def test_ctp_variables_are_counted_with_the_derived_ones() -> None:
     # Without Tmax > 6 s three are missing (itself, HIR, ratio); another volume makes it more than three.
-    checked = cohort({"three": {"tmax_gt6_ml": np.nan}, "four": {"tmax_gt6_ml": np.nan, "cbf_lt30_ml": np.nan}})
-    assert removed(checked) == {"more than 3 CTP variables missing": ("four",)}
+    table = checked({"three": {"tmax_gt6_ml": np.nan}, "four": {"tmax_gt6_ml": np.nan, "cbf_lt30_ml": np.nan}})
+    assert removed(table) == {"more than 3 CTP variables missing": ("four",)}
 
 
 def test_patients_come_back_when_no_ctp_variable_is_used() -> None:
-    checked = cohort({"a": dict.fromkeys(VOLUMES, np.nan)})
-    assert removed(checked) == {"more than 3 CTP variables missing": ("a",)}
-    assert removed(checked, ("age", "nihss")) == {}
+    table = checked({"a": dict.fromkeys(CTP_VOLUMES, np.nan)})
+    assert removed(table) == {"more than 3 CTP variables missing": ("a",)}
+    assert removed(table, ("age", "nihss")) == {}
 
 
-def test_model_c_keeps_the_order_of_the_others_and_gains_whom_ctp_excluded() -> None:
-    patients = {f"p{i}": (dict.fromkeys(VOLUMES, np.nan) if i % 3 == 0 else {}) for i in range(9)}
-    checked = cohort(patients, synchronous_occlusions=0.0)
-    with_ctp, without = select(checked, PAPER_PREDICTORS), select(checked, ("age", "sex"))
+def test_model_c_keeps_the_order_and_regains_the_patients_excluded_for_ctp() -> None:
+    patients = {f"p{i}": (dict.fromkeys(CTP_VOLUMES, np.nan) if i % 3 == 0 else {}) for i in range(9)}
+    table = checked(patients, synchronous_occlusions=0.0)
+    with_ctp, without = select_patients(table, PAPER_PREDICTORS), select_patients(table, ("age", "sex"))
     assert [p for p in without.included if p in with_ctp.included] == list(with_ctp.included)
     assert set(without.included) - set(with_ctp.included) == {"p0", "p3", "p6"}
 
 
 def test_failed_registrations_come_between_missing_scans_and_ctp_values() -> None:
-    checked = cohort({"a": {}, "b": dict.fromkeys(VOLUMES, np.nan), "c": {"cta": None}}, ncct="n", cta="c")
-    selection = select(checked, PAPER_PREDICTORS, refused=["b", "c"])
-    assert [(e.rule, e.patients) for e in selection.excluded] == [
+    patients = {"a": {}, "b": {}, "c": {"cta": None}, "d": dict.fromkeys(CTP_VOLUMES, np.nan), "e": {}}
+    selection = select_patients(checked(patients, ncct="n", cta="c"), PAPER_PREDICTORS)
+    refused = selection.without({"b", "c"})
+    assert [(e.rule, e.patients) for e in refused.excluded] == [
         ("NCCT or CTA missing", ("c",)),
         ("volumes unreadable or registration failed", ("b",)),
-        ("more than 3 CTP variables missing", ()),
+        ("more than 3 CTP variables missing", ("d",)),
     ]
+    assert (refused.included, refused.considered) == (("a", "e"), 5)
+    assert selection.without(()) == selection
+    tabular = select_patients(checked({"a": {}, "b": {}}), ("age",)).without(["a"])
+    assert [(e.rule, e.patients) for e in tabular.excluded] == [(REFUSED, ("a",))]
 
 
-def test_the_flow_adds_up_and_names_patients_by_pseudonym_only() -> None:
-    checked = cohort({"a": {"dsa_occlusion": 0}, "b": {"synchronous_occlusions": 1}, "c": {}, "d": {}, "e": {}},
+def test_the_flow_adds_up_and_names_patients_only_by_pseudonym() -> None:
+    table = checked({"a": {"dsa_occlusion": 0}, "b": {"synchronous_occlusions": 1}, "c": {}, "d": {}, "e": {}},
                      dsa_occlusion=1, synchronous_occlusions=0)  # fmt: skip
-    selection, key = select(checked, ("age",)), bytes(32)
+    selection, key = select_patients(table, ("age",)), bytes(32)
     steps = flow(selection, key)
     assert selection.considered == 5
     assert [(step.rule, step.excluded, step.remaining) for step in steps] == [
@@ -89,4 +92,4 @@ def test_the_flow_adds_up_and_names_patients_by_pseudonym_only() -> None:
 
 
 def test_a_tabular_cohort_has_no_imaging_exclusions() -> None:
-    assert removed(cohort({"a": {"severe_artifact": 1}}), ("age",)) == {}
+    assert removed(checked({"a": {"severe_artifact": 1}}), ("age",)) == {}

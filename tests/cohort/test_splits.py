@@ -41,10 +41,13 @@ def test_row_order_does_not_matter_and_the_seed_does() -> None:
     assert make_split(y, FoldsConfig(seed=1)).hash != split.hash
 
 
-def test_the_papers_sizes() -> None:
+def test_the_papers_split_is_the_one_it_was() -> None:
     split = make_split(label(599, 93), FoldsConfig())
     assert len(split.test) == 120
     assert [len(fold) for fold in split.folds] == [120, 120, 120, 119]
+    # Every trial and model of a study carries this hash: the same patients must stay the same split.
+    assert split.hash.startswith("2bc367253f5aaeda")
+    assert make_split(label(100, 30), FoldsConfig(seed=1, folds=3)).hash.startswith("e4294a4e0d1f7a19")
 
 
 @pytest.mark.parametrize(("n", "positives"), [(40, 0), (40, 40), (40, 4), (0, 0)])
@@ -72,18 +75,20 @@ def test_a_split_round_trips_and_an_edited_one_is_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"hash": "x", "test": ["a"]}', '{"hash": "x", "test": ["a"], "folds": [["a"]]}']
-)
-def test_damaged_split_files_are_refused(tmp_path: Path, content: str) -> None:
+    ("content", "reason"),
+    [("", ""), ("[]", ""), ("{}", ""), ('{"hash": "x", "test": ["a"]}', ": Field required"),
+     ('{"hash": "x", "test": ["a", "b"], "folds": [["b", "c"], ["d"]]}', ": patients in more than one part: b")],
+)  # fmt: skip
+def test_damaged_split_files_are_refused(tmp_path: Path, content: str, reason: str) -> None:
     path = tmp_path / "split.json"
     path.write_text(content)
-    with pytest.raises(RlvoError, match="not a split file"):
+    with pytest.raises(RlvoError, match=f"not a split file{reason}"):
         read_split(path)
     with pytest.raises(RlvoError, match="no such split file"):
         read_split(tmp_path / "none.json")
 
 
-def test_the_hash_is_of_the_assignment() -> None:
+def test_the_hash_depends_only_on_who_is_in_which_part() -> None:
     split = Split(test=("a", "b"), folds=(("c", "d"), ("e", "f")))
     assert Split(test=("b", "a"), folds=(("d", "c"), ("e", "f"))).hash == split.hash
     assert Split(test=("a", "b"), folds=(("e", "f"), ("c", "d"))).hash != split.hash
@@ -96,7 +101,7 @@ def test_a_split_of_another_cohort_is_refused() -> None:
     check_split(Split(test=("a", "b"), folds=(("c", "d"), ("e", "f"))), y)
     with pytest.raises(RlvoError, match="not in the cohort: g"):
         check_split(Split(test=("a", "b"), folds=(("c", "d"), ("e", "f", "g"))), y)
-    with pytest.raises(RlvoError, match="in no part: f"):
+    with pytest.raises(RlvoError, match="in neither the test set nor a fold: f"):
         check_split(Split(test=("a", "b"), folds=(("c", "d"), ("e",))), y)
     with pytest.raises(RlvoError, match="fold 0 holds one class only: c, e"):
         check_split(Split(test=("a", "b"), folds=(("c", "e"), ("d", "f"))), y)
@@ -104,7 +109,7 @@ def test_a_split_of_another_cohort_is_refused() -> None:
 
 @pytest.fixture
 def context() -> pd.DataFrame:
-    """120 patients in four centers, two rows a person, admitted over 60 days, two a day."""
+    """120 patients in four centers, two rows per person, admitted over 60 days, two per day."""
     ids = [f"{i:04d}" for i in range(120)]
     days = pd.Timestamp("2020-01-01") + pd.to_timedelta(np.arange(120) // 2, unit="D")
     columns = {"center": list("ABCD") * 30, "person": [f"n{i // 2}" for i in range(120)]}
@@ -114,12 +119,6 @@ def context() -> pd.DataFrame:
 @pytest.fixture
 def y(context: pd.DataFrame) -> pd.Series:
     return pd.Series(np.random.default_rng(0).integers(0, 2, 120), index=context.index)
-
-
-def test_the_papers_split_is_the_one_it_was() -> None:
-    # Every trial and model of a study carries this hash: what is split the same way must stay the same split.
-    assert make_split(label(599, 93), FoldsConfig()).hash.startswith("2bc367253f5aaeda")
-    assert make_split(label(100, 30), FoldsConfig(seed=1, folds=3)).hash.startswith("e4294a4e0d1f7a19")
 
 
 @settings(max_examples=15, deadline=None)
@@ -184,16 +183,18 @@ def test_lists_that_do_not_fit_are_refused(
         make_split(y, FoldsConfig(holdout="list", test_patients=tmp_path / "none.txt"), context)
 
 
-def test_what_the_split_goes_by_must_be_there(context: pd.DataFrame, y: pd.Series) -> None:
+def test_the_columns_a_split_needs_must_be_filled(context: pd.DataFrame, y: pd.Series) -> None:
     temporal = FoldsConfig(holdout="temporal")
     with pytest.raises(RlvoError, match="needs the column admission_date"):
         make_split(y, temporal)
     context = context.drop(columns="person")
     with pytest.raises(RlvoError, match="missing for 0007"):
         make_split(y, temporal, context.assign(admission_date=context["admission_date"].mask(context.index == "0007")))
-    with pytest.raises(RlvoError, match=r"no patient is of center E.*Centers: A, B, C, D"):
+    with pytest.raises(RlvoError, match=r"no patient is from center E.*Centers: A, B, C, D"):
         make_split(y, FoldsConfig(holdout="center", test_centers=("E",)), context)
-    with pytest.raises(RlvoError, match=r"leaves one of 4 centers out \(A, B, C, D\), and folds is 3. Set folds to 4"):
+    with pytest.raises(
+        RlvoError, match=r"one of 4 centers is left out per fold \(A, B, C, D\), but folds is 3. Set folds to 4"
+    ):
         make_split(y, FoldsConfig(scheme="leave_one_center_out", folds=3), context)
 
 
@@ -203,7 +204,7 @@ def test_parts_of_one_class_name_their_patients(context: pd.DataFrame, y: pd.Ser
     with pytest.raises(RlvoError, match="the test set holds one class only: 0003, 0007, 0011, 0015, 0019 and 25 more"):
         make_split(y, FoldsConfig(holdout="center", test_centers=("D",)), context)
     centers = FoldsConfig(holdout="center", test_centers=("A",), scheme="leave_one_center_out", folds=3)
-    with pytest.raises(RlvoError, match="the fold 2 holds one class only: 0003"):
+    with pytest.raises(RlvoError, match="fold 2 holds one class only: 0003"):
         make_split(y, centers, context)
     last = (context["admission_date"] >= "2020-02-18").astype(int)
     with pytest.raises(RlvoError, match="fewer than 4 rLVO patients are outside the test set: none"):
@@ -215,12 +216,5 @@ def test_parts_of_one_class_name_their_patients(context: pd.DataFrame, y: pd.Ser
     [{"holdout": "center"}, {"test_centers": ("A",)}, {"holdout": "list"}, {"test_patients": "a.txt"}],
 )
 def test_a_holdout_without_its_setting_is_refused(settings: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="goes with holdout"):
+    with pytest.raises(ValueError, match=r"holdout: (center|list)"):
         FoldsConfig.model_validate(settings)
-
-
-def test_overlapping_parts_of_a_file_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "split.json"
-    path.write_text(json.dumps({"hash": "", "test": ["a", "b"], "folds": [["b", "c"], ["d"]]}))
-    with pytest.raises(RlvoError, match="not a split file: patients in more than one part: b"):
-        read_split(path)
