@@ -1,4 +1,4 @@
-"""A folder of studies, one folder a patient, as a cohort table."""
+"""A folder with one subfolder per patient, read as a cohort table."""
 
 from __future__ import annotations
 
@@ -7,39 +7,40 @@ from pathlib import Path
 import pandas as pd
 
 from rlvo.cohort.tables import RawTable
+from rlvo.cohort.variables import VOLUMES
 from rlvo.errors import CohortError, Finding, RlvoError
-from rlvo.imaging.dicom_headers import SUFFIXES
-from rlvo.registry.patients import VOLUMES
+from rlvo.imaging.reading.dicom_headers import DICOM_SUFFIXES
 
-FILES = (".nii", ".nii.gz", *SUFFIXES)
+FILES = (".nii", ".nii.gz", *DICOM_SUFFIXES)
 
 
 def read_patient_folders(folder: Path, clinical: RawTable | None = None) -> tuple[RawTable, list[str]]:
-    """A row for every folder in `folder`; its name is the patient's id.
+    """Read one row per subfolder of `folder`; the subfolder's name is the patient's id.
 
-    Its volumes are the one file (NIfTI, multi-frame DICOM) or DICOM folder whose name begins with `ncct`, `cta` or
-    `vessels`, in any case. Hidden folders and files beside the folders are not looked at.
+    A patient's volumes are the one file (NIfTI, multi-frame DICOM) or DICOM folder each whose name begins with `ncct`,
+    `cta` or `vessels`, in upper or lower case. Hidden folders, and files beside the subfolders, are ignored.
 
     Args:
         clinical: the patients' other columns, by `patient_id`.
 
     Returns:
-        The table, paths relative to `folder`, and what does not fit, in words.
+        The table, with paths relative to `folder`; and a line for each patient who has only a folder or only a row.
 
     Raises:
-        RlvoError: no patient's folder; a clinical table without ids, or with one twice.
-        CohortError: folders in which several volumes may be meant.
+        RlvoError: if there are no subfolders, or the clinical table has no ids or has one twice.
+        CohortError: if it is ambiguous in some subfolders which file or folder is meant.
     """
     places = sorted(place for place in folder.iterdir() if place.is_dir() and not place.name.startswith("."))
     if not places:
-        raise RlvoError("holds no patient's folder", where=folder, fix="Each patient needs a folder, named as the id")
+        fix = "Put each patient's scans into a folder named after the patient's id"
+        raise RlvoError("there are no patients' folders in this folder", where=folder, fix=fix)
     rows: dict[str, dict[str, str]] = {place.name: {} for place in places}
     findings = []
     for place in places:
         for role in VOLUMES:
-            found = sorted(entry.name for entry in place.iterdir() if _may_be(role, entry))
+            found = sorted(entry.name for entry in place.iterdir() if _is_volume(role, entry))
             if len(found) > 1:
-                what = f"several may be meant: {', '.join(found)}"
+                what = f"it is ambiguous which of these is meant: {', '.join(found)}"
                 findings.append(Finding(place.name, role, what, "Keep one, or rename the others"))
             if found:
                 rows[place.name][role] = f"{place.name}/{found[0]}"
@@ -49,21 +50,22 @@ def read_patient_folders(folder: Path, clinical: RawTable | None = None) -> tupl
     if clinical is None:
         return RawTable(volumes.reset_index(names="patient_id"), decimal_comma=False), []
     others = _by_patient(clinical.cells)
-    notes = [f"no folder for patient {patient}: not asked about" for patient in others.index.difference(volumes.index)]
-    notes += [f"no clinical row for patient {patient}" for patient in volumes.index.difference(others.index)]
+    notes = [f"patient {patient} has no folder and is left out" for patient in others.index.difference(volumes.index)]
+    notes += [f"patient {patient} has no clinical row" for patient in volumes.index.difference(others.index)]
     return RawTable(volumes.join(others).reset_index(names="patient_id"), clinical.decimal_comma), notes
 
 
-def _may_be(role: str, entry: Path) -> bool:
+def _is_volume(role: str, entry: Path) -> bool:
     name = entry.name.lower()
     return name.startswith(role) and (entry.is_dir() or name.endswith(FILES))
 
 
 def _by_patient(cells: pd.DataFrame) -> pd.DataFrame:
     if "patient_id" not in cells:
-        raise RlvoError("the column is missing", where="patient_id", fix="Every clinical row needs the patient's id")
+        fix = "Every clinical row needs the patient's id"
+        raise RlvoError("the column is missing in the clinical table", where="patient_id", fix=fix)
     others = cells.drop(columns=[name for name in VOLUMES if name in cells])
     others = others.assign(patient_id=others["patient_id"].map(lambda cell: str(cell).strip())).set_index("patient_id")
-    if twice := sorted(others.index[others.index.duplicated()].unique()):
-        raise RlvoError(f"more than one clinical row for {', '.join(twice)}", fix="Keep one row a patient")
+    if repeated := sorted(others.index[others.index.duplicated()].unique()):
+        raise RlvoError(f"more than one clinical row for {', '.join(repeated)}", fix="Keep one row per patient")
     return others

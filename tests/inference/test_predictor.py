@@ -6,28 +6,28 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
+from support.tiny_study import TinyStudy
 
 from rlvo.cohort.encoding import fit_encoder
 from rlvo.cohort.variables import CTP
-from rlvo.ensemble.build import fallbacks
-from rlvo.ensemble.member import MemberSpec
-from rlvo.ensemble.spec import EnsembleSpec, apply
-from rlvo.ensemble.trials import Trials, trial_weights
+from rlvo.ensemble.build import fit_fallbacks
+from rlvo.ensemble.spec import EnsembleSpec, MemberSpec, apply_ensemble
 from rlvo.errors import RlvoError
 from rlvo.imaging.store import VolumeStore
 from rlvo.imaging.target import Target
-from rlvo.models.classifier import build_classifier
-from rlvo.registry.folder import Variant, describe, read_description, write_model_folder
-from rlvo.registry.inference import ANSWER_COLUMNS, EnsemblePredictor
-from rlvo.registry.members import Members
+from rlvo.inference.description import Variant, describe, write_model_folder
+from rlvo.inference.members import Members
+from rlvo.inference.patients import CheckedTable
+from rlvo.inference.predictor import ANSWER_COLUMNS, EnsemblePredictor, ask_members, shape_answers
+from rlvo.models.classifier import Classifier
+from rlvo.study.folder import EndedTrials
 
 NUMBERS = ["score", "probability", "p_ncct", "p_cta", "p_both"]
 
 
 @pytest.fixture(scope="module")
-def answers(study: Any, predictor: EnsemblePredictor) -> pd.DataFrame:
+def answers(study: TinyStudy, predictor: EnsemblePredictor) -> pd.DataFrame:
     return predictor.predict(study.raw, study.cohort.parent)
 
 
@@ -37,15 +37,15 @@ def assert_same(one: pd.DataFrame, other: pd.DataFrame, atol: float = 1e-6) -> N
     assert one["votes"].tolist() == other["votes"].tolist()
 
 
-def test_one_row_a_patient_with_the_promised_columns(study: Any, answers: pd.DataFrame) -> None:
+def test_one_row_per_patient_with_the_promised_columns(study: TinyStudy, answers: pd.DataFrame) -> None:
     assert tuple(answers.columns) == ANSWER_COLUMNS
     assert answers["patient_id"].tolist() == study.raw["patient_id"].tolist()
     assert set(answers["rlvo"]) <= {0, 1}
     assert (answers["folds"] == 2).all()
     assert (answers["rlvo"] == (answers["votes"] == 2)).all()  # one of two is a tie, which is negative
-    is_developed_on = answers["patient_id"].isin(study.inputs.split.development)
-    assert (answers["warnings"][is_developed_on] == "").all()
-    assert answers["warnings"][~is_developed_on].str.match("$|.*counts as the nearest in training").all()
+    is_development = answers["patient_id"].isin(study.inputs.split.development)
+    assert (answers["warnings"][is_development] == "").all()
+    assert answers["warnings"][~is_development].str.match("$|.*counts as the nearest in training").all()
     assert answers.sort_values("score")["probability"].is_monotonic_increasing
     assert answers["probability"].between(0, 1, inclusive="neither").all()
     assert answers["notice"].str.contains("never an indication").all()
@@ -53,9 +53,9 @@ def test_one_row_a_patient_with_the_promised_columns(study: Any, answers: pd.Dat
 
 
 def test_members_reproduce_their_stored_validation_predictions(
-    study: Any, predictor: EnsemblePredictor, trials: Trials
+    study: TinyStudy, predictor: EnsemblePredictor, trials: EndedTrials
 ) -> None:
-    """From raw volumes and the raw table, through the registered encoders: what training stored, in every fold."""
+    """From raw volumes and the raw table, through the registered encoders, to what training stored in every fold."""
     answers = predictor.predict(study.raw, study.cohort.parent, members=True).set_index("patient_id")
     stored = trials.predictions.set_index(["member", "patient"])["probability"]
     for member in predictor.description.spec.members:
@@ -64,17 +64,19 @@ def test_members_reproduce_their_stored_validation_predictions(
         np.testing.assert_allclose(answers.loc[own.index, f"p_{member.key}"], own, rtol=0, atol=1e-5)
 
 
-def test_bfloat16_is_near_and_other_precisions_are_refused(
-    study: Any, predictor: EnsemblePredictor, answers: pd.DataFrame
+def test_bfloat16_is_close_and_other_precisions_are_refused(
+    study: TinyStudy, predictor: EnsemblePredictor, answers: pd.DataFrame
 ) -> None:
     rough = predictor.predict(study.raw.head(6), study.cohort.parent, precision="bfloat16")
     np.testing.assert_allclose(rough["p_both"], answers["p_both"][:6], rtol=0, atol=0.02)
     assert (rough["p_both"] != answers["p_both"][:6]).any()
-    with pytest.raises(RlvoError, match="precision"):
+    with pytest.raises(RlvoError, match="precision: 'float64' is not one of"):
         predictor.predict(study.raw.head(1), study.cohort.parent, precision="float64")  # type: ignore[arg-type]
 
 
-def test_the_types_of_cells_do_not_matter(study: Any, predictor: EnsemblePredictor, answers: pd.DataFrame) -> None:
+def test_the_types_of_cells_do_not_matter(
+    study: TinyStudy, predictor: EnsemblePredictor, answers: pd.DataFrame
+) -> None:
     text = study.raw.astype(str)
     mixed = study.raw.assign(
         hypertension=study.raw["hypertension"].astype(bool),
@@ -86,8 +88,8 @@ def test_the_types_of_cells_do_not_matter(study: Any, predictor: EnsemblePredict
         assert_same(predictor.predict(table, study.cohort.parent), answers)
 
 
-def test_outcomes_and_other_columns_are_not_looked_at(
-    study: Any, predictor: EnsemblePredictor, answers: pd.DataFrame
+def test_outcomes_and_other_columns_are_ignored(
+    study: TinyStudy, predictor: EnsemblePredictor, answers: pd.DataFrame
 ) -> None:
     table = study.raw.assign(rlvo="nonsense", etici="9", remark="x", aspects=99)
     again = predictor.predict(table, study.cohort.parent)
@@ -95,24 +97,38 @@ def test_outcomes_and_other_columns_are_not_looked_at(
     assert again["warnings"].tolist() == answers["warnings"].tolist()
 
 
-def test_a_patient_alone_is_answered_as_among_others_in_any_order(
-    study: Any, predictor: EnsemblePredictor, answers: pd.DataFrame
+def test_answers_depend_neither_on_the_other_patients_nor_on_their_order(
+    study: TinyStudy, predictor: EnsemblePredictor, answers: pd.DataFrame
 ) -> None:
     chosen = study.raw.iloc[[7, 2, 15]]
     assert_same(predictor.predict(chosen, study.cohort.parent), answers.iloc[[7, 2, 15]])
     assert_same(predictor.predict(chosen.iloc[:1], study.cohort.parent), answers.iloc[[7]])
 
 
-def test_the_store_gives_the_same_answers(study: Any, predictor: EnsemblePredictor, answers: pd.DataFrame) -> None:
-    told: list[tuple[int, int]] = []
+def test_the_store_gives_the_same_answers(
+    study: TinyStudy, predictor: EnsemblePredictor, answers: pd.DataFrame
+) -> None:
+    seen: list[tuple[int, int]] = []
     store = VolumeStore(study.workdir.store)
-    stored = predictor.predict(study.raw, study.cohort.parent, store=store, progress=lambda *at: told.append(at))
+    stored = predictor.predict(study.raw, study.cohort.parent, store=store, progress=lambda *at: seen.append(at))
     assert_same(stored, answers)
-    assert told == [(i + 1, 24) for i in range(24)]
+    assert seen == [(i + 1, 24) for i in range(24)]
 
 
-def test_a_volume_that_is_named_and_cannot_be_used_costs_that_patient_only(
-    study: Any, predictor: EnsemblePredictor, answers: pd.DataFrame, tmp_path: Path
+def test_members_asked_one_by_one_and_shaped_together_give_the_same_answers(
+    study: TinyStudy, predictor: EnsemblePredictor, answers: pd.DataFrame
+) -> None:
+    """As the hold-out is evaluated."""
+    description = predictor.description
+    members = {member.key: member for member in description.spec.members}
+    table = CheckedTable.read(study.raw, study.cohort.parent, description.predictors)
+    patients = table.prepare(description.target, [description.variants[0].channels])
+    asked = [ask_members(predictor.members, members, description.variants[0], patient) for patient in patients]
+    pd.testing.assert_frame_equal(shape_answers(description.spec, asked, description.notice), answers)
+
+
+def test_a_volume_that_cannot_be_used_affects_only_its_patient(
+    study: TinyStudy, predictor: EnsemblePredictor, answers: pd.DataFrame, tmp_path: Path
 ) -> None:
     whole = (study.cohort.parent / study.raw["cta"][1]).read_bytes()
     (tmp_path / "short.nii.gz").write_bytes(whole[: len(whole) // 2])
@@ -129,38 +145,43 @@ def test_a_volume_that_is_named_and_cannot_be_used_costs_that_patient_only(
 
 
 @pytest.fixture(scope="module")
-def whole_model(study: Any, specs: dict[str, EnsembleSpec], trials: Trials, tmp_path_factory: Any) -> EnsemblePredictor:
-    """Members that all look at the table, beside them members of another study without perfusion, and fallbacks."""
+def whole_model(
+    study: TinyStudy,
+    specs: dict[str, EnsembleSpec],
+    trials: EndedTrials,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> EnsemblePredictor:
+    """Members that all look at the table, members of another study without perfusion, and fallbacks."""
     champion = specs["resnet18 daft"]
     few = tuple(p for p in study.config.cohort.predictors if p not in CTP)
     reduced = Variant(
         name="fewer variables",
-        # Another study by its hashes, which trained the same configurations: their names would be the same.
+        # Another study, judging by its hashes, which trained the same configurations: their keys are the same.
         spec=champion.model_copy(update={"data_hash": "other", "calibration": None}),
         encoders={k: fit_encoder(study.inputs.table.loc[list(study.inputs.split.training(k))], few) for k in range(2)},
     )
-    encoders = {fold: study.inputs.encoder(fold) for fold in range(2)}
+    fallbacks = fit_fallbacks(champion, trials.predictions)
     description = describe(
-        champion,
-        encoders,
-        Target(grid=study.config.grid),
-        reduced=[reduced],
-        fallbacks=fallbacks(champion, trials.predictions),
+        champion, study.encoders, Target(grid=study.config.grid), reduced=[reduced], fallbacks=fallbacks
     )
     trained = tmp_path_factory.mktemp("reduced")
 
     def weights(variant: Variant, member: MemberSpec) -> Path:
         if variant is not description.variants[1]:
-            return trial_weights(study.folder, member)
-        features = len(variant.encoders[member.fold].feature_names)
-        torch.manual_seed(member.fold)
-        path = trained / f"{member.key}.safetensors"
-        save_file(build_classifier(member.configuration.model, features).state_dict(), path)
-        return path
+            return study.weights(variant, member)
+        return write_random_member(trained, variant, member)
 
     folder = tmp_path_factory.mktemp("whole") / "model"
     write_model_folder(folder, description, weights)
     return EnsemblePredictor.load(folder)
+
+
+def write_random_member(folder: Path, variant: Variant, member: MemberSpec) -> Path:
+    torch.manual_seed(member.fold)
+    path = folder / f"{member.key}.safetensors"
+    features = len(variant.encoders[member.fold].feature_names)
+    save_file(Classifier(member.configuration.model, features).state_dict(), path)
+    return path
 
 
 MISSING: dict[str, tuple[dict[str, Any], str | None, tuple[str, ...]]] = {
@@ -181,24 +202,26 @@ MISSING: dict[str, tuple[dict[str, Any], str | None, tuple[str, ...]]] = {
         ("answered by the ensemble 'without CTA': no CTA", "imputed: tmax_gt10_ml, hir"),
     ),
     "another variable": ({"nihss": None}, "all inputs", ("imputed: nihss",)),
-    "out of what is allowed": ({"age": 250}, "all inputs", ("age: '250' is not allowed", "imputed: age")),
-    "out of the training range": ({"age": 119}, "all inputs", ("age: 119 counts as the nearest in training",)),
+    "not allowed": ({"age": 250}, "all inputs", ("age: '250' is not allowed", "imputed: age")),
+    "outside the training range": ({"age": 119}, "all inputs", ("age: 119 counts as the nearest in training",)),
     "unknown site": ({"occlusion_site": "M7"}, "all inputs", ("occlusion_site: 'M7' is not allowed", "imputed")),
 }
-"""What is changed in a patient's row, which variant answers (None: none does), and what stands in the warnings."""
+"""What is changed in a patient's row, which variant answers (None: none does), and what the warnings contain."""
 
 
 @pytest.mark.parametrize("case", MISSING)
-def test_what_is_missing_is_answered_as_stated_and_said(study: Any, whole_model: EnsemblePredictor, case: str) -> None:
-    changes, name, told = MISSING[case]
+def test_missing_inputs_are_handled_as_documented_and_reported(
+    study: TinyStudy, whole_model: EnsemblePredictor, case: str
+) -> None:
+    changes, name, expected_warnings = MISSING[case]
     patient = study.raw["patient_id"].isin(study.inputs.split.development).idxmax()
     table = study.raw.loc[[patient]].astype(object)
     for column, value in changes.items():
         table.loc[patient, column] = value
     (got,) = whole_model.predict(table, study.cohort.parent, members=True).to_dict("records")
-    for words in told:
-        assert words in got["warnings"]
-    assert bool(got["warnings"]) == bool(told)
+    for text in expected_warnings:
+        assert text in got["warnings"]
+    assert bool(got["warnings"]) == bool(expected_warnings)
     asked = {
         column for column, value in got.items() if re.fullmatch(r"p_\w{12}-f.*", str(column)) and np.isfinite(value)
     }
@@ -207,36 +230,30 @@ def test_what_is_missing_is_answered_as_stated_and_said(study: Any, whole_model:
         assert not asked
         return
     (variant,) = (v for v in whole_model.description.variants if v.name == name)
-    assert asked == {f"p_{whole_model.description.member_name(variant, member)}" for member in variant.spec.members}
+    columns = {m.key: f"p_{whole_model.description.member_name(variant, m)}" for m in variant.spec.members}
+    assert asked == set(columns.values())
     # The answer is that of the variant's own members, thresholds and calibrator.
-    probabilities = {
-        m.key: np.array([got[f"p_{whole_model.description.member_name(variant, m)}"]]) for m in variant.spec.members
-    }
-    expected = apply(variant.spec, probabilities)
+    expected = apply_ensemble(variant.spec, {key: np.array([got[column]]) for key, column in columns.items()})
     assert got["score"] == expected.score[0]
     assert (got["rlvo"], got["votes"]) == (expected.rlvo[0], expected.votes[0])
     np.testing.assert_equal(got["probability"], expected.calibrated[0])
     assert np.isnan(got["p_both"]) == (name not in ("all inputs", "fewer variables"))
 
 
-def test_members_that_want_a_vessel_mask_are_not_asked_without_one(
-    study: Any, specs: dict[str, EnsembleSpec], predictor: EnsemblePredictor, tmp_path: Path
+def test_members_that_need_a_vessel_mask_are_not_asked_without_one(
+    study: TinyStudy, specs: dict[str, EnsembleSpec], predictor: EnsemblePredictor, tmp_path: Path
 ) -> None:
     def with_prior(member: MemberSpec) -> MemberSpec:
         model = member.configuration.model.model_copy(update={"prior": True})
         return member.model_copy(update={"configuration": member.configuration.model_copy(update={"model": model})})
 
-    without, known = specs["NCCT"], predictor.description
+    without = specs["NCCT"]
     folds = [f.model_copy(update={"members": tuple(map(with_prior, f.members))}) for f in without.folds]
     champion = without.model_copy(update={"folds": tuple(folds)})
-
-    def weights(variant: Variant, member: MemberSpec) -> Path:
-        path, features = tmp_path / member.key, len(variant.encoders[member.fold].feature_names)
-        save_file(build_classifier(member.configuration.model, features).state_dict(), path)
-        return path
-
-    description = describe(champion, known.encoders, known.target, fallbacks={"without vessels": without})
-    write_model_folder(tmp_path / "model", description, weights)
+    description = describe(
+        champion, study.encoders, predictor.description.target, fallbacks={"without vessels": without}
+    )
+    write_model_folder(tmp_path / "model", description, lambda v, member: write_random_member(tmp_path, v, member))
     table = study.raw.head(2).astype(object)
     table.loc[1, "vessels"] = None
     got = EnsemblePredictor.load(tmp_path / "model").predict(table, study.cohort.parent, members=True)
@@ -248,68 +265,43 @@ def test_members_that_want_a_vessel_mask_are_not_asked_without_one(
     assert "too coarse to find vessels" in got["warnings"][1]
 
 
-def test_imputed_is_what_the_training_patients_have_in_the_middle(study: Any, whole_model: EnsemblePredictor) -> None:
-    encoders = whole_model.description.encoders.values()
+def test_missing_values_are_imputed_with_the_training_median(study: TinyStudy, whole_model: EnsemblePredictor) -> None:
+    encoders = whole_model.description.variants[0].encoders.values()
     medians = [study.inputs.table.loc[list(study.inputs.split.training(k)), "nihss"].median() for k in range(2)]
     assert [encoder.fill["nihss"] for encoder in encoders] == medians
     got = whole_model.predict(study.raw[["patient_id", "ncct", "cta"]].head(1), study.cohort.parent)
     assert "imputed: age, sex" in got["warnings"][0]
 
 
-def test_what_no_member_looks_at_is_not_said_to_be_imputed(
-    study: Any, specs: dict[str, EnsembleSpec], predictor: EnsemblePredictor
+def test_an_ensemble_that_ignores_the_table_imputes_nothing_and_answers_without_perfusion(
+    study: TinyStudy, specs: dict[str, EnsembleSpec], predictor: EnsemblePredictor
 ) -> None:
-    known = predictor.description
-    blind = describe(specs["resnet18 none"], known.encoders, known.target)
-    members = Members(lambda key: (study.folder / "trials" / key.split("-")[0] / f"fold-{key[-1]}", None))
-    got = EnsemblePredictor(blind, members).predict(
-        study.raw[["patient_id", "ncct", "cta"]].head(1), study.cohort.parent
-    )
+    blind = {"images only": specs["resnet18 none"]}
+    description = describe(specs["resnet18 daft"], study.encoders, predictor.description.target, fallbacks=blind)
+    named = description.members()
+    members = Members(lambda name: (study.weights(*named[name]), None))
+    table = study.raw[["patient_id", "ncct", "cta"]].head(1)
+    got = EnsemblePredictor(description, members).predict(table, study.cohort.parent)
+    missing = ", ".join(p for p in study.config.cohort.predictors if p in CTP)
+    assert got["warnings"][0].startswith(f"answered by the ensemble 'images only': no {missing}; ")
     assert "imputed" not in got["warnings"][0]
     assert got["rlvo"].notna().all()
 
 
-def test_members_there_is_no_room_for_are_read_again(
-    study: Any, model_folder: Path, answers: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+def test_members_that_do_not_fit_into_memory_are_read_again(
+    study: TinyStudy, model_folder: Path, answers: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rlvo.registry.members.KEPT_BYTES", 0)
-    assert_same(
-        EnsemblePredictor.load(model_folder).predict(study.raw.head(2), study.cohort.parent), answers[:2], atol=0
-    )
+    monkeypatch.setattr("rlvo.inference.members.MAX_KEPT_BYTES", 0)
+    got = EnsemblePredictor.load(model_folder).predict(study.raw.head(2), study.cohort.parent)
+    assert_same(got, answers[:2], atol=0)
 
 
-def test_no_row_gives_no_answer(study: Any, predictor: EnsemblePredictor) -> None:
+def test_an_empty_table_gives_an_empty_answer(study: TinyStudy, predictor: EnsemblePredictor) -> None:
     assert predictor.predict(study.raw.head(0), study.cohort.parent).columns.tolist() == list(ANSWER_COLUMNS)
 
 
-def test_rows_that_cannot_be_told_apart_are_refused(study: Any, predictor: EnsemblePredictor) -> None:
+def test_rows_that_cannot_be_told_apart_are_refused(study: TinyStudy, predictor: EnsemblePredictor) -> None:
     with pytest.raises(RlvoError, match="more than once"):
         predictor.predict(study.raw.iloc[[0, 0]], study.cohort.parent)
     with pytest.raises(RlvoError, match="patient_id"):
         predictor.predict(study.raw.drop(columns="patient_id"), study.cohort.parent)
-
-
-def test_the_description_names_no_patient_and_no_path(study: Any, model_folder: Path) -> None:
-    text = (model_folder / "ensemble.json").read_text()
-    assert "PLANTED" not in text
-    assert str(study.workdir.path.parent) not in text
-    description = read_description(model_folder)
-    assert description.predictors == study.config.cohort.predictors
-    with safe_open(model_folder / "members.safetensors", "pt") as file:
-        named = {name.partition("/")[0] for name in file.keys()}  # noqa: SIM118
-    assert named == {member.key for member in description.spec.members}
-
-
-def test_a_model_of_another_preparation_or_a_damaged_one_is_refused(model_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(RlvoError, match="no model lies here"):
-        EnsemblePredictor.load(tmp_path)
-    description = read_description(model_folder)
-    (tmp_path / "ensemble.json").write_text(description.model_copy(update={"preparation": "other"}).model_dump_json())
-    with pytest.raises(RlvoError, match="prepares them otherwise"):
-        EnsemblePredictor.load(tmp_path)
-    (tmp_path / "ensemble.json").write_text(description.model_dump_json()[:-40])
-    with pytest.raises(RlvoError, match="damaged"):
-        EnsemblePredictor.load(tmp_path)
-    (tmp_path / "ensemble.json").write_text(description.model_dump_json())
-    with pytest.raises(RlvoError, match="no weights"):
-        EnsemblePredictor.load(tmp_path)

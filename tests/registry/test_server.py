@@ -1,4 +1,4 @@
-"""Serving: which paths a request may name, and two real servers under mixed, concurrent requests."""
+"""Two real servers under mixed, concurrent requests."""
 
 import http.client
 import itertools
@@ -15,101 +15,22 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import psutil
 import pytest
+from support.tiny_study import TinyStudy
 
 from rlvo.cohort.pseudonym import cohort_key, pseudonym
-from rlvo.errors import RlvoError
-from rlvo.registry.inference import EnsemblePredictor
-from rlvo.registry.packaging import package_model
-from rlvo.registry.serving import DATA_ROOT, ForbiddenPathError, allowed
+from rlvo.inference.predictor import EnsemblePredictor
+from rlvo.inference.service import DATA_ROOT
 
 MIB = 2**20
 MAX_BYTES = 20_000
 Reply = tuple[int, Any]
 
 
-@pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data root with links out of it, and beside it what they lead to."""
-    root = tmp_path / "root"
-    (tmp_path / "root-secret").mkdir()
-    (tmp_path / "root-secret" / "scan.nii.gz").write_bytes(b"secret")
-    (root / "p1" / "series").mkdir(parents=True)
-    (root / "p1" / "scan.nii.gz").write_bytes(b"scan")
-    (root / "p1" / "series" / "1.dcm").write_bytes(b"slice")
-    (root / "inside").symlink_to(root / "p1")
-    (root / "linked.nii.gz").symlink_to(tmp_path / "root-secret" / "scan.nii.gz")
-    (root / "out").symlink_to(tmp_path / "root-secret")
-    (root / "tainted" / "deep").mkdir(parents=True)
-    (root / "tainted" / "deep" / "2.dcm").symlink_to(tmp_path / "root-secret" / "scan.nii.gz")
-    monkeypatch.setenv(DATA_ROOT, str(root))
-    return root
-
-
-def ask(path: object, folder: str = ".", store: str = "") -> Path:
-    return allowed(pd.DataFrame([{"patient_id": "a", "cta": path, "age": 70}]), folder, store)
-
-
-def test_paths_below_the_data_root_may_be_named(data: Path) -> None:
-    for path in ("p1/scan.nii.gz", "p1/../p1/scan.nii.gz", str(data / "p1"), "p1/series", "p1/series#1.2.3", "inside"):
-        assert ask(path) == data
-    assert ask("scan.nii.gz", folder="p1") == data / "p1"
-    for nothing in (None, "", " ", "NA", float("nan"), "p1/not-there.nii.gz"):
-        assert ask(nothing) == data
-
-
-@pytest.mark.parametrize(
-    ("path", "folder", "store", "where"),
-    [
-        ("/etc/passwd", ".", "", "cta, row 1"),
-        ("../root-secret/scan.nii.gz", ".", "", "cta, row 1"),
-        (" ../root-secret/scan.nii.gz", ".", "", "cta, row 1"),
-        ("p1/../../root-secret/scan.nii.gz", ".", "", "cta, row 1"),
-        ("linked.nii.gz", ".", "", "cta, row 1"),
-        ("out/scan.nii.gz", ".", "", "cta, row 1"),
-        ("out#1.2.3", ".", "", "cta, row 1"),
-        ("tainted", ".", "", "cta, row 1"),
-        ("p1/scan\0.nii.gz", ".", "", "cta, row 1"),
-        ("scan.nii.gz", "..", "", "folder"),
-        ("scan.nii.gz", "out", "", "folder"),
-        ("p1/scan.nii.gz", ".", "p1", "store"),
-    ],
-)
-def test_paths_that_lead_outside_may_not(data: Path, path: str, folder: str, store: str, where: str) -> None:
-    with pytest.raises(ForbiddenPathError) as refused:
-        ask(path, folder, store)
-    assert refused.value.where == where
-    assert "secret" not in str(refused.value)
-
-
-def test_without_a_data_root_no_path_may_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(DATA_ROOT, raising=False)
-    assert ask(None) == Path()
-    for given in ({"path": "scan.nii.gz"}, {"path": None, "folder": "/"}, {"path": None, "store": "x"}):
-        with pytest.raises(ForbiddenPathError):
-            ask(**given)
-
-
-def test_cells_are_single_values(data: Path) -> None:
-    for cell in ([1], {"a": 1}):
-        with pytest.raises(RlvoError, match="list or an object"):
-            allowed(pd.DataFrame([{"patient_id": "a", "age": cell}]), ".", "")
-    with pytest.raises(RlvoError, match="same name"):
-        allowed(pd.DataFrame([["a", 1, 2]], columns=["patient_id", "age", "age"]), ".", "")
-
-
-@pytest.fixture(scope="module")
-def package(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    package = tmp_path_factory.mktemp("served") / "package"
-    package_model(model_folder, package, "# A card\n")
-    return package
-
-
 @pytest.fixture(scope="module", params=["rlvo", "mlflow"])
 def server(
-    request: pytest.FixtureRequest, study: Any, package: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, study: TinyStudy, package: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, str, Path]]:
     """A real server of either kind: which, its address, its folder."""
     folder, root = tmp_path_factory.mktemp(request.param), study.cohort.parent
@@ -196,7 +117,7 @@ BAD: dict[str, tuple[int, object]] = {
 
 @pytest.mark.slow
 def test_200_mixed_requests_at_once_each_get_what_is_theirs(
-    server: tuple[str, str, Path], study: Any, predictor: EnsemblePredictor
+    server: tuple[str, str, Path], study: TinyStudy, predictor: EnsemblePredictor
 ) -> None:
     kind, address, folder = server
     table = study.raw.drop(columns="rlvo").head(8)
@@ -257,7 +178,7 @@ def check_audit(audit: Path, wanted: list[tuple[str, object]], replies: list[Rep
 
 
 @pytest.mark.slow
-def test_what_only_our_server_refuses(server: tuple[str, str, Path], study: Any) -> None:
+def test_what_only_our_server_refuses(server: tuple[str, str, Path], study: TinyStudy) -> None:
     kind, address, _ = server
     if kind != "rlvo":
         pytest.skip("MLflow's own server has no such limits")

@@ -1,9 +1,9 @@
-"""The model folder: everything an ensemble needs to answer for a new patient, without the study it came from.
+"""The model folder: everything an ensemble needs to score a new patient, without the study it came from.
 
 ```
-ensemble.json          specs, encoders, grid, the training patients in figures (`ModelDescription`)
-members.safetensors    every member's weights, its tensors named `<member>/<tensor>`
-atlas.npz              where volumes were registered to a template of the user's
+ensemble.json          specs, encoders, grid, summary of the training patients (`ModelDescription`)
+members.safetensors    every member's weights; tensors are named `<member>/<tensor>`
+atlas.npz              only if volumes were registered to the user's own template
 ```
 """
 
@@ -18,17 +18,16 @@ import pandas as pd
 from pydantic import Field, ValidationError
 from safetensors.torch import load_file, save_file
 
-from rlvo import NOTICE, __version__
+from rlvo.about import NOTICE, __version__
 from rlvo.cohort.encoding import TabularEncoder
 from rlvo.config.base import Frozen, content_hash
-from rlvo.ensemble.member import MemberSpec
-from rlvo.ensemble.spec import EnsembleSpec
+from rlvo.ensemble.spec import EnsembleSpec, MemberSpec
 from rlvo.errors import RlvoError
 from rlvo.files import atomic_write
-from rlvo.imaging.atlas import load_atlas, write_template
+from rlvo.imaging.alignment.template import load_atlas, write_template
 from rlvo.imaging.prepare import preparation_key
 from rlvo.imaging.target import Target
-from rlvo.registry.cohort_summary import CohortSummary
+from rlvo.inference.training_cohort import CohortSummary
 
 DESCRIPTION = "ensemble.json"
 WEIGHTS = "members.safetensors"
@@ -37,13 +36,13 @@ CHAMPION_VARIANT = "all inputs"
 
 
 class Variant(Frozen):
-    """An ensemble that answers where its inputs are there."""
+    """An ensemble that answers for patients who have the inputs it needs."""
 
     name: str
-    """In words, e.g. "without CTA"."""
+    """For users, e.g. "without CTA"."""
     spec: EnsembleSpec
     encoders: dict[int, TabularEncoder]
-    """By fold: fitted on the fold's training patients."""
+    """By fold, fitted on the fold's training patients."""
 
     @property
     def predictors(self) -> tuple[str, ...]:
@@ -51,7 +50,7 @@ class Variant(Frozen):
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """The volumes that its members look at."""
+        """The volumes its members look at."""
         return tuple(dict.fromkeys(name for c in self.spec.configurations for name in c.model.channels))
 
     @property
@@ -60,7 +59,7 @@ class Variant(Frozen):
         return any(configuration.model.fusion != "none" for configuration in self.spec.configurations)
 
     def imputed(self, table: pd.DataFrame) -> list[list[str]]:
-        """For each patient of a typed table the missing predictors that are filled in; none where none is read."""
+        """The predictors imputed for each patient of a typed table; none if no member looks at the table."""
         imputed = next(iter(self.encoders.values())).imputed(table)
         return imputed if self.reads_table else [[] for _ in imputed]
 
@@ -69,14 +68,14 @@ class ModelDescription(Frozen):
     """`ensemble.json`. Names no patient and no path."""
 
     variants: tuple[Variant, ...]
-    """The ensemble itself; then what answers where some of its inputs are missing, the best first."""
+    """The ensemble itself, then the ones that answer if some of its inputs are missing, best first."""
     target: Target
     preparation: str
-    """Key of the preparation (settings, atlas, code) the members were trained on."""
+    """Key of the preparation (settings, atlas, code) of the volumes that the members were trained on."""
     cohort: CohortSummary | None = None
-    """The development patients of the ensemble."""
+    """The ensemble's development patients."""
     provenance: dict[str, str] = Field(default_factory=dict)
-    """Where it comes from: hashes, versions, the commit."""
+    """Where the model comes from: hashes, versions, the commit."""
     notice: str = NOTICE
     rlvo_version: str = __version__
 
@@ -85,15 +84,11 @@ class ModelDescription(Frozen):
         return self.variants[0].spec
 
     @property
-    def encoders(self) -> dict[int, TabularEncoder]:
-        return self.variants[0].encoders
-
-    @property
     def predictors(self) -> tuple[str, ...]:
         return self.variants[0].predictors
 
     def members(self) -> dict[str, tuple[Variant, MemberSpec]]:
-        """Every distinct member by its name within the model, and the first variant that it serves."""
+        """Every distinct member by its name within the model, with the first variant it serves."""
         members: dict[str, tuple[Variant, MemberSpec]] = {}
         for variant in self.variants:
             for member in variant.spec.members:
@@ -101,13 +96,13 @@ class ModelDescription(Frozen):
         return members
 
     def member_name(self, variant: Variant, member: MemberSpec) -> str:
-        """Its key; with a mark where it comes from another study, which may have trained the same configuration."""
+        """The member's key, with a suffix if it comes from another study, where the same key is another member."""
         origin, own = ((spec.split_hash, spec.data_hash) for spec in (variant.spec, self.spec))
         return member.key if origin == own else f"{member.key}-{content_hash(origin)[:8]}"
 
 
 Weights = Callable[[Variant, MemberSpec], Path]
-"""Gives the safetensors file of a member of a variant's study."""
+"""Gives the safetensors file of a member from the variant's study."""
 
 
 def describe(
@@ -120,17 +115,17 @@ def describe(
     cohort: CohortSummary | None = None,
     provenance: Mapping[str, str] | None = None,
 ) -> ModelDescription:
-    """The description of `spec` for volumes prepared by this code to `target`.
+    """The description of the ensemble `spec`, for volumes that this code prepares to `target`.
 
     Args:
-        encoders: by fold, of the study's predictors.
-        reduced: ensembles of fewer predictors (the paper's Model B) that answer where CT perfusion is missing.
-        fallbacks: ensembles of the same study that answer where a volume is missing, by name.
+        encoders: of the study's predictors, by fold.
+        reduced: ensembles of fewer predictors (the paper's Model B), which answer if CT perfusion is missing.
+        fallbacks: ensembles of the same study by name, which answer if a volume is missing.
     """
-    own = {CHAMPION_VARIANT: spec}, fallbacks or {}
-    champion, others = ([Variant(name=n, spec=s, encoders=encoders) for n, s in named.items()] for named in own)
+    champion = Variant(name=CHAMPION_VARIANT, spec=spec, encoders=encoders)
+    others = [Variant(name=name, spec=other, encoders=encoders) for name, other in (fallbacks or {}).items()]
     return ModelDescription(
-        variants=(*champion, *reduced, *others),
+        variants=(champion, *reduced, *others),
         target=target,
         preparation=preparation_key(target),
         cohort=cohort,
@@ -139,7 +134,7 @@ def describe(
 
 
 def write_model_folder(folder: Path, description: ModelDescription, weights: Weights) -> None:
-    """Write (or replace) a model folder; `weights` gives each distinct member's."""
+    """Write (or replace) a model folder with the weights of each distinct member."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     tensors = {
@@ -157,30 +152,25 @@ def write_model_folder(folder: Path, description: ModelDescription, weights: Wei
 
 
 def read_description(folder: Path) -> ModelDescription:
-    """Read a model folder's description.
+    """Read the description in a model folder.
 
     Raises:
-        RlvoError: no model lies there, it cannot be read, or this code prepares volumes differently from its training.
+        RlvoError: if it is missing or damaged, or this code prepares volumes differently than for the model's training.
     """
     path = folder / DESCRIPTION
     if not path.is_file():
-        raise RlvoError(
-            f"no model lies here ({DESCRIPTION} is missing)",
-            where=folder,
-            fix="Name a registered model or a model folder",
-        )
+        fix = "Name a registered model or a model folder"
+        raise RlvoError(f"there is no model here ({DESCRIPTION} is missing)", where=folder, fix=fix)
     try:
         description = ModelDescription.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise RlvoError(f"damaged: {error.errors()[0]['msg']}", where=path, fix="Register the ensemble again") from None
+        what = f"the file is damaged: {error.errors()[0]['msg']}"
+        raise RlvoError(what, where=path, fix="Register the ensemble again") from None
     if description.target.atlas is not None:
         description = _with_atlas(description, folder / ATLAS)
     if preparation_key(description.target) != description.preparation:
-        raise RlvoError(
-            f"trained on volumes that rlvo {description.rlvo_version} prepared, and this rlvo prepares them otherwise",
-            where=path,
-            fix="Use that version, or train again",
-        )
+        what = f"trained on volumes prepared by rlvo {description.rlvo_version}; this rlvo prepares them differently"
+        raise RlvoError(what, where=path, fix="Use that version, or train again")
     return description
 
 

@@ -1,4 +1,4 @@
-"""The networks of a model: read from its files when they are first asked, and asked of one patient at a time."""
+"""The networks of a model: loaded when they are first needed, and asked about one patient at a time."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rlvo.ensemble.member import MemberSpec
+from rlvo.ensemble.spec import MemberSpec
 from rlvo.models.classifier import Classifier
 from rlvo.models.streamlining import streamline
 from rlvo.training.dataset import stack_channels
 from rlvo.training.member import Precision, load_classifier, predict_probabilities
 
-KEPT_BYTES = 2 << 30
-"""Weights up to which members stay in memory after they were asked; beyond it, one is read again for every patient."""
+MAX_KEPT_BYTES = 2 << 30
+"""Members stay in memory until their weights reach this size; the others are read again for every patient."""
 
 
 class Members:
     """Trained members by name.
 
     Args:
-        weights: gives a member's safetensors file, and the member's name in it where it holds several.
+        weights: gives the safetensors file of a member, and the member's name in the file if it holds several.
     """
 
     def __init__(self, weights: Callable[[str], tuple[Path, str | None]]) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._weights = weights
         self._kept: dict[str, Classifier] = {}
+        self._kept_bytes = 0
 
     def probabilities(
         self,
@@ -38,13 +39,14 @@ class Members:
         features: Mapping[int, np.ndarray],
         precision: Precision = "float32",
     ) -> dict[str, float]:
-        """What each of `members` says of one patient; NaN or inf where its network overflows.
+        """The probability of rLVO by member for one patient; NaN or infinite if a network overflows.
 
-        Members that look at the same volumes share one input, which goes to the device once.
+        Members that look at the same volumes share one input, which is moved to the device once.
 
         Args:
-            volumes: prepared, [x, y, z].
-            features: the encoded table [1, T], by fold.
+            members: the members to ask, by name.
+            volumes: prepared volumes [x, y, z], by name.
+            features: the encoded table row [1, T], by fold.
         """
         by_channels: dict[tuple[str, ...], list[str]] = defaultdict(list)
         for name, member in members.items():
@@ -64,10 +66,8 @@ class Members:
         path, within = self._weights(name)
         classifier = load_classifier(path, member.configuration.model, tabular_features, member=within)
         classifier = streamline(classifier).to(self.device)
-        if sum(map(_bytes, self._kept.values())) + _bytes(classifier) <= KEPT_BYTES:
+        size = sum(tensor.nbytes for tensor in classifier.state_dict().values())
+        if self._kept_bytes + size <= MAX_KEPT_BYTES:
             self._kept[name] = classifier
+            self._kept_bytes += size
         return classifier
-
-
-def _bytes(classifier: Classifier) -> int:
-    return sum(tensor.nbytes for tensor in classifier.state_dict().values())

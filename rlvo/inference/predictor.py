@@ -1,0 +1,204 @@
+"""From table rows and raw volumes to answers. The registered model and the evaluation on the hold-out both run this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+
+from rlvo.cohort.variables import CTP
+from rlvo.config.model import Modality
+from rlvo.ensemble.spec import EnsembleSpec, MemberSpec, apply_ensemble
+from rlvo.errors import RlvoError
+from rlvo.imaging.store import VolumeStore
+from rlvo.inference.description import WEIGHTS, ModelDescription, Variant, read_description
+from rlvo.inference.members import Members
+from rlvo.inference.patients import NOT_ANSWERED, CheckedTable, Patient, format_missing
+from rlvo.inference.training_cohort import predictor_values
+from rlvo.progress import Advance
+from rlvo.training.member import Precision
+
+ANSWER_COLUMNS = (
+    "patient_id", "rlvo", "score", "probability", "votes", "folds", "p_ncct", "p_cta", "p_both", "warnings", "notice",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EnsemblePredictor:
+    """A frozen ensemble, its variants for patients with missing inputs, and the members of all of them."""
+
+    description: ModelDescription
+    members: Members
+
+    @classmethod
+    def load(cls, folder: Path) -> EnsemblePredictor:
+        """Load a model folder; weights are read when a member is first asked.
+
+        Raises:
+            RlvoError: if the folder is damaged or belongs to another preparation.
+        """
+        description, weights = read_description(folder), folder / WEIGHTS
+        if not weights.is_file():
+            raise RlvoError("the weights are missing", where=weights, fix="Fetch or register the model again")
+        return cls(description, Members(lambda name: (weights, name)))
+
+    def predict(
+        self,
+        table: pd.DataFrame,
+        folder: Path,
+        *,
+        decimal_comma: bool = False,
+        store: VolumeStore | None = None,
+        members: bool = False,
+        precision: Precision = "float32",
+        progress: Advance | None = None,
+    ) -> pd.DataFrame:
+        """Answer a cohort table: one row per patient, with the columns ANSWER_COLUMNS.
+
+        A patient is scored by the first variant whose volumes and CT perfusion variables are all present, or else by
+        the first whose volumes are; if that isn't the ensemble itself, the warnings say so. A cell that is not allowed
+        counts as missing, and a missing predictor is imputed as in training. A value outside the training patients'
+        range is clipped to it. A volume that is named but unusable doesn't count as missing: that patient isn't scored.
+
+        Args:
+            table: `patient_id`, volumes and predictors; outcomes and other columns are ignored.
+            folder: what relative volume paths are relative to.
+            decimal_comma: "70,5" is a number.
+            store: where volumes that have already been prepared are read from.
+            members: add a column `p_<member>` for every member; missing if the member was not asked.
+            precision: of the networks.
+
+        Raises:
+            RlvoError: if `patient_id` is missing, ids are missing or occur twice, or the precision is unknown.
+            MachineError: if the machine is at fault, not a patient.
+        """
+        if precision not in get_args(Precision):
+            raise RlvoError(f"'{precision}' is not one of {', '.join(get_args(Precision))}", where="precision")
+        variants, target = self.description.variants, self.description.target
+        predictors = [predictor for variant in variants for predictor in variant.predictors]
+        rows = CheckedTable.read(table, folder, predictors, decimal_comma=decimal_comma)
+        patients = rows.prepare(target, [v.channels for v in variants], store=store, progress=progress)
+        answers = [self._answer(patient, members, precision) for patient in patients]
+        return pd.concat(answers, ignore_index=True) if answers else pd.DataFrame(columns=list(ANSWER_COLUMNS))
+
+    def _answer(self, patient: Patient, members: bool, precision: Precision) -> pd.DataFrame:
+        variant, reason = _choose_variant(self.description.variants, patient)
+        named = {self.description.member_name(variant, member): member for member in variant.spec.members}
+        patient = replace(patient, warnings=(*reason, *patient.warnings))
+        asked = ask_members(self.members, named, variant, patient, precision)
+        answer = shape_answers(variant.spec, [asked], self.description.notice)
+        if members:
+            own = {name: asked.probabilities.get(member.key, np.nan) for name, member in named.items()}
+            answer = answer.assign(**{f"p_{name}": own.get(name, np.nan) for name in self.description.members()})
+        return answer
+
+
+@dataclass(frozen=True)
+class PatientAnswers:
+    """What members say about one patient."""
+
+    patient: str
+    probabilities: Mapping[str, float]
+    """By member key; empty if the patient cannot be scored."""
+    warnings: tuple[str, ...]
+
+
+def ask_members(
+    networks: Members,
+    members: Mapping[str, MemberSpec],
+    variant: Variant,
+    patient: Patient,
+    precision: Precision = "float32",
+) -> PatientAnswers:
+    """Ask members about one patient.
+
+    Args:
+        members: the members to ask, by their names in `networks`.
+        variant: encodes the patient's row, and is known to say what it imputes and clips.
+    """
+    if patient.volumes is None:
+        return PatientAnswers(patient.id, {}, patient.warnings)
+    features = {fold: encoder.transform(patient.row) for fold, encoder in variant.encoders.items()}
+    asked = networks.probabilities(members, patient.volumes, features, precision)
+    probabilities = {members[name].key: probability for name, probability in asked.items()}
+    return PatientAnswers(patient.id, probabilities, (*patient.warnings, *_table_warnings(variant, patient.row)))
+
+
+def shape_answers(spec: EnsembleSpec, asked: Sequence[PatientAnswers], notice: str) -> pd.DataFrame:
+    """The ensemble's answers, one row per patient: `rlvo` 0/1, `score` a margin, warnings joined by "; ".
+
+    `rlvo`, `score`, `probability` and `votes` are missing if a patient could not be scored. A column `p_…` is also
+    missing if the ensemble has no member of that modality, and `probability` if it has no calibrator.
+    """
+    nothing = np.full(len(asked), np.nan)
+    answer = apply_ensemble(
+        spec, {m.key: np.array([each.probabilities.get(m.key, np.nan) for each in asked]) for m in spec.members}
+    )
+    rlvo, votes = pd.array(answer.rlvo, dtype="Int64"), pd.array(answer.votes, dtype="Int64")
+    rlvo[~np.isfinite(answer.score)] = votes[~np.isfinite(answer.score)] = pd.NA
+    warnings = [list(each.warnings) for each in asked]
+    for row, own in enumerate(warnings):
+        if answer.undecided[row]:
+            own.append(f"{answer.undecided[row]} of {answer.folds} folds have no evidence either way")
+        if answer.abstained[row] and not any(warning.startswith(NOT_ANSWERED) for warning in own):
+            abstained = f"{answer.abstained[row]} of {answer.folds} folds have a member without a finite probability"
+            own.append(abstained if np.isfinite(answer.score[row]) else f"{NOT_ANSWERED}{abstained}")
+    return pd.DataFrame(
+        {
+            "patient_id": pd.array([each.patient for each in asked], dtype="str"),
+            "rlvo": rlvo,
+            "score": answer.score,
+            "probability": answer.calibrated,
+            "votes": votes,
+            "folds": answer.folds,
+            **{f"p_{name.lower()}": answer.probability.get(name, nothing) for name in get_args(Modality)},
+            "warnings": ["; ".join(own) for own in warnings],
+            "notice": notice,
+        },
+        columns=list(ANSWER_COLUMNS),
+    )
+
+
+def _choose_variant(variants: Sequence[Variant], patient: Patient) -> tuple[Variant, list[str]]:
+    """The first variant whose volumes and CT perfusion variables are present, or else the first whose volumes are.
+
+    Returns:
+        The variant, and a warning that says why if it isn't the ensemble itself.
+    """
+    ensemble, volumes, row = variants[0], patient.volumes, patient.row
+    if volumes is None:
+        return ensemble, []
+    usable = [variant for variant in variants if set(variant.channels) <= set(volumes)]
+    chosen = next((variant for variant in usable if not _missing_perfusion(variant, row)), usable[0])
+    if chosen is ensemble:
+        return ensemble, []
+    imputed = _missing_perfusion(chosen, row)
+    perfusion = [name for name in _missing_perfusion(ensemble, row) if name not in imputed]
+    missing = [name for name in ensemble.channels if name not in volumes]
+    reasons = [format_missing(missing)] if missing else []
+    reasons += [f"no {', '.join(perfusion)}"] if perfusion else []
+    return chosen, [f"answered by the ensemble '{chosen.name}': {' and '.join(reasons)}"]
+
+
+def _missing_perfusion(variant: Variant, row: pd.DataFrame) -> list[str]:
+    return [predictor for predictor in variant.imputed(row)[0] if predictor in CTP]
+
+
+def _table_warnings(variant: Variant, row: pd.DataFrame) -> list[str]:
+    """Which predictors are imputed, and which are clipped to the training patients' range."""
+    imputed = variant.imputed(row)[0]
+    warnings = [f"imputed: {', '.join(imputed)}"] if imputed else []
+    if not variant.reads_table:
+        return warnings
+    encoders = tuple(variant.encoders.values())
+    for predictor in encoders[0].bounds:
+        low = min(encoder.bounds[predictor][0] for encoder in encoders)
+        high = max(encoder.bounds[predictor][1] for encoder in encoders)
+        value = float(predictor_values(row, predictor).iloc[0])
+        if value < low or value > high:
+            warnings.append(f"{predictor}: {value:g} counts as the nearest in training, {low:g} to {high:g}")
+    return warnings

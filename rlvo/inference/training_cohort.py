@@ -1,0 +1,116 @@
+"""A summary of the training patients that travels with the model, and how other patients differ. Names no patient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from rlvo.cohort.variables import RATIOS, VARIABLES, source_columns
+from rlvo.config.base import Frozen
+
+MIN_SHIFT = 0.5
+"""The smallest standardised difference that is reported: a medium effect (Cohen 1988)."""
+MIN_STANDARD_ERRORS = 3.0
+"""The difference must also be this many standard errors, so that a handful of similar patients raises no alarm."""
+
+
+class ContinuousSummary(Frozen):
+    """A continuous predictor, over the patients in whom it was measured."""
+
+    mean: float
+    sd: float
+
+
+class CohortSummary(Frozen):
+    """The development patients in numbers."""
+
+    patients: int
+    prevalence: float
+    """Share with rLVO."""
+    continuous: dict[str, ContinuousSummary]
+    shares: dict[str, dict[str, float]]
+    """For each binary or categorical predictor: each level ("1" for yes), and its share where it was recorded."""
+    missing: dict[str, float]
+    """Share of patients without each predictor; a derived one is missing if one of its inputs is."""
+
+
+def summarise(table: pd.DataFrame, label: Sequence[int] | pd.Series, predictors: Sequence[str]) -> CohortSummary:
+    """Summarise the typed table of the development patients and their labels, 0 or 1."""
+    values = {predictor: predictor_values(table, predictor) for predictor in predictors}
+    continuous = {
+        name: ContinuousSummary(mean=float(each.mean()), sd=float(each.std()))
+        for name, each in values.items()
+        if _is_continuous(name) and each.count() > 1
+    }
+    return CohortSummary(
+        patients=len(table),
+        prevalence=float(np.mean(label)),
+        continuous=continuous,
+        shares={name: _shares(name, each) for name, each in values.items() if not _is_continuous(name)},
+        missing={name: float(each.isna().mean()) for name, each in values.items()},
+    )
+
+
+def shift_warnings(summary: CohortSummary, table: pd.DataFrame) -> list[str]:
+    """How the patients of a typed table differ from the training patients: one line per difference, mostly none.
+
+    Means are compared by their difference in SDs, shares by Cohen's h. A warning means that answers may be less
+    reliable than in training; no warning is no guarantee.
+    """
+    warnings = []
+    for name, missing in summary.missing.items():
+        values = predictor_values(table, name)
+        measured, trained_on = values.dropna(), round(summary.patients * (1 - missing))
+        missing_here = float(values.isna().mean())
+        if missing_here > missing and _has_shifted(
+            _cohens_h(missing_here, len(values), missing), len(values), summary.patients
+        ):
+            warnings.append(f"{name}: missing in {missing_here:.0%} of these patients, {missing:.0%} in training")
+        if (trained := summary.continuous.get(name)) is not None and trained.sd > 0 and len(measured):
+            mean = float(measured.mean())
+            if _has_shifted((mean - trained.mean) / trained.sd, len(measured), trained_on):
+                in_training = f"{trained.mean:.3g} (SD {trained.sd:.2g}) in training"
+                warnings.append(f"{name}: mean {mean:.3g} in these patients, {in_training}")
+        for level, share in summary.shares.get(name, {}).items():
+            here = _shares(name, measured).get(level, 0.0)
+            if len(measured) and _has_shifted(_cohens_h(here, len(measured), share), len(measured), trained_on):
+                label = name if level == "1" else f"{name}={level}"
+                warnings.append(f"{label}: {here:.0%} of these patients, {share:.0%} in training")
+    return warnings
+
+
+def predictor_values(table: pd.DataFrame, predictor: str) -> pd.Series:
+    """A predictor of a typed table's patients; a derived one is missing if an input is, or its denominator is 0."""
+    columns = table.reindex(columns=list(source_columns([predictor])))
+    if predictor not in RATIOS:
+        return columns[predictor]
+    numerator, denominator = (columns[name].astype(float) for name in RATIOS[predictor])
+    return (numerator / denominator).where(denominator > 0)
+
+
+def _is_continuous(predictor: str) -> bool:
+    return predictor in RATIOS or VARIABLES[predictor].kind == "continuous"
+
+
+def _shares(predictor: str, values: pd.Series) -> dict[str, float]:
+    """Share of each level; of two levels, only the second one's."""
+    recorded, levels = values.dropna(), VARIABLES[predictor].levels
+    if recorded.empty:
+        return {}
+    if not levels:
+        return {"1": float((recorded == 1).mean())}
+    return {level: float((recorded == level).mean()) for level in (levels[1:] if len(levels) == 2 else levels)}
+
+
+def _cohens_h(share: float, patients: int, other: float) -> float:
+    """Cohen's h; the share of few patients is corrected (Anscombe 1948): 0 of 5 does not mean none at all."""
+    share = (share * patients + 0.375) / (patients + 0.75)
+    return float(2 * np.arcsin(np.sqrt(share)) - 2 * np.arcsin(np.sqrt(other)))
+
+
+def _has_shifted(difference: float, patients: int, trained_on: int) -> bool:
+    """Whether a standardised difference is large and certain; both kinds have a variance of about 1/n + 1/N."""
+    error = np.sqrt(1 / max(patients, 1) + 1 / max(trained_on, 1))
+    return bool(abs(difference) > max(MIN_SHIFT, MIN_STANDARD_ERRORS * error))

@@ -1,0 +1,147 @@
+"""Asking a registered model about the patients of a table, one by one; answers it has already given are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow.models import Model
+
+from rlvo.cohort.cells import DECIMAL_COMMA
+from rlvo.cohort.reading import examine_table
+from rlvo.cohort.tables import RawTable
+from rlvo.cohort.variables import VARIABLES, VOLUMES
+from rlvo.errors import RlvoError
+from rlvo.files import atomic_write, file_sha256
+from rlvo.imaging.reading.source import split_series
+from rlvo.inference import training_cohort
+from rlvo.inference.description import read_description
+from rlvo.inference.patients import check_rows
+from rlvo.progress import Advance
+from rlvo.registry.location import ARTIFACT_PATH
+from rlvo.registry.model import MANIFEST
+from rlvo.registry.process import run_model
+
+COUNTS = ("rlvo", "votes", "folds")
+
+
+@dataclass(frozen=True, eq=False)
+class PatientTable:
+    """The patients a model is asked about."""
+
+    raw: RawTable
+    """Their rows as they were written."""
+    typed: pd.DataFrame
+    """The same rows, typed (`rlvo.cohort.reading.examine_table`)."""
+    folder: Path
+    """What relative volume paths are relative to."""
+
+
+def input_columns(model: Path) -> tuple[str, ...]:
+    """The columns a model looks at, according to its signature."""
+    signature = Model.load(str(model)).signature
+    assert signature is not None, "every model is registered with one"
+    return tuple(signature.inputs.input_names())
+
+
+def check_patients(model: Path, raw: RawTable, folder: Path) -> PatientTable:
+    """Type the columns that the model looks at, and check what only the whole table shows.
+
+    Raises:
+        CohortError: if patient ids are missing or occur twice, or a column's cells can be read in two ways.
+    """
+    cells = raw.cells[[name for name in input_columns(model) if name in raw.cells]]
+    typed, findings = examine_table(cells, decimal_comma=raw.decimal_comma)
+    check_rows(findings)
+    return PatientTable(raw, typed, folder)
+
+
+def shift_warnings(model: Path, patients: PatientTable) -> list[str]:
+    """How the patients differ from those the model was trained on: one line per difference, mostly none."""
+    try:
+        summary = read_description(model / ARTIFACT_PATH).cohort
+    except RlvoError:
+        return [
+            "another version of rlvo made the model; whether these patients are like its training patients is unknown"
+        ]
+    return training_cohort.shift_warnings(summary, patients.typed) if summary is not None else []
+
+
+def answer_table(
+    model: Path, patients: PatientTable, *, kept: Path | None = None, progress: Advance | None = None, **params: Any
+) -> pd.DataFrame:
+    """Ask the model about every patient, in a process of its own.
+
+    Args:
+        model: a verified MLflow model folder.
+        patients: columns that the model does not look at are not passed on.
+        kept: a file that answers are added to as they come. An answer is taken from it if model, parameters, row and
+            volume files (names, sizes, times) are unchanged. A patient who could not be scored is asked about again.
+        progress: called with (patients done, patients in all).
+        params: of the model's `predict`.
+
+    Returns:
+        The model's answers, one row per patient in the table's order.
+
+    Raises:
+        MachineError: if the model failed; the answers it gave before are kept.
+    """
+    raw, folder = patients.raw, patients.folder
+    cells = raw.cells[[name for name in input_columns(model) if name in raw.cells]]
+    rows = [
+        {str(name): _as_sent(cell, str(name), raw.decimal_comma) for name, cell in row.items()}
+        for row in cells.to_dict("records")
+    ]
+    keys = [_key(model, row, folder, params) for row in rows]
+    answers = _read_kept(kept) if kept is not None else {}
+    waiting = [position for position, key in enumerate(keys) if key not in answers]
+    if progress is not None:
+        progress(len(rows) - len(waiting), len(rows))
+    if waiting:
+        with run_model(model) as process:
+            for done, position in enumerate(waiting, len(rows) - len(waiting) + 1):
+                answer = answers[keys[position]] = process.answer(rows[position], folder=str(folder), **params)
+                if kept is not None and answer["rlvo"] is not None:
+                    with kept.open("a") as file:
+                        file.write(json.dumps({"key": keys[position], "answer": answer}) + "\n")
+                if progress is not None:
+                    progress(done, len(rows))
+    return pd.DataFrame([answers[key] for key in keys]).astype(dict.fromkeys(COUNTS, "Int64"))
+
+
+def _as_sent(cell: Any, column: str, decimal_comma: bool) -> Any:
+    """A cell as the model gets it: with a decimal point, because one row does not show what a comma means."""
+    if pd.isna(cell):
+        return None
+    may_be_number = decimal_comma and isinstance(cell, str) and VARIABLES[column].kind == "continuous"
+    return cell.strip().replace(",", ".") if may_be_number and DECIMAL_COMMA.fullmatch(cell.strip()) else cell
+
+
+def _key(model: Path, row: Mapping[str, Any], folder: Path, params: Mapping[str, Any]) -> str:
+    """A hash of everything the answer depends on."""
+    given = {name: str(cell) for name, cell in row.items() if cell is not None}
+    volumes = [_state(folder / cell.strip()) for name, cell in given.items() if name in VOLUMES]
+    content = [file_sha256(model / MANIFEST), {**dict.fromkeys(row), **given}, volumes, dict(params)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _state(path: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of every file that a path refers to; empty if there is none."""
+    place, _ = split_series(path)
+    files = sorted(place.rglob("*")) if place.is_dir() else [place]
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+
+
+def _read_kept(kept: Path) -> dict[str, dict[str, Any]]:
+    """Answers by key. A last line that was cut short when the process died is dropped from the file."""
+    if not kept.exists():
+        return {}
+    *lines, torn = kept.read_text().split("\n")
+    if torn:
+        atomic_write(kept, "".join(f"{line}\n" for line in lines))
+    return {line["key"]: line["answer"] for line in map(json.loads, lines)}
