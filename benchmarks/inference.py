@@ -1,4 +1,4 @@
-"""One patient's answer at the paper's grid: an ensemble of twelve EfficientNet-B0, against plain MONAI networks."""
+"""One patient's answer at the paper's grid: an ensemble of 12 EfficientNet-B0, compared with plain MONAI networks."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from safetensors.torch import load_file, save_file
 from benchmarks.measure import show
 from benchmarks.preparation import write_raw_patient
 from rlvo.config.model import Configuration, Modality, ModelConfig
-from rlvo.ensemble.member import MemberSpec
+from rlvo.ensemble.spec import MemberSpec
 from rlvo.imaging.prepare import prepare
 from rlvo.imaging.target import Target
-from rlvo.models.classifier import build_classifier
-from rlvo.registry.members import Members
+from rlvo.inference.members import Members
+from rlvo.models.classifier import Classifier
 from rlvo.training.dataset import stack_channels
 from rlvo.training.member import Precision
 
 FOLDS = 4
 FEATURES = 20
-"""Of the encoded table, which these networks do not look at."""
+"""Size of the encoded table, which these networks do not look at."""
 
 
 def benchmark_inference() -> None:
-    """Print seconds and peak memory from prepared volumes, each way in a process of its own, and from raw ones."""
+    """Print seconds from prepared and from raw volumes and peak memory, measured in one process per way."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write_members(folder)
@@ -46,14 +46,14 @@ def benchmark_inference() -> None:
         plain = measured["one after the other, plain MONAI"][0]
         show(
             f"12 EfficientNet-B0 for one patient at the paper's grid, {os.cpu_count()} cores",
-            ("s from prepared", "times as quick", "s from raw", "peak memory, GB"),
+            ("s from prepared", "times as fast", "s from raw", "peak memory, GB"),
             {way: (seconds, plain / seconds, raw + seconds, peak) for way, (seconds, peak) in measured.items()},
         )
         print(f"preparation: {raw:.3g} s, peak memory {taken:.3g} GB")
 
 
 def _members_of_all_folds() -> dict[str, MemberSpec]:
-    """Without a fusion, so that MONAI's own networks compute the same."""
+    """Members without fusion, so that MONAI's own networks compute the same."""
     configurations = [
         Configuration(model=ModelConfig(backbone="efficientnet-b0", modality=modality, fusion="none"))
         for modality in get_args(Modality)
@@ -67,7 +67,7 @@ def _write_members(folder: Path) -> None:
     tensors: dict[str, torch.Tensor] = {}
     for key, member in _members_of_all_folds().items():
         model = member.configuration.model
-        classifier = build_classifier(model, FEATURES)
+        classifier = Classifier(model, FEATURES)
         classifier.standardise_with([40.0, 60.0][-len(model.channels) :], [8.0, 50.0][-len(model.channels) :])
         tensors |= {f"{key}/{name}": tensor for name, tensor in classifier.state_dict().items()}
         network = EfficientNetBN("efficientnet-b0", pretrained=False, spatial_dims=3, in_channels=len(model.channels))
@@ -86,7 +86,7 @@ def _volumes(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _plain(folder: Path) -> None:
-    """Read, load and run every network in turn, as MONAI gives it."""
+    """Read, load and run every network in turn, exactly as MONAI provides it."""
     volumes = _volumes(folder)
     for key, member in _members_of_all_folds().items():
         channels = member.configuration.model.channels
@@ -104,7 +104,7 @@ def _members(folder: Path, precision: Precision) -> None:
 
 
 def _alone(work: Callable[[], object]) -> tuple[float, float]:
-    """Seconds that `work` takes in a fresh process, and that process's peak memory in GB."""
+    """Seconds that `work` takes in a new process, and that process's peak memory in GB."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_measured, (work,))
 
