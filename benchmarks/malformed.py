@@ -1,6 +1,6 @@
-"""`python -m benchmarks.malformed`: the catalogue of malformed inputs through rlvo, SimpleITK and MONAI, as Markdown.
+"""`python -m benchmarks.malformed`: the catalogue of malformed inputs read by rlvo, SimpleITK and MONAI, as Markdown.
 
-Each reader runs in processes of its own, since some inputs kill them; after a death it goes on with the next input.
+Each reader runs in processes of its own, because some inputs kill them; after a death it continues with the next input.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-CATALOGUE = Path(__file__).parents[1] / "tests" / "imaging" / "catalogue.py"
+CATALOGUE = Path(__file__).parents[1] / "tests" / "support" / "catalogue.py"
 READERS = ("rlvo", "SimpleITK", "MONAI")
 
 
 def read_all(reader: str, paths: dict[str, Path]) -> dict[str, dict[str, Any]]:
-    """What became of every input: what the reader said, or the signal it died of."""
+    """Return what became of every input: what the reader said, or the signal it died of."""
     results: dict[str, dict[str, Any]] = {}
     while left := {name: path for name, path in paths.items() if name not in results}:
         arguments = [part for name, path in left.items() for part in (name, str(path))]
@@ -38,8 +38,8 @@ def read_all(reader: str, paths: dict[str, Path]) -> dict[str, dict[str, Any]]:
     return results
 
 
-def outcome(reader: str, result: dict[str, Any]) -> str:
-    """In a word or two, for the table."""
+def format_outcome(reader: str, result: dict[str, Any]) -> str:
+    """Describe a result in a word or two."""
     kind = {"read": "read" if reader == "rlvo" else "**read**"}.get(result["kind"], result["kind"])
     slow = f", {result['seconds']:.1f} s" if result["seconds"] > 2 else ""
     large = f", {result['peak'] / 2**30:.1f} GB" if result["peak"] > 1 << 30 else ""
@@ -47,7 +47,7 @@ def outcome(reader: str, result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Build the catalogue, read it thrice, print the table."""
+    """Build the catalogue, read it with each reader, print the table."""
     warnings.simplefilter("ignore")
     catalogue = runpy.run_path(str(CATALOGUE))
     os.environ["PYTHONWARNINGS"] = "ignore"
@@ -56,15 +56,18 @@ def main() -> None:
         results = {reader: read_all(reader, paths) for reader in READERS}
     print("| input | " + " | ".join(READERS) + " |\n|" + "---|" * (1 + len(READERS)))
     for name, case in catalogue["CASES"].items():
-        told = [outcome(reader, results[reader][name]) for reader in READERS]
-        print(f"| {name}{' (good)' if case.outcome == 'read' else ''} | {' | '.join(told)} |")
+        cells = [format_outcome(reader, results[reader][name]) for reader in READERS]
+        print(f"| {name}{' (good)' if case.outcome == 'read' else ''} | {' | '.join(cells)} |")
     malformed = [name for name, case in catalogue["CASES"].items() if case.outcome != "read"]
     for reader, of_reader in results.items():
         counts = Counter(of_reader[name]["kind"].split(" ")[0] for name in malformed)
         longest = max(result["seconds"] for result in of_reader.values() if result["seconds"] == result["seconds"])
         peak = max(result["peak"] for result in of_reader.values()) / 2**20
         summary = ", ".join(f"{kind} {count}" for kind, count in counts.most_common())
-        print(f"\n{reader}: of {len(malformed)} malformed {summary}; at most {longest:.2f} s, {peak:.0f} MB", end="")
+        print(
+            f"\n{reader}: of {len(malformed)} malformed inputs {summary}; at most {longest:.2f} s, {peak:.0f} MB",
+            end="",
+        )
     print()
 
 

@@ -1,4 +1,4 @@
-"""Seconds a patient, from raw CTA and NCCT to the store at the paper's grid, and where they go."""
+"""Seconds per patient, from raw CTA and NCCT to the store at the paper's grid, by part."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from benchmarks.measure import seconds, show
 from rlvo.config.grid import ATLAS_FIRST_VOXEL, ATLAS_SHAPE, Grid
-from rlvo.imaging.atlas import load_atlas
+from rlvo.imaging.alignment.template import load_atlas
 from rlvo.imaging.cohort_preparation import prepare_cohort
 from rlvo.imaging.resampling import resample
 from rlvo.imaging.store import VolumeStore
@@ -31,19 +31,19 @@ NOISE_HU = 12.0
 LUMEN_HU = 315.0
 PARTS = {
     "hash": ("store", "address"),
-    "read": ("reading", "read"),
+    "read": ("source", "read_source"),
     "register CTA": ("registration", "register_cta"),
     "register NCCT": ("registration", "register_ncct"),
     "quality": ("quality", "assess"),
     "vessels": ("vessels", "find_vessels"),
-    "resample": ("resampling", "onto_grid"),
+    "resample": ("resampling", "resample_to_grid"),
     "write": ("store", "put"),
 }
-"""By name: module and function. `vessels` resamples too; `resample` counts that again."""
+"""By name: module and function. `vessels` resamples too, which `resample` counts again."""
 
 
 def write_raw_patient(folder: Path, seed: int) -> dict[str, Path | None]:
-    """An atlas head with vessels, turned and shifted, as a scanner would give it: 0.5 × 0.5 × 1 mm, int16, noise."""
+    """Write an atlas head with vessels, turned and shifted, as from a scanner: 0.5 × 0.5 × 1 mm, int16, noise."""
     rng = np.random.default_rng(seed)
     head = load_atlas().head
     atlas_grid = Grid(shape=ATLAS_SHAPE, spacing=(1, 1, 1), origin=ATLAS_FIRST_VOXEL)
@@ -65,7 +65,7 @@ def write_raw_patient(folder: Path, seed: int) -> dict[str, Path | None]:
 
 
 def benchmark_preparation() -> None:
-    """Print seconds a patient by part, and over whole cohorts with one and two workers."""
+    """Print seconds per patient by part, and for whole cohorts with one and two workers."""
     with tempfile.TemporaryDirectory() as name:
         folder, target = Path(name), Target(grid="paper")
         rows = {str(seed): write_raw_patient(folder, seed) for seed in range(PATIENTS)}
@@ -86,7 +86,7 @@ def benchmark_preparation() -> None:
         slowest = max(by_workers.values())
         show(
             f"a cohort of {PATIENTS}, {os.cpu_count()} cores",
-            ("s a patient", "patients an hour", "against the slowest"),
+            ("s per patient", "patients per hour", "against the slowest"),
             {name: (taken / PATIENTS, 3600 * PATIENTS / taken, slowest / taken) for name, taken in by_workers.items()},
         )
 
@@ -98,10 +98,10 @@ def _prepare_all(rows: dict[str, dict[str, Path | None]], target: Target, store:
 
 
 def _within(profile: cProfile.Profile, module: str, function: str) -> float:
-    """Seconds spent within a function of `rlvo.imaging`."""
+    """Return seconds spent in a function of `rlvo.imaging`."""
     stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]
     return sum(
         cumulative
         for (file, _, name), (_, _, _, cumulative, _) in stats.items()
-        if (Path(file).stem, name) == (module, function) and Path(file).parent.name == "imaging"
+        if (Path(file).stem, name) == (module, function) and "imaging" in Path(file).parts
     )

@@ -22,11 +22,10 @@ from torch import Tensor
 from benchmarks.measure import show
 from rlvo.config.grid import PRESETS
 from rlvo.imaging.cohort_preparation import prepare_cohort
-from rlvo.imaging.intensity import CTA_WINDOW, NCCT_WINDOW
 from rlvo.imaging.store import VolumeStore, open_volumes
-from rlvo.imaging.target import Target
+from rlvo.imaging.target import WINDOWS, Target
 
-# MONAI's remarks, in every process, on a decoder that is not used here.
+# MONAI warns, in every process, about a decoder that is not used here.
 warnings.filterwarnings("ignore", "NvImgCodecPydicomReader")
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
@@ -36,11 +35,11 @@ GRID = PRESETS["paper"]
 CHANNELS = ("ncct", "cta")
 Files = list[dict[str, Path]]
 Way = Callable[[Path, Files], Iterator[Tensor]]
-"""Opens the volumes and gives each patient's, float32 [C, X, Y, Z]; its first argument is a folder for its cache."""
+"""Opens the volumes and yields each patient's, float32 [C, X, Y, Z]; its first argument is a folder for its cache."""
 
 
 def write_volumes(folder: Path) -> Files:
-    """Patients' volumes on the grid already, so that only storing and reading is compared."""
+    """Write patients' volumes that are on the grid already, so that only storing and reading are compared."""
     rng = np.random.default_rng(0)
     folder.mkdir()
     vessels = folder / "vessels.nii"
@@ -51,32 +50,31 @@ def write_volumes(folder: Path) -> Files:
         for path in files[-1].values():
             hu = rng.integers(-100, 500, GRID.shape, dtype=np.int16)
             nibabel.save(nibabel.Nifti1Image(hu, GRID.affine), path)
-        files[-1]["vessels"] = vessels  # or the store would look for vessels, which the others do not
+        files[-1]["vessels"] = vessels  # otherwise the store would look for vessels, which the others do not
     return files
 
 
 def from_store(folder: Path, files: Files) -> Iterator[Tensor]:
-    """rlvo's store, prepared where it is not there yet."""
+    """Read rlvo's store, preparing it first if necessary."""
     store = VolumeStore(folder / "store")
     result = prepare_cohort({str(number): each for number, each in enumerate(files)}, TARGET, store, workers=1)
     yield from from_entries([store.folder(each.address) for each in result.prepared.values()])
 
 
 def from_entries(folders: Sequence[Path]) -> Iterator[Tensor]:
-    """The same, told where the entries lie, as a trial is."""
+    """Read entries at known places, as a trial does."""
     opened = [open_volumes(folder) for folder in folders]
     for volumes in opened:
         yield torch.from_numpy(np.stack([volumes[name] for name in CHANNELS])).float()
 
 
 def from_monai(kind: str, folder: Path, files: Files) -> Iterator[Tensor]:
-    """MONAI's dataset with the same clipping."""
+    """Read MONAI's dataset with the same clipping."""
     transform = Compose(
         [
             LoadImaged(CHANNELS, reader="NibabelReader", image_only=True),
             EnsureChannelFirstd(CHANNELS),
-            ScaleIntensityRanged("ncct", *NCCT_WINDOW, *NCCT_WINDOW, clip=True),
-            ScaleIntensityRanged("cta", *CTA_WINDOW, *CTA_WINDOW, clip=True),
+            *(ScaleIntensityRanged(name, *WINDOWS[name], *WINDOWS[name], clip=True) for name in CHANNELS),
             ConcatItemsd(CHANNELS, "image"),
         ]
     )
@@ -121,7 +119,7 @@ def benchmark_store() -> None:
 
 
 def _timed(volumes: Iterator[Tensor]) -> tuple[float, float]:
-    """Seconds to the first patient, and for those after it; each is summed up, as use would."""
+    """Measure seconds to the first patient, and for those after it; every voxel is read."""
     start = time.perf_counter()
     next(volumes).sum()
     first = time.perf_counter() - start
@@ -131,7 +129,7 @@ def _timed(volumes: Iterator[Tensor]) -> tuple[float, float]:
 
 
 def _memory(read: Callable[[], Iterator[Tensor]], readers: int) -> float:
-    """MB of memory that processes gain together by opening and reading all volumes once; shared pages count once."""
+    """Measure MB that processes gain together by opening and reading all volumes once; shared pages count once."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(readers + 1)
     processes = [context.Process(target=_hold, args=(read, barrier)) for _ in range(readers)]
@@ -151,7 +149,7 @@ def _hold(read: Callable[[], Iterator[Tensor]], barrier: Barrier) -> None:
     barrier.wait()
     barrier.wait()
     volumes = read()
-    for _ in range(PATIENTS):  # not to its end, which would let go of the volumes
+    for _ in range(PATIENTS):  # not to its end, which would release the volumes
         next(volumes).sum()
     barrier.wait()
     barrier.wait()

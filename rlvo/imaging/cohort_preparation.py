@@ -1,4 +1,4 @@
-"""Preparation of a cohort: over this machine's cores, or a Ray cluster. Started again, it prepares what is new."""
+"""Preparation of a cohort into the store. Started again, it prepares only what is new."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ import SimpleITK as sitk
 from rlvo.errors import MachineError, RlvoError
 from rlvo.imaging.laterality import side_doubts
 from rlvo.imaging.prepare import prepare
-from rlvo.imaging.reading import check_exists
+from rlvo.imaging.reading.source import check_exists
 from rlvo.imaging.store import VolumeStore
 from rlvo.imaging.target import Target
+from rlvo.progress import Advance
 
 Files = Mapping[str, Path | None]
 """A patient's `ncct`, `cta` and `vessels`."""
@@ -30,25 +31,30 @@ Files = Mapping[str, Path | None]
 
 @dataclass(frozen=True)
 class PreparedPatient:
-    """What a study or a reader needs to know of a patient whose volumes are in the store; see `Prepared`."""
+    """What a study or a reader needs to know about a patient whose volumes are in the store; see `Prepared`.
+
+    Attributes:
+        roles: of the scans: `cta`, `ncct`.
+        seconds: duration of the preparation, when it was done.
+    """
 
     address: str
     roles: tuple[str, ...]
-    """Of the scans: `cta`, `ncct`."""
     doubts: tuple[str, ...]
     notes: tuple[str, ...]
     figures: Mapping[str, float]
     seconds: float
-    """What preparing took, when it was done."""
 
     @property
     def verdict(self) -> Literal["prepared", "review"]:
-        """As of `Prepared`."""
+        """See `Prepared.verdict`."""
         return "review" if self.doubts else "prepared"
 
 
 Outcome = PreparedPatient | RlvoError
-"""An error refuses the patient."""
+"""An error means that the patient is refused."""
+Spread = Callable[[Mapping[str, Files], Target, VolumeStore, bool], Iterable[tuple[str, Outcome]]]
+"""Takes files by patient, target, store and `verify`; gives (patient, outcome of `prepare_into`) as they finish."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class PreparedCohort:
     refused: Mapping[str, RlvoError]
 
     def with_sides(self, sides: Mapping[str, str] | pd.Series) -> PreparedCohort:
-        """Doubts added where the vessels seen speak against the side of the occlusion that the table gives."""
+        """Add a doubt where the vessels seen contradict the side of the occlusion that the table gives."""
         checked = {
             patient: replace(each, doubts=(*each.doubts, *side_doubts(each.figures, sides.get(patient))))
             for patient, each in self.prepared.items()
@@ -73,33 +79,29 @@ def prepare_cohort(
     store: VolumeStore,
     *,
     workers: int | None = None,
-    cluster: str | None = None,
+    spread: Spread | None = None,
     verify: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Advance | None = None,
 ) -> PreparedCohort:
     """Prepare every patient's files into the store.
 
     Args:
-        workers: processes; None: one a core. One runs in this process.
-        cluster: address of a Ray cluster to use instead; files and store must be reachable from its nodes.
-        verify: compare what is in the store with its checksums, and prepare again what was damaged.
-        progress: called with (done, all) after each patient.
+        workers: processes; None: one per core. One runs in this process.
+        spread: how to spread the patients instead, e.g. over a cluster (`rlvo.imaging.cluster`).
+        verify: compare entries of the store with their checksums, and prepare damaged ones again.
+        progress: called with (done, total) after each patient.
 
     Raises:
-        MachineError: a worker process died (mostly memory), or the store cannot be written; a patient's own errors
-            are in `refused`.
+        MachineError: a worker process died (mostly for lack of memory), or the store cannot be written; a patient's own
+            errors are in `refused`.
     """
     store.remove_leftovers()
     store.check_space(target, rows.values())
     workers = min(workers or os.cpu_count() or 1, len(rows))
-    if cluster is not None:
-        from rlvo.imaging.cluster import prepare_on_cluster
-
-        outcomes: Iterable[tuple[str, Outcome]] = prepare_on_cluster(
-            rows, target, store, address=cluster, verify=verify
-        )
+    if spread is not None:
+        outcomes = spread(rows, target, store, verify)
     elif workers > 1:
-        outcomes = _in_processes(rows, target, store, workers, verify)
+        outcomes = _prepare_in_processes(rows, target, store, workers, verify)
     else:
         outcomes = ((p, prepare_into(store, p, files, target, verify=verify)) for p, files in rows.items())
     found: dict[str, Outcome] = {}
@@ -117,7 +119,7 @@ def prepare_cohort(
 def prepare_into(
     store: VolumeStore, patient: str, files: Files, target: Target, *, verify: bool = False, threads: int | None = None
 ) -> Outcome:
-    """Prepare one patient unless the store has it. Raises MachineError for what is not this patient's fault."""
+    """Prepare one patient unless the store has it. Raises MachineError for errors that are not the patient's."""
     try:
         for path in files.values():
             if path is not None:
@@ -139,13 +141,11 @@ def prepare_into(
     )
 
 
-def _in_processes(
+def _prepare_in_processes(
     rows: Mapping[str, Files], target: Target, store: VolumeStore, workers: int, verify: bool
 ) -> Iterator[tuple[str, Outcome]]:
-    """Outcomes as they come. Spawned, not forked: the parent may hold threads of torch or Ray."""
-    context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=begin_worker) as pool:
+        with worker_pool(workers) as pool:
             futures = {
                 pool.submit(prepare_into, store, patient, files, target, verify=verify, threads=1): patient
                 for patient, files in rows.items()
@@ -156,12 +156,20 @@ def _in_processes(
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
     except BrokenProcessPool:
-        fix = "Run it again with fewer workers; what is prepared stays"
-        raise MachineError("a preparation process died, mostly for lack of memory", where=store.path, fix=fix) from None
+        fix = "Run it again with fewer workers; patients already prepared are kept"
+        what = "a preparation process died, probably for lack of memory"
+        raise MachineError(what, where=store.path, fix=fix) from None
 
 
-def begin_worker() -> None:
-    """One thread, since workers share the cores among themselves; and no life after the parent's, however it ends."""
+def worker_pool(workers: int) -> ProcessPoolExecutor:
+    """Start processes that use one thread each, because they share the cores, and that end when this process does.
+
+    They are spawned, not forked: this process may hold threads of torch or Ray.
+    """
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_initialise_worker)
+
+
+def _initialise_worker() -> None:
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -1,4 +1,4 @@
-"""What a file or folder holds, as a hash, remembered so that a cohort of 100 GB is read once and not at every start."""
+"""Content hashes of files and folders, remembered so that a cohort of 100 GB is read once and not at every start."""
 
 from __future__ import annotations
 
@@ -9,39 +9,37 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from rlvo.errors import RlvoError
 from rlvo.files import atomic_write, file_sha256
-from rlvo.imaging.dicom_headers import MAX_FILES
+from rlvo.imaging.reading.dicom_headers import MAX_FILES, too_many_files
 
 SETTLED_S = 2.0
-"""A file changed more recently could change again within one tick of the file system's clock: not remembered yet."""
+"""The hash of a file changed more recently is not remembered: it could change again within one tick of the file
+system's clock."""
 
 
 class ContentHashes:
     """SHA-256 (hex) of files and folders, remembered in small files under `memory`.
 
-    A hash is found again by a hash over path, size, times and inode: `memory` holds no path in clear, and processes and
-    machines can share it. A changed file is read again even where its modification time was set back, since nobody can
-    set back the time of that change itself.
+    A hash is filed under a hash of path, size, times and inode: `memory` holds no path in clear, and processes and
+    machines can share it. A changed file is read again even if its modification time was set back, because the time of
+    that change itself (ctime) cannot be set.
     """
 
     def __init__(self, memory: Path) -> None:
         self.memory = memory
 
     def remembered(self, path: Path) -> str | None:
-        """What `of` would give, where it need not read the files for it. Raises as `of`."""
-        return _read(self.memory / _key(path, *_files(path)))
+        """Return what `of` would, or None if `of` would have to read the files. Raises as `of` does."""
+        return _read_hash(self.memory / _key(path, *_list_files(path)))
 
     def of(self, path: Path) -> str:
-        """Hash over a file's bytes, or over the hashes of a folder's files in the order of their names.
+        """Hash a file's bytes, or the hashes of a folder's files in the order of their names.
 
-        Raises:
-            OSError: not there, or it cannot be read.
-            RlvoError: a folder with so many files that it cannot be one patient's.
+        Raises OSError if they are missing or cannot be read, RlvoError if a folder has more than `MAX_FILES` files.
         """
-        files, states = _files(path)
+        files, states = _list_files(path)
         known = self.memory / _key(path, files, states)
-        if (remembered := _read(known)) is not None:
+        if (remembered := _read_hash(known)) is not None:
             return remembered
         hashes = [file_sha256(each) for each in files]
         content = hashlib.sha256("".join(hashes).encode()).hexdigest() if path.is_dir() else hashes[0]
@@ -51,13 +49,13 @@ class ContentHashes:
         return content
 
 
-def _files(path: Path) -> tuple[list[Path], list[os.stat_result]]:
-    """The file itself, or a folder's files, and the state of each."""
+def _list_files(path: Path) -> tuple[list[Path], list[os.stat_result]]:
+    """List the file itself, or a folder's files, and the state of each."""
     files = [path]
     if path.is_dir():
         files = sorted(islice((each for each in path.rglob("*") if each.is_file()), MAX_FILES + 1))
     if len(files) > MAX_FILES:
-        raise RlvoError(f"holds more than {MAX_FILES} files", where=path, fix="Give the folder of one series")
+        raise too_many_files(path)
     return files, [each.stat() for each in files]
 
 
@@ -69,8 +67,8 @@ def _key(path: Path, files: list[Path], states: list[os.stat_result]) -> str:
     return f"{key[:2]}/{key}"
 
 
-def _read(known: Path) -> str | None:
-    """The remembered hash; None where there is none."""
+def _read_hash(known: Path) -> str | None:
+    """Read a remembered hash; None if there is none."""
     try:
         content = known.read_text()
     except (OSError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""What can be said of a volume before its registration: can it be a head CT in HU, and if not, what is wrong?"""
+"""Checks before registration: can a volume be a head CT in HU, and if not, what is probably wrong with it?"""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MIN_EXTENT_MM = 60.0
 SAMPLES = 2_000_000
 BIN_HU = 20.0
 MIN_SHARE = 0.002
-"""Least share of the commonest air, and of the commonest soft tissue, among a CT's voxels (in a bin of 20 HU)."""
+"""Least share of a CT's voxels in the fullest bin (of 20 HU) of air, and in that of soft tissue."""
 AIR_RANGE, AIR_HU = (-1200.0, -600.0), (-1060.0, -920.0)
-"""The commonest value among those that may be air must be air's."""
+"""Among the values that could be air, the most common one must be that of air."""
 TISSUE_RANGE, TISSUE_HU = (-60.0, 300.0), (-20.0, 100.0)
-"""The commonest value above fat must be brain's (0–80 HU) to within a bin."""
+"""Among the values above fat, the most common one must be that of brain (0–80 HU), to within a bin."""
 
 MISTAKES: tuple[tuple[str, str, float, float], ...] = (
     ("look like stored values without the rescale intercept (about 1024 too high)", "Apply it", 1, -1024),
@@ -25,50 +25,49 @@ MISTAKES: tuple[tuple[str, str, float, float], ...] = (
     ("are ten times HU", "Divide by 10", 0.1, 0),
     ("are a tenth of HU", "Multiply by 10", 10, 0),
 )
-"""How values become wrong on the way, the mending, and its slope and intercept."""
+"""What goes wrong with values on the way, how to fix it, and the slope and intercept that do."""
 EXPORT = "Export the original CT in HU, with the air around the head and the bone in it"
 
 
 def check_head_ct(volume: Volume, where: str | None) -> None:
-    """Raise RlvoError where a volume is too small for a head or is not in HU, saying what is likely wrong with it."""
+    """Raise RlvoError if a volume is too small for a head or is not in HU, saying what is probably wrong with it."""
     extent = volume.spacing * volume.array.shape
     if extent.min() < MIN_EXTENT_MM:
         text = "×".join(f"{length:.0f}" for length in extent)
-        raise RlvoError(f"too small for a head ({text} mm)", where=where, fix="Give the whole head CT")
+        raise RlvoError(f"the volume is too small for a head ({text} mm)", where=where, fix="Give the whole head CT")
     step = max(1, math.ceil((volume.array.size / SAMPLES) ** (1 / 3)))
     values = volume.array[::step, ::step, ::step].ravel()
-    lacking = _lacking(values)
-    if lacking:
-        what, mending = _likely_mistake(values)
-        raise RlvoError(f"not a head CT in HU: {lacking}{what and f'; {what}'}", where=where, fix=mending)
+    if missing := _find_missing(values):
+        what, fix = _guess_mistake(values)
+        raise RlvoError(f"not a head CT in HU: {missing}{what and f'; {what}'}", where=where, fix=fix)
 
 
-def _lacking(values: np.ndarray) -> str:
-    """What values in HU would have and these have not; empty where nothing is lacking."""
+def _find_missing(values: np.ndarray) -> str:
+    """Say what values in HU would include and these do not; empty if nothing is missing."""
     for name, within, expected in (
         ("air near −1000", AIR_RANGE, AIR_HU),
         ("soft tissue at 0–80", TISSUE_RANGE, TISSUE_HU),
     ):
         counts, edges = np.histogram(values, bins=round((within[1] - within[0]) / BIN_HU), range=within)
-        commonest = int(counts.argmax())
-        if counts[commonest] < MIN_SHARE * values.size:
+        most_common = int(counts.argmax())
+        if counts[most_common] < MIN_SHARE * values.size:
             return f"no {name}"
-        if not expected[0] <= edges[commonest] + BIN_HU / 2 <= expected[1]:
-            return f"no {name}, but near {edges[commonest] + BIN_HU / 2:.0f}".replace("-", "−")
+        if not expected[0] <= edges[most_common] + BIN_HU / 2 <= expected[1]:
+            return f"no {name}, but near {edges[most_common] + BIN_HU / 2:.0f}".replace("-", "−")
     return ""
 
 
-def _likely_mistake(values: np.ndarray) -> tuple[str, str]:
-    """What probably happened to values that are not in HU (empty where there is no telling), and how to mend it."""
+def _guess_mistake(values: np.ndarray) -> tuple[str, str]:
+    """Say what probably happened to values that are not in HU (empty if there is no telling), and how to fix it."""
     low, high = float(values.min()), float(values.max())
     if low == high:
         return f"every voxel is {low:g}", EXPORT
     if low >= 0 and high <= 255:
         scale = "0–1" if high <= 1 else "0–255"
-        return f"its values are grey values of {scale}", EXPORT
-    if high > 32767 and not _lacking(np.where(values > 32767, values - 65536, values)):
+        return f"its values are grey values ({scale})", EXPORT
+    if high > 32767 and not _find_missing(np.where(values > 32767, values - 65536, values)):
         return "its negative values became large positive ones", f"Read it as signed 16-bit integers, or e{EXPORT[1:]}"
-    for what, mending, slope, intercept in MISTAKES:
-        if not _lacking(values * np.float32(slope) + np.float32(intercept)):
-            return f"its values {what}", f"{mending}, or e{EXPORT[1:]}"
+    for what, fix, slope, intercept in MISTAKES:
+        if not _find_missing(values * np.float32(slope) + np.float32(intercept)):
+            return f"its values {what}", f"{fix}, or e{EXPORT[1:]}"
     return "", EXPORT

@@ -1,8 +1,8 @@
-"""One patient, from files to clipped volumes on the grid (section 2.2.1)."""
+"""One patient, from files to clipped volumes on the grid (section 2.2.1 of the paper)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -12,30 +12,30 @@ import numpy as np
 from rlvo.config.base import content_hash
 from rlvo.config.grid import Grid
 from rlvo.errors import RlvoError
-from rlvo.imaging.atlas import Atlas, atlas_key, load_atlas
-from rlvo.imaging.intensity import CTA_WINDOW, NCCT_WINDOW, clip_cta, clip_ncct
+from rlvo.imaging.alignment.atlas import Atlas
+from rlvo.imaging.alignment.quality import assess
+from rlvo.imaging.alignment.registration import REGISTRATION_VERSION, register_cta, register_ncct
+from rlvo.imaging.alignment.template import atlas_key, load_atlas
 from rlvo.imaging.laterality import ASYMMETRY, vessel_asymmetry
 from rlvo.imaging.plausibility import check_head_ct
-from rlvo.imaging.quality import assess
-from rlvo.imaging.reading import Role, Source, locate, read
-from rlvo.imaging.registration import REGISTRATION_VERSION, register_cta, register_ncct
-from rlvo.imaging.resampling import mask_onto_grid, onto_grid
-from rlvo.imaging.target import Target
+from rlvo.imaging.reading.dicom_series import Role
+from rlvo.imaging.reading.source import Source, locate_source, read_source
+from rlvo.imaging.resampling import resample_mask_to_grid, resample_to_grid
+from rlvo.imaging.target import WINDOWS, Target
 from rlvo.imaging.vessels import find_vessels, too_coarse
 from rlvo.imaging.volume import Volume
 
 PREPARATION_VERSION = 2
-"""Raised whenever the same files would give other volumes; stored entries of older versions are then prepared again."""
+"""Increased whenever the same files would give other volumes; stored entries of older versions are prepared again."""
 
-NAMES = {"ncct": "NCCT", "cta": "CTA", "vessels": "vessel mask"}
+ROLE_NAMES: dict[str, str] = {"ncct": "NCCT", "cta": "CTA", "vessels": "vessel mask"}
 MAX_VESSEL_SHARE = 0.3
-"""A mask that fills more of its volume is no vessel mask (an intensity image, say)."""
-CLIP = {"ncct": clip_ncct, "cta": clip_cta}
+"""A mask that fills more of its volume is not a vessel mask (but an intensity image, for example)."""
 
 
 @dataclass(frozen=True, eq=False)
-class Placed:
-    """A scan and where it lies: 4×4 RAS mm, atlas point to scan point."""
+class RegisteredScan:
+    """A scan and its transform: 4×4 RAS mm, atlas point to scan point."""
 
     scan: Volume
     transform: np.ndarray
@@ -46,9 +46,9 @@ class Prepared:
     """One patient's volumes on the grid.
 
     Attributes:
-        volumes: `ncct`, `cta` float16 HU, clipped; `vessels` uint8 0/1; [x, y, z]; a key only where there is one.
-        doubts: why a person should look before the patient is trusted, in words; no names, dates, UIDs or paths.
-        notes: what was done to the volumes, in such words.
+        volumes: `ncct`, `cta` float16 HU, clipped; `vessels` uint8 0/1; [x, y, z]; only those there are.
+        doubts: why a person should look before trusting the patient, in words; no names, dates, UIDs or paths.
+        notes: what was done to the volumes, likewise.
         figures: quality, `<volume>/<figure>`.
         transforms: by volume (`ncct`, `cta`), 4×4 RAS mm, atlas point to scan point; identity for one on the grid.
     """
@@ -61,21 +61,21 @@ class Prepared:
 
     @property
     def verdict(self) -> Literal["prepared", "review"]:
-        """`review` where there is doubt. A `refused` patient has no volumes at all: preparation raises."""
+        """`review` if there are doubts. A `refused` patient has no volumes at all: preparation raises."""
         return "review" if self.doubts else "prepared"
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Doubts, then notes."""
+        """Return doubts, then notes."""
         return (*self.doubts, *self.notes)
 
 
 def preparation_key(target: Target) -> str:
-    """Hash of everything but the files that prepared volumes depend on."""
+    """Hash everything that prepared volumes depend on except the files."""
     return content_hash(
         {
             "versions": [PREPARATION_VERSION, REGISTRATION_VERSION, atlas_key(target.atlas)],
-            "windows": [NCCT_WINDOW, CTA_WINDOW],
+            "windows": [WINDOWS["ncct"], WINDOWS["cta"]],
             "grid": target.grid.model_dump(mode="json"),
         }
     )
@@ -90,28 +90,29 @@ def prepare(
     patient: str | None = None,
     threads: int | None = None,
 ) -> Prepared:
-    """Read, register where a volume does not lie on the grid yet, resample, clip, find vessels.
+    """Read a patient's scans, register those that are not on the grid yet, resample, clip, and find vessels.
 
-    CTA goes to the atlas, NCCT to the registered CTA (without one, to the atlas). A vessel mask that is given follows
-    the CTA; otherwise vessels are found in the CTA, unless its voxels are too coarse for that.
+    The CTA is registered to the atlas, the NCCT to the registered CTA (without one, to the atlas). A given vessel mask
+    follows the CTA; otherwise vessels are found in the CTA, unless its voxels are too coarse.
 
     Args:
-        ncct, cta, vessels: NIfTI file or DICOM folder in HU; vessels a mask. The same scan twice is read once.
-        threads: for the registration; None: one a core. Results do not depend on it.
+        ncct, cta, vessels: NIfTI file or DICOM folder in HU; vessels a mask. The same scan given twice is read once.
+        threads: for the registration; None: one per core. Results do not depend on it.
 
     Raises:
-        RlvoError: nothing given, a file that is unreadable or not in HU, or a registration that plainly failed.
+        RlvoError: no scan is given, a file is unreadable or not in HU, or the registration clearly failed.
     """
     given: list[tuple[Role, Path | None]] = [("cta", cta), ("ncct", ncct)]
-    sources = {role: locate(path, role, patient=patient) for role, path in given if path is not None}
+    sources = {role: locate_source(path, role, patient=patient) for role, path in given if path is not None}
     if not sources:
-        raise RlvoError("neither NCCT nor CTA given", where=_where(patient), fix="Fill column ncct or cta")
+        where = f"patient {patient}" if patient is not None else None
+        raise RlvoError("neither NCCT nor CTA is given", where=where, fix="Fill column ncct or cta")
     doubts: list[str] = []
     notes: list[str] = []
     figures: dict[str, float] = {}
-    scans: dict[str, Placed] = {}
+    scans: dict[str, RegisteredScan] = {}
     for source, roles in _by_source(sources).items():
-        name, scan = " and ".join(NAMES[role] for role in roles), read(source)
+        name, scan = " and ".join(ROLE_NAMES[role] for role in roles), read_source(source)
         notes += [f"{name}: {note}" for note in scan.notes]
         doubts += [f"{name}: {doubt}" for doubt in scan.doubts]
         if len(roles) > 1:
@@ -123,13 +124,13 @@ def prepare(
             transform = _register(scan, scans.get("cta"), atlas, threads, source.where)
             assessment = assess(scan, transform, atlas, threads=threads)
             if assessment.hopeless:
-                what = f"does not register to the atlas: {', '.join(assessment.hopeless)}"
+                what = f"the scan does not register to the atlas: {', '.join(assessment.hopeless)}"
                 fix = "Give a head CT in HU with the right orientation in its header"
                 raise RlvoError(what, where=source.where, fix=fix)
             doubts += [f"{name}: {words}" for words in assessment.doubtful]
             figures |= {f"{role}/{figure}": value for role in roles for figure, value in assessment.figures.items()}
-        scans |= dict.fromkeys(roles, Placed(scan, transform))
-    volumes = {role: _on_grid(scan, target.grid, CLIP[role]) for role, scan in scans.items()}
+        scans |= dict.fromkeys(roles, RegisteredScan(scan, transform))
+    volumes = {role: _clip_on_grid(scan, target.grid, WINDOWS[role]) for role, scan in scans.items()}
     prior = _vessel_prior(vessels, scans, target, patient, threads)
     return Prepared(
         volumes={**volumes, **prior.volumes},
@@ -141,15 +142,15 @@ def prepare(
 
 
 def _by_source(sources: Mapping[Role, Source]) -> dict[Source, tuple[Role, ...]]:
-    """Scans, each with the roles it is given for (NCCT first); the CTA's scan first."""
+    """Group roles by scan (NCCT first); the CTA's scan comes first."""
     scans: dict[Source, tuple[Role, ...]] = {}
     for role, source in sources.items():
         scans[source] = (role, *scans.get(source, ()))
     return scans
 
 
-def _register(scan: Volume, cta: Placed | None, atlas: Atlas, threads: int | None, where: str) -> np.ndarray:
-    """Atlas point to scan point; by way of the registered CTA where there is one."""
+def _register(scan: Volume, cta: RegisteredScan | None, atlas: Atlas, threads: int | None, where: str) -> np.ndarray:
+    """Return atlas point to scan point, registered through the CTA if there is one."""
     try:
         if cta is None:
             return register_cta(scan, atlas, threads=threads)
@@ -158,60 +159,57 @@ def _register(scan: Volume, cta: Placed | None, atlas: Atlas, threads: int | Non
         raise RlvoError(error.what, where=where, fix=error.fix) from None
 
 
-def _on_grid(placed: Placed, grid: Grid, clip: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    hu = placed.scan.array if placed.scan.lies_on(grid) else onto_grid(placed.scan, grid, placed.transform)
-    return np.ascontiguousarray(clip(hu), dtype=np.float16)
+def _clip_on_grid(registered: RegisteredScan, grid: Grid, window: tuple[float, float]) -> np.ndarray:
+    scan = registered.scan
+    hu = scan.array if scan.lies_on(grid) else resample_to_grid(scan, grid, registered.transform)
+    return np.ascontiguousarray(np.clip(hu, *window), dtype=np.float16)
 
 
 def _vessel_prior(
     given: Path | None,
-    scans: Mapping[str, Placed],
+    scans: Mapping[str, RegisteredScan],
     target: Target,
     patient: str | None,
     threads: int | None,
 ) -> Prepared:
-    """The vessel mask on the grid: the one given, else the one found in the CTA; and whether the CTA has contrast."""
+    """Prepare the vessel mask, given or else found in the CTA; doubt a CTA without contrast."""
     grid, cta, found = target.grid, scans.get("cta"), None
     usable = cta is not None and not too_coarse(cta.scan)
     if cta is not None and (not cta.scan.lies_on(grid) or (usable and given is None)):
         atlas = load_atlas(target.atlas)
         found = find_vessels(cta.scan, cta.transform, _other_scan(scans), atlas, threads=threads)
-    doubts = ["CTA: no contrast seen in it"] if found and not found.contrast else []
+    doubts = ["CTA: it shows no contrast"] if found and not found.contrast else []
     notes: list[str] = []
     volumes = {}
     if given is not None:
-        source = locate(given, "vessels", patient=patient)
-        mask, followed = read(source), cta or scans["ncct"]
+        source = locate_source(given, "vessels", patient=patient)
+        mask, followed = read_source(source), cta or scans["ncct"]
         volumes["vessels"] = _given_mask(mask, grid, followed.transform, source.where)
         notes += [f"vessel mask: {note}" for note in mask.notes]
         doubts += [f"vessel mask: {doubt}" for doubt in mask.doubts]
-        doubts += [] if volumes["vessels"].any() else ["vessel mask: empty on the grid"]
+        doubts += [] if volumes["vessels"].any() else ["vessel mask: it is empty on the grid"]
     elif found and usable:
-        volumes["vessels"] = mask_onto_grid(found.mask, grid, np.eye(4))
+        volumes["vessels"] = resample_mask_to_grid(found.mask, grid, np.eye(4))
     elif cta is not None:
-        notes.append("CTA: too coarse to find vessels in; give a mask where the prior is wanted")
+        notes.append("CTA: too coarse to find vessels in; give a mask if you want the vessel prior")
     figures = {f"vessels/{name}": value for name, value in found.figures.items()} if found else {}
     if "vessels" in volumes and np.isfinite(asymmetry := vessel_asymmetry(volumes["vessels"], grid)):
         figures[ASYMMETRY] = asymmetry
     return Prepared(volumes, tuple(doubts), tuple(notes), figures)
 
 
-def _other_scan(scans: Mapping[str, Placed]) -> tuple[Volume, np.ndarray] | None:
-    """The NCCT and its transform, to tell bone by; None where there is none, or it is the CTA itself."""
+def _other_scan(scans: Mapping[str, RegisteredScan]) -> tuple[Volume, np.ndarray] | None:
+    """Return the NCCT and its transform, which show bone; None if there is none, or if it is the CTA itself."""
     ncct = scans.get("ncct")
     return None if ncct is None or ncct.scan is scans["cta"].scan else (ncct.scan, ncct.transform)
 
 
 def _given_mask(mask: Volume, grid: Grid, transform: np.ndarray, where: str) -> np.ndarray:
-    """The mask on the grid, uint8 0/1."""
+    """Bring a given mask onto the grid, uint8 0/1."""
     mask = Volume((mask.array > 0.5).astype(np.float32), mask.affine)
     if mask.array.mean() > MAX_VESSEL_SHARE:
         fix = "Give a mask that is 1 in vessels and 0 elsewhere"
-        raise RlvoError(f"a vessel mask that fills {mask.array.mean():.0%} of its volume", where=where, fix=fix)
+        raise RlvoError(f"the vessel mask fills {mask.array.mean():.0%} of its volume", where=where, fix=fix)
     if mask.lies_on(grid):
         return np.ascontiguousarray(mask.array, dtype=np.uint8)
-    return np.ascontiguousarray(mask_onto_grid(mask, grid, transform))
-
-
-def _where(patient: str | None) -> str | None:
-    return f"patient {patient}" if patient is not None else None
+    return np.ascontiguousarray(resample_mask_to_grid(mask, grid, transform))

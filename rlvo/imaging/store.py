@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,25 +26,26 @@ from rlvo.errors import MachineError, RlvoError
 from rlvo.files import file_sha256
 from rlvo.imaging.content import ContentHashes
 from rlvo.imaging.prepare import Prepared, preparation_key
-from rlvo.imaging.reading import split_series
-from rlvo.imaging.resampling import to_itk
+from rlvo.imaging.reading.source import split_series
+from rlvo.imaging.resampling import to_itk_transform
 from rlvo.imaging.target import Target
 
 DESCRIPTION = "prepared.json"
-UNFINISHED = ".writing-"
-BYTES_A_VOXEL = 5
+UNFINISHED, LEFTOVER_S = ".writing-", 86_400
+"""Prefix of folders that are being written, and the age from which they are no longer."""
+BYTES_PER_VOXEL = 5
 """NCCT and CTA float16, vessels uint8."""
 LOCAL_RESERVE = 0.05
-"""Share of a node's disk that copies leave free; Ray wants as much for itself."""
+"""Share of a node's disk that copies leave free; Ray needs as much for itself."""
 PREPARE_AGAIN = "Prepare the cohort again"
 
 
 class VolumeStore:
-    """A folder of prepared patients. An entry is one folder, whole or not there, also after a kill at any moment.
+    """A folder of prepared patients. An entry is one folder, complete or absent, even after a kill at any moment.
 
-    An entry holds `ncct.npy`, `cta.npy` (float16, clipped HU) and `vessels.npy` (uint8), [x, y, z], where given;
-    `ncct.tfm`, `cta.tfm`, which `sitk.ReadTransform` reads (affine, LPS mm, atlas point to scan point); and
-    `prepared.json` with verdict and figures, and with size and SHA-256 of every file.
+    An entry holds those there are of `ncct.npy`, `cta.npy` (float16, clipped HU) and `vessels.npy` (uint8), [x, y, z];
+    `ncct.tfm`, `cta.tfm` for `sitk.ReadTransform` (affine, LPS mm, atlas point to scan point); and `prepared.json` with
+    doubts, notes and figures, and with size and SHA-256 of every file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,15 +53,14 @@ class VolumeStore:
         self._contents = ContentHashes(self.path / ".contents")
 
     def address(self, target: Target, files: Mapping[str, Path | None]) -> str:
-        """SHA-256 (hex) over the content of a patient's files (`ncct`, `cta`, `vessels`) and the settings.
+        """Hash (SHA-256, hex) the content of a patient's files (`ncct`, `cta`, `vessels`) and the settings.
 
-        Raises:
-            RlvoError: a file that is not there or cannot be read, a folder with too many of them.
+        Raises RlvoError if a file is missing or cannot be read, or a folder holds too many.
         """
-        contents = {role: self._content(path) for role, path in files.items() if path is not None}
+        contents = {role: self._hash_content(path) for role, path in files.items() if path is not None}
         return content_hash({"settings": preparation_key(target), "files": contents})
 
-    def _content(self, path: Path) -> str:
+    def _hash_content(self, path: Path) -> str:
         source, series = split_series(path)
         try:
             content = self._contents.of(source)
@@ -71,37 +71,30 @@ class VolumeStore:
         return content_hash([content, series]) if series else content
 
     def folder(self, address: str) -> Path:
-        """Where the entry lies."""
+        """Return the folder of an entry."""
         return self.path / address[:2] / address
 
     def transform_path(self, address: str, role: str) -> Path:
-        """The file of a transform (`ncct`, `cta`), atlas point to scan point."""
+        """Return the file of a transform (`ncct`, `cta`), atlas point to scan point."""
         return self.folder(address) / f"{role}.tfm"
 
     def has(self, address: str) -> bool:
-        """Whether the entry is there and every file of it has its size."""
-        return _complete(self.folder(address))
+        """Whether the entry exists and all its files have their size."""
+        return _is_complete(self.folder(address))
 
     def verify(self, address: str) -> bool:
-        """Whether the entry is there and unharmed by its checksums. What was found so is read again once it changes."""
-        folder = self.folder(address)
-        return _complete(folder) and all(
-            self._contents.of(folder / name) == file["sha256"] for name, file in _describe(folder)["files"].items()
-        )
+        """Whether the entry exists and its files match their checksums; they are read again only after a change."""
+        return _is_intact(self.folder(address), self._contents.of)
 
     def put(self, address: str, prepared: Prepared, *, seconds: float) -> None:
-        """Write an entry, flushed to disk, in place of a damaged one; of two writers of the same one wins.
+        """Write an entry, flushed to disk, replacing a damaged one. If two processes write the same entry, one wins.
 
-        Args:
-            seconds: what the preparation took.
-
-        Raises:
-            MachineError: the store cannot be written.
+        `seconds`: duration of the preparation. Raises MachineError if the store cannot be written.
         """
         try:
-            with _written(self.folder(address)) as folder:
+            with _writing(self.folder(address)) as folder:
                 for role, matrix in prepared.transforms.items():
-                    sitk.WriteTransform(to_itk(matrix), str(folder / f"{role}.tfm"))
+                    sitk.WriteTransform(to_itk_transform(matrix), str(folder / f"{role}.tfm"))
                 for name, array in prepared.volumes.items():
                     np.save(folder / f"{name}.npy", array, allow_pickle=False)
                 description = {
@@ -115,20 +108,16 @@ class VolumeStore:
                         for path in sorted(folder.iterdir())
                     },
                 }
-                text = json.dumps(description | {"sha256": _digest(description)}, indent=1)
+                text = json.dumps(description | {"sha256": _hash_description(description)}, indent=1)
                 (folder / DESCRIPTION).write_text(text)
         except OSError as error:
             raise MachineError(f"cannot write the store: {error.strerror or error}", where=self.path) from None
 
-    def open(self, address: str) -> dict[str, np.memmap]:
-        """The entry's volumes as read-only memory maps."""
-        return open_volumes(self.folder(address))
-
     def read(self, address: str) -> Prepared:
-        """The entry as it was put; volumes are memory maps. Raises MachineError where it is not there or damaged."""
-        description = _describe(self.folder(address))
+        """Read the entry as it was put; volumes are memory maps. Raises MachineError if it is missing or damaged."""
+        description = _read_entry(self.folder(address))
         return Prepared(
-            dict(self.open(address)),
+            dict(open_volumes(self.folder(address))),
             tuple(description["doubts"]),
             tuple(description["notes"]),
             description["figures"],
@@ -136,20 +125,20 @@ class VolumeStore:
         )
 
     def seconds(self, address: str) -> float:
-        """What its preparation took."""
-        return float(_describe(self.folder(address))["seconds"])
+        """Return the duration of its preparation."""
+        return float(_read_entry(self.folder(address))["seconds"])
 
     def check_space(self, target: Target, rows: Iterable[Mapping[str, Path | None]]) -> None:
-        """Raise MachineError where the disk cannot hold the entries of those patients' files that are not here yet."""
+        """Raise MachineError if the disk cannot hold the entries of those of the patients that are not here yet."""
         patients = sum(not self._is_known(target, files) for files in rows)
-        there = next(folder for folder in (self.path, *self.path.parents) if folder.exists())
-        needed, free = patients * entry_bytes(target.grid), shutil.disk_usage(there).free
+        existing = next(folder for folder in (self.path, *self.path.parents) if folder.exists())
+        needed, free = patients * entry_bytes(target.grid), shutil.disk_usage(existing).free
         if needed > free:
-            what = f"{patients} patient(s) need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
-            raise MachineError(what, where=self.path, fix="Free space, or put the store on a larger disk")
+            what = f"{patients} patient(s) need {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free"
+            raise MachineError(what, where=self.path, fix="Free some space, or put the store on a larger disk")
 
     def _is_known(self, target: Target, files: Mapping[str, Path | None]) -> bool:
-        """Whether the entry is here, as far as can be told without reading the patient's files."""
+        """Whether the entry is here, as far as is known without reading the patient's files."""
         try:
             places = [split_series(path)[0] for path in files.values() if path is not None]
             remembered = all(self._contents.remembered(place) is not None for place in places)
@@ -157,47 +146,46 @@ class VolumeStore:
         except (OSError, RlvoError):
             return False
 
-    def remove_leftovers(self, older_than_s: float = 86_400) -> None:
-        """Remove what killed writers left behind; younger folders may belong to a writer at work."""
+    def remove_leftovers(self) -> None:
+        """Remove what killed writers left behind."""
         for folder in self.path.glob(f"*/{UNFINISHED}*"):
             with suppress(FileNotFoundError):
-                if time.time() - folder.stat().st_mtime > older_than_s:
+                if time.time() - folder.stat().st_mtime > LEFTOVER_S:
                     shutil.rmtree(folder, ignore_errors=True)
 
 
 def entry_bytes(grid: Grid) -> int:
-    """What a patient with NCCT, CTA and vessels takes on disk (files round up to blocks: 64 KiB for all)."""
-    return math.prod(grid.shape) * BYTES_A_VOXEL + (64 << 10)
+    """Size on disk of a patient with NCCT, CTA and vessels (files round up to blocks: 64 KiB in all)."""
+    return math.prod(grid.shape) * BYTES_PER_VOXEL + (64 << 10)
 
 
 def open_volumes(folder: Path) -> dict[str, np.memmap]:
-    """The volumes of one entry's folder as read-only memory maps, by name."""
+    """Open the volumes of one entry's folder as read-only memory maps, by name."""
     return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in sorted(folder.glob("*.npy"))}
 
 
 def local_copy(folder: Path, local: Path) -> Path:
-    """The entry of `folder` (on shared storage) in the store `local` (on this node's disk), copied on first use.
+    """Return the entry of `folder` (on shared storage) in the store `local` (on this node's disk), copied on first use.
 
-    Processes of the node may ask at once: one copies, the others wait for it. A copy is checked by its checksums. Where
-    `local` has no room or cannot be written, `folder` itself is returned, with a Python warning: that only costs time.
-
-    Raises:
-        MachineError: the entry is not there or damaged.
+    Processes of the node may ask at the same time: one copies, the others wait. A copy is compared with its checksums.
+    If `local` has no room or cannot be written, return `folder` itself, with a Python warning: that only costs time.
+    Raises MachineError if the entry is missing or damaged.
     """
     copy = local.expanduser().resolve() / folder.parent.name / folder.name
-    if _complete(copy):
+    if _is_complete(copy):
         return copy
-    files = _describe(folder)["files"]
+    files = _read_entry(folder)["files"]
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(copy.parent):
-            if not _complete(copy):
+        with _opened(copy.parent) as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)  # of the node's processes one copies; a killed one releases it
+            if not _is_complete(copy):
                 _check_reserve(copy.parent, sum(file["bytes"] for file in files.values()))
-                with _written(copy) as writing:
+                with _writing(copy) as writing:
                     for name in (*files, DESCRIPTION):
                         shutil.copyfile(folder / name, writing / name)
-                    if not _intact(writing):
-                        raise MachineError("a damaged entry of the store", where=folder, fix=PREPARE_AGAIN)
+                    if not _is_intact(writing):
+                        raise MachineError("this entry of the store is damaged", where=folder, fix=PREPARE_AGAIN)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         warnings.warn(f"no copies in {local} ({reason}): reading the shared store", RuntimeWarning, stacklevel=2)
@@ -206,47 +194,47 @@ def local_copy(folder: Path, local: Path) -> Path:
 
 
 def _check_reserve(folder: Path, needed: int) -> None:
-    """Raise OSError where `needed` bytes would all but fill the disk."""
+    """Raise OSError if `needed` bytes would almost fill the disk."""
     disk = shutil.disk_usage(folder)
     if disk.free - needed < LOCAL_RESERVE * disk.total:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _describe(folder: Path) -> dict[str, Any]:
-    """An entry's description. Raises MachineError where it is not there or damaged."""
+def _read_entry(folder: Path) -> dict[str, Any]:
+    """Read an entry's description. Raises MachineError if it is missing or damaged."""
     try:
         description = dict(json.loads((folder / DESCRIPTION).read_text()))
     except (OSError, ValueError, TypeError):
         description = {}
-    if description.pop("sha256", None) != _digest(description):
-        raise MachineError("an entry of the store is not there or damaged", where=folder, fix=PREPARE_AGAIN)
+    if description.pop("sha256", None) != _hash_description(description):
+        raise MachineError("this entry of the store is missing or damaged", where=folder, fix=PREPARE_AGAIN)
     return description
 
 
-def _digest(description: Mapping[str, Any]) -> str:
-    """Over the description itself; figures may be NaN."""
+def _hash_description(description: Mapping[str, Any]) -> str:
+    """Hash the description itself; figures may be NaN."""
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
-def _complete(folder: Path) -> bool:
-    """Whether every file of an entry is there in its size."""
+def _is_complete(folder: Path) -> bool:
+    """Whether all files of an entry exist and have their size."""
     try:
-        files = _describe(folder)["files"]
+        files = _read_entry(folder)["files"]
         return all((folder / name).stat().st_size == file["bytes"] for name, file in files.items())
     except (MachineError, OSError):
         return False
 
 
-def _intact(folder: Path) -> bool:
-    """Whether every file of an entry has its checksum."""
-    return _complete(folder) and all(
-        file_sha256(folder / name) == file["sha256"] for name, file in _describe(folder)["files"].items()
+def _is_intact(folder: Path, hash_file: Callable[[Path], str] = file_sha256) -> bool:
+    """Whether all files of an entry match their checksums."""
+    return _is_complete(folder) and all(
+        hash_file(folder / name) == file["sha256"] for name, file in _read_entry(folder)["files"].items()
     )
 
 
 @contextmanager
-def _written(target: Path) -> Iterator[Path]:
-    """A folder to write an entry into, which becomes `target` at the end, on disk and whole; removed if that fails."""
+def _writing(target: Path) -> Iterator[Path]:
+    """Give a folder to write an entry to, which becomes `target` at the end, complete and on disk, or is removed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=UNFINISHED, ignore_cleanup_errors=True) as temporary:
         writing, damaged = Path(temporary, "new"), Path(temporary, "damaged")
@@ -254,31 +242,27 @@ def _written(target: Path) -> Iterator[Path]:
         yield writing
         for path in (*writing.iterdir(), writing):
             _flush(path)
-        if target.exists() and not _intact(target):
+        if target.exists() and not _is_intact(target):
             target.rename(damaged)
         try:
             writing.rename(target)
         except OSError:
-            if not _complete(target):
+            if not _is_complete(target):
                 raise
         _flush(target.parent)
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Alone in `folder` among this node's processes; a killed one lets go."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
 def _flush(path: Path) -> None:
-    """Have a file's content, or a folder's names, on disk."""
+    """Flush a file's content, or a folder's names, to disk."""
+    with _opened(path) as handle:
+        os.fsync(handle)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Give the descriptor of a file or folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        yield handle
     finally:
         os.close(handle)

@@ -1,4 +1,4 @@
-"""What a cohort's volumes are prepared to: the grid, and the atlas they are registered to."""
+"""What a cohort's volumes are prepared to: grid, atlas and intensity windows."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from pathlib import Path
 from rlvo.config.base import Frozen
 from rlvo.config.grid import GridField
 
+WINDOWS = {"ncct": (0.0, 100.0), "cta": (0.0, 400.0)}
+"""HU to which each scan is clipped (section 2.2.1 of the paper)."""
+
 
 class Target(Frozen):
-    """Grid in MNI space, and a CT template in MNI space to register to (None: the atlas that comes with rlvo)."""
+    """The grid in MNI space, and the CT template in MNI space to register to (None: rlvo's own atlas)."""
 
     grid: GridField
     atlas: Path | None = None

@@ -1,7 +1,7 @@
-"""The vessel prior from a CTA: bright tubes inside the skull, found where nobody drew a mask.
+"""The vessel prior from a CTA: bright tubes inside the skull, for patients without a vessel mask.
 
-Bone is taken out first, by the registered NCCT where there is one (matched mask bone elimination, Venema et al.,
-Radiology 2001), else by growing from the skull. What is left and bright is graded by how much it resembles a tube.
+Bone is removed first: by the registered NCCT if there is one (matched mask bone elimination, Venema et al., Radiology
+2001), otherwise by growing from the skull. Bright voxels that remain are graded by how much they resemble a tube.
 """
 
 from __future__ import annotations
@@ -17,48 +17,49 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from rlvo.config.grid import Grid
-from rlvo.imaging.atlas import Atlas, sample_mask
-from rlvo.imaging.resampling import onto_grid
+from rlvo.imaging.alignment.atlas import Atlas, sample_mask
+from rlvo.imaging.resampling import resample_to_grid
 from rlvo.imaging.volume import AIR, Volume
 
 STEP_MM = 0.8
 """Voxels of the mask: fine enough for M3 branches of 1.2 mm."""
 MARGIN_MM = 4.0
-"""Skull round the brain that is looked at, to know what is connected to it."""
+"""Margin of skull around the brain, needed to know what is connected to it."""
 COARSEST_MM = 2.0
 
 SCALES_MM = (0.8, 1.6)
-"""SD of the smoothing; a tube answers most where it is about its radius."""
+"""SD of the smoothing; the response to a tube is greatest if it is about its radius."""
 ALPHA, BETA, GAMMA_HU = 0.5, 0.5, 25.0
-"""Frangi's parameters: plates, blobs, and what is weak against them. They tell contrast of some 50 HU from noise."""
+"""Frangi's parameters, against plates, blobs and weak structures. They tell contrast of about 50 HU from noise."""
 SURE, POSSIBLE = 0.5, 0.1
-"""Vesselness at which a vessel is begun, and down to which it is followed."""
+"""Vesselness from which a vessel is started, and down to which it is followed."""
 BRIGHTER_HU, BRIGHTER_SD = 35.0, 4.0
-"""A vessel is brighter than the brain's median by both (SD: of the noise), after smoothing at the smallest scale."""
+"""A vessel exceeds the brain's median by both (SD: of the noise), after smoothing at the smallest scale."""
 SMALLEST_MM3 = 60.0
 TOUCHING = np.ones((3, 3, 3))
 INNER_MM, CONTRAST_SPAN_MM = 12.0, 40.0
-"""Contrast shows as a connected vessel this long so deep inside the brain. There, calcifications and slivers of bone of
-a real head reached 21 mm (34 mm misregistered by 5 mm), synthetic trees 88 mm and more (50 mm in 5 mm slices)."""
+"""A scan has contrast if a connected vessel is this long at this depth inside the brain. There, calcifications and
+slivers of bone of a real head reached 21 mm (34 mm if misregistered by 5 mm), synthetic trees at least 88 mm (50 mm in
+5 mm slices)."""
 
 NCCT_BONE_HU = 120.0
 BONE_EDGE_HU = 120.0
-"""Down to here, what is connected to bone is its partly filled edge, as far as the reach."""
+"""Voxels above this that are connected to bone, within the reach, are its partly filled edge."""
 NCCT_REACH, SKULL_REACH = 2, 8
-"""Voxels. The NCCT shows where bone is; by CTA alone it may lie as far inside the atlas brain as registration errs."""
+"""Voxels. The NCCT shows where bone is; by CTA alone, bone may be as deep in the atlas brain as registration errs."""
 SKULL_HU, DENSE_HU, DENSE_MM3 = 200.0, 700.0, 1000.0
-"""Bone by CTA alone: what is bright outside the brain, or so dense and large that it is no artery."""
+"""Bone by CTA alone: bright and outside the brain, or too dense and large for an artery."""
 
 
 @dataclass(frozen=True, eq=False)
 class Vessels:
-    """What was found in a CTA.
+    """Vessels found in a CTA.
 
     Attributes:
         mask: in atlas space, float32 0/1; empty without contrast.
-        contrast: whether vessels with contrast are seen.
-        figures: `vessel_ml`, volume of what looks like vessels; `vessel_span`, mm, how far a connected one
-            reaches through the inner brain (contrast from `CONTRAST_SPAN_MM`).
+        contrast: whether it shows vessels with contrast.
+        figures: `vessel_ml`, volume of everything that looks like vessels; `vessel_span`, mm, the longest extent of a
+            connected one in the inner brain (contrast from `CONTRAST_SPAN_MM`).
     """
 
     mask: Volume
@@ -67,7 +68,7 @@ class Vessels:
 
 
 def too_coarse(volume: Volume) -> bool:
-    """Whether voxels are too large for arteries to be found."""
+    """Whether voxels are too large to find arteries."""
     return bool(volume.spacing.max() > COARSEST_MM)
 
 
@@ -79,25 +80,25 @@ def find_vessels(
     *,
     threads: int | None = None,
 ) -> Vessels:
-    """Vessels with contrast inside the skull: arteries, and veins and sinuses that do not touch bone.
+    """Find vessels with contrast inside the skull: arteries, and veins and sinuses that do not touch bone.
 
     Args:
         cta: HU, registered; `cta_transform`: 4×4 RAS mm, atlas point to scan point.
         ncct: the patient's scan without contrast (never the CTA itself) and its transform.
-        threads: for the filter; None: one a core. The result does not depend on it.
+        threads: for the filter; None: one per core. The result does not depend on it.
     """
     grid = _brain_grid(atlas)
     brain = sample_mask(atlas.brain, atlas.head.affine, grid)
-    hu = onto_grid(cta, grid, cta_transform)
-    bone = _bone(hu, None if ncct is None else onto_grid(ncct[0], grid, ncct[1]), brain)
+    hu = resample_to_grid(cta, grid, cta_transform)
+    bone = _find_bone(hu, None if ncct is None else resample_to_grid(ncct[0], grid, ncct[1]), brain)
     inside = brain & ~bone
     usual = np.median(hu[inside & (hu > 0) & (hu < 100)])
     soft = np.where(bone, usual, np.clip(hu, 0, DENSE_HU))
-    smooth = _smoothed(soft, grid.spacing, SCALES_MM[0])
+    smooth = _smooth(soft, grid.spacing, SCALES_MM[0])
     noise = 1.4826 * np.median(np.abs(smooth[inside] - usual))
     bright = inside & (smooth > usual + max(BRIGHTER_HU, BRIGHTER_SD * noise))
-    grade = vesselness(soft, grid.spacing, where=bright, threads=threads)
-    mask = _large(ndimage.binary_propagation(grade > SURE, mask=grade > POSSIBLE), SMALLEST_MM3)
+    grade = vesselness(soft, grid.spacing, bright, threads=threads)
+    mask = _keep_large(ndimage.binary_propagation(grade > SURE, mask=grade > POSSIBLE), SMALLEST_MM3)
     span = _span_mm(mask & _inner_brain(atlas, grid))
     contrast = span >= CONTRAST_SPAN_MM
     figures = {"vessel_ml": float(mask.sum()) * STEP_MM**3 / 1000, "vessel_span": span}
@@ -105,35 +106,32 @@ def find_vessels(
 
 
 def vesselness(
-    hu: np.ndarray,
-    spacing: Sequence[float],
-    *,
-    where: np.ndarray | None = None,
-    scales_mm: Sequence[float] = SCALES_MM,
-    threads: int | None = None,
+    hu: np.ndarray, spacing: Sequence[float], where: np.ndarray, *, threads: int | None = None
 ) -> np.ndarray:
-    """How much each voxel looks like part of a bright tube, 0–1: Frangi et al., MICCAI 1998, greatest over the scales.
+    """Grade how much voxels look like part of a bright tube, 0–1: Frangi et al., MICCAI 1998, maximum over the scales.
 
-    As SimpleITK's `ObjectnessMeasure` of the smoothed image, but only `where` asked for (bool [x, y, z]; 0 elsewhere):
-    that takes a tenth of the time and of the memory, most voxels being too dark to be vessels.
+    Equal to SimpleITK's `ObjectnessMeasure` of the smoothed image, but computed only at the voxels asked for, which
+    takes a tenth of the time and memory: most voxels are too dark to be vessels.
 
     Args:
-        hu: [x, y, z]. spacing: mm, along its axes.
+        hu: [x, y, z].
+        spacing: mm, along its axes.
+        where: bool [x, y, z], the voxels to grade; the others are 0.
     """
-    voxels = np.argwhere(np.ones(hu.shape, dtype=bool) if where is None else where)
+    voxels = np.argwhere(where)
 
     def at_scale(scale: float) -> np.ndarray:
-        return _tubeness(scale**2 * _curvatures(_smoothed(hu, spacing, scale), voxels, spacing))
+        return _tubeness(scale**2 * _curvatures(_smooth(hu, spacing, scale), voxels, spacing))
 
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        greatest = np.max(list(pool.map(at_scale, scales_mm)), axis=0)
+        greatest = np.max(list(pool.map(at_scale, SCALES_MM)), axis=0)
     result = np.zeros(hu.shape, dtype=np.float32, order="F")
     result[tuple(voxels.T)] = greatest
     return result
 
 
 def _curvatures(image: np.ndarray, voxels: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-    """Eigenvalues of the Hessian at `voxels` [N, 3] by central differences, [N, 3], least in magnitude first."""
+    """Compute the Hessian's eigenvalues at `voxels` [N, 3] by central differences: [N, 3], least in magnitude first."""
     padded = np.pad(image, 1, mode="edge")
     steps = np.eye(3, dtype=int)
 
@@ -150,7 +148,7 @@ def _curvatures(image: np.ndarray, voxels: np.ndarray, spacing: Sequence[float])
 
 
 def _tubeness(curvatures: np.ndarray) -> np.ndarray:
-    """Frangi's measure of [N, 3] curvatures in HU: unlike a plate, unlike a blob, not weak, and bright."""
+    """Compute Frangi's measure of [N, 3] curvatures in HU: unlike a plate, unlike a blob, not weak, and bright."""
     tube = (curvatures[:, 1] < 0) & (curvatures[:, 2] < 0)
     first, second, third = np.abs(curvatures[tube]).T
     unlike_plate = 1 - np.exp(-((second / third) ** 2) / (2 * ALPHA**2))
@@ -161,32 +159,32 @@ def _tubeness(curvatures: np.ndarray) -> np.ndarray:
     return result
 
 
-def _bone(hu: np.ndarray, plain: np.ndarray | None, brain: np.ndarray) -> np.ndarray:
-    """Bone and its edge on the mask's grid, by the NCCT (`plain`) where that has been scanned, else by the CTA."""
-    skull = ((hu > SKULL_HU) & ~brain) | _large(hu > DENSE_HU, DENSE_MM3)
+def _find_bone(hu: np.ndarray, plain: np.ndarray | None, brain: np.ndarray) -> np.ndarray:
+    """Find bone and its edge on the mask's grid, by the NCCT (`plain`) where it was scanned, elsewhere by the CTA."""
+    skull = ((hu > SKULL_HU) & ~brain) | _keep_large(hu > DENSE_HU, DENSE_MM3)
     bone = ndimage.binary_dilation(skull, iterations=SKULL_REACH, mask=hu > BONE_EDGE_HU)
     if plain is not None:
-        bright = _smoothed(plain, [STEP_MM] * 3, STEP_MM) > NCCT_BONE_HU
+        bright = _smooth(plain, [STEP_MM] * 3, STEP_MM) > NCCT_BONE_HU
         matched = ndimage.binary_dilation(bright, iterations=NCCT_REACH, mask=hu > BONE_EDGE_HU)
         bone = np.where(plain > AIR, matched | bright, bone)
     return ndimage.binary_dilation(bone)
 
 
-def _large(mask: np.ndarray, least_mm3: float) -> np.ndarray:
-    """The connected parts of at least that volume."""
+def _keep_large(mask: np.ndarray, least_mm3: float) -> np.ndarray:
+    """Keep the connected parts of at least this volume."""
     labels, _ = ndimage.label(mask, TOUCHING)
     return np.asarray((np.bincount(labels.ravel()) * STEP_MM**3 >= least_mm3)[labels] & mask)
 
 
 def _span_mm(mask: np.ndarray) -> float:
-    """Length of the longest diagonal of a box round a connected part."""
+    """Return the longest diagonal of a box around a connected part."""
     labels, _ = ndimage.label(mask, TOUCHING)
     sides = [[side.stop - side.start for side in box] for box in ndimage.find_objects(labels)]
     return STEP_MM * float(max(np.linalg.norm(each) for each in sides)) if sides else 0.0
 
 
 def _brain_grid(atlas: Atlas) -> Grid:
-    """The grid of the mask: the atlas brain's box and a margin, `STEP_MM`."""
+    """Return the grid of the mask: the box of the atlas brain and a margin, in steps of `STEP_MM`."""
     voxels = np.argwhere(atlas.brain)
     first = voxels.min(axis=0) + atlas.head.affine[:3, 3] - MARGIN_MM
     shape = np.ceil((np.ptp(voxels, axis=0) + 2 * MARGIN_MM) / STEP_MM).astype(int) + 1
@@ -194,12 +192,12 @@ def _brain_grid(atlas: Atlas) -> Grid:
 
 
 def _inner_brain(atlas: Atlas, grid: Grid) -> np.ndarray:
-    """Brain so deep inside that no skull lies there, were the registration a little off."""
+    """Return brain so deep inside that it holds no skull even if the registration is slightly off."""
     inner = ndimage.binary_erosion(atlas.brain[::2, ::2, ::2], iterations=round(INNER_MM / 2))
     return sample_mask(inner, atlas.head.affine @ np.diag([2, 2, 2, 1]), grid)
 
 
-def _smoothed(hu: np.ndarray, spacing: Sequence[float], sd_mm: float) -> np.ndarray:
+def _smooth(hu: np.ndarray, spacing: Sequence[float], sd_mm: float) -> np.ndarray:
     image = sitk.GetImageFromArray(hu.T.astype(np.float32, copy=False))
     image.SetSpacing([float(step) for step in spacing])
     return np.asarray(sitk.GetArrayFromImage(sitk.SmoothingRecursiveGaussian(image, sd_mm)).T)

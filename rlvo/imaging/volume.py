@@ -12,10 +12,12 @@ import SimpleITK as sitk
 from rlvo.config.grid import Grid
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""ITK measures in LPS, NIfTI and this package in RAS."""
+"""ITK uses LPS coordinates, NIfTI and this package RAS."""
 
 AIR = -1000.0
 """HU outside the scanned region."""
+ON_GRID_MM = 1e-3
+"""A volume lies on a grid if no element of their affines differs by more than this."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +28,7 @@ class Volume:
         array: [x, y, z] float32, HU for CT. Axes point roughly to the right, front and top (RAS+).
         affine: 4×4, voxel to RAS mm; its axes are orthogonal.
         notes: what reading corrected, in words for the user; never names, dates, UIDs or paths.
-        doubts: what reading had to guess, in such words; a patient with doubts needs a review.
+        doubts: what reading had to guess, likewise; a patient with doubts needs a review.
     """
 
     array: np.ndarray
@@ -39,19 +41,26 @@ class Volume:
         """Voxel size along x, y, z in mm."""
         return np.linalg.norm(self.affine[:3, :3], axis=0)
 
-    def lies_on(self, grid: Grid, tolerance: float = 1e-3) -> bool:
-        """Whether these are the grid's voxels: same shape, affine equal to `tolerance` mm."""
-        return self.array.shape == grid.shape and bool(np.allclose(self.affine, grid.affine, atol=tolerance, rtol=0))
+    def lies_on(self, grid: Grid) -> bool:
+        """Whether the voxels are those of the grid: same shape, same affine."""
+        return self.array.shape == grid.shape and bool(np.allclose(self.affine, grid.affine, atol=ON_GRID_MM, rtol=0))
+
+
+def grid_axes(grid: Grid) -> tuple[np.ndarray, ...]:
+    """Voxel centres along x, y and z, RAS mm."""
+    return tuple(
+        first + step * np.arange(n) for first, step, n in zip(grid.origin, grid.spacing, grid.shape, strict=True)
+    )
 
 
 def to_sitk(volume: Volume) -> sitk.Image:
-    """As an ITK image (LPS)."""
+    """Convert to an ITK image (LPS)."""
     image = sitk.GetImageFromArray(volume.array.T)
-    place(image, volume.affine)
+    set_geometry(image, volume.affine)
     return image
 
 
-def place(image: sitk.Image, affine: np.ndarray) -> None:
+def set_geometry(image: sitk.Image, affine: np.ndarray) -> None:
     """Give an ITK image the geometry of a voxel-to-RAS `affine` with orthogonal axes."""
     lps = RAS_TO_LPS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
@@ -61,22 +70,22 @@ def place(image: sitk.Image, affine: np.ndarray) -> None:
 
 
 def from_sitk(image: sitk.Image) -> Volume:
-    """From an ITK image; the array is float32."""
+    """Convert from an ITK image; the array is float32."""
     affine = np.eye(4)
     affine[:3, :3] = np.asarray(image.GetDirection()).reshape(3, 3) * np.asarray(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
     return Volume(sitk.GetArrayFromImage(image).T.astype(np.float32, copy=False), RAS_TO_LPS @ affine)
 
 
-def blank(shape: Sequence[int], affine: np.ndarray) -> tuple[Volume, np.ndarray]:
-    """An empty volume on RAS+ axes, to be filled with voxels stored with `shape` and `affine` (4×4, voxel to RAS mm).
+def allocate_volume(shape: Sequence[int], affine: np.ndarray) -> tuple[Volume, np.ndarray]:
+    """Allocate a volume on RAS+ axes for voxels stored with `shape` and `affine` (4×4, voxel to RAS mm).
 
     Returns:
-        The volume, its axes turned to RAS+, x fastest in memory; and a view of its array with the axes as stored. What
-        is written into the view lies turned in the volume, without a second copy in memory.
+        The volume, uninitialised, x fastest in memory; and a view of its array with the axes as stored. Values written
+        to the view end up reoriented in the volume, without a second copy in memory.
     """
     orientation = nibabel.io_orientation(affine)
     axes = orientation[:, 0].astype(int)
-    turned = np.empty([shape[axis] for axis in np.argsort(axes)], dtype=np.float32, order="F")
-    as_stored = turned.transpose(axes)[tuple(slice(None, None, int(sign)) for sign in orientation[:, 1])]
-    return Volume(turned, affine @ nibabel.orientations.inv_ornt_aff(orientation, shape)), as_stored
+    reoriented = np.empty([shape[axis] for axis in np.argsort(axes)], dtype=np.float32, order="F")
+    as_stored = reoriented.transpose(axes)[tuple(slice(None, None, int(sign)) for sign in orientation[:, 1])]
+    return Volume(reoriented, affine @ nibabel.orientations.inv_ornt_aff(orientation, shape)), as_stored

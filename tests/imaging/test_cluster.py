@@ -14,41 +14,32 @@ import nibabel
 import numpy as np
 import psutil
 import pytest
+from support.volumes import FOCUS, Rows, write_rows
 
 from rlvo.config.grid import PRESETS
 from rlvo.errors import MachineError, RlvoError
-from rlvo.imaging.cluster import NotSharedError, _prepare, prepare_on_cluster
+from rlvo.imaging.cluster import _prepare, prepare_on_cluster
 from rlvo.imaging.cohort_preparation import prepare_into
 from rlvo.imaging.store import VolumeStore
 from rlvo.imaging.target import Target
+from rlvo.ray_session import NotSharedError
 
-FOCUS = PRESETS["focus"]
 TARGET = Target(grid=FOCUS)
 CONNECT = """
 import sys
 from rlvo.errors import MachineError
-from rlvo.imaging.cluster import connected
+from rlvo.ray_session import connect_to_cluster
 try:
-    with connected(sys.argv[1]):
+    with connect_to_cluster(sys.argv[1]):
         pass
 except MachineError as error:
     print(error)
 """
-Rows = dict[str, dict[str, Path | None]]
 
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Rows:
-    """Three sound patients and one whose file is cut short."""
-    rng = np.random.default_rng(0)
-    rows: Rows = {}
-    for patient in ("1", "2", "3", "cut"):
-        path = tmp_path / f"{patient}.nii.gz"
-        nibabel.save(nibabel.Nifti1Image(rng.integers(0, 90, FOCUS.shape).astype(np.int16), FOCUS.affine), path)
-        rows[patient] = {"ncct": path, "cta": None}
-    cut = tmp_path / "cut.nii.gz"
-    cut.write_bytes(cut.read_bytes()[:-50])
-    return rows
+    return write_rows(tmp_path)
 
 
 @contextmanager
@@ -78,7 +69,7 @@ def killing(times: int) -> Iterator[list[int]]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
-def test_a_cluster_gives_what_one_process_gives_and_names_what_is_missing(rows: Rows, tmp_path: Path) -> None:
+def test_a_cluster_gives_what_one_process_gives_and_names_missing_files(rows: Rows, tmp_path: Path) -> None:
     rows["missing"] = {"ncct": tmp_path / "none.nii"}
     store, alone = VolumeStore(tmp_path / "store"), VolumeStore(tmp_path / "alone")
     outcomes = dict(prepare_on_cluster(rows, TARGET, store, address="auto"))
@@ -91,7 +82,7 @@ def test_a_cluster_gives_what_one_process_gives_and_names_what_is_missing(rows: 
         address = expected.address
         assert outcomes[patient] == replace(expected, seconds=outcomes[patient].seconds)
         assert store.verify(address)
-        np.testing.assert_array_equal(store.open(address)["ncct"], alone.open(address)["ncct"])
+        np.testing.assert_array_equal(store.read(address).volumes["ncct"], alone.read(address).volumes["ncct"])
     assert not list(store.path.glob(".shared-*"))
 
 
@@ -126,7 +117,7 @@ def test_a_dead_worker_is_tried_again_and_workers_that_keep_dying_are_the_machin
         list(prepare_on_cluster(one, target, VolumeStore(tmp_path / "other"), address="auto"))
 
 
-def test_no_cluster_is_said_at_once(tmp_path: Path) -> None:
+def test_a_missing_cluster_is_reported_at_once(tmp_path: Path) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{nobody.getsockname()[1]}"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rlvo.config.grid import PRESETS, Grid
-from rlvo.imaging.laterality import contradicts_side, vessel_asymmetry
+from rlvo.imaging.laterality import ASYMMETRY, side_doubts, vessel_asymmetry
 from rlvo.synthetic.phantom import make_phantom
 from rlvo.synthetic.vessels import Lesion
 
@@ -29,7 +29,7 @@ def test_midline_and_too_few_vessels_say_nothing() -> None:
     assert np.isnan(vessel_asymmetry(mask_with((slice(12, 16), slice(None), slice(None))), FOCUS))
     few = mask_with((slice(24, 25), slice(8, 10), slice(10, 12)))  # 4 voxels of 0.064 mL
     assert np.isnan(vessel_asymmetry(few, FOCUS))
-    assert contradicts_side(float("nan"), "left") is None
+    assert side_doubts({ASYMMETRY: float("nan")}, "left") == ()
 
 
 def test_grids_elsewhere_measure_the_same_place() -> None:
@@ -41,10 +41,9 @@ def test_grids_elsewhere_measure_the_same_place() -> None:
 
 
 def test_only_the_clearly_poorer_side_contradicts() -> None:
-    assert contradicts_side(0.5, "left") is None
-    assert contradicts_side(-0.2, "left") is None
-    words = contradicts_side(-0.5, "left")
-    assert words is not None
+    assert side_doubts({ASYMMETRY: 0.5}, "left") == side_doubts({ASYMMETRY: -0.2}, "left") == ()
+    assert side_doubts({ASYMMETRY: -0.5}, None) == side_doubts({}, "left") == ()
+    (words,) = side_doubts({ASYMMETRY: -0.5}, "left")
     assert "fewer vessels on the right" in words
     assert "occlusion_side is left" in words
 
@@ -55,7 +54,7 @@ def test_synthetic_occlusions_are_seen_and_never_on_the_other_side() -> None:
     for number in range(30):
         side, site = ("left", "right")[number % 2], ("TICA", "M1", "M2")[number % 3]
         vessels = make_phantom(Lesion(side, site, rng.normal(), 0.0), FOCUS, rng, full_images=False).vessels
-        asymmetry = vessel_asymmetry(vessels, FOCUS)
-        assert contradicts_side(asymmetry, "left" if side == "left" else "right") is None
-        caught += contradicts_side(asymmetry, "right" if side == "left" else "left") is not None
+        figures = {ASYMMETRY: vessel_asymmetry(vessels, FOCUS)}
+        assert side_doubts(figures, side) == ()
+        caught += side_doubts(figures, "right" if side == "left" else "left") != ()
     assert caught >= 20

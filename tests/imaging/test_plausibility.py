@@ -8,7 +8,7 @@ import pytest
 
 from rlvo.errors import RlvoError
 from rlvo.imaging.plausibility import check_head_ct
-from rlvo.imaging.reading import read_volume
+from rlvo.imaging.reading.source import read_volume
 from rlvo.imaging.volume import Volume
 
 HEADS = ["head_ct_tilted_dicom", "mni_ct_template/scct_hu_2mm.nii.gz"]

@@ -5,15 +5,15 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from support.volumes import FOCUS
 
 from rlvo.config.grid import PRESETS, Grid
 from rlvo.errors import RlvoError
-from rlvo.imaging.atlas import brain_mask
-from rlvo.imaging.pictures import overlay_picture
+from rlvo.imaging.alignment.atlas import brain_mask
 from rlvo.imaging.prepare import preparation_key, prepare
 from rlvo.imaging.target import Target
+from rlvo.report.pictures import draw_overlay
 
-FOCUS = PRESETS["focus"]
 TARGET = Target(grid=FOCUS)
 RNG = np.random.default_rng(0)
 
@@ -34,7 +34,6 @@ def test_volumes_on_the_grid_pass_clipped(tmp_path: Path) -> None:
     assert all(np.array_equal(transform, np.eye(4)) for transform in prepared.transforms.values())
     assert prepared.warnings == ()
     assert set(prepared.figures) == {"vessels/asymmetry"}
-    np.testing.assert_array_equal(prepared.transforms["cta"], np.eye(4))
     for name, path, window in (("ncct", ncct, (0, 100)), ("cta", cta, (0, 400))):
         expected = np.clip(nibabel.load(path).get_fdata(), *window).astype(np.float16)
         np.testing.assert_array_equal(prepared.volumes[name], expected)
@@ -56,8 +55,8 @@ def test_only_what_is_given_is_there(tmp_path: Path) -> None:
     prepared = prepare(TARGET, None, on_grid(tmp_path / "c.nii"), None)
     assert set(prepared.volumes) == {"cta"}
     assert prepared.doubts == ()
-    assert prepared.notes == ("CTA: too coarse to find vessels in; give a mask where the prior is wanted",)
-    with pytest.raises(RlvoError, match="neither NCCT nor CTA") as refusal:
+    assert prepared.notes == ("CTA: too coarse to find vessels in; give a mask if you want the vessel prior",)
+    with pytest.raises(RlvoError, match="neither NCCT nor CTA is given") as refusal:
         prepare(TARGET, None, None, None, patient="5")
     assert "patient 5" in str(refusal.value)
 
@@ -71,10 +70,10 @@ def test_the_same_file_twice_is_told(tmp_path: Path) -> None:
 
 def test_vessel_masks_that_cannot_be_one(tmp_path: Path) -> None:
     cta = on_grid(tmp_path / "c.nii")
-    with pytest.raises(RlvoError, match="vessel mask that fills"):
+    with pytest.raises(RlvoError, match="vessel mask fills"):
         prepare(TARGET, None, cta, cta, patient="5")
     empty = save(tmp_path / "v.nii", np.zeros(FOCUS.shape, dtype=np.uint8))
-    assert "vessel mask: empty on the grid" in prepare(TARGET, None, cta, empty).warnings
+    assert "vessel mask: it is empty on the grid" in prepare(TARGET, None, cta, empty).warnings
 
 
 def test_a_mask_in_atlas_space_beside_a_cta_on_the_grid_is_resampled(tmp_path: Path) -> None:
@@ -103,7 +102,7 @@ def test_real_head_as_ncct_and_cta(real: Path, tmp_path: Path) -> None:
     assert not np.array_equal(prepared.transforms["cta"], np.eye(4))
     assert prepared.warnings == (
         "NCCT and CTA are the same scan",
-        "CTA: no contrast seen in it",
+        "CTA: it shows no contrast",
         "NCCT and CTA: gantry tilt of 18.5° corrected",
         "NCCT and CTA: irregular slice gaps 1.1/4.2/7.4 mm resampled",
     )
@@ -112,19 +111,5 @@ def test_real_head_as_ncct_and_cta(real: Path, tmp_path: Path) -> None:
     assert 20 < np.median(prepared.volumes["ncct"][brain_mask(FOCUS)]) < 40
     assert prepared.figures["cta/mutual_information"] > 0.7
     picture = tmp_path / "pictures" / "5.png"
-    overlay_picture(prepared, FOCUS, picture)
+    draw_overlay(prepared, FOCUS, picture)
     assert picture.read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.slow
-def test_no_real_file_that_is_no_head_ct_gets_through(real: Path) -> None:
-    paths = [real / "head_neck_ct" / "headsq.nii.gz", real / "cta_avm" / "AVM.nii.gz"]
-    paths += [path for path in (real / "malformed").iterdir() if path.name.startswith("dicom")]
-    paths += list((real / "malformed" / "nifti").iterdir())
-    assert len(paths) > 10
-    for path in paths:
-        with pytest.raises(RlvoError) as refusal:
-            prepare(TARGET, path, path, None, patient="5")
-        assert str(refusal.value).startswith(f"patient 5, {path}")
-        assert "\n" not in str(refusal.value)
-        assert refusal.value.fix

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from scipy import ndimage
-from scipy.spatial.transform import Rotation
 from skimage.morphology import skeletonize
+from support.heads import rigid
 
 from rlvo.config.grid import Grid
-from rlvo.imaging.atlas import load_atlas
-from rlvo.imaging.reading import read_volume
-from rlvo.imaging.registration import register_cta
-from rlvo.imaging.resampling import onto_grid
+from rlvo.imaging.alignment.atlas import built_in_atlas
+from rlvo.imaging.alignment.registration import register_cta
+from rlvo.imaging.reading.source import read_volume
+from rlvo.imaging.resampling import resample_to_grid
 from rlvo.imaging.vessels import find_vessels, too_coarse, vesselness
 from rlvo.imaging.volume import Volume
 from rlvo.synthetic.phantom import PhantomVolumes, make_phantom
@@ -42,14 +42,15 @@ def test_vesselness_is_that_of_simple_itk(spacing: tuple[float, float, float]) -
         smooth = sitk.SmoothingRecursiveGaussian(image, scale) * scale**2
         measure = sitk.ObjectnessMeasure(smooth, alpha=0.5, beta=0.5, gamma=25.0, scaleObjectnessMeasure=False)
         expected = np.maximum(expected, sitk.GetArrayFromImage(measure).T)
-    found = vesselness(hu, spacing)
+    found = vesselness(hu, spacing, np.ones(hu.shape, dtype=bool))
     np.testing.assert_allclose(found, expected, atol=1e-3)
     part = hu > 150
-    np.testing.assert_array_equal(vesselness(hu, spacing, where=part, threads=1), np.where(part, found, 0))
+    np.testing.assert_array_equal(vesselness(hu, spacing, part, threads=1), np.where(part, found, 0))
 
 
 def test_a_tube_is_graded_above_a_plate_and_a_ball() -> None:
-    grades = vesselness(shapes((0.8, 0.8, 0.8)), (0.8, 0.8, 0.8))
+    hu = shapes((0.8, 0.8, 0.8))
+    grades = vesselness(hu, (0.8, 0.8, 0.8), np.ones(hu.shape, dtype=bool))
     tube, plate, ball = grades[10:30, 10, 15], grades[10:30, 22:24, 15], grades[19, 34, 15]
     assert tube.min() > 0.5
     assert plate.max() < 0.3
@@ -69,21 +70,19 @@ def phantom() -> PhantomVolumes:
 
 def turned(array: np.ndarray) -> tuple[Volume, np.ndarray]:
     """A volume on `GRID` as a scan that lies elsewhere, and its transform."""
-    turn = np.eye(4)
-    turn[:3, :3] = Rotation.from_rotvec([0.1, -0.2, 0.3]).as_matrix()
-    turn[:3, 3] = 12, -30, 200
+    turn = rigid(1, [0.1, -0.2, 0.3], [12, -30, 200])
     return Volume(np.asfortranarray(array, dtype=np.float32), turn @ GRID.affine), turn
 
 
 @pytest.mark.slow
 def test_known_vessels_are_found(phantom: PhantomVolumes) -> None:
     cta, ncct = turned(phantom.cta), turned(phantom.ncct)
-    vessels = find_vessels(*cta, ncct, load_atlas(), threads=2)
+    vessels = find_vessels(*cta, ncct, built_in_atlas(), threads=2)
     assert vessels.contrast
     assert set(np.unique(vessels.mask.array)) == {0, 1}
     assert vessels.figures["vessel_span"] > 80
-    found = onto_grid(vessels.mask, GRID, np.eye(4)) > 0.5
-    brain = load_atlas().brain[20:176, 22:212, 6:156]  # the atlas frame at GRID's voxels
+    found = resample_to_grid(vessels.mask, GRID, np.eye(4)) > 0.5
+    brain = built_in_atlas().brain[20:176, 22:212, 6:156]  # the atlas frame at GRID's voxels
     truth = (phantom.vessels > 0) & brain
     # The truth marks every voxel that is 3 % filled: it is some 1 mm thicker than the vessels.
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.4
@@ -99,7 +98,7 @@ def test_noise_and_calcifications_without_contrast_are_no_vessels(phantom: Phant
     hu[76:82, 80:86, 70:75] = 400  # pineal gland
     hu[[60, 95], 75:90, 88:91] = 300  # choroid plexus
     scan = turned(hu)
-    vessels = find_vessels(*scan, None, load_atlas())
+    vessels = find_vessels(*scan, None, built_in_atlas())
     assert not vessels.contrast
     assert not vessels.mask.array.any()
     assert vessels.figures["vessel_span"] < 30
@@ -108,6 +107,6 @@ def test_noise_and_calcifications_without_contrast_are_no_vessels(phantom: Phant
 @pytest.mark.slow
 def test_a_real_head_without_contrast_has_no_vessels(real: Path) -> None:
     head = read_volume(real / "head_ct_tilted_dicom")
-    vessels = find_vessels(head, register_cta(head, load_atlas()), None, load_atlas())
+    vessels = find_vessels(head, register_cta(head, built_in_atlas()), None, built_in_atlas())
     assert not vessels.contrast
     assert not vessels.mask.array.any()

@@ -1,0 +1,183 @@
+"""One CT series as a volume, every slice at its own position.
+
+GDCM ignores gantry tilt, and ITK averages irregular gaps.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from pydicom.pixels import iter_pixels
+
+from rlvo.errors import RlvoError
+from rlvo.imaging.reading.dicom_headers import DICOM_FAULTS, EXPORT_AGAIN, Slice, read_slices
+from rlvo.imaging.reading.dicom_series import MIN_SLICES, SAME_POSITION_MM, Series
+from rlvo.imaging.reading.nifti import check_voxels
+from rlvo.imaging.resampling import make_orthogonal
+from rlvo.imaging.volume import AIR, RAS_TO_LPS, Volume, allocate_volume
+
+MAX_GAP_MM = 12.0
+"""With a larger step between neighbouring slices, slices are missing."""
+MIN_SPACING_MM = 1.0
+"""Irregular series are resampled to their smallest gap, but not finer than this (or than their median gap)."""
+WIDE_GAP = 1.8
+"""A gap this many times as wide as both neighbouring gaps lacks a slice."""
+DECODER = Path(__file__).with_name("decode_dicom.py")
+DECODING_SECONDS = 600
+UNDECODABLE = "the file is damaged: its pixels cannot be decoded"
+LOWEST_HU = -1024.0
+"""Lower values are padding outside the reconstruction circle, not tissue."""
+
+
+def read_series(series: Series, where: str) -> Volume:
+    """Assemble a series' slices to a volume in HU, RAS+. Raises RlvoError (naming `where`) if they do not form one."""
+    chosen = [each for header in series.headers for each in read_slices(header, f"{where}, {header.path.name}")]
+    first = chosen[0]
+    if any(each.size != first.size or not np.allclose(each.spacing, first.spacing, rtol=1e-3) for each in chosen):
+        fix = "Give each reconstruction a folder of its own"
+        raise RlvoError("the slices of the series differ in size", where=where, fix=fix)
+    if any(np.abs(each.orientation - first.orientation).max() > 1e-3 for each in chosen):
+        what = "the slices of the series differ in orientation"
+        raise RlvoError(what, where=where, fix="Give the axial slices only")
+    numbers, positions = _number_slices(chosen, where)
+    lossy = any(str(header.elements.get("LossyImageCompression")) == "01" for header in series.headers)
+    along, line = _project_on_line(positions, where)
+    spacing, gaps = _even_spacing(along)
+    doubts = [*_doubt_gaps(along), *(["compressed with loss"] if lossy else [])]
+    targets = along if spacing is None else np.arange(0, along[-1] + 1e-6, spacing)
+    row, column = first.orientation
+    step = line / (len(along) - 1) * along[-1] if spacing is None else line * spacing
+    lps = np.eye(4)
+    lps[:3, :3] = np.column_stack([row * first.spacing[0], column * first.spacing[1], step])
+    lps[:3, 3] = positions[0]
+    rows, columns = first.size
+    check_voxels((columns, rows, max(len(along), len(targets))), where)
+    sheared, stack = allocate_volume((columns, rows, len(targets)), RAS_TO_LPS @ lps)
+    with _decode_compressed(series, where) as decoded:
+        if spacing is None:
+            copies = _fill_stack(stack, chosen, numbers, decoded, where)
+        else:
+            uneven = np.empty((columns, rows, len(along)), dtype=np.float32, order="F")
+            copies = _fill_stack(uneven, chosen, numbers, decoded, where)
+            _interpolate(uneven, along, targets, stack)
+    volume = make_orthogonal(sheared)
+    tilt = []
+    if volume is not sheared:
+        cosine = abs(np.cross(row, column) @ line)
+        tilt = [f"gantry tilt of {np.degrees(np.arccos(min(1.0, cosine))):.1f}° corrected"]
+    return replace(volume, notes=(*copies, *tilt, *gaps), doubts=tuple(doubts))
+
+
+def _number_slices(chosen: Sequence[Slice], where: str) -> tuple[list[int], np.ndarray]:
+    """Number the slices along their normal, the same number for the same position; also the positions, LPS mm."""
+    normal = np.cross(*chosen[0].orientation)
+    heights = np.array([each.position @ normal for each in chosen])
+    order = np.argsort(heights, kind="stable")
+    numbers, positions = [0] * len(chosen), [chosen[order[0]].position]
+    for index in order:
+        if heights[index] - positions[-1] @ normal > SAME_POSITION_MM:
+            positions.append(chosen[index].position)
+        numbers[index] = len(positions) - 1
+    if len(positions) < MIN_SLICES:
+        raise RlvoError(f"there are only {len(positions)} different slice(s)", where=where, fix="Give the whole series")
+    return numbers, np.array(positions)
+
+
+def _project_on_line(positions: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return positions along the line through the first and the last slice, mm, and the line's direction."""
+    length = float(np.linalg.norm(positions[-1] - positions[0]))
+    line = (positions[-1] - positions[0]) / length
+    along = (positions - positions[0]) @ line
+    if np.abs(positions - positions[0] - np.outer(along, line)).max() > 0.5:
+        fix = "Give one axial series, without moved or re-angled slices"
+        raise RlvoError("the slices do not follow one line", where=where, fix=fix)
+    gaps = np.diff(along)
+    if gaps.max() > MAX_GAP_MM:
+        what = f"there is a gap of {gaps.max():.1f} mm between slices"
+        raise RlvoError(what, where=where, fix="Slices are missing: export all of them")
+    return along, line
+
+
+def _even_spacing(along: np.ndarray) -> tuple[float | None, list[str]]:
+    """Return the spacing to resample to, mm, and a note; None if slices are evenly spaced already."""
+    gaps = np.diff(along)
+    if gaps.max() - gaps.min() <= max(0.02, 0.02 * float(np.median(gaps))):
+        return None, []
+    sizes = "/".join(f"{gap:.1f}" for gap in sorted({round(float(gap), 1) for gap in gaps}))
+    spacing = max(float(gaps.min()), min(MIN_SPACING_MM, float(np.median(gaps))))
+    return spacing, [f"irregular slice gaps {sizes} mm resampled"]
+
+
+def _doubt_gaps(along: np.ndarray) -> list[str]:
+    """Return a doubt if single gaps are about twice their neighbours or more: slices are missing there."""
+    gaps = np.pad(np.diff(along), 1, mode="reflect")
+    wide = gaps[1:-1] > WIDE_GAP * np.maximum(gaps[:-2], gaps[2:])
+    return [f"a slice seems to be missing in {wide.sum()} place(s); interpolated"] if wide.any() else []
+
+
+@contextmanager
+def _decode_compressed(series: Series, where: str) -> Iterator[dict[Path, Path]]:
+    """Decode compressed files to files that last as long as the context. Raises RlvoError if one is damaged."""
+    compressed = [header.path for header in series.headers if header.compressed]
+    if not compressed:
+        yield {}
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        names = b"\0".join(os.fsencode(path.absolute()) for path in compressed)
+        with suppress(subprocess.SubprocessError):
+            subprocess.run(
+                [sys.executable, "-I", str(DECODER), folder], input=names, capture_output=True, timeout=DECODING_SECONDS
+            )
+        found = {path: Path(folder, f"{number}.npy") for number, path in enumerate(compressed)}
+        if damaged := next((path for path, pixels in found.items() if not pixels.exists()), None):
+            raise RlvoError(UNDECODABLE, where=f"{where}, {damaged.name}", fix=EXPORT_AGAIN)
+        yield found
+
+
+def _fill_stack(
+    stack: np.ndarray, chosen: Sequence[Slice], numbers: Sequence[int], decoded: Mapping[Path, Path], where: str
+) -> list[str]:
+    """Write HU to `stack` [column, row, number], file by file; a note on identical copies.
+
+    Raises RlvoError if two slices at one position differ, or pixels cannot be decoded.
+    """
+    filled, copies = set(), 0
+    for path, pairs in itertools.groupby(zip(chosen, numbers, strict=True), key=lambda pair: pair[0].path):
+        try:
+            frames = (
+                np.load(decoded[path], mmap_mode="r", allow_pickle=False)
+                if path in decoded
+                else iter_pixels(path, decoding_plugin="pydicom")  # GDCM crashes on damaged run lengths
+            )
+            for (each, number), pixels in zip(pairs, frames, strict=True):  # [row, column]
+                hu = pixels.T.astype(np.float32)
+                hu *= np.float32(each.slope)
+                hu += np.float32(each.intercept)
+                hu[hu < LOWEST_HU] = AIR
+                if number not in filled:
+                    stack[:, :, number] = hu
+                elif not np.array_equal(hu, stack[:, :, number]):
+                    fix = "Give each phase and reconstruction a folder of its own"
+                    raise RlvoError("there are two different images at one position", where=where, fix=fix)
+                copies += number in filled
+                filled.add(number)
+        except DICOM_FAULTS:
+            raise RlvoError(UNDECODABLE, where=f"{where}, {path.name}", fix=EXPORT_AGAIN) from None
+    return [f"{copies} duplicate slice(s) dropped"] if copies else []
+
+
+def _interpolate(stack: np.ndarray, along: np.ndarray, targets: np.ndarray, even: np.ndarray) -> None:
+    """Write `even`, interpolated linearly between the neighbouring slices of `stack`."""
+    below = np.clip(np.searchsorted(along, targets, side="right") - 1, 0, len(along) - 2)
+    weights = (targets - along[below]) / np.diff(along)[below]
+    for k, (first, weight) in enumerate(zip(below, weights, strict=True)):
+        even[:, :, k] = stack[:, :, first] * np.float32(1 - weight) + stack[:, :, first + 1] * np.float32(weight)

@@ -1,0 +1,194 @@
+"""DICOM series: where slices really are, and compressed pixels; what is refused is in test_malformed.
+
+Images are linear functions of the true position: linear interpolation must reproduce them, whatever the tilt, the gaps
+or the orientation.
+"""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import gdcm
+import numpy as np
+import pytest
+from support.catalogue import AXIAL, write_dicom
+
+from rlvo.errors import RlvoError
+from rlvo.imaging.reading.source import read_volume
+from rlvo.imaging.volume import Volume
+
+ROWS, COLUMNS, ROW_STEP, COLUMN_STEP = 20, 24, 0.8, 0.6
+GRADIENT, OFFSET = np.array([2.0, -3.0, 1.5]), 40.0
+"""HU per mm along LPS x, y, z; HU at the origin."""
+FIRST = np.array([-7.0, -8.0, 5.0])
+"""Position of the first slice, LPS mm."""
+UP = np.array([0, 0, 1.0])
+EVEN, UNEVEN = 3.0 * np.arange(8), [0, 1.5, 5.7, 9.9, 17.3, 24.7]
+
+
+def tilted(degrees: float) -> np.ndarray:
+    angle = np.radians(degrees)
+    return np.array([[1.0, 0, 0], [0, np.cos(angle), -np.sin(angle)]])
+
+
+def hu(points: np.ndarray) -> np.ndarray:
+    return points @ GRADIENT + OFFSET
+
+
+def write_slice(
+    folder: Path, name: str, position: np.ndarray, orientation: np.ndarray = AXIAL, pixels: Any = None, **elements: Any
+) -> Path:
+    """One slice whose pixels hold `hu` of their position, stored with slope 0.1 and intercept −50; the folder."""
+    row, column = orientation
+    rows, columns = np.mgrid[:ROWS, :COLUMNS]
+    points = position + columns[..., None] * COLUMN_STEP * row + rows[..., None] * ROW_STEP * column
+    usual = {"PixelSpacing": [ROW_STEP, COLUMN_STEP], "RescaleSlope": "0.1", "RescaleIntercept": "-50"}
+    stored = np.rint((hu(points) + 50) / 0.1) if pixels is None else pixels
+    write_dicom(folder / name, stored, position, orientation, **usual | elements)
+    return folder
+
+
+def write_series(folder: Path, heights: Any = EVEN, orientation: np.ndarray = AXIAL, **elements: Any) -> Path:
+    """Slices at `heights` along z."""
+    for number, height in enumerate(heights):
+        write_slice(folder, f"{number:03d}.dcm", FIRST + height * UP, orientation, **elements)
+    return folder
+
+
+def check_linear(volume: Volume, length: float, orientation: np.ndarray = AXIAL, along: Any = UP) -> None:
+    """Where the scan reaches (`length` mm of slices `along` a line), voxels hold `hu` of where the affine puts them."""
+    indices = np.indices(volume.array.shape).reshape(3, -1).T
+    points = (indices @ volume.affine[:3, :3].T + volume.affine[:3, 3]) * [-1, -1, 1]
+    scan = np.linalg.solve(np.column_stack([*orientation, along]), (points - FIRST).T).T
+    size = np.array([(COLUMNS - 1) * COLUMN_STEP, (ROWS - 1) * ROW_STEP, length])
+    inside = ((scan > -1e-4) & (scan < size + 1e-4)).all(axis=1)
+    assert inside.sum() * np.prod(volume.spacing) > 0.8 * np.prod(size) * abs(np.dot(np.cross(*orientation), along))
+    np.testing.assert_allclose(volume.array.reshape(-1)[inside], hu(points)[inside], atol=0.1)  # 0.05: stored digits
+
+
+def test_even_axial_series(tmp_path: Path) -> None:
+    volume = read_volume(write_series(tmp_path))
+    assert volume.notes == ()
+    assert volume.array.shape == (COLUMNS, ROWS, len(EVEN))
+    np.testing.assert_allclose(volume.spacing, [COLUMN_STEP, ROW_STEP, 3.0], atol=1e-6)
+    assert (np.diag(volume.affine)[:3] > 0).all()
+    check_linear(volume, 21)
+
+
+@pytest.mark.parametrize(
+    ("heights", "degrees", "spacing", "notes"),
+    [
+        (EVEN, 18.5, 3 * np.cos(np.radians(18.5)), ("gantry tilt of 18.5° corrected",)),
+        (UNEVEN, 0, 1.5, ("irregular slice gaps 1.5/4.2/7.4 mm resampled",)),
+        (
+            UNEVEN,
+            -12,
+            1.5 * np.cos(np.radians(12)),
+            ("gantry tilt of 12.0° corrected", "irregular slice gaps 1.5/4.2/7.4 mm resampled"),
+        ),
+    ],
+)
+def test_tilt_and_gaps_are_resampled_along_true_positions(
+    tmp_path: Path, heights: Any, degrees: float, spacing: float, notes: tuple[str, ...]
+) -> None:
+    volume = read_volume(write_series(tmp_path, heights, tilted(degrees)))
+    assert volume.notes == notes
+    axes = volume.affine[:3, :3] / volume.spacing
+    np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-6)
+    np.testing.assert_allclose(volume.spacing[2], spacing, atol=1e-4)
+    check_linear(volume, heights[-1], tilted(degrees))
+
+
+def test_order_of_files_and_direction_of_slices_do_not_matter(tmp_path: Path) -> None:
+    check_linear(read_volume(write_series(tmp_path, EVEN[::-1])), 21)
+
+
+@pytest.mark.parametrize("orientation", [[[0, 1, 0], [0, 0, -1]], [[1, 0, 0], [0, 0, -1]], [[-1, 0, 0], [0, -1, 0]]])
+def test_other_orientations_keep_their_place(tmp_path: Path, orientation: Any) -> None:
+    row, column = np.array(orientation, dtype=float)
+    for number in range(5):
+        position = FIRST + 2 * number * np.cross(row, column)
+        write_slice(tmp_path, f"{number}.dcm", position, np.array([row, column]))
+    volume = read_volume(tmp_path)
+    assert (volume.affine[:3, :3].max(axis=0) > 0).all()
+    check_linear(volume, 8, np.array([row, column]), along=np.cross(row, column))
+
+
+def test_padding_becomes_air(tmp_path: Path) -> None:
+    write_slice(write_series(tmp_path), "000.dcm", FIRST, pixels=np.full((ROWS, COLUMNS), -20000))
+    assert read_volume(tmp_path).array[..., 0].max() == -1000
+
+
+def test_localizers_text_files_and_identical_copies_are_left_out(tmp_path: Path) -> None:
+    folder, small = write_series(tmp_path), np.zeros((9, 9))
+    write_slice(folder, "scout.dcm", np.zeros(3), pixels=small, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    write_slice(folder, "other.dcm", np.zeros(3), pixels=small, SeriesInstanceUID="1.2.3")
+    (folder / "LICENSE").write_text("some words")
+    (folder / "copy.dcm").write_bytes((folder / "003.dcm").read_bytes())
+    volume = read_volume(folder)
+    assert volume.notes == (
+        "1 image(s) left out (localizer)",
+        "1 slice(s) of other series left out",
+        "1 duplicate slice(s) dropped",
+    )
+    check_linear(volume, 21)
+
+
+SYNTAXES = {
+    "lossless": gdcm.TransferSyntax.JPEGLosslessProcess14_1,
+    "2000": gdcm.TransferSyntax.JPEG2000Lossless,
+    "LS": gdcm.TransferSyntax.JPEGLSLossless,
+    "RLE": gdcm.TransferSyntax.RLELossless,
+}
+
+
+def compress(folder: Path, syntax: int) -> None:
+    """Compress every slice in place, as an archive does."""
+    for path in folder.glob("*.dcm"):
+        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader.SetFileName(str(path))
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFileName(str(path))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+
+
+@pytest.mark.parametrize("name", SYNTAXES)
+def test_compressed_slices_are_read_unchanged(tmp_path: Path, name: str) -> None:
+    folder = write_series(tmp_path)
+    plain = read_volume(folder)
+    compress(folder, SYNTAXES[name])
+    compressed = read_volume(folder)
+    np.testing.assert_array_equal(compressed.array, plain.array)
+    assert (compressed.notes, compressed.doubts) == (plain.notes, ())
+
+
+def test_compression_with_loss_is_a_doubt(tmp_path: Path) -> None:
+    assert read_volume(write_series(tmp_path, LossyImageCompression="01")).doubts == ("compressed with loss",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lossless", "2000", "LS"])
+def test_no_damaged_stream_ends_the_process(tmp_path: Path, name: str) -> None:
+    folder = write_series(tmp_path)
+    compress(folder, SYNTAXES[name])
+    path = folder / "003.dcm"
+    sound, chance, refused = path.read_bytes(), random.Random(0), 0
+    start = sound.index(b"\xe0\x7f\x10\x00") + 20
+    for _ in range(6):
+        damaged = bytearray(sound)
+        for place in range(start, len(damaged), 9):
+            damaged[place] = chance.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            read_volume(folder)
+        except RlvoError as error:
+            refused += "003.dcm" in str(error)
+    assert refused >= 4
+    path.write_bytes(sound[: start + (len(sound) - start) // 3])
+    with pytest.raises(RlvoError, match=r"003\.dcm"):
+        read_volume(folder)

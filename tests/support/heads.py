@@ -1,0 +1,22 @@
+"""The atlas head as a scan that lies elsewhere."""
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from rlvo.imaging.alignment.atlas import built_in_atlas
+from rlvo.imaging.volume import Volume
+
+
+def rigid(angle: float, axis: list[float], shift: list[float]) -> np.ndarray:
+    """4×4: a turn by `angle` (rad) about `axis`, then a shift (mm)."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_rotvec(angle * np.array(axis)).as_matrix()
+    matrix[:3, 3] = shift
+    return matrix
+
+
+def displaced_atlas(displacement: np.ndarray) -> Volume:
+    """The atlas head as a scan of 2 mm; `displacement`: 4×4, atlas point to scan point."""
+    head = built_in_atlas().head
+    affine = displacement @ head.affine @ np.diag([2, 2, 2, 1])
+    return Volume(np.asfortranarray(head.array[::2, ::2, ::2]), affine)
