@@ -1,27 +1,28 @@
-"""`rlvo validate`, `rlvo baseline`, `rlvo import-isles`: is the table sound, what do its clinical variables predict?"""
+"""`rlvo validate`, `baseline`, `prepare`, `import-isles`: a cohort's table and volumes, before any study."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
-from rlvo.cli.common import JsonOption, console, emit_json, progress_bar
-from rlvo.config.study import PAPER_PREDICTORS, FoldsConfig
+from rlvo.cli.common import JsonOption, WorkdirOption, writing
+from rlvo.config.grid import PRESETS
+from rlvo.config.loading import load_study
+from rlvo.config.study import PAPER_PREDICTORS
+from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import CohortError, Finding, RlvoError
+from rlvo.report.console import console, print_json, print_line, show_progress, text_table
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from rich.table import Table
 
-    from rlvo.cohort.reading import Cohort
-    from rlvo.cohort.selection import Selection
-    from rlvo.cohort.splits import Split
+    from rlvo.imaging.cohort_preparation import PreparedCohort
+    from rlvo.imaging.store import VolumeStore
     from rlvo.report.cohort_page import CohortContents
+    from rlvo.workflows.cohort import ExaminedCohort
 
 CohortArgument = Annotated[Path, typer.Argument(help="Cohort table: CSV, TSV or XLSX.", metavar="COHORT")]
 PredictorsOption = Annotated[
@@ -29,11 +30,9 @@ PredictorsOption = Annotated[
 ]
 MapOption = Annotated[
     list[str] | None,
-    typer.Option("--map", help="A column that is named otherwise; may be repeated.", metavar="OURS=THEIRS"),
+    typer.Option("--map", help="A column that has another name; may be repeated.", metavar="OURS=THEIRS"),
 ]
-MappingOption = Annotated[Path | None, typer.Option(help="YAML file with a line 'ours: theirs' a column.")]
-DRAWN = ("all clinical", "all clinical, boosted")
-"""Baselines whose calibration and decision curves are drawn."""
+MappingOption = Annotated[Path | None, typer.Option(help="YAML file with one line 'ours: theirs' per column.")]
 
 
 def validate(
@@ -51,71 +50,40 @@ def validate(
 
     Example: rlvo validate cohort.csv --map age=Edad --html cohort.html
     """
-    names = _predictors(predictors)
+    from rlvo.report.table_one import table_one_table
+
     try:
-        included = _read(cohort, names, _mapping(map, mapping))
+        examined = _read(cohort, predictors, map, mapping)
     except CohortError as error:
         if html:
             _write_page(html, cohort.name, error.findings, None)
         if json:
-            emit_json({"sound": False, "findings": [_finding(finding) for finding in error.findings]})
+            print_json({"sound": False, "findings": [_finding(finding) for finding in error.findings]})
         raise
-    from rlvo.cohort.leaks import suspected_leaks
-    from rlvo.report.table_one import table_one, table_one_table
-
-    development = list(included.split.development)
-    leaks = suspected_leaks(included.table.loc[development], included.label[development], names)
-    characteristics = table_one(included.table, included.label, included.split.test)
     if html or pictures:
-        contents = _contents(included, characteristics)
+        contents = examined.contents()
         if html:
-            _write_page(html, cohort.name, leaks, contents)
+            _write_page(html, cohort.name, examined.leaks, contents)
         if pictures:
             _write_pictures(pictures, contents)
-    summary = _summary(included, names, leaks)
+    summary = _summary(examined)
     if json:
-        emit_json(summary | {"table_one": characteristics.to_dict("records")})
+        print_json(summary | {"table_one": examined.table_one.to_dict("records")})
     else:
-        console.print(_summary_table(summary, title=f"{cohort.name}: {'suspect' if leaks else 'sound'}"))
-        console.print(table_one_table(characteristics))
-    if leaks:
-        raise CohortError(leaks, where=cohort)
+        console.print(_summary_table(summary, title=f"{cohort.name}: {'suspect' if examined.leaks else 'sound'}"))
+        print_line("")
+        console.print(table_one_table(examined.table_one))
+    if examined.leaks:
+        raise CohortError(examined.leaks, where=cohort)
 
 
-@dataclass(frozen=True)
-class _Included:
-    """A sound cohort, and what becomes of it."""
-
-    cohort: Cohort
-    selection: Selection
-    table: pd.DataFrame
-    """Of the included patients, as is the label."""
-    label: pd.Series
-    split: Split
-
-
-def _read(path: Path, predictors: Sequence[str], mapping: Mapping[str, str]) -> _Included:
-    from rlvo.cohort.label import rlvo_label
-    from rlvo.cohort.reading import read_cohort
-    from rlvo.cohort.selection import select
-    from rlvo.cohort.splits import make_split
-
-    cohort = read_cohort(path, predictors, need_volumes=False, mapping=mapping)
-    selection = select(cohort, predictors)
-    table = cohort.subset(selection.included).table
-    label = rlvo_label(table)
-    return _Included(cohort, selection, table, label, make_split(label, FoldsConfig(), table))
-
-
-def _predictors(written: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in written.split(",")) if written else PAPER_PREDICTORS
-
-
-def _mapping(items: Sequence[str] | None, path: Path | None) -> dict[str, str]:
-    """The file's mapping, with the items put over it."""
+def _read(path: Path, predictors: str | None, items: Sequence[str] | None, mapping: Path | None) -> ExaminedCohort:
+    """The cohort with its columns mapped by the file, and by the items where they say otherwise."""
     from rlvo.cohort.mapping import parse_map, read_mapping
+    from rlvo.workflows.cohort import examine_cohort
 
-    return (read_mapping(path) if path else {}) | parse_map(*(items or ()))
+    names = tuple(name.strip() for name in predictors.split(",")) if predictors else PAPER_PREDICTORS
+    return examine_cohort(path, names, (read_mapping(mapping) if mapping else {}) | parse_map(*(items or ())))
 
 
 def _finding(finding: Finding) -> dict[str, str | None]:
@@ -129,92 +97,60 @@ def _finding(finding: Finding) -> dict[str, str | None]:
     }
 
 
-def _summary(included: _Included, predictors: Sequence[str], leaks: Sequence[Finding]) -> dict[str, Any]:
+def _summary(examined: ExaminedCohort) -> dict[str, Any]:
     from rlvo.cohort.variables import source_columns
 
-    table, split = included.table, included.split
+    cohort, split = examined.cohort, examined.split
+    table, columns = cohort.included, source_columns(examined.predictors)
     return {
-        "sound": not leaks,
-        "findings": [_finding(leak) for leak in leaks],
-        "patients": len(included.cohort.table),
-        "volumes": included.cohort.has_volumes,
-        "excluded": {exclusion.rule: list(exclusion.patients) for exclusion in included.selection.excluded},
+        "sound": not examined.leaks,
+        "findings": [_finding(leak) for leak in examined.leaks],
+        "patients": len(cohort.table),
+        "volumes": cohort.has_volumes,
+        "excluded": {exclusion.rule: list(exclusion.patients) for exclusion in cohort.selection.excluded},
         "included": len(table),
-        "rlvo": int(included.label.sum()),
+        "rlvo": int(cohort.label.sum()),
         "split": {"hash": split.hash, "test": len(split.test), "folds": [len(fold) for fold in split.folds]},
-        "missing": {n: int(table[n].isna().sum()) for n in source_columns(predictors) if table[n].isna().any()},
-        "ignored_columns": list(included.cohort.ignored),
+        "missing": {name: int(table[name].isna().sum()) for name in columns if table[name].isna().any()},
+        "ignored_columns": list(cohort.ignored),
     }
-
-
-def _contents(included: _Included, characteristics: pd.DataFrame) -> CohortContents:
-    from rlvo.cohort.pseudonym import cohort_key
-    from rlvo.cohort.selection import flow
-    from rlvo.cohort.variables import VARIABLES
-    from rlvo.report.cohort_page import CohortContents
-    from rlvo.report.flow_chart import Part, flow_chart
-    from rlvo.report.missingness import missingness_plot
-
-    def part(name: str, patients: Sequence[str]) -> Part:
-        return Part(name, len(patients), int(included.label[list(patients)].sum()))
-
-    split = included.split
-    steps = flow(included.selection, cohort_key(included.cohort.folder))
-    chart = flow_chart(
-        included.selection.considered,
-        steps,
-        part("Development", split.development),
-        part("Test set (held out)", split.test),
-        [part(f"Fold {k + 1}", fold) for k, fold in enumerate(split.folds)],
-    )
-    values = included.table.filter([name for name, v in VARIABLES.items() if v.role in ("predictor", "score")])
-    missingness = missingness_plot(values) if values.isna().any(axis=None) else None
-    return CohortContents(chart, steps, characteristics, missingness, split.hash, included.cohort.ignored)
 
 
 def _write_page(path: Path, name: str, findings: Sequence[Finding], contents: CohortContents | None) -> None:
     from rlvo.files import atomic_write
     from rlvo.report.cohort_page import cohort_page
 
-    with _writing(path):
+    with writing(path):
         atomic_write(path, cohort_page(name, findings, contents))
-    console.print(f"page: {path}", highlight=False, soft_wrap=True)
+    print_line(f"page: {path}")
 
 
 def _write_pictures(folder: Path, contents: CohortContents) -> None:
     from rlvo.report.style import write_picture
 
-    with _writing(folder):
+    with writing(folder):
         write_picture(contents.flow, folder / "flow_chart")
         if contents.missingness:
             write_picture(contents.missingness, folder / "missing_values")
-    console.print(f"pictures: {folder}", highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RlvoError(f"cannot be written ({error.strerror})", where=path, fix="Name another place") from None
+    print_line(f"pictures: {folder}")
 
 
 def _summary_table(summary: dict[str, Any], title: str) -> Table:
-    shown = Table(title=title, show_header=False, title_justify="left")
-    shown.add_row("patients", str(summary["patients"]))
-    for rule, patients in summary["excluded"].items():
-        shown.add_row(f"− {rule}", str(len(patients)))
-    shown.add_row("included", str(summary["included"]), end_section=True)
-    shown.add_row("rLVO", f"{summary['rlvo']} ({summary['rlvo'] / summary['included']:.1%})")
-    shown.add_row("test set", str(summary["split"]["test"]))
-    shown.add_row("validation folds", ", ".join(map(str, summary["split"]["folds"])), end_section=True)
-    shown.add_row("volumes", "NCCT, CTA" if summary["volumes"] else "none: a tabular cohort")
-    shown.add_row("missing values", _listed(f"{name} {count}" for name, count in summary["missing"].items()))
-    shown.add_row("columns not used", _listed(summary["ignored_columns"]))
-    return shown
+    rows = {
+        "patients": str(summary["patients"]),
+        **{f"− {rule}": str(len(patients)) for rule, patients in summary["excluded"].items()},
+        "included": str(summary["included"]),
+        "rLVO": f"{summary['rlvo']} ({summary['rlvo'] / summary['included']:.1%})",
+        "test set": str(summary["split"]["test"]),
+        "validation folds": ", ".join(map(str, summary["split"]["folds"])),
+        "volumes": "NCCT, CTA" if summary["volumes"] else "none: a tabular cohort",
+        "missing values": _join_or_none(f"{name} {count}" for name, count in summary["missing"].items()),
+        "unused columns": _join_or_none(summary["ignored_columns"]),
+    }
+    return text_table(["", ""], list(rows.items()), title=title)
 
 
-def _listed(items: Iterable[str]) -> str:
+def _join_or_none(items: Iterable[str]) -> str:
     return ", ".join(items) or "none"
 
 
@@ -234,51 +170,112 @@ def baseline(
 
     Example: rlvo baseline cohort.csv --pictures pictures
     """
-    from rlvo.evaluation.calibration import calibration
-    from rlvo.evaluation.metrics import over_folds
-    from rlvo.report.baselines import baseline_table, draw_baselines, odds_table
-    from rlvo.report.calibration import calibration_words
-    from rlvo.training.baseline import BASELINES, clinical_baselines, clinical_odds
+    from rlvo.report.baselines import draw_baselines
+    from rlvo.report.calibration import format_calibration
+    from rlvo.report.tables import baseline_table, odds_table
+    from rlvo.workflows.cohort import fit_baselines
 
-    names = _predictors(predictors)
-    included = _read(cohort, names, _mapping(map, mapping))
-    label, split = included.label, included.split
-    results = clinical_baselines(included.table, label, split, names)
-    metrics = {name: over_folds(result.validation_metrics()) for name, result in results.items()}
-    odds = clinical_odds(included.table, label, split, names)
-    drawn = {name: results[name].validation for name in DRAWN if name in results}
-    calibrations = {name: calibration(own["label"], own["probability"]) for name, own in drawn.items()}
-    left_out = [name for name in BASELINES if name not in results]
-    patients, rlvo = len(split.development), int(label[list(split.development)].sum())
+    examined = _read(cohort, predictors, map, mapping)
+    label, development = examined.cohort.label, list(examined.split.development)
+    fitted = fit_baselines(examined)
+    patients, rlvo = len(development), int(label[development].sum())
     title = f"Odds ratios, one fit to {patients} development patients, {rlvo} with rLVO"
     if pictures:
-        with _writing(pictures):
-            draw_baselines(pictures, odds, drawn, calibrations, title=title)
+        with writing(pictures):
+            draw_baselines(pictures, fitted.odds, fitted.validation, fitted.calibrations, title=title)
     if json:
-        emit_json(
+        print_json(
             {
-                "patients": len(included.table),
+                "patients": len(label),
                 "rlvo": int(label.sum()),
                 "development": {"patients": patients, "rlvo": rlvo},
-                "validation": {name: values.to_dict("index") for name, values in metrics.items()},
-                "left_out": left_out,
-                "odds_ratios": odds.to_dict("records"),
+                "validation": {name: values.to_dict("index") for name, values in fitted.metrics.items()},
+                "left_out": fitted.left_out,
+                "odds_ratios": fitted.odds.to_dict("records"),
                 "calibration": {
                     name: {"ece": found.ece, "ece_if_calibrated": found.ece_if_calibrated}
                     | found.estimates.to_dict("index")
-                    for name, found in calibrations.items()
+                    for name, found in fitted.calibrations.items()
                 },
             }
         )
         return
-    console.print(baseline_table(metrics, title=f"{cohort.name}: mean ± SD over {len(split.folds)} folds"))
-    if left_out:
-        console.print(f"left out, as their columns are missing: {', '.join(left_out)}", soft_wrap=True)
-    console.print(f"\n{title}", odds_table(odds), sep="\n")
-    for name, found in calibrations.items():
-        console.print(f"\ncalibration of {name}: {', '.join(calibration_words(found))}", highlight=False)
+    folds = len(examined.split.folds)
+    console.print(baseline_table(fitted.metrics, title=f"{cohort.name}: mean ± SD over {folds} folds"))
+    if fitted.left_out:
+        print_line(f"left out because their columns are missing: {', '.join(fitted.left_out)}")
+    print_line("")
+    print_line(title)
+    console.print(odds_table(fitted.odds))
+    for name, found in fitted.calibrations.items():
+        print_line("")
+        print_line(f"calibration of {name}: {', '.join(format_calibration(found))}")
     if pictures:
-        console.print(f"pictures: {pictures}", highlight=False, soft_wrap=True)
+        print_line(f"pictures: {pictures}")
+
+
+def prepare(
+    cohort: CohortArgument,
+    store: Annotated[Path | None, typer.Option(help="Store folder.", show_default="store/ in the work folder")] = None,
+    grid: Annotated[Literal["paper", "whole", "focus"], typer.Option(help="Grid in MNI space.")] = "paper",
+    atlas: Annotated[Path | None, typer.Option(help="CT template in MNI space, HU (NIfTI), to register to.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Study whose grid and atlas are used instead.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one per core")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to prepare on, e.g. auto or head:6379.")] = None,
+    workdir: WorkdirOption = Path(DEFAULT),
+    json: JsonOption = False,
+) -> None:
+    """Read, check and register every patient's volumes, find vessels, and keep it all in a store for training.
+
+    Started again, it prepares only what is new, changed or damaged. A patient whose files cannot be used is refused;
+    the others continue. A contact sheet shows every patient, the worst first. Exit code 2 if a patient was refused.
+
+    Example: rlvo prepare cohort.csv --store ./rlvo-work/store
+    """
+    from rlvo.imaging.store import VolumeStore
+    from rlvo.imaging.target import Target
+    from rlvo.workflows.cohort import prepare_volumes
+
+    study = load_study(config) if config is not None else None
+    target = Target(grid=study.grid, atlas=study.atlas) if study else Target(grid=PRESETS[grid], atlas=atlas)
+    volumes = VolumeStore(store if store is not None else Workdir.at(workdir).store)
+    done = prepare_volumes(cohort, target, volumes, workers=workers, address=address, progress=show_progress)
+    if json:
+        print_json({"patients": [_described(patient, done.cohort, volumes) for patient in done.patients]})
+    else:
+        _print_preparation(done.cohort, volumes.path, done.page)
+    if done.cohort.refused:
+        what = f"{len(done.cohort.refused)} of {len(done.patients)} patients refused"
+        raise RlvoError(what, where=cohort, fix="Fix or remove them")
+
+
+def _described(patient: str, result: PreparedCohort, store: VolumeStore) -> dict[str, Any]:
+    if patient in result.refused:
+        nothing: dict[str, Any] = {"notes": [], "seconds": None, "quality": {}, "transforms": {}}
+        return {"patient_id": patient, "status": "refused", "reason": str(result.refused[patient]), **nothing}
+    each = result.prepared[patient]
+    return {
+        "patient_id": patient,
+        "status": each.verdict,
+        "reason": "; ".join(each.doubts) or None,
+        "notes": each.notes,
+        "seconds": round(each.seconds, 2),
+        "quality": each.figures,
+        "transforms": {role: str(store.transform_path(each.address, role)) for role in each.roles},
+    }
+
+
+def _print_preparation(result: PreparedCohort, store: Path, page: Path) -> None:
+    """One line per patient who needs a look, then the number of patients with each verdict, and where to look."""
+    for error in result.refused.values():
+        print_line(str(error))
+    for patient, each in result.prepared.items():
+        for doubt in each.doubts:
+            print_line(f"patient {patient}: {doubt}")
+    review = sum(each.verdict == "review" for each in result.prepared.values())
+    counts = f"{len(result.prepared) - review} prepared, {review} to review, {len(result.refused)} refused"
+    print_line(f"{counts}; store: {store}")
+    print_line(f"look at them: {page}")
 
 
 def import_isles(
@@ -288,20 +285,19 @@ def import_isles(
 ) -> None:
     """Make a cohort table of ISLES'24: clinical data, paths of NCCT and CTA, perfusion volumes from its maps.
 
-    Its patients can be predicted for; practically all were recanalised, so it cannot train rLVO.
+    A model can score its patients; practically all were recanalised, so they cannot train rLVO.
 
     Example: rlvo import-isles ISLES-2024 ./isles
     """
     from rlvo.cohort.isles24 import isles24_cohort
 
-    with progress_bar("patients") as progress:
-        report = isles24_cohort(folder, out, progress=progress)
+    with show_progress("patients") as advance:
+        report = isles24_cohort(folder, out, progress=advance)
     if json:
-        emit_json({**vars(report), "findings": [_finding(finding) for finding in report.findings]})
+        print_json({**vars(report), "findings": [_finding(finding) for finding in report.findings]})
         return
     for finding in report.findings:
-        console.print(str(finding), markup=False, highlight=False, soft_wrap=True)
-    missing = _listed(f"{name} {count}" for name, count in report.missing.items())
-    console.print(f"wrote {out / 'cohort.csv'}: {report.patients} patients", highlight=False, soft_wrap=True)
-    console.print(f"without a value: {missing}", highlight=False)
-    console.print(f"eTICI 0–2a: {report.failed_recanalisations} patients. {report.notice}", highlight=False)
+        print_line(str(finding))
+    print_line(f"wrote {out / 'cohort.csv'}: {report.patients} patients")
+    print_line(f"without a value: {_join_or_none(f'{name} {count}' for name, count in report.missing.items())}")
+    print_line(f"eTICI 0–2a: {report.failed_recanalisations} patients. {report.notice}")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+import traceback
+from types import TracebackType
 
 import typer
 
-from rlvo import NOTICE
-from rlvo.cli import bundle, cohort, demo, ensemble, evaluate, imaging, models, predict, search, serve, status, synth
-from rlvo.cli.common import console
-from rlvo.errors import RlvoError
+from rlvo.about import NOTICE
+from rlvo.cli import cohort, ensemble, evaluate, models, predict, search, status, synthetic
+from rlvo.errors import RlvoError, hide_passwords
+from rlvo.report.console import print_line
 
 INTERRUPTED = 130
 """What Typer makes of Ctrl-C."""
@@ -23,20 +25,20 @@ app = typer.Typer(
     add_completion=False,
 )
 for command in (
-    demo.demo,
-    synth.synth,
+    synthetic.demo,
+    synthetic.synth,
     cohort.validate,
     cohort.baseline,
     cohort.import_isles,
-    imaging.prepare,
+    cohort.prepare,
     search.plan,
     search.search,
     status.status,
     ensemble.ensemble,
     evaluate.evaluate,
     predict.predict,
-    serve.serve,
-    bundle.bundle,
+    predict.serve,
+    models.bundle,
 ):
     app.command()(command)
 app.add_typer(models.app, name="models")
@@ -44,15 +46,22 @@ app.add_typer(models.app, name="models")
 
 def main() -> None:
     """The console script. Exit code 0 done, 2 the input is at fault, 1 a fault of ours or of the machine."""
+    sys.excepthook = _print_traceback
     try:
         app()
     except RlvoError as error:
-        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        for line in f"error: {error}".split("\n"):
+            print_line(line)
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            console.print("interrupted: run the same command again to go on")
+            print_line("interrupted: run the same command again to continue")
         raise
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """As Python does, but without passwords."""
+    sys.stderr.write(hide_passwords("".join(traceback.format_exception(kind, error, trace))))
 
 
 if __name__ == "__main__":

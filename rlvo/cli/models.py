@@ -1,4 +1,4 @@
-"""`rlvo models`: the versions of a registered model, which is the champion, and how two of them differ."""
+"""`rlvo models` and `rlvo bundle`: a registered model's versions, the champion, how two differ; one as an archive."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from rlvo.cli.common import JsonOption, WorkdirOption, console, emit_json, say
-from rlvo.cli.external import compare_models
-from rlvo.config.workdir import DEFAULT, Workdir
+from rlvo.about import NOTICE
+from rlvo.cli.common import JsonOption, ModelArgument, WorkdirOption, look_into, registry_of
+from rlvo.cli.evaluate import print_notes, selection_json
+from rlvo.config.workdir import DEFAULT
 from rlvo.errors import RlvoError
+from rlvo.files import file_sha256
+from rlvo.report.console import console, numeric, print_json, print_line, show_progress, text_table
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from rlvo.registry.versions import Version
 
 NameOption = Annotated[str, typer.Option("--model", help="The registered model.")]
@@ -35,13 +39,13 @@ def models(
         return
     from rlvo.registry.versions import has_passed, list_versions
 
-    versions = list_versions(_uri(workdir), model)
+    versions = list_versions(registry_of(workdir), model)
     if json:
-        emit_json({"model": model, "versions": [{**vars(version), "gate": version.gate} for version in versions]})
+        print_json({"model": model, "versions": [{**vars(version), "gate": version.gate} for version in versions]})
     else:
         console.print(_table(model, versions))
         for version in (version for version in versions if not has_passed(version.tags)):
-            say(f"version {version.number}: gate {version.gate}")
+            print_line(f"version {version.number}: gate {version.gate}")
 
 
 @app.command()
@@ -56,12 +60,12 @@ def promote(
     """
     from rlvo.registry import versions
 
-    before = versions.promote(_uri(workdir), model, version)
+    before = versions.promote(registry_of(workdir), model, version)
     if before == version:
-        say(f"{model} version {version} is the champion already")
+        print_line(f"{model} version {version} is the champion already")
     else:
         instead = f", instead of version {before}" if before is not None else ""
-        say(f"{model} version {version} is the champion{instead}")
+        print_line(f"{model} version {version} is the champion{instead}")
 
 
 @app.command()
@@ -72,62 +76,93 @@ def rollback(model: NameOption = NAME, workdir: WorkdirOption = Path(DEFAULT)) -
     """
     from rlvo.registry import versions
 
-    before, now = versions.rollback(_uri(workdir), model)
-    say(f"{model} version {now} is the champion again, instead of version {before}")
+    before, now = versions.rollback(registry_of(workdir), model)
+    print_line(f"{model} version {now} is the champion again, instead of version {before}")
 
 
 @app.command()
 def compare(
     a: Annotated[str, typer.Argument(help="Number of a version, a registered model, or its folder.")],
     b: Annotated[str, typer.Argument(help="The other one.")],
-    cohort: Annotated[Path, typer.Argument(help="Table of patients with outcomes whom neither was made on.")],
+    cohort: Annotated[Path, typer.Argument(help="Table of patients with outcomes whom neither was made from.")],
     model: NameOption = NAME,
     workdir: WorkdirOption = Path(DEFAULT),
     json: JsonOption = False,
 ) -> None:
-    """Two versions on the same patients: AUCs by DeLong, decisions by McNemar, changed answers. Run again, it goes on.
+    """Two versions on the same patients: AUCs by DeLong, decisions by McNemar, changed answers.
+
+    Run again after an interruption, it continues.
 
     Example: rlvo models compare 2 3 hospital-b.csv
     """
+    from rlvo.report.external import comparison_json, comparison_table
+    from rlvo.workflows.external import compare_models, open_external
+
     first, second = (f"{model}/{each}" if each.isdecimal() else each for each in (a, b))
-    compare_models((first, second), cohort, workdir, json=json)
+    question = open_external((first, second), cohort, look_into(workdir))
+    print_notes(question)
+    compared = compare_models(question, progress=show_progress)
+    if json:
+        shown = {"a": first, "b": second, **selection_json(question.external), **comparison_json(compared)}
+        print_json({**shown, "notice": NOTICE})
+        return
+    counted = f"{compared.patients} patients ({compared.positives} with rLVO)"
+    console.print(comparison_table(compared, (first, second), title=f"{cohort.name}: {counted} whom both answer for"))
+    if compared.neither:
+        print_line(f"neither answers for {compared.neither} patients")
+    print_line(NOTICE)
+
+
+def bundle(
+    model: ModelArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Archive to write: FILE.tar.gz.")],
+    workdir: WorkdirOption = Path(DEFAULT),
+    json: JsonOption = False,
+) -> None:
+    """Pack a verified model to carry into an isolated network: it loads there without a tracking server.
+
+    The digest that is shown vouches for the archive's content: send it by another way than the archive.
+
+    Example: rlvo bundle rlvo-ensemble@champion -o rlvo-model.tar.gz
+    """
+    from rlvo.registry.bundle import write_bundle
+    from rlvo.registry.location import locate_model
+
+    archive = output.expanduser().resolve()
+    digest = write_bundle(locate_model(model, registry_of(workdir)), archive)
+    if json:
+        print_json({"archive": archive, "sha256": file_sha256(archive), "digest": digest})
+        return
+    print_line(f"wrote {output}, SHA-256 {file_sha256(archive)}")
+    print_line(f"to check it where it is unpacked: python verify.py {digest}")
 
 
 def _refuse_options_before(command: str, context: typer.Context) -> None:
-    """A sub-command would not see them, and act elsewhere."""
+    """Raise RlvoError for an option that the sub-command would not see: it would act elsewhere."""
     for name in context.params:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             raise RlvoError(f"--{name} stands before {command}", fix=f"Put it after: rlvo models {command} --{name}")
 
 
-def _uri(workdir: Path) -> str:
-    return Workdir(workdir.expanduser().resolve()).tracking_uri()
-
-
 def _table(model: str, versions: list[Version]) -> Table:
-    table = Table(
-        title=model,
-        title_justify="left",
-        caption="* Validation, optimistic: thresholds and weights were chosen there. Opened: how often the test was.",
-        caption_justify="left",
-        box=None,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    for heading in ("version", "alias", "gate", "study", "registered"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("val.\nAUC*", "test\nAUC", "opened"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    rows = []
     for each in versions:
         found = [each.metrics.get(metric) for metric in ("val/auc_mean", "test/auc")]
-        table.add_row(
-            str(each.number),
-            ", ".join(each.aliases),
-            each.gate.partition(":")[0],
-            each.tags.get("rlvo.study", ""),
-            f"{each.created:%Y-%m-%d}",
-            *("" if value is None else f"{value:.2f}" for value in found),
-            f"{each.metrics.get('test/opening', 0):.0f}",
+        rows.append(
+            (
+                str(each.number),
+                ", ".join(each.aliases),
+                each.gate.partition(":")[0],
+                each.tags.get("rlvo.study", ""),
+                f"{each.created:%Y-%m-%d}",
+                *("" if value is None else f"{value:.2f}" for value in found),
+                f"{each.metrics.get('test/opening', 0):.0f}",
+            )
         )
-    return table
+    return text_table(
+        ["version", "alias", "gate", "study", "registered", *map(numeric, ("val.\nAUC*", "test\nAUC", "opened"))],
+        rows,
+        title=model,
+        caption="* Validation, optimistic: thresholds and weights were chosen there. Opened: how often, the hold-out.",
+    )

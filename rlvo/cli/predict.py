@@ -1,35 +1,46 @@
-"""`rlvo predict`: a registered model's answers for new patients."""
+"""`rlvo predict` and `rlvo serve`: a registered model's answers for new patients."""
 
 from __future__ import annotations
 
 import json as json_module
+import os
+import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from rlvo import NOTICE
-from rlvo.cli.common import JsonOption, WorkdirOption, emit_json, progress_bar, say
-from rlvo.config.workdir import DEFAULT, Workdir
-from rlvo.errors import CohortError, Finding, RlvoError
-from rlvo.files import atomic_write
+from rlvo.about import NOTICE
+from rlvo.cli.common import JsonOption, ModelArgument, WorkdirOption, registry_of
+from rlvo.config.workdir import DEFAULT
+from rlvo.errors import CohortError, MachineError, RlvoError
+from rlvo.files import atomic_write, file_sha256
+from rlvo.report.console import print_json, print_line, show_progress
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from rlvo.cohort.tables import RawTable
+CHILD = """
+import json, sys, mlflow.pyfunc
+try:
+    model = mlflow.pyfunc.load_model(sys.argv[1])
+except Exception as error:
+    sys.exit(f"error: {error}")
+from rlvo.registry.server import serve
+serve(model, **json.loads(sys.argv[2]))
+"""
+"""What the server's process runs: all of rlvo in it is the model's own."""
+REQUEST_SECONDS = 3600
+"""A request waits for those before it, and preparing raw volumes takes time."""
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="Registered model (rlvo-ensemble@champion) or its folder.")],
+    model: ModelArgument,
     patients: Annotated[
         Path,
         typer.Argument(
-            help="Cohort table (CSV, TSV or XLSX; volumes relative to it), or a folder that holds a folder a patient "
-            "with ncct*, cta* and vessels* in it."
+            help="Cohort table (CSV, TSV or XLSX; volumes relative to it), or a folder that holds one folder per "
+            "patient with ncct*, cta* and vessels* in it."
         ),
     ],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV to write, a row a patient.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV to write, one row per patient.")] = None,
     clinical: Annotated[
         Path | None, typer.Option("--clinical", help="With a folder of patients: the table of their other columns.")
     ] = None,
@@ -39,79 +50,94 @@ def predict(
 ) -> None:
     """Answer for new patients, from raw volumes, with the code that was registered with the model.
 
-    Who cannot be answered for is named and does not hold up the others; the exit code is then 2. Answers are kept in
-    OUT.answered.jsonl as they come: run again, it goes on, and asks again about those that changed.
+    Patients who cannot be scored are listed; the others still are scored; the exit code is then 2. Answers are kept in
+    OUT.answered.jsonl as they come: run again, it continues, and asks again about patients who changed.
 
     Example: rlvo predict rlvo-ensemble@champion patients.csv -o answers.csv
     """
     if output is None and not json:
         raise RlvoError("nowhere to write the answers", fix="Give -o OUT.csv, or --json")
-    from rlvo.registry.answering import answer_rows, taken_columns
     from rlvo.registry.location import locate_model
+    from rlvo.workflows.answers import pose_question, read_patients, unanswered
 
-    raw, folder = _table(patients, clinical)
-    root = locate_model(model, Workdir(workdir.expanduser().resolve()).tracking_uri())
-    absent = [name for name in taken_columns(root) if name not in (*raw.cells, "ncct", "cta", "vessels")]
-    if absent:
-        say(f"no column {', '.join(absent)}: missing for every patient")
-    for warning in shift_of(root, raw):
-        say(f"warning: {warning}")
+    raw, folder, notes = read_patients(patients, clinical)
+    question = pose_question(locate_model(model, registry_of(workdir)), raw, folder, notes)
+    for note in question.notes:
+        print_line(note)
+    for shift in question.shifts:
+        print_line(f"warning: {shift}")
     out = output.expanduser().resolve() if output is not None else None
-    with progress_bar("patients") as progress:
-        answers = answer_rows(
-            root,
-            raw.cells,
-            folder,
-            decimal_comma=raw.decimal_comma,
-            kept=out.with_name(f"{out.name}.answered.jsonl") if out is not None else None,
-            progress=progress,
-            members=members,
-        )
+    kept = out.with_name(f"{out.name}.answered.jsonl") if out is not None else None
+    answers = question.ask(kept=kept, progress=show_progress, members=members)
     if out is not None:
         atomic_write(out, answers.to_csv(index=False))
-        say(f"wrote {output}: {len(answers)} patients, {int(answers['rlvo'].sum())} with an alert")
+        print_line(f"wrote {output}: {len(answers)} patients, {int(answers['rlvo'].sum())} with an alert")
     if json:
-        emit_json(json_module.loads(answers.to_json(orient="records", double_precision=15)))
-    say(NOTICE)
-    if unanswered := _unanswered(answers):
-        raise CohortError(unanswered, where=patients)
+        print_json(json_module.loads(answers.to_json(orient="records", double_precision=15)))
+    print_line(NOTICE)
+    if without := unanswered(answers):
+        raise CohortError(without, where=patients)
 
 
-def _table(patients: Path, clinical: Path | None) -> tuple[RawTable, Path]:
-    """The table, and what its paths are relative to."""
-    from rlvo.cohort.tables import read_table
+def serve(
+    model: ModelArgument,
+    data_root: Annotated[Path, typer.Option("--data-root", help="Volumes are read below this folder only.")],
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; there is no password.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8080,
+    audit: Annotated[
+        Path | None, typer.Option("--audit", help="Append what was asked and answered, by pseudonym, to this file.")
+    ] = None,
+    max_bytes: Annotated[int, typer.Option("--max-bytes", min=1, help="Largest request.")] = 1_000_000,
+    workdir: WorkdirOption = Path(DEFAULT),
+) -> None:
+    """Answer requests over HTTP, on this machine only by default; Ctrl-C ends it.
 
-    if not patients.is_dir():
-        if clinical is not None:
-            raise RlvoError("only a folder of patients takes a clinical table", where=patients, fix="Leave it out")
-        return read_table(patients), patients.resolve().parent
-    from rlvo.registry.patient_folders import read_patient_folders
+    POST JSON (dataframe_records or dataframe_split, with params) to /invocations; volume paths are relative to the
+    data root. MLflow's scoring server runs with the code that was registered with the model.
 
-    raw, notes = read_patient_folders(patients, read_table(clinical) if clinical is not None else None)
-    for note in notes:
-        say(note)
-    return raw, patients.resolve()
+    Example: rlvo serve rlvo-ensemble@champion --data-root /data/incoming --audit audit.jsonl
+    """
+    from rlvo.registry.interpreter import start_interpreter
+    from rlvo.registry.location import locate_model
+    from rlvo.registry.model import MANIFEST
+
+    root = data_root.expanduser().resolve()
+    if not root.is_dir():
+        raise RlvoError("no such folder", where=data_root, fix="Name the folder of the volumes with --data-root")
+    record = audit.expanduser().resolve() if audit is not None else None
+    if record is not None:
+        _check_writable(record)
+    folder = locate_model(model, registry_of(workdir))
+    arguments = {
+        "version": {"model": model, "manifest": file_sha256(folder / MANIFEST)},
+        "host": host,
+        "port": port,
+        "max_bytes": max_bytes,
+        "audit": record and str(record),
+    }
+    environment = {"RLVO_DATA_ROOT": str(root), "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": str(REQUEST_SECONDS)}
+    print_line(NOTICE)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # The server ends when its standard input does, even if this process is killed.
+    with start_interpreter(CHILD, str(folder), json_module.dumps(arguments), environment=environment) as process:
+        assert process.stdin is not None
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.stdin.close()
+            process.wait()
+            return
+    if code < 0:
+        raise MachineError(f"the server was ended by signal {-code}", where=model)
+    raise typer.Exit(code)  # it has said why
 
 
-def shift_of(root: Path, raw: RawTable) -> list[str]:
-    """How the patients differ from those the model was trained on."""
-    from rlvo.registry.cohort_summary import shift_warnings
-    from rlvo.registry.folder import read_description
-    from rlvo.registry.location import ARTIFACT
+def _check_writable(audit: Path) -> None:
+    from rlvo.cohort.pseudonym import cohort_key
 
     try:
-        summary = read_description(root / "artifacts" / ARTIFACT).cohort
-    except RlvoError:
-        return ["the model is of another rlvo, which cannot compare these patients with those it was trained on"]
-    return shift_warnings(summary, raw.cells, decimal_comma=raw.decimal_comma) if summary is not None else []
-
-
-def _unanswered(answers: pd.DataFrame) -> list[Finding]:
-    """A finding for every patient without an answer; the reason is the last of the warnings."""
-    from rlvo.registry.patients import NOT_ANSWERED
-
-    without = answers[answers["rlvo"].isna()]
-    return [
-        Finding(str(row.patient_id), None, NOT_ANSWERED + str(row.warnings).rpartition(NOT_ANSWERED)[2])
-        for row in without.itertuples()
-    ]
+        os.close(os.open(audit, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+    except OSError as error:
+        fix = "Name a file that can be written"
+        raise RlvoError(f"cannot be written ({error.strerror})", where=audit, fix=fix) from None
+    cohort_key(audit.parent)

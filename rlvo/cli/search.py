@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Group
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
 
-from rlvo.cli.common import JsonOption, WorkdirOption, console, emit_json, progress_bar
+from rlvo.cli.common import JsonOption, WorkdirOption
+from rlvo.cli.status import headlines, study_page
 from rlvo.config.loading import load_study
-from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
+from rlvo.report.console import console, numeric, print_json, print_line, show_progress, text_table
 
 if TYPE_CHECKING:
-    from rlvo.search.inputs import StudyInputs
     from rlvo.search.plan import StudyPlan
-    from rlvo.search.progress import OnProgress, SearchProgress
-    from rlvo.search.results import SearchResult
+    from rlvo.study.inputs import StudyInputs
+    from rlvo.study.state import StudyState
 
 LINE_INTERVAL = 10.0
-"""Seconds between lines where the output is not a terminal."""
+"""Seconds between lines if the output is not a terminal."""
 GIB = 2**30
 
 ConfigArgument = Annotated[Path, typer.Argument(help="Study configuration (YAML).")]
@@ -45,14 +40,12 @@ def plan(
 
     Example: rlvo plan tune_configs/paper_grid.yaml
     """
-    from rlvo.cohort.tables import read_table
-    from rlvo.search.plan import plan_study
-
     study = load_study(config)
-    table = cohort or study.cohort.table
-    planned = plan_study(study, patients=len(read_table(table).cells) if table is not None else None)
+    from rlvo.workflows.search import plan
+
+    planned = plan(study, cohort)
     if json:
-        emit_json(asdict(planned))
+        print_json(asdict(planned))
     else:
         _print_plan(planned)
 
@@ -62,7 +55,7 @@ def search(
     cohort: Annotated[Path | None, typer.Option(help="Cohort table; wins over the configuration's.")] = None,
     workdir: WorkdirOption = Path(DEFAULT),
     configurations: Annotated[
-        int | None, typer.Option(min=1, help="How many in all; more than a finished study has extends it.")
+        int | None, typer.Option(min=1, help="How many in all; more than a finished study has extend it.")
     ] = None,
     address: Annotated[
         str | None,
@@ -70,146 +63,94 @@ def search(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Train a study's configurations on all folds; run again, it goes on where it stopped.
+    """Train a study's configurations on all folds; run again, it continues where it stopped.
 
     Example: rlvo search tune_configs/paper_grid.yaml --cohort cohort/cohort.csv
     """
-    from rlvo.search.guards import alone
-    from rlvo.search.study import open_study
+    study = load_study(config)
+    from rlvo.workflows.search import search, with_configurations
 
-    study, work = load_study(config), Workdir.at(workdir)
     if configurations is not None:
-        study = _with_configurations(study, configurations)
-    table = cohort or study.cohort.table
-    if table is None:
-        raise RlvoError(
-            "no cohort table is named", where=config, fix="Give --cohort, or cohort.table in the configuration"
-        )
-    with alone(work.study(study.name)):
-        inputs = open_study(study, table, work, progress=progress_bar)
-        _print_cohort(inputs)
-        result = run_mirrored(study, inputs, table, work, address=address)
+        study = with_configurations(study, configurations)
+    work = Workdir.at(workdir)
+    _, state = search(study, cohort, work, address=address, progress=show_progress, show_state=_show_all)
     if json:
-        emit_json(_result_json(study, result))
+        print_json(_result_json(state))
     else:
-        _print_result(study, result)
-        console.print(f"next: rlvo ensemble {study.name} --workdir {work.path}", highlight=False, soft_wrap=True)
-    if result.best is None:
-        reason = next(iter(result.failed[0].failures.values()))
+        _print_result(state)
+        print_line(f"next: rlvo ensemble {study.name} --workdir {work.path}")
+    if state.best is None:
+        reason = next(iter(state.failed[0].reasons("failed").values()))
         raise RlvoError(f"no configuration finished; the first failed because: {reason}", where=study.name)
 
 
-def _with_configurations(study: StudyConfig, configurations: int) -> StudyConfig:
-    search = study.search.model_copy(update={"configurations": configurations})
-    study = study.model_copy(update={"search": search})
-    if study.configurations < configurations:
-        raise RlvoError(
-            f"the grid has {study.configurations} points, not {configurations}",
-            where="--configurations",
-            fix="Add values to the space under another name, or sample it: search.sampler tpe",
-        )
-    return study
+@contextmanager
+def show_search(inputs: StudyInputs) -> Iterator[Callable[[StudyState], None]]:
+    """Where a search stands: on a terminal the page of `rlvo status`, elsewhere its first lines now and then."""
+    first: StudyState | None = None
+    with _show_page() if console.is_terminal else _show_lines() as show:
 
+        def tell(state: StudyState) -> None:
+            nonlocal first
+            first = first or state
+            show(state)
 
-def run_mirrored(
-    study: StudyConfig, inputs: StudyInputs, cohort_path: Path, workdir: Workdir, *, address: str | None = None
-) -> SearchResult:
-    """Run a study with its progress on the terminal, and carry what it writes into MLflow meanwhile."""
-    from rlvo.cohort.pseudonym import cohort_key, pseudonym
-    from rlvo.search.execute import run_search
-    from rlvo.tracking.mirror import Mirror
-
-    folder = workdir.study(study.name)
-    pseudonymise = partial(pseudonym, key=cohort_key(cohort_path.expanduser().resolve().parent))
-    mirror = Mirror(study, folder, workdir.tracking_uri(study.mlflow.tracking_uri), workdir.artifacts, pseudonymise)
-    with mirror, search_display(study.name) as show:
-        result = run_search(study, inputs, folder, on_progress=show, address=address)
-    if not result.had_work:
-        console.print(f"{study.name}: finished before, nothing was left to run", highlight=False)
-    return result
+        yield tell
+    if first is not None and first.is_complete:
+        print_line(f"{first.name}: finished before, nothing was left to run")
 
 
 @contextmanager
-def search_display(name: str) -> Iterator[OnProgress]:
-    """Shows a search: one screen that is redrawn on a terminal, a line now and then elsewhere."""
-    if console.is_terminal:
-        with Live(console=console, refresh_per_second=4) as live:
-            yield lambda progress: live.update(_screen(name, progress))
-        return
-    told, last = 0.0, ""
-
-    def line(progress: SearchProgress) -> None:
-        nonlocal told, last
-        ended = _ended(progress) == progress.trials_total
-        if (ended or time.monotonic() - told >= LINE_INTERVAL) and (text := _headline(name, progress)) != last:
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
-            told, last = time.monotonic(), text
-
-    yield line
+def _show_page() -> Iterator[Callable[[StudyState], None]]:
+    with Live(console=console, refresh_per_second=4) as live:
+        yield lambda state: live.update(study_page(state))
 
 
-def _ended(progress: SearchProgress) -> int:
-    return progress.trials_done + progress.trials_failed + progress.trials_pruned
+@contextmanager
+def _show_lines() -> Iterator[Callable[[StudyState], None]]:
+    shown, last = 0.0, ""
+
+    def show(state: StudyState) -> None:
+        nonlocal shown, last
+        is_due = state.is_complete or time.monotonic() - shown >= LINE_INTERVAL
+        if is_due and (line := "; ".join(headlines(state)[:2])) != last:
+            print_line(line)
+            shown, last = time.monotonic(), line
+
+    yield show
 
 
-def _headline(name: str, progress: SearchProgress) -> str:
-    parts = [f"{name}: {progress.trials_done}/{progress.trials_total} trials", f"{len(progress.running)} running"]
-    if progress.trials_pruned:
-        parts.append(f"{progress.trials_pruned} pruned")
-    if progress.trials_failed:
-        parts.append(f"{progress.trials_failed} failed")
-    if progress.best_auc is not None:
-        parts.append(f"best {progress.best_label} {progress.best_auc:.3f}")
-    return ", ".join(parts)
-
-
-def _screen(name: str, progress: SearchProgress) -> Group:
-    table = Table(box=None, pad_edge=False)
-    for column in ("running", "fold", "epoch", "val/auc"):
-        table.add_column(column, justify="left" if column == "running" else "right")
-    room = max(console.height - 5, 1)
-    for trial in progress.running[:room]:
-        auc = "" if trial.auc is None else f"{trial.auc:.3f}"
-        table.add_row(trial.label, str(trial.fold), f"{trial.epoch}/{trial.epochs}", auc)
-    if len(progress.running) > room:
-        table.add_row(f"and {len(progress.running) - room} more")
-    bar = Table.grid()
-    bar.add_row(ProgressBar(total=progress.trials_total, completed=_ended(progress), width=min(console.width, 60)))
-    return Group(Text(_headline(name, progress)), bar, *([table] if progress.running else []))
+@contextmanager
+def _show_all(inputs: StudyInputs) -> Iterator[Callable[[StudyState], None]]:
+    _print_cohort(inputs)
+    with show_search(inputs) as show:
+        yield show
 
 
 def _print_cohort(inputs: StudyInputs) -> None:
     split = inputs.split
     for exclusion in inputs.excluded:
         if exclusion.patients:
-            console.print(f"excluded, {exclusion.rule}: {len(exclusion.patients)} patients", highlight=False)
+            print_line(f"excluded, {exclusion.rule}: {len(exclusion.patients)} patients")
     for error in inputs.refused.values():
-        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
-    console.print(
-        f"{len(inputs.table)} patients ({int(inputs.label.sum())} rLVO): "
-        f"{len(split.development)} in {len(split.folds)} folds, {len(split.test)} held out",
-        highlight=False,
-    )
+        print_line(str(error))
+    counted = f"{len(inputs.table)} patients ({int(inputs.label.sum())} rLVO)"
+    print_line(f"{counted}: {len(split.development)} in {len(split.folds)} folds, {len(split.test)} held out")
     if inputs.doubts:
-        console.print(f"{len(inputs.doubts)} patients' volumes need a review: rlvo prepare shows them", highlight=False)
+        print_line(f"the volumes of {len(inputs.doubts)} patients need a review: rlvo prepare shows them")
 
 
 def _print_plan(planned: StudyPlan) -> None:
-    shape = "×".join(map(str, planned.grid))
     pruned = f" at most, about {planned.expected_epochs} with pruning" if planned.pruning != "none" else ""
     sampled = f"; {planned.sampler} over {', '.join(planned.sampled)}" if planned.sampled else ""
-    console.print(
-        f"{planned.study}: {planned.configurations} configurations × {planned.folds} folds = {planned.trials} trials, "
-        f"{planned.epochs} epochs{pruned}",
-        highlight=False,
-    )
-    console.print(f"{planned.combinations} enumerated combinations{sampled}", highlight=False)
-    console.print(f"volumes {shape}, {planned.tabular_features} encoded clinical variables", highlight=False)
-    table = Table("model", box=None, padding=(0, 1), pad_edge=False)
-    for column in ("input\nchannels", "batch", "weights\nM", "forward\nGFLOP", "saved maps\nGiB", "last map"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for model in planned.models:
-        table.add_row(
+    trials = f"{planned.configurations} configurations × {planned.folds} folds = {planned.trials} trials"
+    print_line(f"{planned.study}: {trials}, {planned.epochs} epochs{pruned}")
+    print_line(f"{planned.combinations} enumerated combinations{sampled}")
+    shape = "×".join(map(str, planned.grid))
+    print_line(f"volumes {shape}, {planned.tabular_features} encoded clinical variables")
+    columns = ("input\nchannels", "batch", "weights\nM", "forward\nGFLOP", "saved maps\nGiB", "last map")
+    rows = [
+        (
             f"{model.backbone} {model.fusion}",
             str(model.channels),
             str(model.batch_size),
@@ -218,41 +159,41 @@ def _print_plan(planned: StudyPlan) -> None:
             f"{model.activation_bytes / GIB:.3g}",
             "×".join(map(str, model.last_map)),
         )
-    console.print(table)
-    store = f"prepared volumes {planned.store_bytes_a_patient / 2**20:.3g} MiB a patient"
+        for model in planned.models
+    ]
+    console.print(text_table(["model", *map(numeric, columns)], rows))
+    store = f"prepared volumes {planned.store_bytes_a_patient / 2**20:.3g} MiB per patient"
     if planned.patients is not None:
         store += f", {planned.patients * planned.store_bytes_a_patient / GIB:.3g} GiB for {planned.patients}"
-    console.print(f"disk: checkpoints {planned.checkpoint_bytes / GIB:.3g} GiB, {store}", highlight=False)
+    print_line(f"disk: checkpoints {planned.checkpoint_bytes / GIB:.3g} GiB, {store}")
 
 
-def _print_result(study: StudyConfig, result: SearchResult) -> None:
-    console.print(f"{study.name}: mean over folds of val/auc (validation, so optimistic)", highlight=False)
-    table = Table("configuration", "key", box=None, padding=(0, 1), pad_edge=False)
-    table.add_column("val/auc", justify="right")
-    table.add_column("note")
-    for each in sorted(result.configurations, key=lambda r: -1.0 if r.auc is None else r.auc, reverse=True):
-        notes = [f"fold {fold}: {reason}" for fold, reason in each.failures.items()] or each.prunings.values()
-        note = "; ".join(dict.fromkeys(notes))
-        auc = f"{each.auc:.3f}" if each.auc is not None else each.state
-        table.add_row(each.configuration.label, each.configuration.key, auc, Text(note))
-    console.print(table)
+def _print_result(state: StudyState) -> None:
+    rows = []
+    for each in sorted(state.configurations, key=lambda c: -1.0 if c.objective is None else c.objective, reverse=True):
+        failures = [f"fold {fold}: {reason}" for fold, reason in each.reasons("failed").items()]
+        notes = dict.fromkeys(failures or each.reasons("pruned").values())
+        auc = each.state if each.objective is None else f"{each.objective:.3f}"
+        rows.append((each.label, each.key, auc, "; ".join(notes)))
+    title = f"{state.name}: mean over folds of val/auc (validation, so optimistic)"
+    console.print(text_table(["configuration", "key", numeric("val/auc"), "note"], rows, title=title))
 
 
-def _result_json(study: StudyConfig, result: SearchResult) -> dict[str, Any]:
+def _result_json(state: StudyState) -> dict[str, Any]:
     return {
-        "study": study.name,
-        "best": result.best.configuration.key if result.best else None,
+        "study": state.name,
+        "best": state.best.key if state.best else None,
         "configurations": [
             {
-                "key": each.configuration.key,
-                "label": each.configuration.label,
+                "key": each.key,
+                "label": each.label,
                 "state": each.state,
-                "val/auc": each.auc,
+                "val/auc": each.objective,
                 "folds": {fold: record.metrics for fold, record in sorted(each.records.items())},
-                "failures": dict(sorted(each.failures.items())),
-                "prunings": dict(sorted(each.prunings.items())),
-                "configuration": each.configuration.model_dump(mode="json"),
+                "failures": dict(sorted(each.reasons("failed").items())),
+                "prunings": dict(sorted(each.reasons("pruned").items())),
+                "configuration": each.configuration.model_dump(mode="json") if each.configuration else None,
             }
-            for each in result.configurations
+            for each in state.configurations
         ],
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,23 +11,26 @@ import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from rlvo.cli.common import JsonOption, WorkdirOption, console, emit_json
+from rlvo.cli.common import JsonOption, WorkdirOption, look_into
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
+from rlvo.report import console as terminal
+from rlvo.report.console import literal, numeric, print_json, text_table
 
 if TYPE_CHECKING:
-    from rlvo.search.status import ConfigurationStatus, StudyStatus
+    from rlvo.study.folder import StudyFolder
+    from rlvo.study.state import ConfigurationState, StudyState, TrialState
 
 INTERVAL = 2.0
 """Seconds between two looks at the folder."""
 MARKS = {"finished": "✓", "pruned": "−", "failed": "✗", "damaged": "?", "waiting": "·", "skipped": " "}
 STYLES = {"running": "bold", "silent": "yellow", "failed": "red", "damaged": "red", "pruned": "dim"}
 ORDER = ("running", "silent", "damaged", "failed", "waiting", "finished", "pruned")
-LINES_A_REASON = 6
-"""On a terminal, a line in so many is left to the reasons of failures."""
+LINES_PER_REASON = 6
+"""On a terminal, one line in this many is left to the reasons of failures."""
 
 
 def status(
@@ -43,45 +45,91 @@ def status(
 
     Example: rlvo status paper_grid --watch
     """
-    from rlvo.search.status import study_status
+    from rlvo.study.status import read_state
 
-    work = Workdir(workdir.expanduser().resolve())
+    work = look_into(workdir)
     if watch and json:
         raise RlvoError("--watch and --json exclude each other", fix="Call rlvo status --json as often as you like")
     if study is not None:
         _check_exists(study, work)
 
-    def look() -> list[StudyStatus]:
-        return [study_status(folder) for folder in ([work.study(study)] if study else _folders(work))]
+    def look() -> list[StudyState]:
+        return [read_state(folder) for folder in _folders(work) if study in (None, folder.path.name)]
 
     if watch:
         _watch(look)
     elif json:
         found = [_as_json(each) for each in look()]
-        emit_json(found[0] if study else {"studies": found})
+        print_json(found[0] if study else {"studies": found})
     else:
-        console.print(_page(look()), crop=console.is_terminal)
+        terminal.console.print(_page(look()), crop=terminal.console.is_terminal)
 
 
-def _folders(work: Workdir) -> list[Path]:
-    from rlvo.search.status import study_folders
+def study_page(study: StudyState) -> Group:
+    """Where a study stands: one screen on a terminal; elsewhere everything. The live view of a search shows it too."""
+    console = terminal.console
+    reasons = [
+        f"{trial.state}: {each.label} ({each.key}) fold {trial.fold}: {trial.reason}"
+        for each in study.configurations
+        for trial in each.trials
+        if trial.state in ("failed", "damaged")
+    ]
+    shown = sorted(study.configurations, key=lambda each: (ORDER.index(each.state), -(each.auc or 0.0)))
+    head, more = headlines(study), 0
+    if console.is_terminal:
+        reasons = reasons[: console.height // LINES_PER_REASON]
+        room = max(console.height - len(head) - len(reasons) - 4, 1)  # bar, table head, "and … more", prompt
+        shown, more = shown[:room], len(shown) - room
+    ended = study.trials_total - _left(study)
+    bar = Table.grid()
+    bar.add_row(ProgressBar(total=study.trials_total, completed=ended, width=min(console.width, 60)))
+    parts: list[RenderableType] = [*(_one_line(line) for line in head), bar]
+    if shown:
+        parts.append(_configurations(shown, study.folds))
+    if more > 0:
+        parts.append(literal(f"and {more} more"))
+    return Group(*parts, *(_one_line(reason, "red") for reason in reasons))
 
-    folders = study_folders(work.path / "studies")
-    if not folders:
-        raise RlvoError(
-            "no study was started here", where=work.path, fix="Start one with rlvo search, or name --workdir"
-        )
+
+def headlines(study: StudyState) -> list[str]:
+    """A study in a few lines: counts, the best, the time to go."""
+    counts = [f"{study.count('finished')}/{study.trials_total} trials finished"]
+    counts += [f"{count} {state}" for state in STYLES if (count := study.count(state))]  # type: ignore[arg-type]
+    started = f"{len(study.configurations)}/{study.configurations_total} configurations"
+    lines = [f"{study.name}: {', '.join(counts)}; {started}"]
+    if study.best is not None:
+        lines.append(f"best {study.best.label} ({study.best.key}), val/auc {_auc(study.best.auc)}")
+    if not study.is_complete and study.quiet_seconds is not None:
+        eta = "unknown" if study.eta_seconds is None else f"{_duration(study.eta_seconds)} at most"
+        lines.append(f"time to go {eta}; last sign of life {_duration(study.quiet_seconds)} ago")
+    if study.count("silent") and not study.count("running"):
+        lines.append("no search is running: start it again with the same command, and it continues")
+    return lines
+
+
+def _one_line(text: str, style: str = "") -> RenderableType:
+    line = literal(text, style)
+    line.no_wrap, line.overflow = True, "ellipsis" if terminal.console.is_terminal else "ignore"
+    return line
+
+
+def _folders(work: Workdir) -> list[StudyFolder]:
+    from rlvo.study.folder import started_studies
+
+    if not (folders := started_studies(work.path / "studies")):
+        fix = "Start one with rlvo search, or name another --workdir"
+        raise RlvoError("no study was started here", where=work.path, fix=fix)
     return folders
 
 
 def _check_exists(study: str, work: Workdir) -> None:
-    names = [folder.name for folder in _folders(work)]
+    names = [folder.path.name for folder in _folders(work)]
     if study not in names:
-        raise RlvoError("no study of this name was started", where=study, fix=f"There is {', '.join(names)}")
+        raise RlvoError("no study of this name was started", where=study, fix=f"Studies here: {', '.join(names)}")
 
 
-def _watch(look: Callable[[], list[StudyStatus]]) -> None:
-    with Live(console=console, auto_refresh=False) as live:
+def _watch(look: Callable[[], list[StudyState]]) -> None:
+    with Live(console=terminal.console, auto_refresh=False) as live:
         try:
             while True:
                 studies = look()
@@ -93,18 +141,14 @@ def _watch(look: Callable[[], list[StudyStatus]]) -> None:
             return
 
 
-def _page(studies: Sequence[StudyStatus]) -> RenderableType:
-    return _study(studies[0]) if len(studies) == 1 else _overview(studies)
+def _page(studies: Sequence[StudyState]) -> RenderableType:
+    return study_page(studies[0]) if len(studies) == 1 else _overview(studies)
 
 
-def _overview(studies: Sequence[StudyStatus]) -> Table:
-    table = Table(box=None, padding=(0, 1), pad_edge=False)
-    table.add_column("study")
-    for column in ("finished", "running", "silent", "pruned", "failed", "best"):
-        table.add_column(column, justify="right")
-    table.add_column("last sign of life")
-    for each in studies:
-        table.add_row(
+def _overview(studies: Sequence[StudyState]) -> Table:
+    counted = ("finished", "running", "silent", "pruned", "failed", "best")
+    rows = [
+        (
             each.name,
             f"{each.count('finished')}/{each.trials_total}",
             *(_nonzero(each.count(state)) for state in ("running", "silent", "pruned")),
@@ -112,94 +156,38 @@ def _overview(studies: Sequence[StudyStatus]) -> Table:
             _auc(each.best.auc if each.best else None),
             "" if each.quiet_seconds is None else f"{_duration(each.quiet_seconds)} ago",
         )
-    return table
-
-
-def _study(study: StudyStatus) -> Group:
-    """One screen on a terminal; elsewhere everything."""
-    reasons = [
-        f"{trial.state}: {each.label} ({each.key}) fold {trial.fold}: {trial.reason}"
-        for each in study.configurations
-        for trial in each.trials
-        if trial.state in ("failed", "damaged")
+        for each in studies
     ]
-    shown = sorted(study.configurations, key=lambda each: (ORDER.index(each.state), -(each.auc or 0.0)))
-    head = [Text(line, overflow="ellipsis", no_wrap=True) for line in _headlines(study)]
-    bar = Table.grid()
-    bar.add_row(
-        ProgressBar(total=study.trials_total, completed=study.trials_total - _left(study), width=min(console.width, 60))
-    )
-    if console.is_terminal:
-        reasons = reasons[: console.height // LINES_A_REASON]
-        room = max(console.height - len(head) - len(reasons) - 4, 1)  # bar, table head, "and … more", prompt
-        shown, more = shown[:room], len(shown) - room
-    else:
-        more = 0
-    parts: list[RenderableType] = [*head, bar]
-    if shown:
-        parts.append(_configurations(shown, study.folds))
-    if more > 0:
-        parts.append(Text(f"and {more} more"))
-    parts += [
-        Text(reason, style="red", overflow="ellipsis" if console.is_terminal else "ignore", no_wrap=True)
-        for reason in reasons
-    ]
-    return Group(*parts)
+    return text_table(["study", *map(numeric, counted), "last sign of life"], rows)
 
 
-def _headlines(study: StudyStatus) -> list[str]:
-    counts = [f"{study.count('finished')}/{study.trials_total} trials finished"]
-    counts += [
-        f"{count} {state}"
-        for state in ("running", "silent", "pruned", "failed", "damaged")
-        if (count := study.count(state))
-    ]
-    lines = [
-        f"{study.name}: {', '.join(counts)}; {len(study.configurations)}/{study.configurations_total} configurations"
-    ]
-    if study.best is not None:
-        lines.append(f"best {study.best.label} ({study.best.key}), val/auc {_auc(study.best.auc)}")
-    if not study.is_complete and study.quiet_seconds is not None:
-        eta = "unknown" if study.eta_seconds is None else f"{_duration(study.eta_seconds)} at most"
-        lines.append(f"time to go {eta}; last sign of life {_duration(study.quiet_seconds)} ago")
-    if study.count("silent") and not study.count("running"):
-        lines.append("the search does not run: start it again with the same command, and it goes on")
-    return lines
-
-
-def _configurations(shown: Sequence[ConfigurationStatus], folds: int) -> Table:
-    table = Table(box=None, padding=(0, 1), pad_edge=False)
-    table.add_column("configuration", overflow="ellipsis")
-    table.add_column("key", no_wrap=True)
-    for fold in range(folds):
-        table.add_column(str(fold), justify="right", no_wrap=True)
-    table.add_column("epochs", justify="right", no_wrap=True)
-    table.add_column("val/auc", justify="right", no_wrap=True)
-    table.add_column("state", no_wrap=True)
+def _configurations(shown: Sequence[ConfigurationState], folds: int) -> Table:
+    columns = [Column("configuration", overflow="ellipsis", no_wrap=True), Column("key", no_wrap=True)]
+    columns += [numeric(heading) for heading in (*map(str, range(folds)), "epochs", "val/auc")]
+    rows: list[tuple[str | Text, ...]] = []
     for each in shown:
         is_whole = all(trial.state == "finished" for trial in each.trials)
         auc = _auc(each.auc) if is_whole or each.auc is None else f"({_auc(each.auc)})"
         marks = [MARKS.get(trial.state, str(trial.epoch)) for trial in each.trials]
-        state = Text(each.state, style=STYLES.get(each.state, ""))
-        table.add_row(
-            Text(each.label, no_wrap=True, overflow="ellipsis"), each.key, *marks, str(each.epochs), auc, state
-        )
-    return table
+        state = literal(each.state, STYLES.get(each.state, ""))
+        rows.append((each.label, each.key, *marks, str(each.epochs), auc, state))
+    return text_table([*columns, Column("state", no_wrap=True)], rows)
 
 
-def _left(study: StudyStatus) -> int:
-    from rlvo.search.status import ENDED
+def _left(study: StudyState) -> int:
+    from rlvo.study.state import ENDED
 
     return max(study.trials_total - study.count(*ENDED), 0)
 
 
-def _as_json(study: StudyStatus) -> dict[str, Any]:
+def _as_json(study: StudyState) -> dict[str, Any]:
+    counted = [state for state in (*MARKS, "running", "silent") if state != "waiting"]
     return {
         "study": study.name,
         "configurations_total": study.configurations_total,
         "trials": {
             "total": study.trials_total,
-            **{state: study.count(state) for state in (*MARKS, "running", "silent") if state != "waiting"},  # type: ignore[arg-type]
+            **{state: study.count(state) for state in counted},  # type: ignore[arg-type]
             "waiting": _left(study) - study.count("running", "silent", "damaged"),
         },
         "complete": study.is_complete,
@@ -213,11 +201,15 @@ def _as_json(study: StudyStatus) -> dict[str, Any]:
                 "state": each.state,
                 "val/auc": each.auc,
                 "epochs": each.epochs,
-                "folds": [asdict(trial) for trial in each.trials],
+                "folds": [_trial_json(trial) for trial in each.trials],
             }
             for each in study.configurations
         ],
     }
+
+
+def _trial_json(trial: TrialState) -> dict[str, Any]:
+    return {name: getattr(trial, name) for name in ("fold", "state", "epoch", "auc", "reason")}
 
 
 def _nonzero(count: int) -> str:

@@ -1,23 +1,25 @@
+"""`rlvo validate`, `baseline`, `prepare` and `import-isles`: a cohort's table and volumes, before any study."""
+
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-import typer
-from typer.testing import CliRunner
+import SimpleITK as sitk
+from support import commands
+from support.commands import call
 
-from rlvo.cli.cohort import baseline, import_isles, validate
+from rlvo.cohort.splits import make_split
+from rlvo.config.grid import PRESETS
+from rlvo.config.study import FoldsConfig
 from rlvo.errors import CohortError, RlvoError
+from rlvo.synthetic.cohort import write_synthetic_cohort
 
-app = typer.Typer(pretty_exceptions_enable=False)
-app.command()(validate)
-app.command()(baseline)
-app.command()(import_isles)
+FOCUS = PRESETS["focus"]
 
 
 @pytest.fixture
@@ -60,10 +62,9 @@ def write(table: pd.DataFrame, folder: Path) -> str:
     return str(folder / "cohort.csv")
 
 
-def run(*arguments: str) -> str:
-    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
+def run(*arguments: object) -> str:
+    """Everything that a command prints which ends well."""
+    return commands.run(*arguments).output
 
 
 def test_validate_counts_what_it_finds(tmp_path: Path, table: pd.DataFrame) -> None:
@@ -104,7 +105,7 @@ def test_findings_come_as_a_table_in_json_and_on_a_page(tmp_path: Path, table: p
     table.loc[3, "age"] = 200
     page = tmp_path / "page.html"
     arguments = ["validate", write(table.drop(columns="ivt"), tmp_path), "--json", "--html", str(page)]
-    result = CliRunner().invoke(app, arguments)
+    result = call(*arguments)
     assert isinstance(result.exception, CohortError)
     assert result.exception.exit_code == 2
     found = json.loads(result.stdout)
@@ -130,7 +131,7 @@ def test_columns_of_other_names_are_read_where_they_are_mapped(tmp_path: Path, t
 def test_a_predictor_that_knows_too_much_is_a_finding(tmp_path: Path, table: pd.DataFrame) -> None:
     page = tmp_path / "page.html"
     path = write(table.assign(smoking=table["rlvo"]), tmp_path)
-    result = CliRunner().invoke(app, ["validate", path, "--json", "--html", str(page)])
+    result = call("validate", path, "--json", "--html", page)
     assert isinstance(result.exception, CohortError)
     found = json.loads(result.stdout)
     assert found["sound"] is False
@@ -141,13 +142,10 @@ def test_a_predictor_that_knows_too_much_is_a_finding(tmp_path: Path, table: pd.
 
 def test_the_test_set_plays_no_part_in_the_leak_check(tmp_path: Path, table: pd.DataFrame) -> None:
     """Whatever the smoking of test patients is, it separates the classes of the others."""
-    from rlvo.cohort.splits import make_split
-    from rlvo.config.study import FoldsConfig
-
     label = table.set_index("patient_id")["rlvo"]
     is_test = table["patient_id"].isin(make_split(label, FoldsConfig()).test)
     hidden = table.assign(smoking=table["rlvo"].where(~is_test, 1 - table["rlvo"]))
-    found = CliRunner().invoke(app, ["validate", write(hidden, tmp_path), "--json"])
+    found = call("validate", write(hidden, tmp_path), "--json")
     assert "AUC 1.00" in json.loads(found.stdout)["findings"][0]["what"]
 
 
@@ -191,9 +189,6 @@ def test_baseline_finds_the_signal_where_it_is(tmp_path: Path, table: pd.DataFra
 
 
 def test_baseline_opens_no_test_patient(tmp_path: Path, table: pd.DataFrame) -> None:
-    from rlvo.cohort.splits import make_split
-    from rlvo.config.study import FoldsConfig
-
     before = run("baseline", write(table, tmp_path), "--json")
     test = make_split(table.set_index("patient_id")["rlvo"], FoldsConfig()).test
     changed = table.copy()
@@ -206,7 +201,7 @@ def test_baseline_goes_without_aspects_and_says_so(tmp_path: Path, table: pd.Dat
     found = json.loads(run("baseline", path, "--json"))
     assert list(found["validation"]) == ["NIHSS", "all clinical", "all clinical, boosted"]
     assert found["left_out"] == ["ASPECTS", "NIHSS + ASPECTS"]
-    assert "left out, as their columns are missing: ASPECTS, NIHSS + ASPECTS" in run("baseline", path)
+    assert "left out because their columns are missing: ASPECTS, NIHSS + ASPECTS" in run("baseline", path)
 
 
 def test_isles_becomes_a_cohort_table_that_cannot_train(tmp_path: Path) -> None:
@@ -218,8 +213,7 @@ def test_isles_becomes_a_cohort_table_that_cannot_train(tmp_path: Path) -> None:
     text = run("import-isles", str(tmp_path), str(tmp_path / "out"))
     assert "1 patients" in text
     assert "cannot train rLVO" in " ".join(text.split())
-    again = CliRunner().invoke(app, ["import-isles", str(tmp_path), str(tmp_path / "out"), "--json"])
-    report = json.loads(again.stdout)
+    report = json.loads(commands.run("import-isles", tmp_path, tmp_path / "out", "--json").stdout)
     assert report["missing"]["smoking"] == 1
     written = pd.read_csv(tmp_path / "out" / "cohort.csv", dtype=str)
     assert list(written[["patient_id", "age", "sex", "nihss"]].iloc[0]) == ["sub-stroke0001", "71", "F", "12"]
@@ -227,11 +221,69 @@ def test_isles_becomes_a_cohort_table_that_cannot_train(tmp_path: Path) -> None:
         run("validate", str(tmp_path / "out" / "cohort.csv"))
 
 
-@pytest.mark.parametrize("command", ["validate", "baseline", "import-isles"])
-def test_help_has_an_example(command: str) -> None:
-    assert f"Example: rlvo {command} " in run(command, "--help")
+@pytest.fixture
+def cohort(tmp_path: Path) -> Path:
+    write_synthetic_cohort(tmp_path / "cohort", patients=10, profile="demo", seed=0, grid=FOCUS, workers=1)
+    return tmp_path / "cohort" / "cohort.csv"
 
 
-def test_importing_the_commands_loads_nothing_heavy() -> None:
-    code = "import sys, rlvo.cli.cohort; print([m for m in ('pandas', 'sklearn', 'matplotlib') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+def arguments(cohort: Path, *more: str) -> list[object]:
+    return ["prepare", cohort, "--grid", "focus", "--workdir", cohort.parent / "work", "--workers", 1, *more]
+
+
+def test_every_patient_is_prepared(cohort: Path) -> None:
+    patients = json.loads(commands.run(*arguments(cohort, "--json")).stdout)["patients"]
+    assert [each["patient_id"] for each in patients] == list(pd.read_csv(cohort, dtype=str)["patient_id"])
+    assert {each["status"] for each in patients} == {"prepared"}
+    assert {each["reason"] for each in patients} == {None}
+    transform = sitk.ReadTransform(patients[0]["transforms"]["ncct"])
+    assert transform.TransformPoint((1.0, 2.0, 3.0)) == (1.0, 2.0, 3.0)
+    store = cohort.parent / "work" / "store"
+    assert len(list(store.glob("*/*/cta.npy"))) == 10
+    pictures = list((store / "contact-sheets" / "cohort" / "pictures").glob("*.png"))
+    assert len(pictures) == 10
+    drawn = {path: path.stat().st_mtime_ns for path in pictures}
+    assert "10 prepared, 0 to review, 0 refused" in run(*arguments(cohort))
+    assert {path: path.stat().st_mtime_ns for path in pictures} == drawn
+
+
+def test_a_store_elsewhere_on_the_grid_of_a_study(cohort: Path, tmp_path: Path) -> None:
+    config = tmp_path / "study.yaml"
+    config.write_text("name: x\ngrid: {shape: [20, 20, 20], spacing: [4, 4, 4], origin: [-62, -35, -40]}\n")
+    table = pd.read_csv(cohort, dtype=str).head(1)
+    table.to_csv(cohort, index=False)
+    for column in ("ncct", "cta", "vessels"):
+        image = nibabel.load(cohort.parent / table[column][0])
+        nibabel.save(image.slicer[:20, :20, :20], cohort.parent / table[column][0])
+    run("prepare", cohort, "--config", config, "--store", tmp_path / "elsewhere", "--workers", 1)
+    (volume,) = (tmp_path / "elsewhere").glob("*/*/ncct.npy")
+    assert np.load(volume).shape == (20, 20, 20)
+
+
+def test_what_is_no_business_of_preparation_is_not_looked_at(cohort: Path) -> None:
+    table = pd.read_csv(cohort, dtype=str).head(2)[["patient_id", "ncct", "age"]].assign(age="old", rlvo="9")
+    table.loc[1, "ncct"] = "not-there.nii.gz"
+    table.to_csv(cohort, index=False)
+    result = call(*arguments(cohort, "--json"))
+    assert isinstance(result.exception, RlvoError)
+    first, second = json.loads(result.stdout)["patients"]
+    assert (first["status"], second["status"]) == ("prepared", "refused")
+    assert "no such file" in second["reason"]
+
+
+def test_a_refused_patient_is_told_and_the_others_are_prepared(cohort: Path) -> None:
+    table = pd.read_csv(cohort, dtype=str)
+    ncct = cohort.parent / table.loc[3, "ncct"]
+    ncct.write_bytes(ncct.read_bytes()[:-100])
+    cta = cohort.parent / table.loc[5, "cta"]
+    nibabel.save(nibabel.Nifti1Image(np.zeros((*FOCUS.shape, 2), dtype=np.int16), FOCUS.affine), cta)
+    result = call(*arguments(cohort, "--json"))
+    assert isinstance(result.exception, RlvoError)
+    assert result.exception.exit_code == 2
+    assert "2 of 10 patients refused" in str(result.exception)
+    patients = json.loads(result.stdout)["patients"]
+    assert [each["patient_id"] for each in patients] == table["patient_id"].tolist()
+    reasons = {each["patient_id"]: each["reason"] for each in patients if each["status"] == "refused"}
+    assert set(reasons) == set(table.loc[[3, 5], "patient_id"])
+    assert "truncated" in reasons[table.loc[3, "patient_id"]]
+    assert "4-D" in reasons[table.loc[5, "patient_id"]]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from support.commands import run
 
 from rlvo.synthetic.cohort import write_synthetic_cohort
 
@@ -64,7 +65,7 @@ def test_a_spoilt_cohort_ends_in_a_clear_line(cohort: Path, tmp_path: Path, how:
     ("arguments", "told"),
     [
         (lambda folder: ("plan", folder / "study.yaml"), "unknown key 'training.epoch'; did you mean 'epochs'?"),
-        (lambda folder: ("plan", folder / "none.yaml"), "no such configuration file"),
+        (lambda folder: ("plan", folder / "none.yaml"), "there is no such file"),
         (lambda folder: ("validate", folder / "none.csv"), "none.csv"),
         (lambda folder: ("evaluate", "nothing", "--workdir", folder), "no study"),
     ],
@@ -80,9 +81,31 @@ def test_other_mistakes_too(tmp_path: Path, arguments: Callable[[Path], tuple[ob
 
 def test_every_command_has_help_with_an_example() -> None:
     page = rlvo("--help").stdout
-    commands = re.findall(r"^│ ([a-z]+) ", page, flags=re.MULTILINE)
-    assert {"demo", "synth", "validate", "baseline", "prepare", "plan", "search", "ensemble", "predict"} <= set(
-        commands
-    )
+    commands = re.findall(r"^│ ([a-z][a-z-]+) ", page, flags=re.MULTILINE)
+    assert {
+        "demo", "synth", "validate", "baseline", "import-isles", "prepare", "plan", "search", "status", "ensemble",
+        "evaluate", "predict", "serve", "bundle", "models",
+    } <= set(commands)  # fmt: skip
     for command in commands:
-        assert f"Example: rlvo {command}" in rlvo(command, "--help").stdout
+        assert f"Example: rlvo {command}" in run(command, "--help").stdout
+
+
+def test_starting_loads_nothing_heavy() -> None:
+    heavy = {"torch", "mlflow", "ray", "optuna", "sklearn", "scipy", "pandas", "nibabel", "matplotlib", "fastapi"}
+    code = f"import sys, rlvo.cli.main; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_fault_of_ours_shows_its_traceback_without_passwords() -> None:
+    code = (
+        "from rlvo.cli import main\n"
+        "def app(): raise ValueError('postgresql://user:pass/w0rd@host/db')\n"
+        "main.app = app\n"
+        "main.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ValueError: postgresql://host/db" in done.stderr
+    assert "w0rd" not in done.stderr

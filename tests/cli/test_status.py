@@ -10,27 +10,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import typer
 from rich.console import Console
-from typer.testing import CliRunner
+from support import commands
+from support.commands import refused
 
-from rlvo.cli import common
-from rlvo.cli import status as command
 from rlvo.config.model import Configuration
 from rlvo.config.study import StudyConfig
-from rlvo.errors import RlvoError
 from rlvo.files import atomic_write
+from rlvo.report import console
 from rlvo.training.records import CompletionRecord, TrialIdentity, write_epochs, write_record
 
-app = typer.Typer()
-app.command()(command.status)
 LONG = "no volume of " + " and ".join(f"patient-{number:03}" for number in range(12))
 
 
 def run(*arguments: object) -> tuple[str, str]:
-    """Standard output and error of a command that ends well."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
+    """Standard output and error of `rlvo status`, which ends well."""
+    result = commands.run("status", *arguments)
     return result.stdout, result.stderr
 
 
@@ -111,14 +106,12 @@ def test_json_is_one_study_or_all(work: Path) -> None:
 
 
 def test_looking_makes_no_work_folder(tmp_path: Path) -> None:
-    with pytest.raises(RlvoError, match="no study was started here"):
-        run("--workdir", tmp_path / "nowhere")
+    assert "no study was started here" in refused("status", "--workdir", tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
 
 
 def test_an_unknown_study_names_those_there_are(work: Path) -> None:
-    with pytest.raises(RlvoError, match="There is small"):
-        run("smal", "--workdir", work)
+    assert "Studies here: small" in refused("status", "smal", "--workdir", work)
 
 
 def test_watching_ends_with_the_study(work: Path) -> None:
@@ -142,8 +135,7 @@ def test_many_configurations_fit_on_one_screen(work: Path, height: int, monkeypa
         for fold in range(2):
             write_trial(work, "wide", each, fold, 0.5, reason=LONG if number % 4 == 0 else None)
     screen = Console(force_terminal=True, width=80, height=height, record=True, file=io.StringIO())
-    monkeypatch.setattr(common, "console", screen)
-    monkeypatch.setattr(command, "console", screen)
+    monkeypatch.setattr(console, "console", screen)
     run("wide", "--workdir", work)
     lines = screen.export_text().splitlines()
     assert len(lines) < height

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from support.commands import refused, run
+from support.tiny_study import TinyStudy
 
-from rlvo.cli.main import app
 from rlvo.errors import RlvoError
 from rlvo.files import file_sha256
 from rlvo.registry.bundle import wheelhouse
@@ -19,9 +19,8 @@ from rlvo.registry.bundle import wheelhouse
 @pytest.fixture(scope="module")
 def packed(package: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     archive = tmp_path_factory.mktemp("archive") / "model.tar.gz"
-    result = CliRunner().invoke(app, ["bundle", str(package), "-o", str(archive), "--json"])
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    shown: dict[str, Any] = json.loads(run("bundle", package, "-o", archive, "--json").stdout)
+    return shown
 
 
 @pytest.fixture
@@ -37,8 +36,7 @@ def verify(folder: Path, *digest: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_same_model_gives_the_same_bytes(packed: dict[str, Any], package: Path, tmp_path: Path) -> None:
-    again = CliRunner().invoke(app, ["bundle", str(package), "-o", str(tmp_path / "again.tar.gz")])
-    assert again.exit_code == 0, again.output
+    again = run("bundle", package, "-o", tmp_path / "again.tar.gz")
     assert file_sha256(tmp_path / "again.tar.gz") == packed["sha256"] == file_sha256(Path(packed["archive"]))
     assert packed["digest"] in again.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["again.tar.gz"]
@@ -60,9 +58,8 @@ def test_what_was_altered_is_named(packed: dict[str, Any], unpacked: Path, name:
     assert done.returncode == 1
     assert name in done.stderr
     if name.startswith("model/"):
-        refused = CliRunner().invoke(app, ["predict", str(unpacked / "model"), str(write_table(unpacked)), "--json"])
-        assert isinstance(refused.exception, RlvoError)
-        assert name.removeprefix("model/") in str(refused.exception)
+        told = refused("predict", unpacked / "model", write_table(unpacked), "--json")
+        assert name.removeprefix("model/") in told
 
 
 def test_what_was_added_or_is_missing_is_named(packed: dict[str, Any], unpacked: Path) -> None:
@@ -74,14 +71,12 @@ def test_what_was_added_or_is_missing_is_named(packed: dict[str, Any], unpacked:
 
 @pytest.mark.slow
 def test_it_answers_without_a_tracking_server(
-    study: Any, unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study: TinyStudy, unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     table = study.cohort.parent / "one.csv"
     study.raw.head(1).to_csv(table, index=False)
-    result = CliRunner().invoke(app, ["predict", str(unpacked / "model"), str(table), "--json"])
-    assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)[0]["rlvo"] in (0, 1)
+    assert json.loads(run("predict", unpacked / "model", table, "--json").stdout)[0]["rlvo"] in (0, 1)
     assert verify(unpacked).returncode == 0  # answering leaves nothing behind
 
 

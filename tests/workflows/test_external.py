@@ -6,8 +6,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from rlvo.config.workdir import Workdir
 from rlvo.errors import CohortError, RlvoError
-from rlvo.registry.external import answers_folder, read_external
+from rlvo.workflows.external import answers_folder, read_external
 
 COLUMNS = ("patient_id", "ncct", "cta", "vessels", "age", "sex", "smoking")
 
@@ -35,19 +36,21 @@ def write(folder: Path, **changes: object) -> Path:
 
 def test_selection_and_labels_are_those_of_a_study(tmp_path: Path) -> None:
     found = read_external(write(tmp_path), COLUMNS)
-    assert {each.rule: each.patients for each in found.selection.excluded} == {
+    assert {each.rule: each.patients for each in found.cohort.selection.excluded} == {
         "severe artefacts": ("d",),
         "NCCT or CTA missing": ("b",),
     }
-    assert found.label.to_dict() == {"a": 0, "c": 1}
+    assert found.cohort.label.to_dict() == {"a": 0, "c": 1}
     assert found.lacking == ("smoking",)
 
 
 def test_what_a_model_is_given_holds_no_outcome(tmp_path: Path) -> None:
-    found = read_external(write(tmp_path), COLUMNS)
-    assert set(found.raw.cells) == {"patient_id", "age", "sex", "ncct", "cta"}
-    assert found.raw.cells["patient_id"].tolist() == ["a", "c"]
-    assert (found.raw.decimal_comma, found.raw.cells["age"].iloc[0]) == (True, "70,5")
+    patients = read_external(write(tmp_path), COLUMNS).patients
+    assert set(patients.raw.cells) == {"patient_id", "age", "sex", "ncct", "cta"}
+    assert patients.raw.cells["patient_id"].tolist() == ["a", "c"]
+    assert (patients.raw.decimal_comma, patients.raw.cells["age"].iloc[0]) == (True, "70,5")
+    assert patients.typed["age"].to_dict() == {"a": 70.5, "c": 58}
+    assert patients.folder == tmp_path
 
 
 def test_a_table_at_fault_is_refused(tmp_path: Path) -> None:
@@ -55,12 +58,13 @@ def test_a_table_at_fault_is_refused(tmp_path: Path) -> None:
         read_external(write(tmp_path, rlvo=[1, 0, 1, 1]), COLUMNS)
     with pytest.raises(CohortError, match="patient a, age"):
         read_external(write(tmp_path, age=["700", "61", "58", "80"]), COLUMNS)
-    with pytest.raises(RlvoError, match="nobody is included"):
+    with pytest.raises(RlvoError, match="no patient meets the inclusion criteria"):
         read_external(write(tmp_path, severe_artifact=1), COLUMNS)
 
 
 def test_tables_of_one_name_keep_their_answers_apart(tmp_path: Path) -> None:
-    a, b = (answers_folder(tmp_path, write(tmp_path / name)) for name in ("a", "b"))
+    work = Workdir(tmp_path)
+    a, b = (answers_folder(work, write(tmp_path / name)) for name in ("a", "b"))
     assert a != b
     assert a.name.startswith("cohort-")
-    assert answers_folder(tmp_path, tmp_path / "a" / "." / "cohort.csv") == a
+    assert answers_folder(work, tmp_path / "a" / "." / "cohort.csv") == a

@@ -1,0 +1,115 @@
+"""`rlvo synth` and `rlvo demo`: a synthetic cohort whose ceilings are known, and the whole platform on one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from rlvo.about import NOTICE
+from rlvo.cli.common import JsonOption, WorkdirOption
+from rlvo.cli.search import show_search
+from rlvo.config.grid import PRESETS
+from rlvo.config.workdir import DEFAULT, Workdir
+from rlvo.errors import hide_passwords
+from rlvo.report.console import console, print_json, print_line, show_progress
+
+if TYPE_CHECKING:
+    from rlvo.workflows.demo import Demonstration
+
+
+def synth(
+    out: Annotated[Path, typer.Argument(help="Folder to write: new, empty or an earlier synthetic cohort.")],
+    patients: Annotated[int, typer.Option(help="How many patients.")] = 600,
+    profile: Annotated[str, typer.Option(help="demo, paper, interaction or null.")] = "demo",
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+    grid: Annotated[
+        Literal["whole", "focus"], typer.Option(help="Whole head, or the arteries' region; 4 mm.")
+    ] = "focus",
+    volumes: Annotated[bool, typer.Option("--volumes/--no-volumes", help="NIfTI volumes, or the table alone.")] = True,
+    json: JsonOption = False,
+) -> None:
+    """Write a synthetic cohort: table, NCCT, CTA, vessel masks, and the best AUC that is possible on it.
+
+    The profile demo is engineered to be learnable in minutes; paper has effects of a realistic size.
+
+    Example: rlvo synth ./cohort --patients 600 --profile demo --seed 1
+    """
+    from rlvo.synthetic.ceilings import ceilings
+    from rlvo.synthetic.cohort import write_synthetic_cohort
+    from rlvo.synthetic.outcome import get_profile
+
+    with show_progress("synthetic patients") as advance:
+        write_synthetic_cohort(
+            out, patients=patients, profile=profile, seed=seed, grid=PRESETS[grid], volumes=volumes, progress=advance
+        )
+    best, table = ceilings(get_profile(profile)), out / "cohort.csv"
+    if json:
+        print_json({"cohort": table, "truth": out / "truth.json", "patients": patients, "ceilings": best})
+        return
+    print_line(f"wrote {table}: {patients} synthetic patients, profile {profile}")
+    print_line("ceiling AUC: " + ", ".join(f"{block} {auc:.3f}" for block, auc in best.items()))
+    print_line(f"next: rlvo validate {table}")
+
+
+def demo(
+    workdir: WorkdirOption = Path(DEFAULT),
+    profile: Annotated[str, typer.Option(help="demo: learnable in minutes. null: no signal, AUCs near 0.5.")] = "demo",
+    patients: Annotated[int, typer.Option(min=40, help="Synthetic patients.")] = 480,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the cohort.")] = 1,
+    config: Annotated[Path | None, typer.Option(help="Study to run.", show_default="tune_configs/demo.yaml")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Synthetic cohort, search, ensemble, registered model, hold-out: minutes on two cores. Run again, it continues.
+
+    Example: rlvo demo --workdir ./rlvo-work
+    """
+    from rlvo.report.tables import performance_table
+    from rlvo.workflows.demo import demonstrate
+
+    started, work = time.monotonic(), Workdir.at(workdir)
+    made = demonstrate(
+        work,
+        patients=patients,
+        profile=profile,
+        seed=seed,
+        config=config,
+        progress=show_progress,
+        show_state=show_search,
+    )
+    if json:
+        holdout = {name: {**asdict(each.holdout), "ceiling": each.ceiling} for name, each in made.models.items()}
+        print_json(
+            {
+                "opening": made.holdout.opening,
+                "model": made.built.model,
+                "version": made.built.version,
+                "holdout": holdout,
+                "ceilings": made.truth["ceilings"],
+                "picture": made.picture,
+                "notice": NOTICE,
+            }
+        )
+    title = f"{made.study}, profile {profile}: {made.truth['statement']}"
+    console.print(performance_table(made.models, title=title))
+    if not made.is_new:
+        print_line("finished before: nothing was trained, registered or opened again")
+    _print_farewell(made, work, time.monotonic() - started)
+
+
+def _print_farewell(made: Demonstration, work: Workdir, seconds: float) -> None:
+    commands = {
+        "picture": made.picture,
+        "MLflow UI": f"mlflow ui --backend-store-uri {hide_passwords(work.tracking_uri())} --host 127.0.0.1",
+        "answers": f"rlvo predict rlvo-ensemble@champion {made.table} -o answers.csv --workdir {work.path}",
+        "baselines": f"rlvo baseline {made.table}",
+        "the paper": "rlvo plan tune_configs/paper_grid.yaml",
+    }
+    print_line("")
+    print_line(f"{seconds / 60:.1f} minutes. Opening {made.holdout.opening} of this hold-out. {NOTICE}")
+    print_line("")
+    for name, command in commands.items():
+        print_line(f"{name:<11} {command}")

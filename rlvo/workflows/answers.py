@@ -1,0 +1,140 @@
+"""Asking a registered model about patients, from a table or from folders of volumes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rlvo.cohort.tables import RawTable, read_table
+from rlvo.cohort.variables import VOLUMES
+from rlvo.config.workdir import Workdir
+from rlvo.errors import Finding, RlvoError
+from rlvo.inference.patients import NOT_ANSWERED
+from rlvo.mlflow_client import Tracking
+from rlvo.progress import ShowProgress, no_progress
+from rlvo.registry.client import PatientTable, answer_table, check_patients, input_columns, shift_warnings
+from rlvo.registry.location import locate_model
+from rlvo.registry.patient_folders import read_patient_folders
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A verified model and the patients it is to be asked about. Nothing was asked yet."""
+
+    model: Path
+    """MLflow model folder."""
+    patients: PatientTable
+    notes: tuple[str, ...]
+    """Patients who have no folder or no row in the clinical table; columns without a value for any patient."""
+    shifts: tuple[str, ...]
+    """How these patients differ from those of the training."""
+
+    def ask(self, *, kept: Path | None = None, progress: ShowProgress = no_progress, **params: Any) -> pd.DataFrame:
+        """The model's answers, one row per patient, by the code that was registered with it in a process of its own.
+
+        Args:
+            kept: file that answers are added to as they come, and taken from when they are asked for again.
+            params: of the model's `predict`: `members`, `precision`.
+        """
+        with progress("patients") as advance:
+            return answer_table(self.model, self.patients, kept=kept, progress=advance, **params)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A registered model whose files were verified. It answers with its own code, in a process of its own."""
+
+    folder: Path
+    """Its MLflow model folder."""
+
+    def predict(
+        self,
+        patients: pd.DataFrame | str | Path,
+        *,
+        folder: str | Path = ".",
+        progress: ShowProgress = no_progress,
+        **params: Any,
+    ) -> pd.DataFrame:
+        """Answers, one row per patient, empty for a patient who cannot be scored: `warnings` says why.
+
+        Args:
+            patients: a cohort table, in memory or as a file, or a folder that holds one folder of volumes per patient.
+            folder: what the volume paths of a table in memory are relative to.
+            params: `members=True` adds every member's probability; `precision="bfloat16"`.
+        """
+        return self._question(patients, folder).ask(progress=progress, **params)
+
+    def check(self, patients: pd.DataFrame | str | Path) -> tuple[str, ...]:
+        """What is unusual about patients: columns that are missing for all, differences from the training patients."""
+        question = self._question(patients, ".")
+        return (*question.notes, *question.shifts)
+
+    def _question(self, patients: pd.DataFrame | str | Path, folder: str | Path) -> Question:
+        if isinstance(patients, pd.DataFrame):
+            return pose_question(self.folder, RawTable(patients, decimal_comma=False), Path(folder).resolve())
+        return pose_question(self.folder, *read_patients(Path(patients)))
+
+
+def load_model(name: str, workdir: str | Path = "rlvo-work") -> Model:
+    """Find a registered model and verify every file of it.
+
+    Args:
+        name: `rlvo-ensemble@champion`, `rlvo-ensemble/3`, `rlvo-ensemble`, or the folder of an MLflow model.
+        workdir: the work folder whose registry is asked, unless `MLFLOW_TRACKING_URI` is set.
+
+    Example:
+        ```python
+        rlvo.load_model("rlvo-ensemble@champion").predict("new_patients.csv")
+        ```
+    """
+    work = Workdir(Path(workdir).expanduser().resolve())
+    return Model(locate_model(name, Tracking(work.tracking_uri(), work.artifacts)))
+
+
+def read_patients(patients: Path, clinical: Path | None = None) -> tuple[RawTable, Path, tuple[str, ...]]:
+    """Read patients to ask about.
+
+    Args:
+        patients: a cohort table, or a folder that holds one folder of volumes per patient.
+        clinical: for a folder, the table of the patients' other columns.
+
+    Returns:
+        The table; what its volume paths are relative to; who has no folder or no row in the clinical table.
+
+    Raises:
+        RlvoError: the table or the folder is at fault.
+    """
+    if patients.is_dir():
+        raw, notes = read_patient_folders(patients, read_table(clinical) if clinical is not None else None)
+        return raw, patients.resolve(), tuple(notes)
+    if clinical is not None:
+        raise RlvoError("only a folder of patients takes a clinical table", where=patients, fix="Leave it out")
+    return read_table(patients), patients.resolve().parent, ()
+
+
+def pose_question(model: Path, raw: RawTable, folder: Path, notes: tuple[str, ...] = ()) -> Question:
+    """Check patients before a model is asked about them.
+
+    Args:
+        model: a verified MLflow model folder.
+        raw, folder, notes: of `read_patients`.
+
+    Raises:
+        CohortError: patients cannot be told apart, or cells from one another.
+    """
+    patients = check_patients(model, raw, folder)
+    absent = [name for name in input_columns(model) if name not in (*raw.cells, *VOLUMES)]
+    missing = (f"no column {', '.join(absent)}: missing for every patient",) if absent else ()
+    return Question(model, patients, (*notes, *missing), tuple(shift_warnings(model, patients)))
+
+
+def unanswered(answers: pd.DataFrame) -> list[Finding]:
+    """A finding for every patient without an answer; the reason is the last of the warnings."""
+    without = answers[answers["rlvo"].isna()]
+    return [
+        Finding(str(row.patient_id), None, NOT_ANSWERED + str(row.warnings).rpartition(NOT_ANSWERED)[2])
+        for row in without.itertuples()
+    ]

@@ -1,0 +1,165 @@
+"""Where a notebook starts: a study in a work folder. docs/api.md shows it, from a cohort to answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from rlvo.config.loading import named_study
+from rlvo.config.study import StudyConfig
+from rlvo.config.workdir import Workdir
+from rlvo.progress import ShowProgress, no_progress
+from rlvo.study.folder import StudyFolder, read_config, read_ended_trials, started_trials
+from rlvo.study.state import StudyState
+from rlvo.study.status import read_state
+from rlvo.training.records import read_epochs
+
+if TYPE_CHECKING:
+    from rlvo.search.plan import StudyPlan
+    from rlvo.workflows.ensemble import BuiltEnsemble
+    from rlvo.workflows.holdout import Evaluation
+    from rlvo.workflows.study import OpenStudy
+
+
+class Study:
+    """A study in a work folder. Its methods do what the commands of the same names do, and return values.
+
+    Every method raises RlvoError, in one line, for what the input can cause, and its subclass MachineError for what the
+    machine or a service can.
+
+    Args:
+        config: a YAML file, a `StudyConfig`, or the name of a study that was started in the work folder.
+        cohort: the cohort table; None: the one that the configuration, or the study when it was started, names.
+        workdir: work folder: MLflow, prepared volumes, studies.
+        progress: shows how far long work is, e.g. `rlvo.show_progress`; by default nothing is shown.
+
+    Example:
+        ```python
+        study = rlvo.Study("tune_configs/demo.yaml", cohort="cohort.csv", progress=rlvo.show_progress)
+        study.search()
+        study.trials.groupby("model.modality")["val/auc"].mean()
+        ```
+    """
+
+    def __init__(
+        self,
+        config: str | Path | StudyConfig,
+        cohort: str | Path | None = None,
+        workdir: str | Path = "rlvo-work",
+        *,
+        progress: ShowProgress = no_progress,
+    ) -> None:
+        self.name, self._given = named_study(config)
+        self.work = Workdir(Path(workdir).expanduser().resolve())
+        self._cohort = None if cohort is None else Path(cohort)
+        self._progress = progress
+
+    @property
+    def folder(self) -> StudyFolder:
+        """The study's folder in the work folder."""
+        return StudyFolder(self.work.study(self.name))
+
+    @property
+    def config(self) -> StudyConfig:
+        """The configuration that was given, or the one that the study was started with."""
+        return self._given or read_config(self.folder)
+
+    def plan(self) -> StudyPlan:
+        """What the study would run, without running it: trials, epochs, and what its models and volumes need."""
+        from rlvo.workflows.search import plan
+
+        return plan(self.config, self._cohort)
+
+    def search(self, *, configurations: int | None = None, address: str | None = None) -> StudyState:
+        """Train every configuration on every fold; called again, it continues, and repeats no trial.
+
+        Args:
+            configurations: how many in all; more than a finished study has extend it.
+            address: Ray cluster, e.g. "auto" or "ray://head:10001"; None: `RAY_ADDRESS`, or else this machine.
+        """
+        from rlvo.workflows.search import search, with_configurations
+
+        config = self.config if configurations is None else with_configurations(self.config, configurations)
+        return search(config, self._cohort, self.work, address=address, progress=self._progress)[1]
+
+    def status(self) -> StudyState:
+        """Where the study stands, from its folder alone: also while another process searches, and after a crash."""
+        return read_state(self.folder)
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """One row per trial of a configuration that was started.
+
+        `configuration` (its key), `label`, `fold`, `state`, `epoch` (how many have ended), `reason` (why it failed or
+        was pruned), `best_epoch`, `seconds`; its parameters by dotted path (`model.backbone`,
+        `training.learning_rate`, …); its metrics at the best epoch (`val/auc`, …) once it has ended.
+        """
+        rows = []
+        for each in self.status().configurations:
+            parameters = each.configuration.model_dump(mode="json") if each.configuration else {}
+            for trial in each.trials:
+                row = {"configuration": each.key, "label": each.label, "fold": trial.fold, "state": trial.state}
+                row |= {"epoch": trial.epoch, "reason": trial.reason, **parameters}
+                if (record := trial.record) is not None:
+                    row |= {"best_epoch": record.best_epoch, "seconds": record.seconds, **record.metrics}
+                rows.append(row)
+        return pd.json_normalize(rows)
+
+    @property
+    def epochs(self) -> pd.DataFrame:
+        """One row per epoch that has ended: `configuration`, `fold`, `epoch` (from 1) and its metrics."""
+        return pd.DataFrame(
+            [
+                {"configuration": trial.configuration.key, "fold": trial.identity.fold, **metrics}
+                for trial in started_trials(self.folder, read_config(self.folder))
+                for metrics in read_epochs(trial.folder)
+            ]
+        )
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """The finished trials' stored predictions for their validation patients, who are out of each fold's training.
+
+        `patient`, `member` (configuration's key and fold), `fold`, `split`, `probability`, `label`.
+        """
+        return read_ended_trials(self.folder).predictions
+
+    def compare(self) -> pd.DataFrame:
+        """Every way to select and weight trials, on out-of-fold patients: `optimistic` and `nested` estimates."""
+        from rlvo.workflows.ensemble import compare
+
+        return compare(self.name, self.work)[1]
+
+    def ensemble(
+        self, *, partial: bool = False, reduced: str | None = None, check_bfloat16: bool = False
+    ) -> BuiltEnsemble:
+        """Build the study's ensembles and register its own, which becomes the champion if it passes its gate.
+
+        Args:
+            partial: build even if trials or modalities are missing.
+            reduced: name of a study of fewer predictors, whose ensemble answers for patients without CT perfusion.
+            check_bfloat16: also measure what reduced precision changes.
+        """
+        from rlvo.workflows.ensemble import build_and_register
+
+        return build_and_register(
+            self._open(), partial=partial, reduced=reduced, check_bfloat16=check_bfloat16, progress=self._progress
+        )
+
+    def evaluate(self, *, reason: str | None = None) -> Evaluation:
+        """Open the hold-out for all declared ensembles and the clinical baselines. Every opening is counted.
+
+        Args:
+            reason: why it is opened again; it must be given if the hold-out was opened before.
+        """
+        from rlvo.workflows.holdout import evaluate
+
+        return evaluate(self._open(), reason=reason, progress=self._progress)
+
+    def _open(self) -> OpenStudy:
+        from rlvo.workflows.study import open_searched_study
+
+        given = self._given or self.name
+        return open_searched_study(given, self.work, cohort=self._cohort, progress=self._progress)

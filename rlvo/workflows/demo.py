@@ -1,0 +1,144 @@
+"""The demonstration: the whole platform on a synthetic cohort for which the best possible AUCs are known."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rlvo.about import SOURCES
+from rlvo.config.loading import load_study
+from rlvo.config.study import StudyConfig
+from rlvo.config.workdir import Workdir
+from rlvo.ensemble.spec import EnsembleSpec
+from rlvo.errors import RlvoError
+from rlvo.imaging.store import open_volumes
+from rlvo.progress import ShowProgress, no_progress
+from rlvo.report.study_picture import RocCurve, draw_study_picture
+from rlvo.report.tables import ModelResults
+from rlvo.synthetic.cohort import write_synthetic_cohort
+from rlvo.workflows.ensemble import BuiltEnsemble, build_and_register
+from rlvo.workflows.holdout import Evaluation, HoldOut, evaluate, kept_evaluation
+from rlvo.workflows.search import ShowState, search
+from rlvo.workflows.study import OpenStudy
+
+
+@dataclass(frozen=True, eq=False)
+class Demonstration:
+    """What the demonstration gave."""
+
+    study: str
+    table: Path
+    truth: dict[str, Any]
+    """Of the synthetic cohort: its ceilings, and a statement of what they mean."""
+    built: BuiltEnsemble
+    holdout: HoldOut
+    models: dict[str, ModelResults]
+    """With their ceilings, the study's own ensemble last."""
+    picture: Path
+    is_new: bool
+    """False if everything was finished before."""
+
+
+def demonstrate(
+    work: Workdir,
+    *,
+    patients: int = 480,
+    profile: str = "demo",
+    seed: int = 1,
+    config: Path | None = None,
+    progress: ShowProgress = no_progress,
+    show_state: ShowState | None = None,
+) -> Demonstration:
+    """Write a synthetic cohort, search, build and register the ensemble, and open the hold-out once.
+
+    Run again, it continues where it stopped, and never opens the hold-out a second time.
+
+    Args:
+        patients, profile, seed: of the synthetic cohort.
+        config: the study; None: `tune_configs/demo.yaml`.
+
+    Raises:
+        RlvoError: the work folder holds another cohort, or no configuration finished.
+    """
+    study = load_study(config or _default_config())
+    table = work.path / "cohort" / "cohort.csv"
+    truth = _write_cohort(table.parent, study, progress, patients=patients, profile=profile, seed=seed)
+    opened, state = search(study, table, work, progress=progress, show_state=show_state)
+    if state.best is None:
+        raise RlvoError("no configuration finished", where=study.name, fix="'rlvo status' shows why each failed")
+    built = build_and_register(opened, progress=progress)
+    kept = kept_evaluation(opened)
+    evaluated = kept or evaluate(opened, progress=progress)
+    models = _with_ceilings(built.specs, evaluated, truth["ceilings"])
+    picture = _draw(work.path / f"{study.name}.png", opened, evaluated.holdout)
+    return Demonstration(study.name, table, truth, built, evaluated.holdout, models, picture, is_new=kept is None)
+
+
+def ceiling(spec: EnsembleSpec, ceilings: Mapping[str, float]) -> float:
+    """The best AUC from what the ensemble's members see: their images, and the table if one of them has a fusion."""
+    seen = {channel for c in spec.configurations for channel in c.model.channels}
+    images = "both" if {"ncct", "cta"} <= seen or "vessels" in seen else seen.pop()
+    if all(c.model.fusion == "none" for c in spec.configurations):
+        return ceilings[images]
+    return ceilings["bayes" if images == "both" else f"{images}_clinical"]
+
+
+def _default_config() -> Path:
+    """`tune_configs/demo.yaml`: beside the package in a checkout, under `share/rlvo` of an installed environment."""
+    checkout, installed = SOURCES.parent, Path(sys.prefix) / "share" / "rlvo"
+    return next(path for base in (checkout, installed) if (path := base / "tune_configs" / "demo.yaml").exists())
+
+
+def _write_cohort(
+    folder: Path, study: StudyConfig, progress: ShowProgress, *, patients: int, profile: str, seed: int
+) -> dict[str, Any]:
+    """Write the synthetic cohort unless it is there already; return its truth."""
+    truth, table = folder / "truth.json", folder / "cohort.csv"
+    if not table.exists():
+        with progress("synthetic patients") as advance:
+            write_synthetic_cohort(
+                folder, patients=patients, profile=profile, seed=seed, grid=study.grid, progress=advance
+            )
+    try:
+        known: dict[str, Any] = json.loads(truth.read_text())
+    except (OSError, ValueError):
+        raise RlvoError("this is no cohort of the demo's", where=table, fix="Use another --workdir") from None
+    if (known["profile"], known["patients"], known["seed"]) != (profile, patients, seed):
+        raise RlvoError(
+            f"holds another cohort: profile {known['profile']}, {known['patients']} patients, seed {known['seed']}",
+            where=table,
+            fix="Use another --workdir",
+        )
+    return known
+
+
+def _with_ceilings(
+    specs: Mapping[str, EnsembleSpec], evaluated: Evaluation, ceilings: Mapping[str, float]
+) -> dict[str, ModelResults]:
+    models = {
+        name: replace(model, ceiling=ceiling(specs[name], ceilings) if name in specs else ceilings["clinical"])
+        for name, model in evaluated.models.items()
+    }
+    own = next(iter(specs))
+    last = models.pop(own)
+    return {**models, own: last}
+
+
+def _draw(path: Path, study: OpenStudy, holdout: HoldOut) -> Path:
+    """ROC curves on the hold-out, the study's ensemble last, beside the volumes of its first patient with rLVO."""
+    answered = holdout.answers.dropna(subset="score")
+    curves = [
+        RocCurve(str(name), own["label"].to_numpy(int), own["score"].to_numpy(float))
+        for name, own in answered.groupby("ensemble", sort=False)
+    ]
+    curves.append(curves.pop(0))
+    shown = next(patient for patient in study.inputs.split.test if study.inputs.label[patient] == 1)
+    stored = open_volumes(study.inputs.volumes[shown])
+    volumes = {title: stored[name] for name, title in (("ncct", "NCCT"), ("cta", "CTA"), ("vessels", "vessels"))}
+    spacing = study.config.grid.spacing
+    draw_study_picture(path, curves, volumes, spacing=spacing, title="rlvo demo: synthetic patients")
+    return path

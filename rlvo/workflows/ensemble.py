@@ -1,0 +1,221 @@
+"""From trials to a registered model, and the ways to combine trials side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from rlvo.config.base import content_hash
+from rlvo.config.loading import named_study
+from rlvo.config.study import StudyConfig
+from rlvo.config.workdir import Workdir
+from rlvo.ensemble.build import STUDY_ENSEMBLE, fit_fallbacks, study_ensembles, validation_metrics
+from rlvo.ensemble.comparison import compare_ensembles, nested_probabilities
+from rlvo.ensemble.selection import searched_modalities
+from rlvo.ensemble.spec import EnsembleSpec, MemberSpec
+from rlvo.errors import RlvoError
+from rlvo.evaluation.predictions import check_out_of_fold
+from rlvo.inference.description import ModelDescription, Variant, describe, write_model_folder
+from rlvo.inference.training_cohort import summarise
+from rlvo.progress import ShowProgress, no_progress
+from rlvo.registry.card import model_card
+from rlvo.registry.gate import Evidence
+from rlvo.registry.register import provenance, register_ensemble
+from rlvo.registry.versions import registered_version
+from rlvo.report.calibration import draw_reliability
+from rlvo.study.folder import (
+    EndedTrials,
+    StudyFolder,
+    member_weights,
+    read_config,
+    read_ended_trials,
+    write_declared,
+)
+from rlvo.workflows.study import OpenStudy, open_searched_study
+
+
+@dataclass(frozen=True, eq=False)
+class BuiltEnsemble:
+    """A study's ensembles, the first of which is registered."""
+
+    specs: dict[str, EnsembleSpec]
+    validation: dict[str, pd.DataFrame]
+    """For each ensemble `classification_metrics`, one row per fold, on validation patients: optimistic."""
+    folder: Path
+    """The model folder that was registered."""
+    reliability: tuple[Path, ...]
+    """Pictures of the calibration, out of fold and nested."""
+    model: str
+    version: str
+    is_new: bool
+    """False if this very ensemble was registered before."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is missing from the study's own ensemble, or weak in it."""
+        return self.specs[STUDY_ENSEMBLE].notes
+
+
+def build_and_register(
+    study: OpenStudy,
+    *,
+    partial: bool = False,
+    reduced: str | None = None,
+    check_bfloat16: bool = False,
+    progress: ShowProgress = no_progress,
+) -> BuiltEnsemble:
+    """Build every ensemble the study declares, freeze them, and log and register the study's own.
+
+    Args:
+        partial: build even if trials or modalities are missing.
+        reduced: name of a study whose ensemble answers for patients without CT perfusion.
+        check_bfloat16: have the gate measure what reduced precision changes.
+
+    Raises:
+        RlvoError: trials are missing, or belong to another split, other data or another study.
+        MachineError: MLflow does not answer, or the registered version does not reproduce the stored predictions.
+    """
+    trials = read_ended_trials(study.folder)
+    specs = _declare(study.config, trials, partial)
+    _check_trained_on(study, specs[STUDY_ENSEMBLE], trials)
+    fewer = _open_reduced(reduced, study, progress) if reduced else None
+    description = _describe(study, specs[STUDY_ENSEMBLE], trials, fewer, partial)
+    write_declared(study.folder, specs)
+    _write_model(study, description, fewer)
+
+    validation = {name: validation_metrics(spec, trials.predictions) for name, spec in specs.items()}
+    pictures = _draw_reliability(study, trials)
+    run_id = study.log_ensemble(specs[STUDY_ENSEMBLE], mean_and_sd(validation[STUDY_ENSEMBLE]), pictures)
+    for name, result in study.baselines.items():
+        metrics = mean_and_sd(result.validation_metrics())
+        study.log_figures("baseline", name, name, metrics, {"predictors": len(result.predictors)})
+
+    model, tags = study.config.mlflow.registered_model, _tags(study.config, description)
+    known = registered_version(study.tracking, model, tags)
+    version = known or _register(study, description, trials, run_id, tags, check_bfloat16)
+    return BuiltEnsemble(specs, validation, study.folder.model, tuple(pictures), model, version, known is None)
+
+
+def compare(study: str | Path | StudyConfig, work: Workdir) -> tuple[str, pd.DataFrame]:
+    """Every selection and weighting side by side, on out-of-fold patients; nothing is written or registered.
+
+    Returns:
+        The study's name and the columns of `rlvo.ensemble.comparison.compare_ensembles`, one row each for the
+        optimistic and the nested estimate.
+    """
+    name, _ = named_study(study)
+    folder = StudyFolder(work.study(name))
+    read_config(folder)
+    trials = read_ended_trials(folder)
+    return name, compare_ensembles(trials.records, trials.predictions)
+
+
+def mean_and_sd(metrics: pd.DataFrame) -> dict[str, float]:
+    """`val/<metric>_mean` and `val/<metric>_sd` over folds, one row of `metrics` each."""
+    means = {f"val/{name}_mean": value for name, value in metrics.mean().items()}
+    return means | {f"val/{name}_sd": value for name, value in metrics.std().items()}
+
+
+def _declare(config: StudyConfig, trials: EndedTrials, partial: bool) -> dict[str, EnsembleSpec]:
+    modalities = searched_modalities(config)
+    return study_ensembles(
+        trials.records,
+        trials.predictions,
+        config.ensemble,
+        modalities=modalities,
+        missing=trials.missing,
+        partial=partial,
+    )
+
+
+def _check_trained_on(study: OpenStudy, spec: EnsembleSpec, trials: EndedTrials) -> None:
+    """The trials are of the split and the data that the study has now, and their predictions are out of fold."""
+    split = study.inputs.split
+    if (spec.split_hash, spec.data_hash) != (split.hash, study.inputs.data_hash):
+        what = "the trials were trained on another split or other data"
+        raise RlvoError(what, where=study.config.name, fix="Run 'rlvo search' again")
+    check_out_of_fold(trials.predictions, split.folds, split.test)
+
+
+def _open_reduced(name: str, study: OpenStudy, progress: ShowProgress) -> OpenStudy:
+    """A study of fewer predictors on the same split and volumes."""
+    fewer = open_searched_study(name, study.work, progress=progress)
+    more = sorted(set(fewer.inputs.predictors) - set(study.inputs.predictors))
+    if fewer.inputs.split.hash != study.inputs.split.hash or fewer.inputs.target != study.inputs.target or more:
+        what = f"it has predictors that the study lacks: {', '.join(more)}" if more else "it has another split or grid"
+        raise RlvoError(
+            what, where=f"--reduced {name}", fix="Search with fewer predictors and everything else the same"
+        )
+    return fewer
+
+
+def _describe(
+    study: OpenStudy, champion: EnsembleSpec, trials: EndedTrials, fewer: OpenStudy | None, partial: bool
+) -> ModelDescription:
+    reduced = []
+    if fewer is not None:
+        spec = _declare(fewer.config, read_ended_trials(fewer.folder), partial)[STUDY_ENSEMBLE]
+        name = f"fewer predictors ({fewer.config.name})"
+        reduced = [Variant(name=name, spec=spec, encoders={f.fold: fewer.inputs.encoder(f.fold) for f in spec.folds})]
+    return describe(
+        champion,
+        {fold.fold: study.inputs.encoder(fold.fold) for fold in champion.folds},
+        study.inputs.target,
+        reduced=reduced,
+        fallbacks=fit_fallbacks(champion, trials.predictions),
+        cohort=summarise(study.development, study.inputs.label[study.development.index], study.inputs.predictors),
+        provenance=provenance(study.config),
+    )
+
+
+def _write_model(study: OpenStudy, description: ModelDescription, fewer: OpenStudy | None) -> None:
+    reduced = description.variants[1] if fewer is not None else None
+
+    def weights(variant: Variant, member: MemberSpec) -> Path:
+        trained = fewer if fewer is not None and variant is reduced else study
+        return member_weights(trained.folder, member)
+
+    write_model_folder(study.folder.model, description, weights)
+
+
+def _draw_reliability(study: OpenStudy, trials: EndedTrials) -> list[Path]:
+    calibrated = nested_probabilities(trials.records, trials.predictions, study.config.ensemble)
+    label, probability = (calibrated[column].to_numpy() for column in ("label", "probability"))
+    return draw_reliability(study.folder.reliability, label, probability, name="Out of fold, nested")
+
+
+def _tags(config: StudyConfig, description: ModelDescription) -> dict[str, str]:
+    """By these a version is recognised as the same ensemble, from the same study and code."""
+    return {
+        "rlvo.study": config.name,
+        "rlvo.ensemble": content_hash(description.spec),
+        "rlvo.variants": content_hash([variant.model_dump(mode="json") for variant in description.variants]),
+        "rlvo.code_hash": description.provenance["code_hash"],
+    }
+
+
+def _register(
+    study: OpenStudy,
+    description: ModelDescription,
+    trials: EndedTrials,
+    run_id: str,
+    tags: Mapping[str, str],
+    check_bfloat16: bool,
+) -> str:
+    settings = study.config.ensemble
+    compared = compare_ensembles(trials.records, trials.predictions, [settings.selection], [settings.weighting])
+    evidence = Evidence(
+        trials.predictions, study.development, study.inputs.cohort_folder, study.work.store, check_bfloat16
+    )
+    return register_ensemble(
+        study.folder.model,
+        study.tracking,
+        run_id=run_id,
+        name=study.config.mlflow.registered_model,
+        evidence=evidence,
+        card=model_card(description, compared),
+        tags=tags,
+    )

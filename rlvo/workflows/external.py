@@ -1,0 +1,214 @@
+"""Registered models on a cohort they were not made from: who counts, what they answer, and what that is worth.
+
+A model answers in a process of its own and is given what it takes, never an outcome; labels stay here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from rlvo.cohort.reading import Cohort, read_cohort
+from rlvo.cohort.selection import select_patients
+from rlvo.cohort.tables import read_table
+from rlvo.cohort.variables import VARIABLES
+from rlvo.config.workdir import Workdir
+from rlvo.errors import RlvoError
+from rlvo.evaluation.answers import (
+    AnswerComparison,
+    AnswerPerformance,
+    answer_subgroups,
+    compare_answers,
+    measure_answers,
+)
+from rlvo.evaluation.subgroups import SubgroupAnalysis
+from rlvo.files import atomic_write, file_sha256
+from rlvo.inference.description import DESCRIPTION
+from rlvo.progress import ShowProgress, no_progress
+from rlvo.registry.card import add_to_description
+from rlvo.registry.client import PatientTable, answer_table, input_columns, shift_warnings
+from rlvo.registry.location import ARTIFACT_PATH, find_version, locate_model
+from rlvo.registry.model import MANIFEST
+from rlvo.report.calibration import draw_reliability
+from rlvo.report.external import card_lines
+from rlvo.study.folder import started_studies
+from rlvo.study.membership import shared_patients
+from rlvo.workflows.study import tracking_of
+
+GIVEN = ("id", "image", "predictor")
+"""Roles of the columns that a model may be given."""
+
+
+@dataclass(frozen=True, eq=False)
+class ExternalCohort:
+    """Another cohort, checked."""
+
+    path: Path
+    cohort: Cohort
+    patients: PatientTable
+    """The included patients as they were written, without outcomes."""
+    lacking: tuple[str, ...]
+    """Columns that models take and the table does not have."""
+
+
+@dataclass(frozen=True, eq=False)
+class ExternalQuestion:
+    """Verified models and a cohort that none of them was made from. Nothing was asked yet."""
+
+    models: tuple[str, ...]
+    """Versions (NAME/NUMBER), or folders as they were named."""
+    roots: tuple[Path, ...]
+    """Their MLflow model folders."""
+    external: ExternalCohort
+    work: Workdir
+    shifts: tuple[str, ...]
+    """How the patients differ from those that a single model was trained on."""
+
+    @property
+    def kept(self) -> Path:
+        """Where answers to this table's patients are kept; they name patients, so they stay in the work folder."""
+        return answers_folder(self.work, self.external.path)
+
+    def ask(self, number: int, progress: ShowProgress, description: str) -> pd.DataFrame:
+        """A model's answers in the columns of a prediction, index patient id; those given before are not asked for."""
+        self.kept.mkdir(parents=True, exist_ok=True)
+        with progress(description) as advance:
+            kept = self.kept / "answered.jsonl"
+            answers = answer_table(self.roots[number], self.external.patients, kept=kept, progress=advance)
+        return answers.astype({"score": float, "probability": float}).set_index("patient_id")
+
+
+@dataclass(frozen=True, eq=False)
+class ExternalResult:
+    """What a model is worth on another cohort, at its frozen thresholds."""
+
+    performance: AnswerPerformance
+    subgroups: list[SubgroupAnalysis]
+    answers: Path
+    """Table of answers and labels."""
+    picture: Path | None
+    """The reliability curve; None if the model gives no probability."""
+
+
+def open_external(models: Sequence[str], table: Path, work: Workdir) -> ExternalQuestion:
+    """Find and verify models, and check that a cohort may be used to evaluate them.
+
+    Raises:
+        RlvoError: there is no such model; the table is at fault, no patient is included, or it holds patients whom a
+            study of the work folder held out or whom a model was made from.
+        MachineError: the registry does not answer.
+    """
+    tracking = tracking_of(work)
+    versions = [name if _is_folder(name) else find_version(name, tracking) for name in models]
+    named = tuple(v if isinstance(v, str) else f"{v.name}/{v.version}" for v in versions)  # an alias may move meanwhile
+    roots = tuple(locate_model(name, tracking) for name in named)
+    external = read_external(table, tuple(dict.fromkeys(name for root in roots for name in input_columns(root))))
+    _check_strangers(external, {_split_of(root) for root in roots}, work)
+    shifts = shift_warnings(roots[0], external.patients) if len(roots) == 1 else ()
+    return ExternalQuestion(named, roots, external, work, tuple(shifts))
+
+
+def evaluate_external(
+    question: ExternalQuestion, *, record: str | None = None, progress: ShowProgress = no_progress
+) -> ExternalResult:
+    """External validation of one registered model; nothing is fitted. Continues where an earlier call was interrupted.
+
+    Args:
+        record: title under which the figures are added to the version's description.
+
+    Raises:
+        RlvoError: no patient could be scored, or `record` is given for a folder, which has no description.
+        MachineError: the model failed; what it answered before is kept.
+    """
+    (model,), (root,), cohort = question.models, question.roots, question.external.cohort
+    if record and _is_folder(model):
+        fix = "Name a registered version, or leave --record out"
+        raise RlvoError("a folder has no description that figures could be added to", where=model, fix=fix)
+    answers = question.ask(0, progress, "patients")
+    performance = measure_answers(answers, cohort.label)
+    place = question.kept / f"model-{file_sha256(root / MANIFEST)[:12]}"
+    table, picture = place.with_suffix(".csv"), None
+    atomic_write(table, answers.assign(label=cohort.label).drop(columns="notice").to_csv())
+    if (found := performance.calibration) is not None:
+        probability = answers["probability"].dropna()
+        label = cohort.label.loc[probability.index].to_numpy(int)
+        draw_reliability(place, label, probability.to_numpy(), name="External validation", found=found)
+        picture = place.with_suffix(".svg")
+    if record:
+        name, _, version = model.rpartition("/")
+        lines = [*_selection_lines(question.external), *card_lines(performance)]
+        add_to_description(tracking_of(question.work), name, version, record, lines)
+    return ExternalResult(performance, answer_subgroups(answers, cohort.label, cohort.included), table, picture)
+
+
+def compare_models(question: ExternalQuestion, *, progress: ShowProgress = no_progress) -> AnswerComparison:
+    """Two registered models on the same patients of another cohort. Raises as `evaluate_external`."""
+    a, b = (question.ask(number, progress, name) for number, name in enumerate(question.models))
+    return compare_answers(a, b, question.external.cohort.label)
+
+
+def read_external(path: Path, columns: Sequence[str]) -> ExternalCohort:
+    """Read, check and select another cohort, as a study's own is (section 2.2, Fig. 1).
+
+    Args:
+        path: its table.
+        columns: what the models take; those the table lacks are missing for every patient.
+
+    Raises:
+        RlvoError: the table or cells of it are at fault, or no patient is included.
+    """
+    raw = read_table(path)
+    wanted = [name for name in columns if name in VARIABLES and VARIABLES[name].role == "predictor"]
+    cohort = read_cohort(path, [name for name in wanted if name in raw.cells])
+    cohort = replace(cohort, selection=select_patients(cohort.table, wanted))
+    if not cohort.selection.included:
+        fix = "'rlvo validate' shows who is excluded, and why"
+        raise RlvoError("no patient meets the inclusion criteria", where=path, fix=fix)
+    given = [name for name in raw.cells if name in VARIABLES and VARIABLES[name].role in GIVEN]
+    written = replace(raw, cells=raw.cells.loc[cohort.table.index.isin(cohort.selection.included), given])
+    patients = PatientTable(written, cohort.included, path.resolve().parent)
+    return ExternalCohort(path, cohort, patients, tuple(name for name in wanted if name not in raw.cells))
+
+
+def answers_folder(work: Workdir, cohort: Path) -> Path:
+    """Where answers to a table's patients are kept; tables of one name in different folders are kept apart."""
+    place = hashlib.sha256(str(cohort.resolve()).encode()).hexdigest()[:8]
+    return work.path / "external" / f"{cohort.stem}-{place}"
+
+
+def _check_strangers(external: ExternalCohort, splits: set[str], work: Workdir) -> None:
+    """Raise RlvoError if patients are in the hold-out of a study of the work folder, or a model was made from them."""
+    for shared in shared_patients(external.cohort.included, started_studies(work.path / "studies")):
+        if shared.test:
+            raise RlvoError(
+                f"{len(shared.test)} of these patients are the hold-out of study {shared.study}, say {shared.test[0]}",
+                where=external.path,
+                fix=f"'rlvo evaluate {shared.study}' opens it, on record; leave them out here",
+            )
+        if shared.development and shared.split_hash in splits:
+            raise RlvoError(
+                f"the model was made from {len(shared.development)} of these patients, say {shared.development[0]}",
+                where=external.path,
+                fix="Leave them out: the model's performance on them would be optimistic",
+            )
+
+
+def _split_of(root: Path) -> str:
+    """Hash of the split a model was made on; its description is read as it is, whichever rlvo wrote it."""
+    description = json.loads((root / ARTIFACT_PATH / DESCRIPTION).read_bytes())
+    return str(description["variants"][0]["spec"]["split_hash"])
+
+
+def _is_folder(model: str) -> bool:
+    return (Path(model).expanduser() / "MLmodel").is_file()
+
+
+def _selection_lines(external: ExternalCohort) -> list[str]:
+    considered, included = external.cohort.selection.considered, len(external.cohort.selection.included)
+    lines = [f"{considered} patients, {considered - included} excluded by the rules of the development cohort"]
+    return lines + ([f"columns that were missing: {', '.join(external.lacking)}"] if external.lacking else [])

@@ -1,0 +1,254 @@
+"""A study's hold-out: opened for its frozen ensembles and the clinical baselines only, every opening on record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+from pydantic import TypeAdapter
+
+from rlvo.config.base import content_hash
+from rlvo.ensemble.build import STUDY_ENSEMBLE, validation_metrics
+from rlvo.ensemble.spec import EnsembleSpec, MemberSpec
+from rlvo.errors import RlvoError
+from rlvo.evaluation.answers import answer_subgroups, measure_answers
+from rlvo.evaluation.performance import Performance, measure_performance
+from rlvo.evaluation.predictions import COLUMNS, write_predictions
+from rlvo.evaluation.subgroups import SubgroupAnalysis
+from rlvo.files import atomic_write
+from rlvo.imaging.store import VolumeStore
+from rlvo.inference.description import ModelDescription, read_description
+from rlvo.inference.members import Members
+from rlvo.inference.patients import CheckedTable
+from rlvo.inference.predictor import PatientAnswers, ask_members, shape_answers
+from rlvo.progress import Advance, ShowProgress, no_progress
+from rlvo.registry.card import add_to_description
+from rlvo.registry.versions import registered_version
+from rlvo.report.baselines import baseline_performance
+from rlvo.report.external import card_lines
+from rlvo.report.tables import ModelResults
+from rlvo.study.folder import StudyFolder, member_weights, read_declared, read_ended_trials, started_studies
+from rlvo.study.openings import Openings, openings_of
+from rlvo.tracking.after_search import read_seals, write_seal
+from rlvo.workflows.study import OpenStudy
+
+PERFORMANCES = TypeAdapter(dict[str, Performance])
+ANSWER_TYPES: dict[str, str] = {"patient_id": "str", "rlvo": "Int64", "votes": "Int64"}
+
+
+@dataclass(frozen=True, eq=False)
+class HoldOut:
+    """What one opening showed."""
+
+    opening: int
+    """How often this split's hold-out has been opened, this time included."""
+    ensembles: dict[str, Performance]
+    """By ensemble, the study's own first."""
+    baselines: dict[str, Performance]
+    """By clinical baseline."""
+    answers: pd.DataFrame
+    """One row per ensemble and patient: `ensemble`, `label`, and the columns of a prediction but the notice."""
+
+    @property
+    def own_answers(self) -> pd.DataFrame:
+        """Those of the study's own ensemble, index patient id."""
+        return self.answers[self.answers["ensemble"] == STUDY_ENSEMBLE].set_index("patient_id")
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """One opening of a study's hold-out, beside the validation."""
+
+    holdout: HoldOut
+    models: dict[str, ModelResults]
+    """The clinical baselines on the same folds, then every declared ensemble, the study's own first."""
+    subgroups: list[SubgroupAnalysis]
+    """The study's own ensemble by sex, age, site, center and etiology."""
+
+
+def evaluate(study: OpenStudy, *, reason: str | None = None, progress: ShowProgress = no_progress) -> Evaluation:
+    """Open a study's hold-out for its declared ensembles and the clinical baselines.
+
+    The figures of its own ensemble and of the baselines go to their runs in MLflow, the former also to the description
+    of the registered version.
+
+    Args:
+        reason: why it is opened again; needed if it was opened before.
+
+    Raises:
+        RlvoError: as `open_holdout`.
+        MachineError: MLflow does not answer.
+    """
+    specs, openings = read_declared(study.folder), _openings(study)
+    with progress("hold-out patients") as advance:
+        holdout = open_holdout(study, specs, openings, reason=reason, advance=advance)
+    seal = openings.seal()
+    assert seal is not None  # it was just opened
+    write_seal(study.config, study.folder, study.tracking, seal=seal, openings=holdout.opening)
+    study.log_ensemble(specs[STUDY_ENSEMBLE], _metrics(holdout.ensembles[STUDY_ENSEMBLE], holdout.opening))
+    for name, found in holdout.baselines.items():
+        study.log_figures("baseline", name, name, _metrics(found, holdout.opening))
+    _describe(study, specs[STUDY_ENSEMBLE], holdout)
+    return _evaluation(study, specs, holdout)
+
+
+def kept_evaluation(study: OpenStudy) -> Evaluation | None:
+    """What the last opening showed of the study's declared ensembles, opening nothing; None if they were not evaluated.
+
+    Raises RlvoError if the kept files are damaged.
+    """
+    specs = read_declared(study.folder)
+    holdout = kept_holdout(study.folder, specs)
+    return _evaluation(study, specs, holdout) if holdout is not None else None
+
+
+def open_holdout(
+    study: OpenStudy,
+    specs: Mapping[str, EnsembleSpec],
+    openings: Openings,
+    *,
+    reason: str | None = None,
+    advance: Advance | None = None,
+) -> HoldOut:
+    """Evaluate frozen ensembles and the clinical baselines in one opening, asking each member once per patient.
+
+    The opening is put on record before anything is compared with a label. Figures, predictions and answers are kept
+    in the study folder.
+
+    Args:
+        specs: ensembles of the study's trials, by name.
+        openings: the log that the opening goes to.
+        reason: why, if the hold-out was opened before.
+
+    Raises:
+        RlvoError: the hold-out was opened before and no reason is given, an ensemble belongs to another split, or a
+            member's files were altered.
+    """
+    description, folder, label = read_description(study.folder.model), study.folder, study.inputs.label
+    split_hash = description.spec.split_hash
+    if strangers := sorted(name for name, spec in specs.items() if spec.split_hash != split_hash):
+        raise RlvoError(f"built on another split: {', '.join(strangers)}", fix="Run 'rlvo ensemble' again")
+    openings.check_may_open(split_hash, reason)
+    members = {member.key: member for spec in specs.values() for member in spec.members}
+    answers = _ask(study, description, members, advance)
+    hashes = _hashes(specs)
+    opening = openings.append(split_hash, study.config.name, hashes, reason).opening
+    truth = label.loc[[answer.patient for answer in answers]].to_numpy(int)
+    tables = {
+        name: _with_label(shape_answers(spec, answers, description.notice), truth) for name, spec in specs.items()
+    }
+    performance = baseline_performance(study.baselines, study.test, label)
+    holdout = HoldOut(
+        opening,
+        {name: _measure(own) for name, own in tables.items()},
+        {name: model.holdout for name, model in performance.items()},
+        pd.concat(tables, names=["ensemble"]).reset_index("ensemble").reset_index(drop=True),
+    )
+    write_predictions(_member_predictions(members, answers, truth), folder.holdout_members)
+    atomic_write(folder.holdout_answers, holdout.answers.to_csv(index=False))
+    kept = {
+        "figures": PERFORMANCES.dump_python(holdout.ensembles),
+        "baselines": PERFORMANCES.dump_python(holdout.baselines),
+    }
+    atomic_write(folder.holdout_figures, json.dumps({"opening": opening, "ensembles": hashes, **kept}, indent=1))
+    return holdout
+
+
+def kept_holdout(folder: StudyFolder, specs: Mapping[str, EnsembleSpec]) -> HoldOut | None:
+    """What the last opening showed of these ensembles; None if they were not evaluated.
+
+    Raises RlvoError if the kept files are damaged.
+    """
+    path = folder.holdout_figures
+    try:
+        kept = json.loads(path.read_bytes())
+        if kept["ensembles"] != _hashes(specs):
+            return None
+        ensembles, baselines = (PERFORMANCES.validate_python(kept[name]) for name in ("figures", "baselines"))
+        answers = pd.read_csv(folder.holdout_answers, dtype=ANSWER_TYPES).fillna({"warnings": ""})
+        return HoldOut(kept["opening"], ensembles, baselines, answers)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        raise RlvoError("damaged", where=path, fix="Put the file back; the log says when it was written") from None
+
+
+def _hashes(specs: Mapping[str, EnsembleSpec]) -> dict[str, str]:
+    return {name: content_hash(spec) for name, spec in specs.items()}
+
+
+def _with_label(answers: pd.DataFrame, truth: np.ndarray) -> pd.DataFrame:
+    answers = answers.drop(columns="notice")
+    answers.insert(1, "label", truth)
+    return answers
+
+
+def _measure(answers: pd.DataFrame) -> Performance:
+    return measure_performance(answers["label"], answers["score"], answers["rlvo"].to_numpy(float, na_value=np.nan))
+
+
+def _ask(
+    study: OpenStudy, description: ModelDescription, members: Mapping[str, MemberSpec], advance: Advance | None
+) -> list[PatientAnswers]:
+    """What each distinct member says of each patient; encoders, grid and preparation are those of all ensembles."""
+    networks = Members(lambda key: (member_weights(study.folder, members[key]), None))
+    channels = tuple(dict.fromkeys(c for member in members.values() for c in member.configuration.model.channels))
+    table = study.test.reset_index(names="patient_id")
+    rows = CheckedTable.read(table, study.inputs.cohort_folder, description.predictors)
+    store = VolumeStore(study.work.store)
+    prepared = rows.prepare(description.target, [channels], store=store, progress=advance)
+    return [ask_members(networks, members, description.variants[0], patient) for patient in prepared]
+
+
+def _member_predictions(
+    members: Mapping[str, MemberSpec], answers: Sequence[PatientAnswers], truth: np.ndarray
+) -> pd.DataFrame:
+    """The answered patients in the columns of `rlvo.evaluation.predictions`."""
+    rows = [
+        (answer.patient, key, member.fold, "test", answer.probabilities[key], label)
+        for key, member in members.items()
+        for answer, label in zip(answers, truth, strict=True)
+        if key in answer.probabilities
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).dropna(subset="probability")
+
+
+def _openings(study: OpenStudy) -> Openings:
+    """The work folder's log, to be compared with what MLflow keeps of it at the runs of all the folder's studies."""
+    seals = read_seals(started_studies(study.work.path / "studies"), study.tracking)
+    return openings_of(study.work.path, seals)
+
+
+def _metrics(found: Performance, opening: int) -> dict[str, float]:
+    """`test/<metric>` for MLflow, and beside them which opening it was."""
+    values = asdict(found)
+    low, high = values.pop("interval")
+    values |= {"auc_low": low, "auc_high": high, "opening": float(opening)}
+    return {f"test/{name}": value for name, value in values.items()}
+
+
+def _describe(study: OpenStudy, champion: EnsembleSpec, holdout: HoldOut) -> None:
+    """Add the figures of the study's own ensemble to the description of its version, if it is registered."""
+    name = study.config.mlflow.registered_model
+    tags = {"rlvo.study": study.config.name, "rlvo.ensemble": content_hash(champion)}
+    if (version := registered_version(study.tracking, name, tags)) is not None:
+        title = f"hold-out of {study.config.name}, opening {holdout.opening}"
+        lines = card_lines(measure_answers(holdout.own_answers, study.inputs.label))
+        add_to_description(study.tracking, name, version, title, lines)
+
+
+def _evaluation(study: OpenStudy, specs: Mapping[str, EnsembleSpec], holdout: HoldOut) -> Evaluation:
+    predictions = read_ended_trials(study.folder).predictions
+    clinical = {
+        name: ModelResults(study.baselines[name].validation_metrics(), found)
+        for name, found in holdout.baselines.items()
+    }
+    ensembles = {
+        name: ModelResults(validation_metrics(specs[name], predictions), found)
+        for name, found in holdout.ensembles.items()
+    }
+    subgroups = answer_subgroups(holdout.own_answers, study.inputs.label, study.inputs.table)
+    return Evaluation(holdout, {**clinical, **ensembles}, subgroups)

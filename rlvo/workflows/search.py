@@ -1,0 +1,95 @@
+"""Searching: what a study would run, and running it while its records are carried into MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlvo.cohort.pseudonym import cohort_key, pseudonym
+from rlvo.cohort.tables import read_table
+from rlvo.config.study import StudyConfig
+from rlvo.config.workdir import Workdir
+from rlvo.errors import RlvoError
+from rlvo.progress import ShowProgress, no_progress
+from rlvo.search.plan import StudyPlan, plan_study
+from rlvo.study.folder import StudyFolder, read_config
+from rlvo.study.inputs import StudyInputs, open_study
+from rlvo.study.state import ENDED, StudyState
+
+if TYPE_CHECKING:
+    from rlvo.workflows.study import OpenStudy
+
+ShowState = Callable[[StudyInputs], AbstractContextManager[Callable[[StudyState], None]]]
+"""Takes what trials are trained on, and gives a context whose value is called with the study's state as it changes."""
+
+
+def plan(config: StudyConfig, cohort: Path | None = None) -> StudyPlan:
+    """What a study would run, without running it.
+
+    Args:
+        cohort: its table, to plan the disk for its patients; None: the configuration's, if it names one.
+    """
+    table = cohort or config.cohort.table
+    return plan_study(config, patients=len(read_table(table).cells) if table is not None else None)
+
+
+def with_configurations(config: StudyConfig, configurations: int) -> StudyConfig:
+    """The study with another number of configurations. Raises RlvoError if its grid has fewer points."""
+    search = config.search.model_copy(update={"configurations": configurations})
+    config = config.model_copy(update={"search": search})
+    if config.configurations < configurations:
+        raise RlvoError(
+            f"the grid has {config.configurations} points, not {configurations}",
+            where="--configurations",
+            fix="Add values to the space under another study name, or sample it: search.sampler tpe",
+        )
+    return config
+
+
+def search(
+    config: StudyConfig,
+    cohort: Path | None,
+    work: Workdir,
+    *,
+    address: str | None = None,
+    progress: ShowProgress = no_progress,
+    show_state: ShowState | None = None,
+) -> tuple[OpenStudy, StudyState]:
+    """Open a study and train what of it has not been trained yet; run again after any interruption, it continues.
+
+    Args:
+        cohort: its table; None: the configuration's.
+        address: Ray cluster; None: `RAY_ADDRESS`, or else this machine.
+        progress: shows how far the preparation of volumes is, and how many trials have ended.
+        show_state: shows instead where the search stands, at least every second while trials run.
+
+    Raises:
+        RlvoError: no cohort is named, it or the configuration is at fault, or another search is at work on the study.
+        MachineError: the machine cannot run the trials.
+    """
+    from rlvo.search.execute import run_search  # Ray and MLflow, which planning does without
+    from rlvo.search.preflight import study_lock
+    from rlvo.tracking.mirror import Mirror
+    from rlvo.workflows.study import OpenStudy
+
+    table = cohort or config.cohort.table
+    if table is None:
+        fix = "Give --cohort, or cohort.table in the configuration"
+        raise RlvoError("no cohort table is named", where=config.name, fix=fix)
+    folder = StudyFolder(Workdir.at(work.path).study(config.name))
+    with study_lock(folder):
+        inputs = open_study(config, table, work, progress=progress)
+        opened = OpenStudy(read_config(folder), work, inputs)
+        pseudonymise = partial(pseudonym, key=cohort_key(inputs.cohort_folder))
+        shown = show_state(inputs) if show_state else _count_trials(progress)
+        with Mirror(config, folder, opened.tracking, pseudonymise), shown as on_state:
+            return opened, run_search(config, inputs, folder, on_state=on_state, address=address)
+
+
+@contextmanager
+def _count_trials(progress: ShowProgress) -> Iterator[Callable[[StudyState], None]]:
+    with progress("trials") as advance:
+        yield lambda state: advance(state.count(*ENDED), state.trials_total)

@@ -1,0 +1,124 @@
+"""A study that was searched, opened again: what building its ensembles and evaluating them have in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from rlvo.config.base import content_hash
+from rlvo.config.loading import named_study
+from rlvo.config.study import StudyConfig
+from rlvo.config.workdir import Workdir
+from rlvo.ensemble.spec import EnsembleSpec
+from rlvo.mlflow_client import Tracking
+from rlvo.progress import ShowProgress, no_progress
+from rlvo.study.folder import StudyFolder, read_config
+from rlvo.study.inputs import StudyInputs, open_study
+from rlvo.tracking.after_search import log_summary_run
+from rlvo.training.baseline import BaselineResult, clinical_baselines
+
+
+@dataclass(frozen=True, eq=False)
+class OpenStudy:
+    """A study and its inputs, verified against what it was started with."""
+
+    config: StudyConfig
+    """As it was frozen in the study folder."""
+    work: Workdir
+    inputs: StudyInputs
+
+    @property
+    def folder(self) -> StudyFolder:
+        return StudyFolder(self.work.study(self.config.name))
+
+    @property
+    def tracking(self) -> Tracking:
+        """Where the study's runs are and its model is registered."""
+        return tracking_of(self.work, self.config)
+
+    @property
+    def development(self) -> pd.DataFrame:
+        """The development patients' rows."""
+        return self.inputs.table.loc[list(self.inputs.split.development)]
+
+    @property
+    def test(self) -> pd.DataFrame:
+        """The rows of the patients who are held out."""
+        return self.inputs.table.loc[list(self.inputs.split.test)]
+
+    @cached_property
+    def baselines(self) -> dict[str, BaselineResult]:
+        """The clinical baselines on the study's folds, by name."""
+        return clinical_baselines(self.inputs.table, self.inputs.label, self.inputs.split, self.inputs.predictors)
+
+    def log_figures(
+        self,
+        kind: Literal["ensemble", "baseline"],
+        key: str,
+        name: str,
+        metrics: Mapping[str, float],
+        params: Mapping[str, object] | None = None,
+        files: Sequence[Path] = (),
+    ) -> str:
+        """Log those of the figures that are numbers at the run of an ensemble or a baseline; return the run's id."""
+        return log_summary_run(
+            self.config,
+            self.folder,
+            self.tracking,
+            kind=kind,
+            key=key,
+            name=name,
+            params=params or {},
+            metrics={metric: float(value) for metric, value in metrics.items() if value == value},
+            files=files,
+        )
+
+    def log_ensemble(self, spec: EnsembleSpec, metrics: Mapping[str, float], pictures: Sequence[Path] = ()) -> str:
+        """Log figures at the run of the study's own ensemble, which is made if it is missing; return the run's id."""
+        params = {"weighting": spec.weighting, "tie": spec.tie, "folds": len(spec.folds), **labels_by_modality(spec)}
+        key, description = content_hash(spec), self.folder.model / "ensemble.json"
+        return self.log_figures("ensemble", key, f"ensemble {key[:8]}", metrics, params, [description, *pictures])
+
+
+def open_searched_study(
+    study: str | Path | StudyConfig,
+    work: Workdir,
+    *,
+    cohort: Path | None = None,
+    progress: ShowProgress = no_progress,
+) -> OpenStudy:
+    """Open a study that was searched: as it was started, or with the ensemble settings that are given now.
+
+    Args:
+        study: its name in the work folder, its YAML file, or its configuration.
+        cohort: its table; None: where it was when the study was last opened.
+
+    Raises:
+        RlvoError: no study of this name was started, or its settings or its cohort have changed since.
+    """
+    name, given = named_study(study)
+    folder = StudyFolder(work.study(name))
+    frozen = read_config(folder)
+    table = cohort or frozen.cohort.table
+    assert table is not None  # open_study writes it
+    inputs = open_study(given or frozen, table, work, progress=progress)
+    return OpenStudy(read_config(folder), work, inputs)
+
+
+def tracking_of(work: Workdir, config: StudyConfig | None = None) -> Tracking:
+    """Where MLflow is: as the environment says, else as the study does, else in the work folder."""
+    return Tracking(work.tracking_uri(config.mlflow.tracking_uri if config else None), work.artifacts)
+
+
+def labels_by_modality(spec: EnsembleSpec) -> dict[str, str]:
+    """The labels and keys of an ensemble's configurations by modality; one that counts twice says so."""
+    labels: dict[str, list[str]] = {}
+    for c, times in Counter(spec.configurations).items():
+        labels.setdefault(c.model.modality, []).append(f"{c.label} ({c.key})" + (f" × {times}" if times > 1 else ""))
+    return {modality: "; ".join(each) for modality, each in labels.items()}

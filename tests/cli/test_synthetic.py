@@ -1,0 +1,88 @@
+"""`rlvo synth`, and `rlvo demo` on a tiny study: every part is real, only small."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from support.commands import call, refused, run
+
+STUDY = """
+name: tiny
+grid: focus
+model: {backbone: densenet121, densenet: {init_features: 4, growth_rate: 4, block_config: [2, 2], stem_kernel: 3}}
+training: {epochs: 1, batch_size: 8}
+folds: {folds: 2}
+space: {enumerate: {model.modality: [NCCT, CTA], model.fusion: [none, daft]}}
+"""
+
+
+def test_synth_writes_and_tells_the_ceilings(tmp_path: Path) -> None:
+    out = tmp_path / "cohort"
+    shown = json.loads(run("synth", out, "--patients", 30, "--profile", "paper", "--no-volumes", "--json").stdout)
+    assert shown["ceilings"] == json.loads((out / "truth.json").read_text())["ceilings"]
+    assert len(pd.read_csv(shown["cohort"])) == 30
+
+
+def test_synth_on_another_grid(tmp_path: Path) -> None:
+    result = run("synth", tmp_path, "--patients", 10, "--grid", "whole")
+    assert json.loads((tmp_path / "truth.json").read_text())["grid"]["shape"] == [40, 48, 40]
+    assert "next: rlvo validate" in result.stderr
+
+
+def test_synth_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+    assert "demmo" in refused("synth", tmp_path, "--profile", "demmo")
+    assert call("synth", tmp_path, "--seed", "-1").exit_code == 2
+    assert call("synth", tmp_path, "--grid", "paper").exit_code == 2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_demo_from_nothing_to_a_registered_model_and_again(tmp_path: Path) -> None:
+    config, work = tmp_path / "tiny.yaml", tmp_path / "work"
+    config.write_text(STUDY)
+    arguments = ["demo", "--workdir", work, "--patients", 60, "--config", config, "--json"]
+
+    first = run(*arguments)
+    result = json.loads(first.stdout)
+    baselines = {"NIHSS", "ASPECTS", "NIHSS + ASPECTS", "all clinical", "all clinical, boosted"}
+    assert set(result["holdout"]) == baselines | {"NCCT", "CTA", "densenet121 none", "densenet121 daft", "ensemble"}
+    assert list(result["holdout"])[-1] == "ensemble"
+    assert all(model["patients"] == 12 for model in result["holdout"].values())
+    assert Path(result["picture"]).read_bytes().startswith(b"\x89PNG")
+    assert "optimistic" in first.stderr.lower()
+    assert "Traceback" not in first.stderr
+    assert "Warning" not in first.stderr
+
+    client = MlflowClient(f"sqlite:///{work / 'mlflow.db'}")
+    champion = client.get_model_version_by_alias("rlvo-ensemble", "champion")
+    assert str(champion.version) == result["version"]
+    records = {path: path.stat().st_mtime_ns for path in work.glob("studies/tiny/trials/*/*/record.json")}
+    assert len(records) == 8
+
+    again = run(*arguments)
+    repeated = json.loads(again.stdout)
+    assert repeated["holdout"] == result["holdout"]
+    assert (repeated["opening"], repeated["version"]) == (1, result["version"])
+    assert "nothing was trained, registered or opened again" in again.stderr
+    log = work / "openings.jsonl"
+    assert len(log.read_text().splitlines()) == 1
+
+    evaluate = ["evaluate", "tiny", "--workdir", work, "--json"]
+    assert "opened before: opening 1" in refused(*evaluate)
+    assert json.loads(run(*evaluate, "--again", "--reason", "a test").stdout)["opening"] == 2
+    log.write_text(log.read_text().splitlines(keepends=True)[0])  # the last line is cut off
+    assert "altered or lost" in refused(*evaluate, "--again", "--reason", "a test")
+    assert {path: path.stat().st_mtime_ns for path in records} == records
+    assert "another cohort" in refused(*arguments, "--profile", "null")
+
+
+def test_demo_leaves_a_cohort_of_ones_own_alone(tmp_path: Path) -> None:
+    table = tmp_path / "cohort" / "cohort.csv"
+    table.parent.mkdir()
+    table.write_text("patient_id\n7\n")
+    assert "another --workdir" in refused("demo", "--workdir", tmp_path)
+    assert table.read_text() == "patient_id\n7\n"
