@@ -1,4 +1,4 @@
-"""Writing a synthetic cohort with one worker and with all cores."""
+"""The time to write a synthetic cohort with one worker and with all cores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATIENTS = 256
 
 
 def benchmark_synthetic() -> None:
-    """Print seconds a cohort and the gain."""
+    """Print the seconds per cohort and the speed-up."""
     with tempfile.TemporaryDirectory() as folder:
         taken = {}
         for workers in sorted({1, os.cpu_count() or 1}):
@@ -22,4 +22,4 @@ def benchmark_synthetic() -> None:
             taken[f"{workers} worker(s)"] = seconds(partial(write, patients=PATIENTS, profile="demo", seed=0), 1)
     slowest = max(taken.values())
     rows = {name: (each, slowest / each) for name, each in taken.items()}
-    show(f"synthetic cohort, {PATIENTS} patients", ("s", "against the slowest"), rows)
+    show(f"synthetic cohort, {PATIENTS} patients", ("s", "speed-up"), rows)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Frozen(BaseModel):
-    """A configuration value: immutable, refuses unknown keys, checks its defaults too."""
+    """An immutable configuration value that refuses unknown keys and validates its defaults too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -20,3 +22,9 @@ def content_hash(value: object) -> str:
         value = value.model_dump(mode="json")
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """`; did you mean '…'?` with the closest known word; empty if none is close."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,6 +1,6 @@
-"""The voxel grid in MNI space on which every prepared volume lies.
+"""The voxel grid in MNI space that every prepared volume is on.
 
-Arrays are indexed [x, y, z] in RAS+ order (x to the right, y to the front, z upwards), millimetres.
+Arrays are indexed [x, y, z] in RAS+ order (x to the right, y to the front, z upwards); lengths are in millimetres.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rlvo.config.base import Frozen
 ATLAS_FIRST_VOXEL = (-98.0, -134.0, -72.0)
 """Centre of the first voxel of the ICBM152 2009a images at 1 mm (RAS mm)."""
 ATLAS_SHAPE = (197, 233, 189)
-"""Voxels of the ICBM152 2009a images at 1 mm: the atlas field of view."""
+"""Size of the ICBM152 2009a images at 1 mm, in voxels: the atlas field of view."""
 PAPER_SHAPE = (246, 295, 258)
 """Grid of the paper (section 2.2.1)."""
 
@@ -23,7 +23,7 @@ Triple = tuple[float, float, float]
 
 
 class Grid(Frozen):
-    """Shape in voxels, spacing in mm, centre of the first voxel in RAS mm. Axis-aligned with MNI space."""
+    """Shape in voxels, spacing in mm, centre of the first voxel in RAS mm; the axes are those of MNI space."""
 
     shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
@@ -49,17 +49,15 @@ PRESETS: dict[str, Grid] = {
     "whole": Grid(shape=(40, 48, 40), spacing=(4, 4, 4), origin=(-78, -112, -62)),
     "focus": Grid(shape=(32, 24, 20), spacing=(4, 4, 4), origin=(-62, -35, -40)),
 }
-"""`paper`: the paper's shape over the atlas. `whole`, `focus`: 4 mm grids for the synthetic cohort and the demo."""
+"""`paper`: the paper's shape over the atlas. `whole`, `focus`: 4 mm grids of the synthetic cohort and the demo."""
 
 
 def _preset(value: Any) -> Any:
-    if isinstance(value, str):
-        if value not in PRESETS:
-            raise ValueError(
-                f"no grid is named '{value}'; there are {', '.join(PRESETS)}, or give shape, spacing, origin"
-            )
-        return PRESETS[value]
-    return value
+    if not isinstance(value, str):
+        return value
+    if value not in PRESETS:
+        raise ValueError(f"unknown preset; use {', '.join(PRESETS)}, or give shape, spacing and origin")
+    return PRESETS[value]
 
 
 GridField = Annotated[

@@ -1,8 +1,7 @@
-"""From a YAML file to a study; every mistake with its dotted path and, where one is close, the right key."""
+"""From a YAML file to a study; every mistake is reported with its dotted path and, if one is close, the right key."""
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from rlvo.config.base import did_you_mean
 from rlvo.config.space import AXIS_KINDS
 from rlvo.config.study import StudyConfig
 from rlvo.errors import RlvoError
@@ -18,20 +18,20 @@ from rlvo.errors import RlvoError
 def load_study(path: Path) -> StudyConfig:
     """Read and check a study configuration.
 
-    YAML 1.2, so `1e-4` is a number. Relative paths (`cohort.table`, `atlas`, `folds.test_patients`) become relative to
-    the file's folder.
+    The file is read as YAML 1.2, so `1e-4` is a number. Relative paths (`cohort.table`, `atlas`,
+    `folds.test_patients`) are resolved against the file's folder.
 
     Raises:
-        RlvoError: file missing, not YAML, or keys and values that do not fit; all of them, one line each.
+        RlvoError: the file is missing or is not YAML, or keys and values are invalid; all mistakes at once.
     """
     if not path.is_file():
-        raise RlvoError("no such configuration file", where=path, fix="Name a YAML file, e.g. tune_configs/demo.yaml")
+        raise RlvoError("there is no such file", where=path, fix="Give a YAML file, e.g. tune_configs/demo.yaml")
     try:
         content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
-        raise RlvoError(f"not readable as YAML: {' '.join(str(error).split())}", where=path) from None
+        raise RlvoError(f"the file is not valid YAML: {' '.join(str(error).split())}", where=path) from None
     if not isinstance(content, dict):
-        raise RlvoError("a study is a mapping of keys to values", where=path, fix="See tune_configs/demo.yaml")
+        raise RlvoError("a study must map keys to values", where=path, fix="See tune_configs/demo.yaml")
     study = parse_study(content, where=path)
 
     def beside(file: Path | None) -> Path | None:
@@ -42,8 +42,19 @@ def load_study(path: Path) -> StudyConfig:
     return study.model_copy(update={"cohort": cohort, "folds": folds, "atlas": beside(study.atlas)})
 
 
+def named_study(study: str | Path | StudyConfig) -> tuple[str, StudyConfig | None]:
+    """The name of a study, and its configuration unless only the name is given.
+
+    Args:
+        study: a YAML file, a configuration, or the name of a study in the work folder.
+    """
+    if isinstance(study, Path) or (isinstance(study, str) and study.endswith((".yaml", ".yml"))):
+        study = load_study(Path(study))
+    return (study, None) if isinstance(study, str) else (study.name, study)
+
+
 def parse_study(content: dict[str, Any], *, where: object = None) -> StudyConfig:
-    """Check a study given as a nested dictionary. Raises RlvoError with every mistake."""
+    """Check a study given as a nested dictionary. Raises RlvoError that names every mistake."""
     try:
         return StudyConfig.model_validate(content)
     except ValidationError as error:
@@ -51,19 +62,18 @@ def parse_study(content: dict[str, Any], *, where: object = None) -> StudyConfig
 
 
 def _explain(problem: Any) -> str:
-    location = [str(part) for part in problem["loc"]]
+    location = [str(part) for part in problem["loc"] if part != "[key]"]
     path = ".".join(part for part in location if part not in AXIS_KINDS)
     if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(location[-1], _fields(location[:-1]), n=1)
-        return f"unknown key '{path}'" + (f"; did you mean '{close[0]}'?" if close else "")
+        return f"unknown key '{path}'{did_you_mean(location[-1], _fields(location[:-1]))}"
     message = problem["msg"].removeprefix("Value error, ")
-    if isinstance(problem["input"], str | int | float | bool):
-        message += f" (got {problem['input']!r})"
+    if isinstance(value := problem["input"], str | int | float | bool) and f"'{value}'" not in message:
+        message += f" (got {value!r})"
     return f"{path}: {message}" if path else message
 
 
 def _fields(location: list[str]) -> list[str]:
-    """Names of the fields of the configuration model that lies at `location`."""
+    """The names of the fields of the configuration model at `location`."""
     model: type[BaseModel] = StudyConfig
     for part in location:
         if part in AXIS_KINDS:

@@ -1,8 +1,10 @@
-"""Model spec and hyperparameters: what a configuration is made of."""
+"""A configuration: the model spec and its hyperparameters."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -31,7 +33,7 @@ class EfficientNetOptions(Frozen):
 
 
 class ResNetOptions(Frozen):
-    """Stage widths, blocks a stage and stem kernel of a basic-block ResNet."""
+    """Width of each stage, blocks per stage and stem kernel of a basic-block ResNet."""
 
     widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (64, 128, 256, 512)
     blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (2, 2, 2, 2)
@@ -50,7 +52,7 @@ class DaftOptions(Frozen):
 
 
 class ModelConfig(Frozen):
-    """Model spec: backbone × modality × prior × fusion, and the options of each."""
+    """Model spec: backbone × modality × prior × fusion, with the options of each."""
 
     backbone: BackboneName = "densenet169"
     modality: Modality = "BOTH"
@@ -58,7 +60,7 @@ class ModelConfig(Frozen):
     fusion: FusionName = "daft"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     compress_input: bool = True
-    """asinh of the standardised input, so that bone and contrast do not set its scale; False: standardised alone."""
+    """Take asinh of the standardised input, so that bone and contrast do not set its scale."""
     densenet: DenseNetOptions = DenseNetOptions()
     efficientnet: EfficientNetOptions = EfficientNetOptions()
     resnet: ResNetOptions = ResNetOptions()
@@ -66,7 +68,7 @@ class ModelConfig(Frozen):
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """The stored volumes that are stacked as input channels, in order."""
+        """The stored volumes that are stacked as input channels, in this order."""
         images = {"NCCT": ("ncct",), "CTA": ("cta",), "BOTH": ("ncct", "cta")}[self.modality]
         return (*images, "vessels") if self.prior else images
 
@@ -75,15 +77,15 @@ class AugmentationConfig(Frozen):
     """Light 3-D augmentation of training volumes."""
 
     flip: Probability = 0.5
-    """Probability of a left-right flip; the occlusion side in the table is exchanged with it."""
+    """Probability of a left-right flip; the occlusion side in the table is swapped with it."""
     shift_voxels: Annotated[int, Field(ge=0)] = 1
-    """Largest shift along each axis, voxels."""
+    """Largest shift along each axis, in voxels."""
     intensity: NonNegativeFloat = 0.0
     """SD of a random scale and offset of the standardised intensities."""
 
 
 class TrainingConfig(Frozen):
-    """How one trial is trained. The defaults are the paper's (section 2.4), METHOD.md's where it is silent."""
+    """How one trial is trained. The defaults are the paper's (section 2.4), or METHOD.md's if the paper gives none."""
 
     epochs: PositiveInt = 60
     batch_size: PositiveInt = 1
@@ -97,7 +99,7 @@ class TrainingConfig(Frozen):
     pos_weight: bool = False
     """Weight positives by the training fold's negative/positive ratio."""
     mixed_precision: bool = True
-    """bf16 autocast in training where the device is a GPU that has it; validation is always fp32."""
+    """Train under bf16 autocast if the device is a GPU that supports it; validation is always in fp32."""
     augmentation: AugmentationConfig = AugmentationConfig()
 
 
@@ -107,13 +109,18 @@ class Configuration(Frozen):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """Twelve hex digits that identify this configuration: its content, nothing else."""
+        """Twelve hex digits that identify this configuration by its content and nothing else."""
         return content_hash(self)[:12]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("key", None)  # the copy's fields may differ
+        return copied
 
     @property
     def label(self) -> str:
-        """Short human name, e.g. `densenet169 BOTH +prior daft`."""
+        """Short name for people, e.g. `densenet169 BOTH +prior daft`."""
         parts = [self.model.backbone, self.model.modality, "+prior" if self.model.prior else "", self.model.fusion]
         return " ".join(part for part in parts if part)

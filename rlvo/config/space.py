@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from rlvo.config.base import Frozen
+from rlvo.config.base import Frozen, did_you_mean
+from rlvo.config.model import Configuration
 
 Scalar = bool | int | float | str
 
@@ -18,11 +21,36 @@ CONDITIONS: dict[str, tuple[str, tuple[Scalar, ...]]] = {
     "model.resnet.": ("model.backbone", ("resnet18",)),
     "training.plateau_": ("training.schedule", ("plateau",)),
 }
-"""By the beginning of their paths, fields that matter only where another field has one of some values."""
+"""Fields that matter only if another field has one of some values, by how their paths begin."""
+
+
+def conditions(path: str) -> list[tuple[str, tuple[Scalar, ...]]]:
+    """The other fields, each with the values it must have for the field at `path` to matter."""
+    return [condition for prefix, condition in CONDITIONS.items() if path.startswith(prefix)]
+
+
+@cache
+def _paths() -> list[str]:
+    def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+        for key, value in node.items():
+            path = f"{prefix}{key}"
+            yield from leaves(value, f"{path}.") if isinstance(value, dict) else (path,)
+
+    return list(leaves(Configuration().model_dump()))
+
+
+def _check_path(path: str) -> str:
+    if path not in _paths():
+        raise ValueError(f"there is no field '{path}'{did_you_mean(path, _paths())}")
+    return path
+
+
+FieldPath = Annotated[str, AfterValidator(_check_path)]
+"""Dotted path of a field of `Configuration`, e.g. `training.learning_rate`."""
 
 
 class Range(Frozen):
-    """A numeric interval, both ends included. Integers where `low` and `high` are integers."""
+    """A numeric interval that includes both ends. Its values are integers if `low` and `high` are."""
 
     low: int | float
     high: int | float
@@ -34,9 +62,9 @@ class Range(Frozen):
         if not self.low < self.high:
             raise ValueError(f"low ({self.low}) must be below high ({self.high})")
         if self.log and self.low <= 0:
-            raise ValueError(f"a log range starts above 0, not at {self.low}")
+            raise ValueError(f"a log range must start above 0, not at {self.low}")
         if self.log and self.step is not None:
-            raise ValueError("a range is log or has a step, not both")
+            raise ValueError("a range can be log or have a step, not both")
         if self.step is not None and self.step <= 0:
             raise ValueError(f"step must be above 0, not {self.step}")
         return self
@@ -44,6 +72,11 @@ class Range(Frozen):
     def holds(self, value: object) -> bool:
         """Whether `value` lies between the ends."""
         return isinstance(value, int | float) and self.low <= value <= self.high
+
+    @property
+    def extremes(self) -> tuple[Scalar, ...]:
+        """Values that stand for all: if these are valid, all are."""
+        return self.low, self.high
 
     @property
     def is_integer(self) -> bool:
@@ -64,8 +97,12 @@ class Choices(Frozen):
     choices: tuple[Scalar, ...] = Field(min_length=1)
 
     def holds(self, value: object) -> bool:
-        """Whether `value` is one of them."""
+        """Whether `value` is one of the choices."""
         return value in self.choices
+
+    @property
+    def extremes(self) -> tuple[Scalar, ...]:
+        return self.choices
 
     def grid(self) -> list[Scalar]:
         return list(self.choices)
@@ -85,59 +122,25 @@ class Space(Frozen):
     `enumerate`: every combination gets its share of configurations. `sample`: drawn by the sampler.
     """
 
-    enumerate: dict[str, tuple[Scalar, ...]] = Field(default_factory=dict)
-    sample: dict[str, Axis] = Field(default_factory=dict)
+    enumerate: dict[FieldPath, tuple[Scalar, ...]] = Field(default_factory=dict)
+    sample: dict[FieldPath, Axis] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> Space:
         if both := sorted(set(self.enumerate) & set(self.sample)):
             raise ValueError(f"{', '.join(both)} is both enumerated and sampled")
         if empty := [path for path, values in self.enumerate.items() if not values]:
-            raise ValueError(f"{', '.join(empty)} enumerates nothing")
+            raise ValueError(f"{', '.join(empty)} has no values to enumerate")
         return self
 
     def combinations(self) -> list[dict[str, Scalar]]:
-        """The product of the enumerated axes; one empty combination where none is enumerated."""
+        """The product of the enumerated axes; one empty combination if there are none."""
         return _product(self.enumerate)
 
     def grid(self) -> list[dict[str, Scalar]]:
-        """The product of all axes. Raises ValueError where a sampled axis is continuous."""
+        """The product of all axes. Raises ValueError if a sampled axis is continuous."""
         return _product({**self.enumerate, **{path: axis.grid() for path, axis in self.sample.items()}})
 
 
-def conditions(path: str) -> list[tuple[str, tuple[Scalar, ...]]]:
-    """The fields, each with the values it must have, without which the field at `path` does not matter."""
-    return [condition for prefix, condition in CONDITIONS.items() if path.startswith(prefix)]
-
-
-def _product(axes: Any) -> list[dict[str, Scalar]]:
+def _product(axes: Mapping[str, Sequence[Scalar]]) -> list[dict[str, Scalar]]:
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-
-
-def with_values(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """A copy of nested `base` with dotted paths set. Raises KeyError for a path that does not exist."""
-    result = _copy(base)
-    for path, value in values.items():
-        *parents, leaf = path.split(".")
-        node = result
-        for parent in parents:
-            node = node[parent]
-            if not isinstance(node, dict):
-                raise KeyError(path)
-        if leaf not in node:
-            raise KeyError(path)
-        node[leaf] = value
-    return result
-
-
-def _copy(node: Any) -> Any:
-    return {key: _copy(value) for key, value in node.items()} if isinstance(node, dict) else node
-
-
-def dotted_paths(base: dict[str, Any], prefix: str = "") -> list[str]:
-    """Every leaf path of a nested dictionary, for suggestions."""
-    paths: list[str] = []
-    for key, value in base.items():
-        path = f"{prefix}{key}"
-        paths += dotted_paths(value, f"{path}.") if isinstance(value, dict) else [path]
-    return paths

@@ -1,4 +1,4 @@
-"""The work folder: where everything a study makes lies."""
+"""The work folder: everything that studies write."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Workdir:
 
     @classmethod
     def at(cls, path: Path) -> Workdir:
-        """The work folder at `path`, made if missing; always absolute, since Tune changes the working directory."""
+        """The work folder at `path`, created if missing; absolute, because Tune changes the working directory."""
         path = path.expanduser().resolve()
         path.mkdir(parents=True, exist_ok=True)
         return cls(path)
@@ -34,5 +34,5 @@ class Workdir:
         return self.path / "mlflow-artifacts"
 
     def tracking_uri(self, configured: str | None = None) -> str:
-        """`MLFLOW_TRACKING_URI`, else the configured address, else the embedded sqlite file."""
+        """`MLFLOW_TRACKING_URI` if set, else the configured address, else the embedded sqlite file."""
         return os.environ.get("MLFLOW_TRACKING_URI") or configured or f"sqlite:///{self.path / 'mlflow.db'}"

@@ -10,11 +10,11 @@ from rlvo.models.fusion import DAFT
 
 
 def tabular_gradients(daft: DAFT, features: Tensor, tabular: Tensor) -> tuple[Tensor, Tensor]:
-    """Exact derivatives of scale and shift with respect to the encoded variables, patient by patient, the image held.
+    """Exact derivatives of each patient's scale and shift with respect to the encoded variables, for a fixed image.
 
     Args:
         daft: a DAFT (or FiLM) layer.
-        features: feature map before it [B, C, X, Y, Z].
+        features: the layer's input feature map [B, C, X, Y, Z].
         tabular: encoded table [B, T].
 
     Returns:

@@ -1,7 +1,8 @@
-"""MONAI's 3-D networks, reduced to their last feature map, and the smallest volume each can take."""
+"""MONAI's 3-D networks up to their last feature map, and the smallest volume that each can take."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -11,45 +12,42 @@ from monai.networks.nets.efficientnet import EfficientNet
 from monai.networks.nets.resnet import ResNet, ResNetBlock
 from torch import Tensor, nn
 
-from rlvo.config.model import ModelConfig
+from rlvo.config.model import DenseNetOptions, EfficientNetOptions, ModelConfig, ResNetOptions
 from rlvo.errors import RlvoError
 
 
 class Backbone(nn.Module):
-    """An image network up to its last normalisation, where a fusion may act (METHOD: "where DAFT sits").
+    """An image network up to its last normalisation, after which a fusion may act (METHOD: "where DAFT sits").
 
     Attributes:
         features: [B, channels, X, Y, Z] → the last feature map [B, out_channels, x, y, z], before its activation.
-        activation: what follows that map (and a fusion, if there is one) before pooling.
+        activation: applied to that map, after the fusion if there is one, before pooling.
         out_channels: channels of the last feature map.
     """
 
     def __init__(self, features: nn.Sequential, activation: nn.Module, out_channels: int) -> None:
         super().__init__()
-        self.features = features
-        self.activation = activation
-        self.out_channels = out_channels
+        self.features, self.activation, self.out_channels = features, activation, out_channels
 
     def forward(self, volume: Tensor) -> Tensor:
         return self.features(volume)
 
 
 def build_backbone(config: ModelConfig) -> Backbone:
-    """The configured backbone with random weights; it takes `len(config.channels)` input channels."""
+    """Build the configured backbone with random weights; it takes `len(config.channels)` input channels."""
     channels = len(config.channels)
     match config.backbone:
         case "densenet169":
-            return _densenet(config, channels, block_config=(6, 12, 32, 32))
+            return _densenet(config.densenet, channels, block_config=(6, 12, 32, 32))
         case "densenet121":
-            return _densenet(config, channels, block_config=(6, 12, 24, 16))
+            return _densenet(config.densenet, channels, block_config=(6, 12, 24, 16))
         case "efficientnet-b0":
-            return _efficientnet(config, channels)
+            return _efficientnet(config.efficientnet, channels)
         case "resnet18":
-            return _resnet(config, channels)
+            return _resnet(config.resnet, channels)
 
 
-def _densenet(config: ModelConfig, channels: int, block_config: Sequence[int]) -> Backbone:
-    options = config.densenet
+def _densenet(options: DenseNetOptions, channels: int, block_config: Sequence[int]) -> Backbone:
     init_features = options.init_features or 64
     features = DenseNet(
         spatial_dims=3,
@@ -79,32 +77,29 @@ EFFICIENTNET_B0_BLOCKS = (
 """Repeats, kernel, stride, expansion, input and output channels, squeeze ratio (Tan & Le 2019, table 1)."""
 
 
-def _efficientnet(config: ModelConfig, channels: int) -> Backbone:
+def _efficientnet(options: EfficientNetOptions, channels: int) -> Backbone:
     network = EfficientNet(
         list(EFFICIENTNET_B0_BLOCKS),
         spatial_dims=3,
         in_channels=channels,
         num_classes=1,
-        width_coefficient=config.efficientnet.width,
-        depth_coefficient=config.efficientnet.depth,
+        width_coefficient=options.width,
+        depth_coefficient=options.depth,
     )
-    features = nn.Sequential(
-        OrderedDict(
-            stem_padding=network._conv_stem_padding,
-            stem=network._conv_stem,
-            norm0=network._bn0,
-            swish0=network._swish,
-            blocks=network._blocks,
-            head_padding=network._conv_head_padding,
-            head=network._conv_head,
-            norm1=network._bn1,
-        )
+    layers = OrderedDict(
+        stem_padding=network._conv_stem_padding,
+        stem=network._conv_stem,
+        norm0=network._bn0,
+        swish0=network._swish,
+        blocks=network._blocks,
+        head_padding=network._conv_head_padding,
+        head=network._conv_head,
+        norm1=network._bn1,
     )
-    return Backbone(features, nn.SiLU(), network._bn1.num_features)
+    return Backbone(nn.Sequential(layers), nn.SiLU(), network._bn1.num_features)
 
 
-def _resnet(config: ModelConfig, channels: int) -> Backbone:
-    options = config.resnet
+def _resnet(options: ResNetOptions, channels: int) -> Backbone:
     network = ResNet(
         "basic",
         list(options.blocks),
@@ -118,19 +113,9 @@ def _resnet(config: ModelConfig, channels: int) -> Backbone:
         bias_downsample=False,
     )
     network.layer4[-1] = _ResidualSum(network.layer4[-1])
-    features = nn.Sequential(
-        OrderedDict(
-            stem=network.conv1,
-            norm=network.bn1,
-            relu=network.act,
-            pool=network.maxpool,
-            layer1=network.layer1,
-            layer2=network.layer2,
-            layer3=network.layer3,
-            layer4=network.layer4,
-        )
-    )
-    return Backbone(features, nn.ReLU(), options.widths[-1])
+    stages = {name: getattr(network, name) for name in ("layer1", "layer2", "layer3", "layer4")}
+    layers = OrderedDict(stem=network.conv1, norm=network.bn1, relu=network.act, pool=network.maxpool, **stages)
+    return Backbone(nn.Sequential(layers), nn.ReLU(), options.widths[-1])
 
 
 class _ResidualSum(nn.Module):
@@ -150,36 +135,31 @@ LARGEST_SIDE = 1024
 
 
 def smallest_volume(config: ModelConfig, batch_size: int = 2) -> int:
-    """Side in voxels of the smallest cube the backbone can be trained on, found without computing (meta device)."""
+    """Side in voxels of the smallest cube that the backbone can be trained on; nothing is computed (meta device)."""
     backbone = _on_meta(config)
-    low, high = 1, LARGEST_SIDE
-    while low < high:
-        middle = (low + high) // 2
-        if _fits(backbone, config, (middle,) * 3, batch_size):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    sides = range(1, LARGEST_SIDE)
+    return 1 + bisect_left(sides, True, key=lambda side: _fits(backbone, config, (side,) * 3, batch_size))
 
 
 def check_volume(config: ModelConfig, shape: Sequence[int], batch_size: int) -> None:
-    """Refuse a volume of `shape` voxels that the backbone cannot be trained on in batches of `batch_size`.
+    """Check that the backbone can be trained on volumes of `shape` voxels in batches of `batch_size`.
 
-    Besides maps that shrink to nothing, this finds a last map of one voxel at batch size 1, where batch norm has
-    nothing to average over. Raises RlvoError, naming the smallest cube that works.
+    It cannot if a map shrinks to nothing, or if the last map is one voxel at batch size 1, so that batch norm has
+    nothing to average over.
+
+    Raises:
+        RlvoError: the volume is too small; names the smallest cube that works.
     """
     backbone = _on_meta(config)
     if _fits(backbone, config, shape, batch_size):
         return
     side = smallest_volume(config, batch_size)
-    fix = f"The smallest cube that works is {side}×{side}×{side}: take a finer or larger grid, or a shallower backbone"
+    fix = f"The smallest cube that works is {side}×{side}×{side}: use a finer or larger grid, or a shallower backbone"
     if batch_size == 1 and _fits(backbone, config, shape, 2):
         fix += ", or a batch size of 2 or more"
-    raise RlvoError(
-        f"a volume of {'×'.join(map(str, shape))} voxels is too small for {config.backbone} at batch size {batch_size}",
-        where="grid",
-        fix=fix,
-    )
+    voxels = "×".join(map(str, shape))
+    what = f"a volume of {voxels} voxels is too small for {config.backbone} at batch size {batch_size}"
+    raise RlvoError(what, where="grid", fix=fix)
 
 
 def _on_meta(config: ModelConfig) -> Backbone:
@@ -192,6 +172,6 @@ def _fits(backbone: Backbone, config: ModelConfig, shape: Sequence[int], batch_s
     try:
         with torch.no_grad():
             backbone(volume)
-    except (RuntimeError, ValueError):  # what torch raises for an empty map, and for batch norm over one value
+    except (RuntimeError, ValueError):  # raised by torch for an empty map and for batch norm over one value
         return False
     return True

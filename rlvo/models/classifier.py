@@ -13,11 +13,11 @@ from rlvo.models.fusion import DAFT, FiLM
 
 
 class Classifier(nn.Module):
-    """Backbone and fusion of a model spec; the logit is that of rLVO.
+    """The backbone and fusion of a model spec, with random weights; gives the logit of rLVO.
 
-    The table enters at the last feature map (`film`, `daft`: `modulation`), beside the pooled features (`concat`), or,
-    with fusion `none`, not at all. The buffers `channel_mean` and `channel_std`, which training sets, standardise
-    the input; `compress_input` then takes its asinh. The options of `daft` hold for `film` too.
+    The table acts on the last feature map (`film`, `daft`: `modulation`), joins the pooled features (`concat`), or is
+    not used (`none`). The buffers `channel_mean` and `channel_std`, which training sets, standardise the input;
+    `compress_input` then takes its asinh. The options of `daft` apply to `film` too.
     """
 
     def __init__(self, config: ModelConfig, tabular_features: int) -> None:
@@ -36,7 +36,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(channels + (tabular_features if self.concatenates else 0), 1)
 
     def standardise_with(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Set the mean and SD of each input channel (HU; 0 and 1 leave a channel as it is)."""
+        """Set the mean and SD of each input channel (in HU; 0 and 1 leave a channel unchanged)."""
         self.channel_mean = torch.as_tensor(mean, dtype=torch.float32)
         self.channel_std = torch.as_tensor(std, dtype=torch.float32)
 
@@ -44,12 +44,12 @@ class Classifier(nn.Module):
         """Volume [B, C, X, Y, Z] as stored → the last feature map, before fusion and activation."""
         mean, std = (buffer[:, None, None, None] for buffer in (self.channel_mean, self.channel_std))
         standardised = (volume - mean) / std
-        # Skull and contrast lie tens of SDs from brain tissue: uncompressed, they set the scale of the first batch
-        # norm, and the contrast within tissue is lost.
+        # Skull and contrast agent are tens of SDs away from brain tissue: uncompressed, they would set the scale of
+        # the first batch norm, and the contrast within the tissue would be lost.
         return self.backbone.features(standardised.asinh() if self.compresses else standardised)
 
     def classify(self, features: Tensor, tabular: Tensor | None = None) -> Tensor:
-        """The last feature map after fusion, and the table [B, T] → logits [B]."""
+        """Last feature map after fusion, and table [B, T] → logits [B]."""
         pooled = self.backbone.activation(features).mean(dim=(2, 3, 4))
         if self.concatenates:
             pooled = torch.cat([pooled, _required(tabular)], dim=1)
@@ -65,10 +65,5 @@ class Classifier(nn.Module):
 
 def _required(tabular: Tensor | None) -> Tensor:
     if tabular is None:
-        raise ValueError("this model takes the tabular variables, none were given")
+        raise ValueError("this model needs the tabular variables")
     return tabular
-
-
-def build_classifier(config: ModelConfig, tabular_features: int) -> Classifier:
-    """A classifier with random weights (from torch's current random state)."""
-    return Classifier(config, tabular_features)

@@ -1,4 +1,4 @@
-"""What a model costs, computed without running it (meta device)."""
+"""The cost of a model, computed without running it (meta device)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from rlvo.config.model import ModelConfig
-from rlvo.models.classifier import build_classifier
+from rlvo.models.classifier import Classifier
 
 BATCH = 2
-"""Volumes in the batch that is measured: batch norm refuses a single one whose last map is one voxel."""
+"""Size of the measured batch: batch norm refuses a single volume if the last map is one voxel."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class ModelCost:
     """The cost of one volume.
 
     Attributes:
-        parameters: trainable weights.
+        parameters: number of trainable weights.
         forward_gflop: 1e9 floating-point operations of a forward pass (a multiplication and an addition count as two).
-        activation_bytes: what a forward pass in fp32 keeps for the backward pass, without the weights.
+        activation_bytes: memory that a forward pass in fp32 keeps for the backward pass, without the weights.
         last_map: channels and voxels of the last feature map.
     """
 
@@ -35,12 +35,12 @@ class ModelCost:
 
 
 def model_cost(config: ModelConfig, grid_shape: Sequence[int], tabular_features: int) -> ModelCost:
-    """The cost of a model spec on volumes of `grid_shape` voxels with `tabular_features` encoded variables.
+    """Measure a model spec on volumes of `grid_shape` voxels with `tabular_features` encoded variables.
 
     The grid must pass `models.backbones.check_volume` at some batch size.
     """
     with torch.device("meta"):
-        classifier = build_classifier(config, tabular_features).train()
+        classifier = Classifier(config, tabular_features).train()
         volume = torch.empty(BATCH, len(config.channels), *grid_shape)
         tabular = torch.empty(BATCH, tabular_features)
     weights = {tensor.untyped_storage()._cdata for tensor in classifier.parameters()}

@@ -1,10 +1,10 @@
 """Fusions of the last feature map with the tabular variables: DAFT and FiLM.
 
-DAFT (Wolf et al., NeuroImage 2022; González et al. 2025, eq. 1–2), written from the equations:
+DAFT (Wolf et al., NeuroImage 2022; González et al. 2025, eq. 1–2), implemented from the equations:
 
     P = global average of F,  x = ReLU(W1 [P; T]),  [S; B] = W2 x,  F' = F·S + B
 
-with one scale and one shift per channel. FiLM (Perez et al., AAAI 2018) here is the same without P.
+with one scale and one shift per channel. FiLM (Perez et al., AAAI 2018) is the same without P here.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class DAFT(nn.Module):
         bottleneck_ratio: the hidden layer has int((C + T) / bottleneck_ratio) units, at least one.
         bias: whether the two linear layers have biases.
         scale_activation: applied to the scale.
-        scale, shift: whether to scale, to shift; a scale left out is 1, a shift left out 0.
-        identity_init: start from F' = F: `expand` starts at zero, and the scale is offset so that it starts at 1.
+        scale, shift: whether to scale and to shift; an omitted scale is 1, an omitted shift 0.
+        identity_init: start from F' = F: `expand` starts at zero, and an offset makes the scale start at 1.
 
-    Raises ValueError where neither scale nor shift is wanted.
+    Raises ValueError if both scale and shift are omitted.
     """
 
     uses_image = True
@@ -67,12 +67,11 @@ class DAFT(nn.Module):
         inputs = torch.cat([pooled, tabular], dim=-1) if self.uses_image else tabular
         outputs = self.expand(torch.relu(self.squeeze(inputs)))
         channels = pooled.shape[-1]
-        scale = (
-            self.scale_activation(outputs[..., :channels]) + self.scale_offset
-            if self.scale
-            else torch.ones_like(pooled)
-        )
-        shift = outputs[..., -channels:] if self.shift else torch.zeros_like(pooled)
+        scale, shift = torch.ones_like(pooled), torch.zeros_like(pooled)
+        if self.scale:
+            scale = self.scale_activation(outputs[..., :channels]) + self.scale_offset
+        if self.shift:
+            shift = outputs[..., -channels:]
         return scale, shift
 
     def forward(self, features: Tensor, tabular: Tensor) -> Tensor:
@@ -82,6 +81,6 @@ class DAFT(nn.Module):
 
 
 class FiLM(DAFT):
-    """Scale and shift from the table alone; everything else as in DAFT, so that the two can be compared."""
+    """Scale and shift from the table alone; all else is as in DAFT, so that the two can be compared."""
 
     uses_image = False

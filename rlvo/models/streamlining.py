@@ -1,4 +1,4 @@
-"""A classifier's image network rewritten for prediction: the same function in fewer passes over its feature maps."""
+"""Rewrites a classifier's image network for prediction: the same function in fewer passes over its feature maps."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Second = TypeVar("Second", bound=nn.Module)
 
 
 def streamline(classifier: Classifier) -> Classifier:
-    """Fold batch norm and zero padding into the convolutions beside them, in place; for evaluation only.
+    """Fold batch norms and zero padding into the adjacent convolutions, in place; for evaluation only.
 
-    Logits differ by rounding. Networks with depthwise convolutions (EfficientNet), which are several times quicker
-    on a CPU with their channels last, get that layout; the others would lose by it.
+    Logits change by rounding only. Networks with depthwise convolutions (EfficientNet) are several times faster on a
+    CPU in channels-last layout and get it; the others would be slower.
     """
     network = classifier.backbone.features.eval()
     traced = fx.GraphModule(network, _Tracer().trace(network))
@@ -35,7 +35,7 @@ def streamline(classifier: Classifier) -> Classifier:
 
 
 class _Tracer(fx.Tracer):
-    """Every layer that holds no others is a step, MONAI's too."""
+    """Treats every layer without sublayers as one step, MONAI's own layers too."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return not any(True for _ in m.children())
@@ -58,7 +58,7 @@ def _fold_padding(traced: fx.GraphModule) -> None:
 def _neighbours(
     traced: fx.GraphModule, first: type[First], second: type[Second]
 ) -> list[tuple[tuple[fx.Node, First], tuple[fx.Node, Second]]]:
-    """Layers of the one kind whose output goes to one of the other kind and nowhere else."""
+    """Pairs of a layer of the first kind and the layer of the second kind that alone takes its output."""
     layers = {node: traced.get_submodule(str(node.target)) for node in traced.graph.find_nodes(op="call_module")}
     pairs = [(node, user) for node in layers for user in node.users if len(node.users) == 1]
     return [
@@ -71,10 +71,11 @@ def _neighbours(
 class PaddedConv(nn.Module):
     """A convolution after zero padding, without a padded copy of its input.
 
-    Uneven padding becomes even by a whole number of strides more in front; the outputs too many are cut off.
+    Uneven padding is made even by whole strides of extra padding in front; the surplus outputs are cut off.
 
     Args:
-        padding: as `nn.ConstantPad3d` has it: before and after, the last axis first.
+        conv: the convolution, without padding of its own.
+        padding: as in `nn.ConstantPad3d`: before and after, last axis first.
     """
 
     def __init__(self, conv: nn.Conv3d, padding: tuple[int, ...]) -> None:

@@ -1,23 +1,21 @@
-"""The best AUC that any model can reach from each block of a profile's predictors.
+"""The best AUC that any model can reach with each block of a profile's predictors.
 
-The best score from a block is E[expit(logit) | what the block observes]: Gauss-Hermite over image latents, a
-reference sample over the clinic. Its AUC takes every reference patient as positive with weight expit(logit)
-and negative with the rest, so no label noise enters.
+The best score of a block is E[expit(logit) | what the block observes], integrated over image latents by Gauss-Hermite
+quadrature and over clinical variables with a reference sample. Its AUC counts every reference patient as positive with
+weight expit(logit) and as negative with the remaining weight, so that no label noise enters.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from rlvo.synthetic.clinical import PREVALENCES
-from rlvo.synthetic.outcome import LabelModel, calibrate, reference
-from rlvo.synthetic.profiles import Profile
-
-Array = np.ndarray
+from rlvo.synthetic.outcome import LabelModel, Profile, calibrate, reference
 
 BLOCKS = ("clinical", "ncct", "cta", "both", "ncct_clinical", "cta_clinical", "additive", "bayes")
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(41)
@@ -26,19 +24,19 @@ _LATENTS = np.linspace(-6, 6, 241)
 _CLINICS = 20_000
 
 
-def soft_auc(probability: Array, score: Array) -> float:
-    """AUC of `score` [N] where patient i is positive with `probability` [N]."""
+def soft_auc(probability: np.ndarray, score: np.ndarray) -> float:
+    """AUC of `score` [N] for patients who are positive with `probability` [N]."""
     truth = np.repeat([1, 0], len(score))
     weight = np.concatenate([probability, 1 - probability])
     return float(roc_auc_score(truth, np.tile(score, 2), sample_weight=weight))
 
 
-@lru_cache
+@cache
 def ceilings(profile: Profile) -> dict[str, float]:
     """Ceiling AUC of each of `BLOCKS`.
 
-    `additive` is the logit without its product term: what a fusion that only adds can reach. It equals `bayes`
-    where the profile has no interaction.
+    `additive` is the logit without its product term: what a fusion that only adds can reach. It equals `bayes` if the
+    profile has no interaction.
     """
     model, sample = calibrate(profile), reference()
     clinical = model.clinical_logit(sample.clinic)
@@ -46,7 +44,7 @@ def ceilings(profile: Profile) -> dict[str, float]:
     logit = model.logit(sample.clinic, sample.z_cta, sample.z_ncct)
     cta_weight = model.cta_weight(fibrillation)
     image_sd = np.hypot(cta_weight, profile.ncct_weight)
-    images = _ImageScore(model, clinical[:_CLINICS], fibrillation[:_CLINICS])
+    images = _image_score(model, clinical[:_CLINICS], fibrillation[:_CLINICS])
     scores = {
         "clinical": _over_normal(clinical, image_sd),
         "ncct": np.interp(sample.z_ncct, _LATENTS, _WEIGHTS @ images(_NODES[:, None], _LATENTS)),
@@ -60,26 +58,23 @@ def ceilings(profile: Profile) -> dict[str, float]:
     return {block: soft_auc(expit(logit), scores[block]) for block in BLOCKS}
 
 
-def _over_normal(logit: Array, sd: Array | float) -> Array:
-    """E[expit(logit + sd·z)] over a standard normal z that the block does not observe."""
+def _over_normal(logit: np.ndarray, sd: np.ndarray | float) -> np.ndarray:
+    """E[expit(logit + sd·z)] over a standard normal z, which the block does not observe."""
     return np.sum([weight * expit(logit + sd * node) for node, weight in zip(_NODES, _WEIGHTS, strict=True)], axis=0)
 
 
-class _ImageScore:
-    """E[expit(logit) | both latents]: the mean over the clinic, tabulated in the image term of the logit."""
+def _image_score(
+    model: LabelModel, clinical: np.ndarray, fibrillation: np.ndarray
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """E[expit(logit) | both latents]: the mean over clinical variables, tabulated by the image term of the logit."""
+    terms, share = np.linspace(-60, 60, 601), PREVALENCES["atrial_fibrillation"]
+    means = [[expit(clinical[fibrillation == value] + term).mean() for term in terms] for value in (0, 1)]
 
-    def __init__(self, model: LabelModel, clinical: Array, fibrillation: Array) -> None:
-        self.model = model
-        self.terms = np.linspace(-60, 60, 601)
-        self.means = {
-            value: np.array([expit(clinical[fibrillation == value] + term).mean() for term in self.terms])
-            for value in (0, 1)
-        }
-
-    def __call__(self, z_cta: Array, z_ncct: Array) -> Array:
-        share = PREVALENCES["atrial_fibrillation"]
-        ncct = self.model.profile.ncct_weight * z_ncct
+    def score(z_cta: np.ndarray, z_ncct: np.ndarray) -> np.ndarray:
+        ncct = model.profile.ncct_weight * z_ncct
         without, with_fibrillation = (
-            np.interp(self.model.cta_weight(value) * z_cta + ncct, self.terms, self.means[value]) for value in (0, 1)
+            np.interp(model.cta_weight(value) * z_cta + ncct, terms, means[value]) for value in (0, 1)
         )
         return (1 - share) * without + share * with_fibrillation
+
+    return score

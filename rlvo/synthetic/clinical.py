@@ -1,4 +1,4 @@
-"""Clinical draws: a Gaussian copula with the margins of the paper's Table 1 (training column)."""
+"""Draws of clinical variables: a Gaussian copula with the marginals of the paper's Table 1 (training column)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri
 
-Array = np.ndarray
-
 PREVALENCES = {
     "sex": 0.543, "hypertension": 0.399, "dyslipidemia": 0.439, "diabetes": 0.264, "smoking": 0.233,
     "atrial_fibrillation": 0.343, "ivt": 0.372, "unwitnessed_onset": 0.366,
 }  # fmt: skip
-"""Share of ones; for `sex` the share of women."""
+"""Share of ones; for `sex`, the share of women."""
 VARIABLES = ("age", *PREVALENCES, "nihss", "tmax6", "hir", "ratio", "cbf")
 """Variables of the copula; `ratio` is Tmax>4 s / Tmax>6 s."""
 CORRELATIONS = {
@@ -26,7 +24,7 @@ MAX_VOLUME_ML = 450.0
 CBF_ZERO, CBF_THIRD_QUARTILE_ML, CBF_SIGMA = 0.55, 15.0, 0.9
 
 
-def _copula_factor() -> Array:
+def _copula_factor() -> np.ndarray:
     correlation = np.eye(len(VARIABLES))
     for (first, second), value in CORRELATIONS.items():
         i, j = VARIABLES.index(first), VARIABLES.index(second)
@@ -34,17 +32,17 @@ def _copula_factor() -> Array:
     return np.linalg.cholesky(correlation)
 
 
-def two_piece_normal(z: Array, median: float, first_quartile: float, third_quartile: float) -> Array:
-    """Map standard normal z so that the median and the quartiles are as given."""
+def two_piece_normal(z: np.ndarray, median: float, first_quartile: float, third_quartile: float) -> np.ndarray:
+    """Map standard normal z to values with this median and these quartiles."""
     return median + z * np.where(z < 0, median - first_quartile, third_quartile - median) / ndtri(0.75)
 
 
-def _log_two_piece(z: Array, median: float, first_quartile: float, third_quartile: float) -> Array:
+def _log_two_piece(z: np.ndarray, median: float, first_quartile: float, third_quartile: float) -> np.ndarray:
     return np.exp(two_piece_normal(z, *np.log([median, first_quartile, third_quartile])))
 
 
-def _cbf(z: Array) -> Array:
-    """Zero with probability `CBF_ZERO`, else log-normal, with the overall third quartile as given [mL]."""
+def _cbf(z: np.ndarray) -> np.ndarray:
+    """CBF<30 % [mL]: zero with probability `CBF_ZERO`, else log-normal; the third quartile of all is as in Table 1."""
     rank = (ndtr(z) - CBF_ZERO) / (1 - CBF_ZERO)
     mu = np.log(CBF_THIRD_QUARTILE_ML) - CBF_SIGMA * ndtri((0.75 - CBF_ZERO) / (1 - CBF_ZERO))
     positive = rank > 0
@@ -52,9 +50,9 @@ def _cbf(z: Array) -> Array:
 
 
 def draw_clinic(patients: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Draw `patients` rows with the cohort table's predictor columns and `aspects`; no value is missing.
+    """Draw `patients` rows with the predictor columns of the cohort table and `aspects`, without missing values.
 
-    Volumes are rounded to 0.1 mL, which keeps Tmax>10 s <= Tmax>6 s <= Tmax>4 s and CBF<30 % <= Tmax>6 s.
+    Volumes are rounded to 0.1 mL, which preserves Tmax>10 s <= Tmax>6 s <= Tmax>4 s and CBF<30 % <= Tmax>6 s.
     """
     z = dict(zip(VARIABLES, _copula_factor() @ rng.standard_normal((len(VARIABLES), patients)), strict=True))
     binary = {name: (z[name] > ndtri(1 - share)).astype(int) for name, share in PREVALENCES.items()}
@@ -76,5 +74,5 @@ def draw_clinic(patients: int, rng: np.random.Generator) -> pd.DataFrame:
     })  # fmt: skip
 
 
-def _whole(values: Array, low: int, high: int) -> Array:
+def _whole(values: np.ndarray, low: int, high: int) -> np.ndarray:
     return np.clip(np.rint(values), low, high).astype(int)

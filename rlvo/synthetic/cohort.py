@@ -1,11 +1,17 @@
-"""A synthetic cohort on disk, laid out like a real one, with the truth beside it."""
+"""A synthetic cohort on disk in the layout of a real one, with the truth beside it."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
+from math import ceil
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +20,16 @@ import pandas as pd
 from rlvo.config.grid import PRESETS, Grid
 from rlvo.errors import MachineError, RlvoError
 from rlvo.files import atomic_write
+from rlvo.progress import Advance
 from rlvo.synthetic.ceilings import ceilings
 from rlvo.synthetic.clinical import draw_clinic
-from rlvo.synthetic.outcome import calibrate, draw_outcomes
-from rlvo.synthetic.profiles import Profile, get_profile
+from rlvo.synthetic.outcome import Profile, calibrate, draw_outcomes, get_profile
+from rlvo.synthetic.phantom import MODALITIES, write_phantom
 from rlvo.synthetic.vessels import Lesion
-from rlvo.synthetic.volumes import MODALITIES, volume_path, write_volumes
 
 GENERATOR = "rlvo synth"
 MIN_PATIENTS = 10
+PATIENTS_PER_TASK = 16
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,10 @@ class SyntheticPatients:
 
 
 def draw_patients(patients: int, profile: Profile, seed: int) -> SyntheticPatients:
-    """Draw clinic, latents, outcomes and the optional columns. `logits` has patient_id, logit, clinical_logit."""
+    """Draw clinical variables, latents, outcomes and the optional columns.
+
+    The columns of `logits` are `patient_id`, `logit` and `clinical_logit`.
+    """
     rng = np.random.default_rng(np.random.SeedSequence(seed))
     model = calibrate(profile)
     clinic = draw_clinic(patients, rng)
@@ -62,21 +72,21 @@ def write_synthetic_cohort(
     grid: Grid = PRESETS["focus"],
     volumes: bool = True,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Advance = lambda done, total: None,
 ) -> None:
-    """Write `cohort.csv`, `truth.json`, `true_logits.csv` and, unless `volumes` is off, `volumes/` into `out`.
+    """Write `cohort.csv`, `truth.json`, `true_logits.csv` and, if `volumes` is set, `volumes/` into `out`.
 
-    The same arguments give the same bytes, whatever the number of `workers` (None: all cores). An earlier synthetic
-    cohort in `out` is replaced. The table is written last: where it is, the cohort is whole. `progress` is called with
-    patients done and in all.
+    The same arguments give the same bytes, whatever the number of `workers` (None: one per core). An earlier synthetic
+    cohort in `out` is replaced. The table is written last: if it is there, the cohort is complete. `progress` counts
+    patients.
 
     Raises:
-        RlvoError: too few patients, an unknown profile, or `out` holds something else.
-        MachineError: the disk cannot be written.
+        RlvoError: there are too few patients, the profile is unknown, or `out` holds something else.
+        MachineError: the disk cannot be written, or a worker process died.
     """
     chosen = get_profile(profile)
     if patients < MIN_PATIENTS:
-        raise RlvoError(f"{patients} patients are too few", where="--patients", fix=f"Ask for {MIN_PATIENTS} or more.")
+        raise RlvoError(f"{patients} patients are too few", where="--patients", fix=f"Ask for {MIN_PATIENTS} or more")
     _check_replaceable(out)
     drawn = draw_patients(patients, chosen, seed)
     truth = {
@@ -94,39 +104,43 @@ def write_synthetic_cohort(
         atomic_write(out / "true_logits.csv", drawn.logits.to_csv(index=False))
         table = drawn.table
         if volumes:
-            lesions = dict(zip(table["patient_id"], drawn.lesions, strict=True))
-            write_volumes(
-                out, lesions, grid, seed=seed, full_images=chosen.full_images, workers=workers, progress=progress
-            )
-            table = table.assign(**{name: [volume_path(patient, name) for patient in lesions] for name in MODALITIES})
-        elif progress is not None:
+            folders = [f"volumes/{patient}" for patient in table["patient_id"]]
+            table = table.assign(**{name: [f"{folder}/{name}.nii.gz" for folder in folders] for name in MODALITIES})
+            seeds = np.random.SeedSequence(seed).spawn(patients)  # per patient: the number of workers does not matter
+            workers = min(workers or os.cpu_count() or 1, ceil(patients / PATIENTS_PER_TASK))
+            with ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else nullcontext() as pool:
+                run = partial(pool.map, chunksize=PATIENTS_PER_TASK) if pool else map
+                write = partial(write_phantom, grid=grid, full_images=chosen.full_images)
+                for done, _ in enumerate(run(write, map(out.joinpath, folders), drawn.lesions, seeds), start=1):
+                    progress(done, patients)
+        else:
             progress(patients, patients)
         atomic_write(out / "cohort.csv", table.to_csv(index=False))
     except OSError as error:
-        raise MachineError(
-            f"cannot write: {error.strerror or error}", where=out, fix="Free space or choose another OUT."
-        ) from error
+        fix = "Free some space or choose another folder"
+        raise MachineError(f"cannot write here: {error.strerror or error}", where=out, fix=fix) from error
+    except BrokenProcessPool as error:
+        fix = "If memory ran out, free some; then run the command again"
+        raise MachineError("a worker process died while drawing volumes", where=out, fix=fix) from error
 
 
 def _check_replaceable(out: Path) -> None:
     if out.exists() and not out.is_dir():
-        raise RlvoError("is not a folder", where=out, fix="Choose another OUT.")
+        raise RlvoError("this is not a folder", where=out, fix="Choose another folder")
     if out.exists() and any(out.iterdir()) and not _is_synthetic(out / "truth.json"):
-        raise RlvoError(
-            "holds something other than a synthetic cohort", where=out, fix="Choose an empty or new folder."
-        )
+        what = "the folder holds something other than a synthetic cohort"
+        raise RlvoError(what, where=out, fix="Choose an empty or new folder")
 
 
 def _is_synthetic(truth: Path) -> bool:
     try:
-        content = json.loads(truth.read_text())
-    except (OSError, ValueError):
+        return bool(json.loads(truth.read_text())["generator"] == GENERATOR)
+    except (OSError, ValueError, KeyError, TypeError):
         return False
-    return isinstance(content, dict) and content.get("generator") == GENERATOR
 
 
 def _clear(out: Path) -> None:
-    """Remove an earlier cohort, its table first, and nothing that is not its own."""
+    """Remove an earlier cohort, its table first, and nothing else."""
     (out / "cohort.csv").unlink(missing_ok=True)
     for folder in out.glob("volumes/synth-*"):
         shutil.rmtree(folder)

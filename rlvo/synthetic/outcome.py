@@ -1,19 +1,17 @@
-"""The label model of a profile, and outcomes that agree with the drawn label."""
+"""Profiles of synthetic cohorts, the label model of a profile, and outcomes that agree with the drawn label."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import expit
 
+from rlvo.errors import RlvoError
 from rlvo.synthetic.clinical import PREVALENCES, draw_clinic
-from rlvo.synthetic.profiles import Profile
-
-Array = np.ndarray
 
 LOG_ODDS = {
     "atrial_fibrillation": np.log(0.36),
@@ -21,11 +19,58 @@ LOG_ODDS = {
     "tmax_gt4_ml": np.log(1.006),
     "dyslipidemia": np.log(0.55),
 }
-"""Per unit: the significant predictors of the paper's clinical regression (section 3.1)."""
+"""Per unit, of the significant predictors in the paper's clinical regression (section 3.1)."""
 ICAD_SHARE = 0.505
 """Share of probable ICAD among rLVO (section 3)."""
 RESCUE_SHARE, RESCUE_SUCCESS = 0.182, 0.129
-"""Rescue treatment among rLVO, and eTICI 2b-3 after it (section 3)."""
+"""Rescue treatment among rLVO, and eTICI 2b–3 after it (section 3)."""
+REFERENCE_PATIENTS = 200_000
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How strongly the clinical variables, the CTA and the NCCT drive the label, and what the images show.
+
+    Attributes:
+        clinical_scale: factor on the clinical log odds ratios of the paper (section 3.1).
+        cta_weight, ncct_weight: log odds per standard deviation of the CTA and the NCCT latent.
+        interaction: log odds of atrial fibrillation × CTA latent.
+        prevalence: share of patients with rLVO.
+        full_images: collateral filling, blush and plaque vary with the latents; else only taper and clot density do.
+        note: what the profile is for, as stated in `truth.json`.
+    """
+
+    name: str
+    clinical_scale: float
+    cta_weight: float
+    ncct_weight: float
+    interaction: float
+    prevalence: float
+    full_images: bool
+    note: str
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile("demo", 3.0, 4.5, 3.0, 0.0, 0.30, True,
+                "Engineered to be learnable in minutes: its signal is far stronger than in real patients."),
+        Profile("paper", 1.0, 0.9, 0.5, 0.0, 0.155, False,
+                "Effect sizes and prevalence of the order of the paper's."),
+        Profile("interaction", 1.0, 0.9, 0.5, -1.2, 0.155, False,
+                "As paper, but the CTA counts differently in atrial fibrillation: only a fusion that multiplies "
+                "reaches the Bayes ceiling."),
+        Profile("null", 0.0, 0.0, 0.0, 0.0, 0.30, True,
+                "No predictor and no image carries any information on the label; images as demo."),
+    )
+}  # fmt: skip
+
+
+def get_profile(name: str) -> Profile:
+    """The profile of this name. Raises RlvoError if there is none."""
+    if name not in PROFILES:
+        raise RlvoError(f"there is no profile '{name}'", where="--profile", fix=f"Profiles: {', '.join(PROFILES)}")
+    return PROFILES[name]
 
 
 @dataclass(frozen=True)
@@ -33,16 +78,16 @@ class Reference:
     """A large fixed sample of the population, the same for every profile and seed."""
 
     clinic: pd.DataFrame
-    z_cta: Array
-    z_ncct: Array
+    z_cta: np.ndarray
+    z_ncct: np.ndarray
 
 
-@lru_cache(maxsize=1)
-def reference(patients: int = 200_000) -> Reference:
+@cache
+def reference() -> Reference:
     """The sample over which intercepts and ceilings are computed."""
     rng = np.random.default_rng(20_250_101)
-    clinic = draw_clinic(patients, rng)
-    z_cta, z_ncct = rng.standard_normal((2, patients))
+    clinic = draw_clinic(REFERENCE_PATIENTS, rng)
+    z_cta, z_ncct = rng.standard_normal((2, REFERENCE_PATIENTS))
     return Reference(clinic, z_cta, z_ncct)
 
 
@@ -55,25 +100,25 @@ class LabelModel:
     means: dict[str, float]
     icad_intercept: float
 
-    def clinical_logit(self, clinic: pd.DataFrame) -> Array:
-        """Intercept and clinical terms [N]: the logit less its image terms."""
+    def clinical_logit(self, clinic: pd.DataFrame) -> np.ndarray:
+        """Intercept and clinical terms [N]: the logit without its image terms."""
         terms = [slope * (clinic[name].to_numpy() - self.means[name]) for name, slope in LOG_ODDS.items()]
         return self.intercept + self.profile.clinical_scale * np.sum(terms, axis=0)
 
-    def cta_weight(self, atrial_fibrillation: Array | float) -> Array | float:
+    def cta_weight(self, atrial_fibrillation: np.ndarray | float) -> np.ndarray | float:
         """Log odds per standard deviation of the CTA latent, given atrial fibrillation (0/1)."""
         centred = atrial_fibrillation - PREVALENCES["atrial_fibrillation"]
         return self.profile.cta_weight + self.profile.interaction * centred
 
-    def logit(self, clinic: pd.DataFrame, z_cta: Array, z_ncct: Array) -> Array:
+    def logit(self, clinic: pd.DataFrame, z_cta: np.ndarray, z_ncct: np.ndarray) -> np.ndarray:
         """The true logit [N]."""
         weight = self.cta_weight(clinic["atrial_fibrillation"].to_numpy())
         return self.clinical_logit(clinic) + weight * z_cta + self.profile.ncct_weight * z_ncct
 
 
-@lru_cache
+@cache
 def calibrate(profile: Profile) -> LabelModel:
-    """Find the intercepts at which the reference sample has the profile's prevalence and the share of ICAD."""
+    """Find the intercepts that give the reference sample the profile's prevalence and the share of ICAD."""
     sample = reference()
     means = {name: float(sample.clinic[name].mean()) for name in LOG_ODDS}
     terms = LabelModel(profile, 0.0, means, 0.0).logit(sample.clinic, sample.z_cta, sample.z_ncct)
@@ -83,11 +128,11 @@ def calibrate(profile: Profile) -> LabelModel:
     return LabelModel(profile, intercept, means, icad)
 
 
-def draw_outcomes(model: LabelModel, logit: Array, z_cta: Array, rng: np.random.Generator) -> pd.DataFrame:
-    """Draw the label and columns that imply it: `final_stenosis_pct`, `etici`, `rescue_treatment`, `etiology`.
+def draw_outcomes(model: LabelModel, logit: np.ndarray, z_cta: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
+    """Draw the label, and the columns that imply it: `final_stenosis_pct`, `etici`, `rescue_treatment`, `etiology`.
 
-    ICAD leaves a stenosis above 50 %; other causes end at eTICI 0-2a, unless a rescue treatment succeeded.
-    `etiology` is empty without rLVO.
+    ICAD leaves a stenosis above 50 %; other causes end at eTICI 0–2a unless a rescue treatment succeeded. Without rLVO,
+    `etiology` is empty.
     """
     patients = len(logit)
     positive = rng.random(patients) < expit(logit)

@@ -1,22 +1,22 @@
 """One patient's phantom in the atlas frame: NCCT, CTA and vessel mask.
 
-Tissues are ellipsoids, vessels a tree. The two latents of a patient show as follows: z_cta lengthens the taper before
-the occlusion and raises collateral filling and the territory's blush; z_ncct makes the clot less dense and the plaque
-before it larger.
+Tissues are ellipsoids, vessels are a tree. A patient's two latents show in the images: z_cta lengthens the taper before
+the occlusion and increases collateral filling and the territory's blush; z_ncct makes the clot less dense and the
+plaque before it larger.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from rlvo.config.grid import Grid
 from rlvo.synthetic.rasterise import cross_sections, ellipsoid, grid_axes, splat
 from rlvo.synthetic.vessels import PLAQUE_MM, TRUNK, Lesion, OccludedTree, collateral_filling, draw_tree, occlude
-
-Array = np.ndarray
 
 HEAD_CENTRE = np.array([0.0, -18.0, 8.0])
 AIR_HU, LUMEN_HU, VESSEL_HU = -1000.0, 315.0, 5.0
@@ -27,41 +27,42 @@ TISSUES = (
     ((11, -24, 18), (6, 26, 10), 16.0),  # ventricles
     ((-11, -24, 18), (6, 26, 10), 16.0),
 )
-"""Centre and radii (RAS mm) and HU of the ellipsoids, each painted over those before it."""
+"""Centre and radii (RAS mm) and HU of ellipsoids, each painted over those before it."""
 TERRITORY = ((44, 0, 16), (22, 38, 28))
 NOISE_HU = {"ncct": 2.0, "cta": 6.0}
 PLAIN_COLLATERAL = 0.25
-"""Collateral filling of every patient where images are not full."""
+"""Collateral filling of every patient without `full_images`."""
+MODALITIES = ("ncct", "cta", "vessels")
 
 
 @dataclass(frozen=True)
 class PhantomVolumes:
-    """A patient's volumes on the grid: `ncct` and `cta` int16 in HU, `vessels` uint8 0/1."""
+    """A patient's volumes on the grid: `ncct` and `cta` in HU (int16), `vessels` 0/1 (uint8)."""
 
-    ncct: Array
-    cta: Array
-    vessels: Array
+    ncct: np.ndarray
+    cta: np.ndarray
+    vessels: np.ndarray
 
 
 @dataclass(frozen=True)
 class Misregistration:
-    """What registration to the atlas leaves: patient = centre + matrix (atlas − centre) + shift, in mm."""
+    """The residual error of registration to the atlas: patient = centre + matrix (atlas − centre) + shift, in mm."""
 
-    matrix: Array
-    shift: Array
+    matrix: np.ndarray
+    shift: np.ndarray
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Misregistration:
-        """SD of 1.5° and 2 % an axis, and 1.5 mm."""
+        """Draw rotation, scale and shift, with SDs of 1.5°, 2 % and 1.5 mm per axis."""
         rotation = Rotation.from_euler("xyz", rng.normal(0, 1.5, 3), degrees=True).as_matrix()
         return cls(rotation @ np.diag(rng.normal(1, 0.02, 3)), rng.normal(0, 1.5, 3))
 
-    def to_patient(self, atlas: Array) -> Array:
+    def to_patient(self, atlas: np.ndarray) -> np.ndarray:
         """[N, 3] atlas mm to patient mm."""
         return HEAD_CENTRE + (atlas - HEAD_CENTRE) @ self.matrix.T + self.shift
 
-    def atlas_coordinates(self, grid: Grid) -> list[Array]:
-        """x, y and z in atlas mm, each [x, y, z], of the grid's voxels."""
+    def atlas_coordinates(self, grid: Grid) -> list[np.ndarray]:
+        """x, y and z of the grid's voxels in atlas mm, each [x, y, z]."""
         inverse = np.linalg.inv(self.matrix)
         axes = [axis - offset for axis, offset in zip(grid_axes(grid), HEAD_CENTRE + self.shift, strict=True)]
         rows = zip(inverse.astype(np.float32), HEAD_CENTRE.astype(np.float32), strict=True)
@@ -69,7 +70,7 @@ class Misregistration:
 
 
 def make_phantom(lesion: Lesion, grid: Grid, rng: np.random.Generator, *, full_images: bool) -> PhantomVolumes:
-    """Draw a patient's volumes. Without `full_images` only taper and clot density depend on the latents."""
+    """Draw a patient's volumes. Without `full_images`, only taper and clot density depend on the latents."""
     frame = Misregistration.draw(rng)
     collateral = collateral_filling(lesion.z_cta) if full_images else PLAIN_COLLATERAL
     tree = occlude(draw_tree(min(grid.spacing) / 4, rng), lesion, collateral, rng)
@@ -88,13 +89,13 @@ def make_phantom(lesion: Lesion, grid: Grid, rng: np.random.Generator, *, full_i
     )
 
 
-def _scan(hu: Array, noise: float, rng: np.random.Generator) -> Array:
+def _scan(hu: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
     noisy = hu + noise * rng.standard_normal(hu.shape, dtype=np.float32)
-    return np.rint(np.maximum(noisy, -1024)).astype(np.int16)  # as scanners do
+    return np.rint(np.maximum(noisy, -1024)).astype(np.int16)  # as scanners store it
 
 
-def _vessels(grid: Grid, frame: Misregistration, tree: OccludedTree, lesion: Lesion, plaque_mm3: float) -> Array:
-    """[3, x, y, z]: opacified lumen (fraction × contrast), fraction of lumen with contrast, NCCT of vessels (HU)."""
+def _vessels(grid: Grid, frame: Misregistration, tree: OccludedTree, lesion: Lesion, plaque_mm3: float) -> np.ndarray:
+    """[3, x, y, z]: lumen (fraction × contrast), fraction of lumen with visible contrast, NCCT of vessels (HU)."""
     points, full = tree.tree, np.pi * tree.tree.radius**2 * tree.tree.step
     lumen = full * tree.lumen**2
     clot_hu = np.clip(55 - 7 * lesion.z_ncct, 36, 90) - 35
@@ -105,8 +106,20 @@ def _vessels(grid: Grid, frame: Misregistration, tree: OccludedTree, lesion: Les
     return splat(grid, frame.to_patient(position), np.repeat(volume, copies, axis=1))
 
 
-def _tissue(grid: Grid, coordinates: list[Array]) -> Array:
+def _tissue(grid: Grid, coordinates: list[np.ndarray]) -> np.ndarray:
     hu = np.full(grid.shape, AIR_HU, np.float32)
     for centre, radii, value in TISSUES:
         hu += ellipsoid(grid, coordinates, centre, radii) * (value - hu)
     return hu
+
+
+def write_phantom(folder: Path, lesion: Lesion, seed: np.random.SeedSequence, *, grid: Grid, full_images: bool) -> None:
+    """Draw a patient's volumes and write `<modality>.nii.gz` for each of `MODALITIES` into `folder`."""
+    phantom = make_phantom(lesion, grid, np.random.default_rng(seed), full_images=full_images)
+    folder.mkdir(parents=True, exist_ok=True)
+    for modality in MODALITIES:
+        image = nib.Nifti1Image(getattr(phantom, modality), grid.affine)
+        image.set_sform(grid.affine, code="mni")
+        image.set_qform(grid.affine, code="mni")
+        image.header.set_xyzt_units("mm")
+        nib.save(image, folder / f"{modality}.nii.gz")

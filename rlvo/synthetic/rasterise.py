@@ -1,4 +1,4 @@
-"""Shapes in millimetres to volume fractions on a grid."""
+"""Shapes in millimetres, drawn as volume fractions on a grid."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ import numpy as np
 
 from rlvo.config.grid import Grid
 
-Array = np.ndarray
-
 SPREAD_VOXELS = 0.6
 _OFFSETS = np.arange(-2, 3)
 _PAD = 4
 _BLOCK = 20_000
 
 
-def splat(grid: Grid, position: Array, volume: Array) -> Array:
+def splat(grid: Grid, position: np.ndarray, volume: np.ndarray) -> np.ndarray:
     """Volume fractions [K, x, y, z] of K sets of point volumes [K, M] (mm³) at `position` [M, 3] (RAS mm).
 
-    Each point becomes a Gaussian of 0.6 voxel that keeps its volume.
+    Each point becomes a Gaussian with an SD of 0.6 voxels that keeps the point's volume.
     """
     index = (position - np.array(grid.origin)) / np.array(grid.spacing)
     near = np.flatnonzero(np.all((index > -2.4) & (index < np.array(grid.shape) + 1.4), axis=1))
@@ -39,15 +37,17 @@ def splat(grid: Grid, position: Array, volume: Array) -> Array:
     return total.reshape(-1, *shape)[:, crop, crop, crop] / np.prod(grid.spacing)
 
 
-def cross_sections(position: Array, tangent: Array, radius: Array, spacing: float) -> tuple[Array, int]:
-    """Points spread over the discs round centre-line points, [N × copies, 3], and `copies`.
+def cross_sections(
+    position: np.ndarray, tangent: np.ndarray, radius: np.ndarray, spacing: float
+) -> tuple[np.ndarray, int]:
+    """Points spread over the discs around centre-line points, [N × copies, 3], and `copies`.
 
-    Where voxels are as large as the widest vessel (4 mm) the centre line alone stands for it.
+    If voxels are as large as the widest vessel (4 mm), the centre line alone represents it.
     """
     copies = int(np.ceil((2 * radius.max() / spacing) ** 2))
     if copies == 1:
         return position, 1
-    # Golden angle: even over a disc; the discs are turned against each other, lest their points line up.
+    # The golden angle spreads points evenly; each disc is rotated, so that the points of neighbours do not line up.
     turn = np.arange(copies) * np.pi * (3 - np.sqrt(5)) + np.arange(len(radius))[:, None]
     offset = radius[:, None] * np.sqrt((np.arange(copies) + 0.5) / copies)
     normal = np.cross(tangent, np.eye(3)[np.abs(tangent).argmin(axis=1)])
@@ -59,8 +59,10 @@ def cross_sections(position: Array, tangent: Array, radius: Array, spacing: floa
     return points.reshape(-1, 3), copies
 
 
-def ellipsoid(grid: Grid, coordinates: Sequence[Array], centre: Sequence[float], radii: Sequence[float]) -> Array:
-    """Volume fraction [x, y, z] of an ellipsoid, its edge softened over one voxel; `coordinates` in mm."""
+def ellipsoid(
+    grid: Grid, coordinates: Sequence[np.ndarray], centre: Sequence[float], radii: Sequence[float]
+) -> np.ndarray:
+    """Volume fraction [x, y, z] of an ellipsoid with an edge one voxel wide; `coordinates` in mm."""
     parts = zip(coordinates, centre, radii, strict=True)
     distance = sum(((coordinate - np.float32(c)) / np.float32(r)) ** 2 for coordinate, c, r in parts)
     voxels = np.float32(np.cbrt(np.prod(radii) / np.prod(grid.spacing)))
@@ -68,8 +70,8 @@ def ellipsoid(grid: Grid, coordinates: Sequence[Array], centre: Sequence[float],
 
 
 @lru_cache(maxsize=2)
-def grid_axes(grid: Grid) -> tuple[Array, Array, Array]:
-    """Voxel centres (RAS mm) along x, y and z, shaped to broadcast to [x, y, z]."""
+def grid_axes(grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Voxel centres (RAS mm) along x, y and z, in shapes that broadcast to [x, y, z]."""
     steps = zip(grid.origin, grid.spacing, grid.shape, strict=True)
     x, y, z = np.ix_(*(np.float32(first + step * np.arange(count)) for first, step, count in steps))
     return x, y, z

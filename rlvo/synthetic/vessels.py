@@ -1,7 +1,7 @@
 """The vessel tree of the phantom and what an occlusion does to it.
 
-Centre lines in atlas millimetres (RAS), relative to the plane of the ICA terminus, for the right side; the left is
-its mirror. Radii in mm taper linearly along a segment.
+Centre lines are in atlas millimetres (RAS) relative to the plane of the ICA terminus, for the right side; the left is
+its mirror image. Radii (mm) taper linearly along a segment.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-Array = np.ndarray
-
 TERMINUS = np.array([0.0, 5.0, -18.0])
 WOBBLE_MM = 0.8
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One artery between two branchings; `parent` is the segment it comes from."""
+    """One artery between two branchings; `parent` is the segment that it continues."""
 
     name: str
     points: tuple[tuple[float, float, float], ...]
@@ -37,22 +35,22 @@ SEGMENTS = (
     Segment("M3c", ((42, -18, 16), (50, -26, 52)), (0.9, 0.6), "M2b"),
     Segment("M3d", ((42, -18, 16), (40, -58, 24)), (0.9, 0.6), "M2b"),
     Segment("A1", ((8, 0, 0), (2, 14, 4)), (1.1, 1.1), "ICA"),
-    # No parent: after an ICA occlusion A2 fills through the anterior communicating artery.
+    # No parent: after an ICA occlusion, A2 fills through the anterior communicating artery.
     Segment("A2", ((2, 14, 4), (2, 34, 16), (2, 30, 44), (2, 0, 58)), (1.0, 0.7)),
     Segment("PCA", ((3, -18, -2), (18, -26, 2), (22, -48, 6), (12, -72, 12)), (1.1, 0.7)),
 )
 BASILAR = Segment("basilar", ((0, -14, -34), (0, -16, -2)), (1.6, 1.6))
 PARENT = {segment.name: segment.parent for segment in SEGMENTS}
 TRUNK = ("ICA", "M1", "M2a", "M3a")
-"""The path along which a clot extends and a plaque lies."""
+"""The path of clots and plaques."""
 HOSTS = {"TICA": ("ICA", 0.90), "M1": ("M1", 0.45), "M2": ("M2a", 0.35)}
-"""Occlusion site to the occluded segment and the mean position along it."""
+"""The occluded segment of each occlusion site, and the mean position along it."""
 CLOT_MM, PLAQUE_MM = 10.0, 6.0
 
 
 @dataclass(frozen=True)
 class Lesion:
-    """A patient's occlusion as the table has it, and the two image latents."""
+    """A patient's occlusion as in the table, and the two image latents."""
 
     side: str
     site: str
@@ -67,29 +65,29 @@ class Tree:
     Attributes:
         position: [N, 3] atlas mm.
         tangent: [N, 3] unit vectors.
-        radius, step: [N] mm; `step` is the length a point stands for.
+        radius, step: [N] mm; `step` is the length that a point represents.
         segment: [N] names.
         side: [N] +1 right, -1 left, 0 midline.
-        along: [N] mm from the segment's start.
-        lengths: mm of each (segment, side).
+        along: [N] mm from the start of the segment.
+        lengths: length of each (segment, side) in mm.
     """
 
-    position: Array
-    tangent: Array
-    radius: Array
-    step: Array
-    segment: Array
-    side: Array
-    along: Array
+    position: np.ndarray
+    tangent: np.ndarray
+    radius: np.ndarray
+    step: np.ndarray
+    segment: np.ndarray
+    side: np.ndarray
+    along: np.ndarray
     lengths: dict[tuple[str, int], float]
 
 
 def draw_tree(step_mm: float, rng: np.random.Generator) -> Tree:
-    """A patient's tree: every control point wobbles, branchings stay joined."""
-    parts: list[tuple[Array, ...]] = []
+    """Draw a patient's tree: every control point is displaced at random, and branchings stay joined."""
+    parts: list[tuple[np.ndarray, ...]] = []
     lengths: dict[tuple[str, int], float] = {}
     for side in (1, -1, 0):
-        moved: dict[tuple[float, float, float], Array] = {}
+        moved: dict[tuple[float, float, float], np.ndarray] = {}
         for segment in (BASILAR,) if side == 0 else SEGMENTS:
             nodes = []
             for point in segment.points:
@@ -101,16 +99,15 @@ def draw_tree(step_mm: float, rng: np.random.Generator) -> Tree:
             lengths[segment.name, side] = length
             count = len(points[0])
             parts.append((*points, np.full(count, segment.name), np.full(count, side)))
-    position, tangent, radius, step, along, names, sides = (
-        np.concatenate(column) for column in zip(*parts, strict=True)
-    )
+    columns = zip(*parts, strict=True)
+    position, tangent, radius, step, along, names, sides = (np.concatenate(column) for column in columns)
     return Tree(position, tangent, radius, step, names, sides, along, lengths)
 
 
 def _sample(
-    nodes: Array, radii: tuple[float, float], step_mm: float
-) -> tuple[Array, Array, Array, Array, Array, float]:
-    """Midpoints of equal pieces of a polyline: position, tangent, radius, step, arc length; and the whole length."""
+    nodes: np.ndarray, radii: tuple[float, float], step_mm: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]:
+    """Midpoints of equal pieces of a polyline: position, tangent, radius, step, arc length; and the total length."""
     pieces = np.diff(nodes, axis=0)
     arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(pieces, axis=1))])
     length = float(arc[-1])
@@ -124,22 +121,24 @@ def _sample(
 
 @dataclass(frozen=True)
 class OccludedTree:
-    """A tree, how far each point lies beyond the occlusion, and what CTA shows of it.
+    """A tree, how far beyond the occlusion each point is, and what CTA shows of it.
 
     Attributes:
-        beyond: [N] mm along the tree, negative upstream on the trunk, NaN where the occlusion has no effect.
-        clot: [N] bool. contrast: [N] filling, 0-1. lumen: [N] factor on the radius.
+        beyond: [N] mm along the tree, negative upstream on the trunk, NaN if the occlusion does not affect the point.
+        clot: [N] bool.
+        contrast: [N] filling, 0–1.
+        lumen: [N] factor on the radius.
     """
 
     tree: Tree
-    beyond: Array
-    clot: Array
-    contrast: Array
-    lumen: Array
+    beyond: np.ndarray
+    clot: np.ndarray
+    contrast: np.ndarray
+    lumen: np.ndarray
 
 
 def occlude(tree: Tree, lesion: Lesion, collateral: float, rng: np.random.Generator) -> OccludedTree:
-    """Occlude the tree: a taper towards the clot, no contrast in it, collateral filling beyond it."""
+    """Occlude the tree: the lumen tapers towards the clot, which has no contrast, and collaterals fill the rest."""
     side = 1 if lesion.side == "right" else -1
     host, mean = HOSTS[lesion.site]
     fraction = float(np.clip(rng.normal(mean, 0.08), 0.15, 0.95))
@@ -165,5 +164,5 @@ def occlude(tree: Tree, lesion: Lesion, collateral: float, rng: np.random.Genera
 
 
 def collateral_filling(z_cta: float) -> float:
-    """Share of the lumen's contrast that arrives beyond the clot, 0-1."""
+    """Share of the lumen's contrast that reaches the vessels beyond the clot, 0–1."""
     return float(expit(-0.4 + 1.5 * z_cta))

@@ -1,4 +1,4 @@
-"""Clinical baselines: one model a fold on the networks' folds, thresholds and metrics (section 2.4)."""
+"""Clinical baselines: one model per fold, with the folds, thresholds and metrics of the networks (section 2.4)."""
 
 from __future__ import annotations
 
@@ -18,21 +18,20 @@ from rlvo.evaluation.metrics import auprc, classification_metrics
 from rlvo.evaluation.odds import odds_ratios
 from rlvo.evaluation.thresholds import youden_threshold
 
-Fit = Callable[[np.ndarray, ArrayLike], BaselineModel]
-"""Encoded patients [N, T] and labels [N] to a model."""
 UNITS = {"hir": 0.1, "tmax4_tmax6_ratio": 1.0}
-"""What one unit of a derived predictor is in odds ratios."""
+"""The unit of each derived predictor in odds ratios."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A baseline by name."""
+    """How a baseline is fitted."""
 
     member: str
-    """Its name in `evaluation.predictions`, less the fold."""
+    """Its name in `evaluation.predictions`, without the fold."""
     predictors: tuple[str, ...] | None
     """None: all of the study's."""
-    fit: Fit
+    fit: Callable[[np.ndarray, ArrayLike], BaselineModel]
+    """Fits a model to encoded patients [N, T] and labels [N]."""
 
 
 BASELINES = {
@@ -42,12 +41,12 @@ BASELINES = {
     "all clinical": Baseline("clinical", None, fit_logistic),
     "all clinical, boosted": Baseline("clinical-boosted", None, fit_boosting),
 }
-"""The paper's logistic regressions, and boosted trees beside them."""
+"""The paper's logistic regressions, and boosted trees for comparison."""
 
 
 @dataclass(frozen=True)
 class BaselineFold:
-    """One fold's encoder and model, fitted on its training patients; threshold from its validation patients."""
+    """One fold's encoder and model, fitted on its training patients, and a threshold from its validation patients."""
 
     encoder: TabularEncoder
     model: BaselineModel
@@ -60,16 +59,16 @@ class BaselineFold:
 
 @dataclass(frozen=True)
 class BaselineResult:
-    """The baseline of every fold, and the validation predictions (columns of `evaluation.predictions`)."""
+    """The models of all folds, and their validation predictions (columns of `evaluation.predictions`)."""
 
     predictors: tuple[str, ...]
     folds: tuple[BaselineFold, ...]
     validation: pd.DataFrame
 
     def validation_metrics(self) -> pd.DataFrame:
-        """`classification_metrics` and `auprc` of each fold's validation patients, a row a fold.
+        """`classification_metrics` and `auprc` of the validation patients, one row per fold.
 
-        The thresholds were chosen on the same patients: all but AUC and AUPRC are optimistic.
+        The thresholds were chosen on the same patients, so all but AUC and AUPRC are optimistic.
         """
         rows = []
         for k, fold in enumerate(self.folds):
@@ -79,90 +78,79 @@ class BaselineResult:
         return pd.DataFrame(rows)
 
     def score(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The folds' answer for patients none of them saw, indexed as `table`.
+        """The folds' answers for patients whom none of them saw, indexed as `table`.
 
-        `probability`: mean over folds; `score`: mean of probability − threshold; `votes`: folds that say rLVO;
-        `rlvo`: 1 by strict majority.
+        `probability`: mean over folds; `score`: mean of probability − threshold; `votes`: number of folds that say
+        rLVO; `rlvo`: 1 if a strict majority does.
         """
         probability = np.array([fold.probability(table) for fold in self.folds])
         margin = probability - np.array([[fold.threshold] for fold in self.folds])
         votes = (margin >= 0).sum(axis=0)
-        return pd.DataFrame(
-            {
-                "probability": probability.mean(axis=0),
-                "score": margin.mean(axis=0),
-                "votes": votes,
-                "rlvo": (2 * votes > len(self.folds)).astype(int),
-            },
-            index=table.index,
-        )
+        answers = {
+            "probability": probability.mean(axis=0),
+            "score": margin.mean(axis=0),
+            "votes": votes,
+            "rlvo": (2 * votes > len(self.folds)).astype(int),
+        }
+        return pd.DataFrame(answers, index=table.index)
 
 
 def clinical_baselines(
     table: pd.DataFrame, label: pd.Series, split: Split, predictors: Sequence[str] = PAPER_PREDICTORS
 ) -> dict[str, BaselineResult]:
-    """Every one of `BASELINES` for which the table has columns with values, by name.
+    """Fit each of `BASELINES` whose predictors have values in the table; by name.
 
-    Arguments and errors as `clinical_baseline`; `predictors` are the study's.
+    Arguments and errors are those of `clinical_baseline`; `predictors` are the study's.
     """
     results = {}
     for name, baseline in BASELINES.items():
         chosen = baseline.predictors or tuple(predictors)
         if all(column in table and table[column].notna().any() for column in source_columns(chosen)):
-            results[name] = clinical_baseline(table, label, split, chosen, fit=baseline.fit, member=baseline.member)
+            results[name] = clinical_baseline(table, label, split, chosen, baseline)
     return results
 
 
 def clinical_baseline(
-    table: pd.DataFrame,
-    label: pd.Series,
-    split: Split,
-    predictors: Sequence[str],
-    *,
-    fit: Fit = fit_logistic,
-    member: str = "clinical",
+    table: pd.DataFrame, label: pd.Series, split: Split, predictors: Sequence[str], baseline: Baseline
 ) -> BaselineResult:
-    """Fit a model on each fold's training patients; test patients stay untouched.
+    """Fit a model on each fold's training patients; the test patients are not used.
 
     Args:
         table: a checked cohort table, indexed by patient id.
-        label: 0 or 1 a patient, indexed likewise.
-        predictors: may hold `aspects`.
-        fit: of one fold.
-        member: name in the predictions, less the fold.
+        label: 0 or 1 for each patient, indexed likewise.
+        split: the folds.
+        predictors: names of predictors; may include `aspects`.
+        baseline: how to fit, and the name in the predictions.
 
     Raises:
-        RlvoError: a predictor that cannot be one or has no value in a training fold.
+        RlvoError: a column cannot be a predictor, or has no value in a training fold.
     """
     folds, predictions = [], []
     for k in range(len(split.folds)):
         training, validation = list(split.training(k)), list(split.validation(k))
         encoder = fit_encoder(table.loc[training], predictors)
-        model = fit(_design(encoder, table.loc[training]).to_numpy(), label[training])
+        model = baseline.fit(_design(encoder, table.loc[training]).to_numpy(), label[training])
         probability = model.predict(_design(encoder, table.loc[validation]).to_numpy())
         folds.append(BaselineFold(encoder, model, youden_threshold(label[validation], probability)))
-        predictions.append(
-            pd.DataFrame(
-                {
-                    "patient": validation,
-                    "member": f"{member}-f{k}",
-                    "fold": k,
-                    "split": "validation",
-                    "probability": probability,
-                    "label": label[validation].to_numpy(),
-                }
-            )
-        )
+        rows = {
+            "patient": validation,
+            "member": _fold_name(baseline.member, k),
+            "fold": k,
+            "split": "validation",
+            "probability": probability,
+            "label": label[validation].to_numpy(),
+        }
+        predictions.append(pd.DataFrame(rows))
     return BaselineResult(tuple(predictors), tuple(folds), pd.concat(predictions, ignore_index=True))
 
 
 def clinical_odds(
     table: pd.DataFrame, label: pd.Series, split: Split, predictors: Sequence[str] = PAPER_PREDICTORS
 ) -> pd.DataFrame:
-    """Odds ratios of one multivariate fit on all development patients (section 3.1, figure A1).
+    """Odds ratios from one multivariate fit on all development patients (section 3.1, figure A1).
 
-    An odds ratio is that of one natural unit, as in the paper: a year, a point, a mL, 0.1 of the HIR; missing values
-    are imputed as for the baselines. They describe the development patients and validate nothing.
+    Each odds ratio is per natural unit, as in the paper: a year, a point, a mL, 0.1 of the HIR. Missing values are
+    imputed as for the baselines. The odds ratios describe the development patients and validate nothing.
 
     Returns:
         The columns of `odds_ratios`, and `unit`: what the odds ratio compares ("per mL", "vs no", "vs TICA").
@@ -178,9 +166,14 @@ def clinical_odds(
 
 
 def _design(encoder: TabularEncoder, table: pd.DataFrame) -> pd.DataFrame:
-    """Encoded predictors without the reference levels, which the intercept stands for."""
+    """Encoded predictors without the reference levels, which the intercept represents."""
     encoded = pd.DataFrame(encoder.transform(table).astype(np.float64), table.index, list(encoder.feature_names))
     return encoded.drop(columns=list(encoder.reference_features))
+
+
+def _fold_name(member: str, fold: int) -> str:
+    """Names a baseline's model of one fold in predictions, as `member_key` names a network."""
+    return f"{member}-f{fold}"
 
 
 def _unit(term: str) -> str:

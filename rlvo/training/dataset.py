@@ -14,16 +14,16 @@ from rlvo.cohort.encoding import TabularEncoder
 from rlvo.errors import PatientError, RlvoError
 
 MEMORY_LIMIT = 1 << 30
-"""Bytes up to which a fold's volumes are kept in memory; beyond it, batches are read from the store as needed."""
+"""A fold's volumes are kept in memory up to this many bytes; beyond it, batches are read from the store as needed."""
 
 
 @dataclass(frozen=True)
 class Patients:
-    """Patients in one fixed order. Holds addresses, never images, so it is cheap to send to a worker."""
+    """Patients in a fixed order. Holds paths, not images, so it is cheap to send to a worker."""
 
     ids: tuple[str, ...]
     volumes: tuple[Path, ...]
-    """The store's folder of each patient: one `.npy` a volume."""
+    """Each patient's folder in the store, with one `.npy` file per volume."""
     tabular: np.ndarray
     """Encoded table [N, T] float32."""
     labels: np.ndarray
@@ -40,23 +40,21 @@ class FoldData:
     training: Patients
     validation: Patients
     brain_mask: np.ndarray
-    """[X, Y, Z] bool: where intensities are measured for standardising."""
+    """[X, Y, Z] bool: the voxels whose intensities give the mean and SD for standardisation."""
     encoder: TabularEncoder
     """The fold's encoder, which made `tabular`."""
 
 
 def stack_channels(volumes: Mapping[str, np.ndarray], channels: Sequence[str]) -> np.ndarray:
-    """One patient's volumes as [C, X, Y, Z] float16, in the model's order. Raises RlvoError where one is missing."""
+    """One patient's volumes as [C, X, Y, Z] float16, in the model's order. Raises RlvoError if one is missing."""
     if missing := [name for name in channels if name not in volumes]:
-        raise RlvoError(
-            f"the model takes the volume '{missing[0]}', which is not there",
-            fix="Prepare it, or choose a model without it",
-        )
+        fix = "Prepare it, or choose a model without it"
+        raise RlvoError(f"the model needs the volume '{missing[0]}', which is missing", fix=fix)
     return np.stack([volumes[name] for name in channels]).astype(np.float16, copy=False)
 
 
 class Volumes:
-    """The channels of many patients as one sequence: indexing gives float32 tensors [n, C, X, Y, Z]."""
+    """The channels of many patients as one sequence; indexing gives float32 tensors [n, C, X, Y, Z]."""
 
     def __init__(self, patients: Patients, channels: Sequence[str]) -> None:
         self._patients, self.channels = patients, tuple(channels)
@@ -73,7 +71,7 @@ class Volumes:
         except RlvoError as error:
             raise PatientError(error.what, where=where, fix=error.fix) from None
         except (ValueError, EOFError):
-            fix = "Run 'rlvo prepare' on the cohort again: it finds and mends what is damaged"
+            fix = "Run 'rlvo prepare' on the cohort again: it finds and repairs damaged volumes"
             raise PatientError("damaged volume in the store", where=where, fix=fix) from None
 
     def __len__(self) -> int:
@@ -101,9 +99,8 @@ def channel_statistics(volumes: Volumes, brain_mask: np.ndarray) -> tuple[list[f
         inside += np.stack([values.mean(dim=1), values.square().mean(dim=1)]) / len(volumes)
     mean = inside[0]
     std = np.sqrt(np.maximum(inside[1] - mean**2, 0))
-    if flat := [name for name, sd in zip(channels, std, strict=True) if name != "vessels" and sd == 0]:
-        raise RlvoError(
-            f"the volumes '{flat[0]}' are constant inside the brain", fix="Look at the prepared volumes' pictures"
-        )
     is_mask = np.array([name == "vessels" for name in channels])
+    if flat := [name for name, empty in zip(channels, (std == 0) & ~is_mask, strict=True) if empty]:
+        fix = "Look at the prepared volumes' pictures"
+        raise RlvoError(f"the volumes '{flat[0]}' are constant inside the brain", fix=fix)
     return np.where(is_mask, 0.0, mean).tolist(), np.where(is_mask, 1.0, std).tolist()

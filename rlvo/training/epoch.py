@@ -1,4 +1,4 @@
-"""One epoch: a pass over the training patients, and the measures on the validation patients."""
+"""One epoch: a pass over the training patients in batches, then the metrics of the validation patients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from scipy.special import expit
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from rlvo.config.model import TrainingConfig
 from rlvo.evaluation.metrics import classification_metrics
@@ -18,22 +18,38 @@ from rlvo.models.classifier import Classifier
 from rlvo.training.augmentation import flip_and_shift, jitter, side_columns
 from rlvo.training.dataset import FoldData, Patients, Volumes
 from rlvo.training.member import predict_logits
-from rlvo.training.optimisation import Schedule
 from rlvo.training.records import EpochMetrics
+
+Schedule = OneCycleLR | ReduceLROnPlateau
+"""One-cycle is stepped after every batch, plateau after every epoch with the validation loss."""
 
 
 class NonFiniteLossError(Exception):
     """The loss became NaN or infinite: the trial has failed."""
 
 
+def build_optimizer(module: nn.Module, settings: TrainingConfig) -> torch.optim.Optimizer:
+    """Adam or AdamW over all parameters of the module."""
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, settings: TrainingConfig, patients: int) -> Schedule:
+    """One cycle up to `learning_rate` and down over all epochs (Smith & Topin 2019), or a drop at each plateau."""
+    if settings.schedule == "one_cycle":
+        steps = settings.epochs * len(batches(torch.arange(patients), settings.batch_size))
+        return OneCycleLR(optimizer, settings.learning_rate, total_steps=steps)
+    return ReduceLROnPlateau(optimizer, factor=settings.plateau_factor, patience=settings.plateau_patience)
+
+
 def batches(order: Tensor, size: int) -> list[Tensor]:
-    """`order` in batches; a last batch of one is left out, since batch norm would learn from a single patient."""
+    """`order` in batches, without a last batch of one: batch norm would learn from a single patient."""
     parts = list(order.split(size))
     return parts[:-1] if len(parts) > 1 and len(parts[-1]) == 1 < size else parts
 
 
 def positive_weight(labels: np.ndarray, settings: TrainingConfig) -> float:
-    """The weight of positives in the loss: the ratio of negatives to positives where configured, else 1."""
+    """The weight of positives in the loss: the ratio of negatives to positives if configured, else 1."""
     return float((labels == 0).sum() / (labels == 1).sum()) if settings.pos_weight else 1.0
 
 
@@ -44,12 +60,12 @@ def train_epoch(
     settings: TrainingConfig,
     optimizer: torch.optim.Optimizer,
     schedule: Schedule,
+    weight: float,
 ) -> float:
-    """One pass over the training patients in random order; the mean loss. Raises NonFiniteLossError."""
+    """Train on all training patients once, in random order. Returns the mean loss. Raises NonFiniteLossError."""
     device = classifier.channel_mean.device
     tabular = torch.as_tensor(data.training.tabular, dtype=torch.float32)
     labels = torch.as_tensor(data.training.labels, dtype=torch.float32)
-    weight = positive_weight(data.training.labels, settings)
     sides = side_columns(data.encoder.feature_names)
     images = sum(name != "vessels" for name in volumes.channels)
     in_bf16 = settings.mixed_precision and device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -80,7 +96,7 @@ def train_epoch(
 
 
 def validate(classifier: Classifier, volumes: Volumes, patients: Patients, batch: int, weight: float) -> EpochMetrics:
-    """Loss and metrics on the validation patients, in fp32, undefined ones left out. Raises NonFiniteLossError."""
+    """Loss and metrics of the validation patients in fp32, without undefined ones. Raises NonFiniteLossError."""
     logits = predict_logits(classifier, volumes, patients.tabular, batch)
     loss = _loss(logits, torch.as_tensor(patients.labels, dtype=torch.float32), weight).item()
     if not math.isfinite(loss):

@@ -1,6 +1,6 @@
 """One trial: train a configuration on one fold, keep its best and last checkpoint, predict the validation patients.
 
-Knows no Ray and no MLflow. The same seed gives the same trial on CPU with the same number of threads, also when it was
+Knows no Ray and no MLflow. On CPU with the same number of threads, the same seed gives the same trial, even if it was
 interrupted in between.
 """
 
@@ -19,30 +19,35 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from rlvo.config.model import Configuration
 from rlvo.errors import MachineError, RlvoError
 from rlvo.evaluation.predictions import write_predictions
-from rlvo.files import file_sha256, told_when_full
+from rlvo.files import disk_full_errors, file_sha256
 from rlvo.models.backbones import check_volume
-from rlvo.models.classifier import Classifier, build_classifier
-from rlvo.training.checkpoint import Progress, drop_previous, load_last, save_epoch
+from rlvo.models.classifier import Classifier
+from rlvo.training.checkpoint import Progress, end_trial, load_last, save_epoch
 from rlvo.training.dataset import FoldData, Volumes, channel_statistics
-from rlvo.training.epoch import NonFiniteLossError, batches, positive_weight, train_epoch, validate
+from rlvo.training.epoch import (
+    NonFiniteLossError,
+    build_optimizer,
+    build_schedule,
+    positive_weight,
+    train_epoch,
+    validate,
+)
 from rlvo.training.member import load_classifier, predict_probabilities
-from rlvo.training.optimisation import build_optimizer, build_schedule
 from rlvo.training.records import (
     BEST_WEIGHTS,
-    EPOCHS,
     OUT_OF_MEMORY,
     PREDICTIONS,
     CompletionRecord,
     EpochMetrics,
     TrialIdentity,
     damaged,
+    member_key,
     read_record,
     write_epochs,
-    write_record,
 )
 
 Report = Callable[[int, EpochMetrics], None]
-"""Called once an epoch (from 1) with its metrics, after its checkpoint is on disk."""
+"""Called after each epoch with its number (from 1) and its metrics, once its checkpoint is on disk."""
 
 
 def fit(
@@ -56,7 +61,7 @@ def fit(
     threads: int | None = None,
     report: Report | None = None,
 ) -> CompletionRecord:
-    """Train, or go on training, the trial in `folder`; a trial that has ended is only read.
+    """Train the trial in `folder`, or continue its training; a trial that has ended is only read.
 
     `val/balanced_accuracy`, `val/f1`, `val/sensitivity` and `val/specificity` use the threshold that is best on the
     same validation patients, so they are optimistic. A loss that is not finite ends the trial as failed, with the
@@ -65,17 +70,17 @@ def fit(
     Args:
         configuration: model spec and hyperparameters.
         data: training and validation patients of the fold.
-        folder: the trial's folder; see `training.records` for what it holds.
-        identity: what the trial is; the random numbers depend on it and `seed` alone.
+        folder: the trial's folder; see `training.records` for its content.
+        identity: what the trial is; its random numbers depend on this and `seed` alone.
         seed: the study's seed.
-        device: a torch device, or `auto` (GPU where there is one).
-        threads: torch threads on the CPU; None leaves the process's setting.
-        report: called once an epoch; what it raises interrupts the trial, which can go on later.
+        device: a torch device, or `auto` (a GPU if there is one).
+        threads: torch threads on the CPU; None keeps the process's setting.
+        report: called after each epoch; an exception it raises interrupts the trial, which can be continued later.
 
     Raises:
-        RlvoError: the volumes are too small for the network, or the files in `folder` are damaged or another trial's.
+        RlvoError: the volumes are too small for the network, or `folder` holds damaged files or another trial.
         PatientError: a patient's volumes are missing or damaged.
-        MachineError: there is not enough memory, or (DiskFullError) no room to write; the last checkpoint stays.
+        MachineError: there is not enough memory, or (DiskFullError) disk space; the last checkpoint is kept.
     """
     if record := read_record(folder):
         _check_same(record.identity.key, identity, folder)
@@ -83,14 +88,11 @@ def fit(
     if threads is not None:
         torch.set_num_threads(threads)
     check_volume(configuration.model, data.brain_mask.shape, min(configuration.training.batch_size, len(data.training)))
-    with told_when_full(folder), _told_when_out_of_memory(), torch.random.fork_rng():
-        record = _run(configuration, data, folder, identity, seed, _choose(device), report)
-        write_record(folder, record)
-    drop_previous(folder)
-    return record
+    with disk_full_errors(folder), _out_of_memory_errors(), torch.random.fork_rng():
+        return _train(configuration, data, folder, identity, seed, _choose(device), report)
 
 
-def _run(
+def _train(
     configuration: Configuration,
     data: FoldData,
     folder: Path,
@@ -104,7 +106,7 @@ def _run(
     tabular_features = data.training.tabular.shape[1]
 
     _seed(seed, identity, epoch=0)
-    classifier = build_classifier(model, tabular_features)
+    classifier = Classifier(model, tabular_features)
     checkpoint = load_last(folder)
     if checkpoint is None:
         progress = Progress(identity.key)
@@ -115,22 +117,20 @@ def _run(
         classifier.load_state_dict(checkpoint.weights)
     classifier.to(device)
     optimizer = build_optimizer(classifier, settings)
-    schedule = build_schedule(optimizer, settings, len(batches(torch.arange(len(training)), settings.batch_size)))
+    schedule = build_schedule(optimizer, settings, len(training))
     if checkpoint is not None:
         optimizer.load_state_dict(checkpoint.optimizer)
         schedule.load_state_dict(checkpoint.schedule)
 
-    reason = None
+    weight = positive_weight(data.training.labels, settings)
     while len(progress.epochs) < settings.epochs:
         started, epoch, lr = time.monotonic(), len(progress.epochs) + 1, optimizer.param_groups[0]["lr"]
         _seed(seed, identity, epoch)
         try:
-            loss = train_epoch(classifier, training, data, settings, optimizer, schedule)
-            weight = positive_weight(data.training.labels, settings)
+            loss = train_epoch(classifier, training, data, settings, optimizer, schedule, weight)
             validated = validate(classifier, validation, data.validation, settings.batch_size, weight)
         except NonFiniteLossError as error:
-            reason = f"{error} in epoch {epoch}"
-            break
+            return end_trial(folder, configuration, identity, progress, "failed", f"{error} in epoch {epoch}")
         if isinstance(schedule, ReduceLROnPlateau):
             schedule.step(validated["val/loss"])
         progress.add({"train/loss": loss, **validated, "lr": lr}, time.monotonic() - started)
@@ -139,51 +139,24 @@ def _run(
         if report is not None:
             report(epoch, progress.epochs[-1])
 
-    write_epochs(folder, progress.epochs)  # a death can fall between the last checkpoint and this file
-    files = [EPOCHS]
-    if reason is None:
-        if file_sha256(folder / BEST_WEIGHTS) != progress.best_sha256:
-            raise damaged(folder / BEST_WEIGHTS)
-        best = load_classifier(folder, model, tabular_features).to(device)
-        _predict_validation(best, validation, data, configuration, identity, folder)
-        files += [BEST_WEIGHTS, PREDICTIONS]
-    return CompletionRecord(
-        identity=identity,
-        configuration=configuration,
-        status="finished" if reason is None else "failed",
-        reason=reason,
-        best_epoch=progress.best_epoch,
-        epochs=len(progress.epochs),
-        metrics=progress.best,
-        files={name: file_sha256(folder / name) for name in files},
-        seconds=progress.seconds,
-    )
-
-
-def _predict_validation(
-    best: Classifier,
-    volumes: Volumes,
-    data: FoldData,
-    configuration: Configuration,
-    identity: TrialIdentity,
-    folder: Path,
-) -> None:
-    patients = data.validation
-    predictions = pd.DataFrame(
-        {
-            "patient": list(patients.ids),
-            "member": f"{configuration.key}-f{identity.fold}",
-            "fold": identity.fold,
-            "split": "validation",
-            "probability": predict_probabilities(best, volumes, patients.tabular, configuration.training.batch_size),
-            "label": patients.labels.astype(int),
-        }
-    )
-    write_predictions(predictions, folder / PREDICTIONS)
+    if file_sha256(folder / BEST_WEIGHTS) != progress.best_sha256:
+        raise damaged(folder / BEST_WEIGHTS)
+    best = load_classifier(folder / BEST_WEIGHTS, model, tabular_features).to(device)
+    predictions = {
+        "patient": list(data.validation.ids),
+        "member": member_key(configuration, identity.fold),
+        "fold": identity.fold,
+        "split": "validation",
+        "probability": predict_probabilities(best, validation, data.validation.tabular, settings.batch_size),
+        "label": data.validation.labels.astype(int),
+    }
+    write_predictions(pd.DataFrame(predictions), folder / PREDICTIONS)
+    return end_trial(folder, configuration, identity, progress, "finished")
 
 
 @contextmanager
-def _told_when_out_of_memory() -> Iterator[None]:
+def _out_of_memory_errors() -> Iterator[None]:
+    """Raise MachineError if the context runs out of memory."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch's allocator on the CPU raises a plain RuntimeError
@@ -195,7 +168,7 @@ def _told_when_out_of_memory() -> Iterator[None]:
 
 
 def _seed(seed: int, identity: TrialIdentity, epoch: int) -> None:
-    """Seed torch for the weights (epoch 0) or an epoch, so that a trial that goes on draws what it would have drawn."""
+    """Seed torch for the weights (epoch 0) or one epoch, so that a continued trial draws the same numbers."""
     digest = hashlib.sha256(f"{seed}/{identity.key}/{epoch}".encode()).digest()
     torch.manual_seed(int.from_bytes(digest[:8], "big", signed=True))
 
@@ -206,6 +179,5 @@ def _choose(device: str) -> torch.device:
 
 def _check_same(key: str, identity: TrialIdentity, folder: Path) -> None:
     if key != identity.key:
-        raise RlvoError(
-            "the folder holds another trial", where=folder, fix="Give the study another name or work folder"
-        )
+        fix = "Give the study another name or work folder"
+        raise RlvoError("the folder holds another trial", where=folder, fix=fix)

@@ -1,4 +1,4 @@
-"""A trained member: loading its weights, and the predictions that training, evaluation and inference share."""
+"""A trained member: load its weights, and predict as training, evaluation and inference all do."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from torch import Tensor
 
 from rlvo.config.model import ModelConfig
 from rlvo.errors import RlvoError
-from rlvo.models.classifier import Classifier, build_classifier
-from rlvo.training.records import BEST_WEIGHTS
+from rlvo.models.classifier import Classifier
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -30,59 +29,56 @@ class VolumeSequence(Sized, Protocol):
 def load_classifier(
     weights: Path, config: ModelConfig, tabular_features: int, *, member: str | None = None
 ) -> Classifier:
-    """The classifier with the weights of a safetensors file, or with a trial folder's best ones, ready to predict.
+    """Load a classifier from a safetensors file, ready to predict.
 
     Args:
-        member: whose, where the file holds several: its tensors are named `<member>/<tensor>`. No other is read.
+        weights: the file.
+        config, tabular_features: the model that the weights belong to.
+        member: whose weights to read from a file of several members, whose tensors are named `<member>/<tensor>`.
 
     Raises:
         RlvoError: the file is missing or damaged, or belongs to another model.
     """
-    path = weights / BEST_WEIGHTS if weights.is_dir() else weights
-    with torch.device("meta"):  # random weights would be drawn for nothing
-        classifier = build_classifier(config, tabular_features)
+    with torch.device("meta"):  # no time is spent on random weights
+        classifier = Classifier(config, tabular_features)
     try:
-        classifier.load_state_dict(_tensors(path, f"{member}/" if member else ""), assign=True)
+        classifier.load_state_dict(_tensors(weights, f"{member}/" if member else ""), assign=True)
     except FileNotFoundError:
-        raise RlvoError("there are no weights", where=path) from None
+        raise RlvoError("the weights are missing", where=weights) from None
     except SafetensorError:
-        raise RlvoError("the weights are damaged", where=path, fix="Train or register the member again") from None
+        raise RlvoError("the weights are damaged", where=weights, fix="Train or register the member again") from None
     except RuntimeError:  # names or shapes differ
-        raise RlvoError("the weights belong to another model", where=path) from None
+        raise RlvoError("the weights belong to another model", where=weights) from None
     return classifier.eval()
 
 
 def _tensors(path: Path, prefix: str) -> dict[str, Tensor]:
     with safe_open(path, "pt") as file:
         names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
-        # Copies: what the file gives is mapped memory, which would change with the file.
+        # Copies, because the tensors are mapped memory, which would change with the file.
         return {name.removeprefix(prefix): file.get_tensor(name).clone() for name in names}
 
 
 def predict_logits(
-    classifier: Classifier,
-    volumes: VolumeSequence,
-    tabular: np.ndarray,
-    batch: int,
-    precision: Precision = "float32",
+    classifier: Classifier, volumes: VolumeSequence, tabular: np.ndarray, batch: int, precision: Precision = "float32"
 ) -> Tensor:
     """Logits [N] in fp32 on the CPU, computed on the classifier's device, without TF32.
 
-    A patient's logit does not depend on the others in the batch (to rounding). Leaves the classifier in evaluation
-    mode.
+    Apart from rounding, a patient's logit does not depend on the others in the batch. The classifier is left in
+    evaluation mode.
 
     Args:
         classifier: a trained classifier.
         volumes: [N, C, X, Y, Z], channels in the model's order.
         tabular: encoded table [N, T].
-        batch: how many patients at a time.
-        precision: bfloat16 is autocast.
+        batch: patients per batch.
+        precision: bfloat16 means autocast.
     """
     device = classifier.channel_mean.device
     table = torch.as_tensor(tabular, dtype=torch.float32)
     classifier.eval()
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-    with torch.inference_mode(), full_precision(), autocast:
+    with torch.inference_mode(), _full_precision(), autocast:
         parts = [
             classifier(volumes[i : i + batch].to(device, torch.float32), table[i : i + batch].to(device)).float().cpu()
             for i in range(0, len(volumes), batch)
@@ -102,8 +98,8 @@ def predict_probabilities(
 
 
 @contextmanager
-def full_precision() -> Iterator[None]:
-    """fp32 products and convolutions without TF32, inside."""
+def _full_precision() -> Iterator[None]:
+    """Compute fp32 products and convolutions without TF32 inside the context."""
     matmul = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

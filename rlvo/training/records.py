@@ -1,9 +1,10 @@
-"""What a trial leaves behind: its identity, one line an epoch, and a completion record written last."""
+"""What a trial leaves on disk: one line per epoch, and a completion record with its identity, written last."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,32 +15,31 @@ from rlvo.config.model import Configuration
 from rlvo.errors import RlvoError
 from rlvo.files import atomic_write, file_sha256
 
-CONFIGURATION = "configuration.json"
-"""Beside the folds of a configuration, from its first start on."""
 RECORD = "record.json"
 EPOCHS = "epochs.jsonl"
 PREDICTIONS = "predictions.csv"
 BEST_WEIGHTS = "best/model.safetensors"
 
 DIGEST = "digest"
-"""In a record's file: SHA-256 over all else in it."""
+"""Key in a record's file: SHA-256 over everything else in it."""
 
-COMPLETE_AGAIN = f"delete the trial's {RECORD}: the next search completes it again from its last checkpoint"
+COMPLETE_AGAIN = f"delete the trial's {RECORD}: the next search completes the trial from its last checkpoint"
 
 OBJECTIVE = "val/auc"
-"""What configurations are compared by: its mean over the folds, each at its best epoch."""
+"""Configurations are compared by its mean over the folds, each at its best epoch."""
 
 OUT_OF_MEMORY = (
-    "Set a smaller training.batch_size or grid, or a larger share of the machine for a trial (resources.gpus, "
-    "resources.cpus), so that fewer run at once"
+    "Set a smaller training.batch_size or grid, or a larger share of the machine per trial (resources.gpus, "
+    "resources.cpus), so that fewer trials run at once"
 )
 
+Status = Literal["finished", "failed", "pruned"]
 EpochMetrics = dict[str, float]
-"""`train/loss`, `val/loss`, `val/auc`, …, `lr`; an undefined metric is left out."""
+"""`train/loss`, `val/loss`, `val/auc`, …, `lr`; undefined metrics are left out."""
 
 
 class TrialIdentity(Frozen):
-    """What a trial is, wherever and whenever it runs: a configuration on one fold of one split of one cohort."""
+    """What a trial is, wherever and whenever it runs: a configuration on a fold of a split of a cohort."""
 
     study: str
     configuration: str
@@ -54,32 +54,61 @@ class TrialIdentity(Frozen):
         return content_hash(self)
 
 
+def member_key(configuration: Configuration, fold: int) -> str:
+    """`<configuration key>-f<fold>`: the name of a trained trial in predictions, ensembles and files."""
+    return f"{configuration.key}-f{fold}"
+
+
 class CompletionRecord(Frozen):
-    """The end of a trial. It exists only once everything it names is on disk."""
+    """How a trial ended. It is written only when every file it names is on disk."""
 
     identity: TrialIdentity
     configuration: Configuration
-    status: Literal["finished", "failed", "pruned"]
+    status: Status
     reason: str | None = None
     """Why the trial failed or was pruned."""
     best_epoch: int | None = None
-    """Epoch (from 1) with the lowest validation loss; None where no epoch ended."""
+    """Epoch (from 1) with the lowest validation loss; None if no epoch ended."""
     epochs: int
-    """Epochs that ended."""
+    """Number of epochs that ended."""
     metrics: EpochMetrics = Field(default_factory=dict)
     """The best epoch's metrics."""
     files: dict[str, str] = Field(default_factory=dict)
-    """SHA-256 of each file the trial answers for, by path within the trial's folder."""
+    """SHA-256 of each file that belongs to the result, by path within the trial's folder."""
     seconds: float
-    """Time spent in training, over all starts, up to the last epoch that ended."""
+    """Training time over all starts, up to the last epoch that ended."""
+
+    @property
+    def outcome(self) -> Status:
+        """`status`, except that a trial has failed if it finished and its objective is undefined at its best epoch."""
+        return "failed" if self.status == "finished" and self.objective is None else self.status
+
+    @property
+    def failure(self) -> str | None:
+        """Why the trial failed; None if it did not."""
+        if self.outcome != "failed":
+            return None
+        undefined = f"{OBJECTIVE} is undefined at the best epoch"
+        return undefined if self.status == "finished" else self.reason or "training failed"
+
+    @property
+    def objective(self) -> float | None:
+        """`val/auc` at the best epoch; None if it is undefined."""
+        value = self.metrics.get(OBJECTIVE, math.nan)
+        return value if math.isfinite(value) else None
 
     @model_validator(mode="before")
     @classmethod
     def _is_as_written(cls, content: Any, info: ValidationInfo) -> Any:
-        """A file's digest is checked, and is no part of the record."""
+        """Check the digest of a file, which is not a part of the record."""
         if info.mode == "json" and isinstance(content, dict) and content.pop(DIGEST, None) != content_hash(content):
             raise ValueError("altered since it was written")
         return content
+
+
+def mean_objective(records: Collection[CompletionRecord]) -> float:
+    """The mean objective over a configuration's finished trials, by which configurations are compared."""
+    return math.fsum(record.metrics[OBJECTIVE] for record in records) / len(records)
 
 
 def write_record(folder: Path, record: CompletionRecord) -> None:
@@ -89,9 +118,9 @@ def write_record(folder: Path, record: CompletionRecord) -> None:
 
 
 def read_record(folder: Path) -> CompletionRecord | None:
-    """The completion record in `folder`; None where the trial has not ended.
+    """The completion record in `folder`; None if the trial has not ended.
 
-    Raises RlvoError where the record is damaged or altered, or a file it names is missing or altered.
+    Raises RlvoError if the record is damaged or altered, or a file that it names is missing or altered.
     """
     path = folder / RECORD
     if not path.exists():
@@ -107,7 +136,7 @@ def read_record(folder: Path) -> CompletionRecord | None:
 
 
 def write_epochs(folder: Path, epochs: Sequence[EpochMetrics]) -> None:
-    """Write all epochs so far to `epochs.jsonl`: one JSON object a line, `epoch` counting from 1."""
+    """Write all epochs so far to `epochs.jsonl`: one JSON object per line, with `epoch` counting from 1."""
     lines = (
         json.dumps({"epoch": number, **metrics}, allow_nan=False) + "\n" for number, metrics in enumerate(epochs, 1)
     )
@@ -115,7 +144,7 @@ def write_epochs(folder: Path, epochs: Sequence[EpochMetrics]) -> None:
 
 
 def read_epochs(folder: Path) -> list[dict[str, float]]:
-    """The lines of `epochs.jsonl`, oldest first; empty where no epoch has ended. Raises RlvoError where damaged."""
+    """The lines of `epochs.jsonl`, oldest first; none if no epoch has ended. Raises RlvoError if it is damaged."""
     path = folder / EPOCHS
     try:
         return [json.loads(line) for line in path.read_text().splitlines()]
@@ -127,4 +156,4 @@ def read_epochs(folder: Path) -> list[dict[str, float]]:
 
 def damaged(path: Path, remedy: str = "delete the trial's folder to train it again") -> RlvoError:
     """The error for a trial's file that is missing, truncated or altered."""
-    return RlvoError("missing or altered since it was written", where=path, fix=f"Put the file back, or {remedy}")
+    return RlvoError("the file is missing or altered", where=path, fix=f"Put the file back, or {remedy}")

@@ -2,17 +2,13 @@ import pytest
 import torch
 
 from rlvo.explain.attribution import tabular_gradients
-from rlvo.models.fusion import DAFT, FiLM
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
+from rlvo.models.fusion import DAFT, FiLM, ScaleActivation
 
 
 @pytest.mark.parametrize("activation", ["linear", "sigmoid", "tanh"])
 @pytest.mark.parametrize("kind", [DAFT, FiLM])
-def test_gradients_equal_finite_differences(kind, activation):
+def test_gradients_equal_finite_differences(kind: type[DAFT], activation: ScaleActivation) -> None:
+    torch.manual_seed(0)
     daft = kind(10, 6, scale_activation=activation).double()
     features, tabular = torch.randn(3, 10, 3, 2, 2).double(), torch.rand(3, 6).double()
     pooled, step = features.mean(dim=(2, 3, 4)), 1e-5
@@ -28,7 +24,8 @@ def test_gradients_equal_finite_differences(kind, activation):
             torch.testing.assert_close(gradient[:, :, i], (high - low) / (2 * step), rtol=0, atol=1e-6)
 
 
-def test_a_shift_left_out_has_no_gradient():
+def test_an_omitted_shift_has_no_gradient() -> None:
+    torch.manual_seed(0)
     daft = DAFT(10, 6, shift=False)
     scale, shift = tabular_gradients(daft, torch.randn(2, 10, 2, 2, 2), torch.rand(2, 6))
     assert scale.abs().sum() > 0

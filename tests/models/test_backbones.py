@@ -1,22 +1,19 @@
 import pytest
 import torch
+from support.networks import narrow
 
-from rlvo.config.model import DenseNetOptions, ModelConfig
+from rlvo.config.model import ModelConfig
 from rlvo.errors import RlvoError
 from rlvo.models.backbones import build_backbone, check_volume, smallest_volume
 
-DEMO = ModelConfig(
-    backbone="densenet121", densenet=DenseNetOptions(init_features=8, growth_rate=8, block_config=(3, 3), stem_kernel=3)
-)
 
-
-def test_refused_volume_names_the_smallest_that_works():
+def test_refused_volume_names_the_smallest_that_works() -> None:
     with pytest.raises(RlvoError, match=r"32×24×20 voxels is too small for densenet169.*cube that works is 29×29×29"):
         check_volume(ModelConfig(backbone="densenet169"), (32, 24, 20), batch_size=4)
     check_volume(ModelConfig(backbone="densenet169"), (29, 29, 29), batch_size=4)
 
 
-def test_batch_norm_over_a_single_value_is_refused():
+def test_batch_norm_over_a_single_value_is_refused() -> None:
     """48³ leaves DenseNet169 a map of 1×1×1: batch norm has one value at batch size 1."""
     config = ModelConfig(backbone="densenet169")
     with pytest.raises(RlvoError, match="batch size of 2 or more"):
@@ -25,20 +22,20 @@ def test_batch_norm_over_a_single_value_is_refused():
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_smallest_volume_trains_and_the_next_smaller_does_not(batch_size):
-    side = smallest_volume(DEMO, batch_size)
-    backbone = build_backbone(DEMO).train()
+def test_smallest_volume_trains_and_the_next_smaller_does_not(batch_size: int) -> None:
+    side = smallest_volume(narrow(), batch_size)
+    backbone = build_backbone(narrow()).train()
     backbone(torch.zeros(batch_size, 2, side, side, side))
     with pytest.raises((RuntimeError, ValueError)):
         backbone(torch.zeros(batch_size, 2, side - 1, side - 1, side - 1))
 
 
-def test_demo_network_takes_the_demo_grid():
-    check_volume(DEMO, (32, 24, 20), batch_size=8)
-    assert build_backbone(DEMO).out_channels == (8 + 3 * 8) // 2 + 3 * 8
+def test_demo_network_takes_the_demo_grid() -> None:
+    check_volume(narrow(), (32, 24, 20), batch_size=8)
+    assert build_backbone(narrow()).out_channels == (8 + 3 * 8) // 2 + 3 * 8
 
 
-def test_resnet_passes_gradient_through_its_shortcuts():
+def test_resnet_passes_gradient_through_its_shortcuts() -> None:
     """With both convolution paths of the last stage's first block cut, the gradient must still reach the input."""
     backbone = build_backbone(ModelConfig(backbone="resnet18"))
     for block in backbone.features.layer4:

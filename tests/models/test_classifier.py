@@ -1,35 +1,21 @@
 import pytest
 import torch
+from monai.networks.nets.densenet import DenseNet
+from support.networks import BACKBONES, narrow
 
-from rlvo.config.model import (
-    DenseNetOptions,
-    EfficientNetOptions,
-    ModelConfig,
-    ResNetOptions,
-)
-from rlvo.models.classifier import build_classifier
-
-NARROW = {
-    "densenet": DenseNetOptions(init_features=8, growth_rate=4, block_config=(2, 2), stem_kernel=3),
-    "efficientnet": EfficientNetOptions(width=0.25, depth=0.5),
-    "resnet": ResNetOptions(widths=(4, 8, 8, 16), blocks=(1, 1, 1, 1), stem_kernel=3),
-}
-BACKBONES = ["densenet121", "efficientnet-b0", "resnet18"]
-
-
-def narrow(**choices) -> ModelConfig:
-    return ModelConfig(**NARROW, **choices)
+from rlvo.config.model import BackboneName, DenseNetOptions, FusionName, ModelConfig
+from rlvo.models.classifier import Classifier
 
 
 @pytest.fixture(autouse=True)
-def _seed():
+def _seed() -> None:
     torch.manual_seed(0)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("fusion", ["none", "concat", "film", "daft"])
-def test_every_weight_takes_part(backbone, fusion):
-    classifier = build_classifier(narrow(backbone=backbone, fusion=fusion, prior=True), 5)
+def test_every_weight_takes_part(backbone: BackboneName, fusion: FusionName) -> None:
+    classifier = Classifier(narrow(backbone, fusion=fusion, prior=True), 5)
     logits = classifier(torch.randn(4, 3, 40, 36, 32), torch.rand(4, 5))
     assert logits.shape == (4,)
     logits.square().sum().backward()
@@ -38,8 +24,8 @@ def test_every_weight_takes_part(backbone, fusion):
 
 
 @pytest.mark.parametrize(("fusion", "uses_table"), [("none", False), ("concat", True), ("film", True), ("daft", True)])
-def test_the_table_counts_where_there_is_a_fusion(fusion, uses_table):
-    classifier = build_classifier(narrow(backbone="densenet121", fusion=fusion), 5).eval()
+def test_the_table_counts_if_there_is_a_fusion(fusion: FusionName, uses_table: bool) -> None:
+    classifier = Classifier(narrow(fusion=fusion), 5).eval()
     volume = torch.randn(2, 2, 32, 24, 20)
     tables = torch.rand(2, 2, 5)
     assert (not torch.equal(classifier(volume, tables[0]), classifier(volume, tables[1]))) == uses_table
@@ -48,9 +34,9 @@ def test_the_table_counts_where_there_is_a_fusion(fusion, uses_table):
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_fusion_sits_before_the_last_activation(backbone):
+def test_fusion_sits_before_the_last_activation(backbone: BackboneName) -> None:
     """The map has negative values (so it is taken before the activation), which `classify` then activates."""
-    classifier = build_classifier(narrow(backbone=backbone, fusion="none"), 0).eval()
+    classifier = Classifier(narrow(backbone, fusion="none"), 0).eval()
     volume = torch.randn(2, 2, 40, 36, 32)
     features = classifier.features(volume)
     assert (features < 0).any()
@@ -59,27 +45,25 @@ def test_fusion_sits_before_the_last_activation(backbone):
     torch.testing.assert_close(classifier(volume), expected)
 
 
-def test_densenet_equals_monais_network_end_to_end():
-    from monai.networks.nets.densenet import DenseNet
-
+def test_densenet_equals_monais_network_end_to_end() -> None:
     reference = DenseNet(3, 2, 1, init_features=8, growth_rate=4, block_config=(2, 2)).eval()
     config = ModelConfig(
         backbone="densenet121",
         fusion="none",
         densenet=DenseNetOptions(init_features=8, growth_rate=4, block_config=(2, 2)),
     )
-    classifier = build_classifier(config, 0).eval()
+    classifier = Classifier(config, 0).eval()
     classifier.backbone.features.load_state_dict(reference.features.state_dict())
     classifier.head.load_state_dict(reference.class_layers.out.state_dict())
     volume = torch.randn(2, 2, 32, 24, 20)
     torch.testing.assert_close(classifier(volume), reference(volume.asinh())[:, 0])
-    plain = build_classifier(config.model_copy(update={"compress_input": False}), 0).eval()
+    plain = Classifier(config.model_copy(update={"compress_input": False}), 0).eval()
     plain.load_state_dict(classifier.state_dict())
     torch.testing.assert_close(plain(volume), reference(volume)[:, 0])
 
 
-def test_input_is_standardised_by_the_buffers():
-    classifier = build_classifier(narrow(backbone="densenet121", fusion="none", prior=True), 0).eval()
+def test_input_is_standardised_by_the_buffers() -> None:
+    classifier = Classifier(narrow(fusion="none", prior=True), 0).eval()
     volume = torch.randn(2, 3, 32, 24, 20)
     expected = classifier(volume)
     mean, std = [40.0, 90.0, 0.0], [8.0, 55.0, 1.0]
@@ -89,9 +73,9 @@ def test_input_is_standardised_by_the_buffers():
     assert {"channel_mean", "channel_std"} <= set(classifier.state_dict())
 
 
-def test_what_lies_far_from_brain_tissue_does_not_hide_it():
+def test_what_lies_far_from_brain_tissue_does_not_hide_it() -> None:
     """A tissue difference of half an SD must survive the stem's batch norm beside skull at 40 SDs."""
-    classifier = build_classifier(narrow(backbone="densenet121", fusion="none", modality="CTA"), 0).train()
+    classifier = Classifier(narrow(fusion="none", modality="CTA"), 0).train()
     volume = torch.zeros(2, 1, 32, 24, 20)
     volume[:, :, :3] = 40
     volume[1, :, 12:] = 0.5

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from rlvo.config.model import DenseNetOptions, ModelConfig
-from rlvo.models.classifier import build_classifier
+from rlvo.config.model import BackboneName, DenseNetOptions, Modality, ModelConfig
+from rlvo.models.classifier import Classifier
 from rlvo.models.cost import model_cost
 
 PAPER = (246, 295, 258)
@@ -11,7 +11,7 @@ PAPER = (246, 295, 258)
 @pytest.mark.parametrize(
     ("backbone", "channels", "gflop", "gib"), [("densenet169", 1664, 901, 8.4), ("efficientnet-b0", 1280, 49, 7.9)]
 )
-def test_paper_networks_at_the_paper_grid(backbone, channels, gflop, gib):
+def test_paper_networks_at_the_paper_grid(backbone: BackboneName, channels: int, gflop: float, gib: float) -> None:
     """Feature maps of the paper's networks; cost as measured on MONAI's own networks without fusion."""
     cost = model_cost(ModelConfig(backbone=backbone, fusion="daft"), PAPER, 21)
     assert cost.last_map == (channels, 7, 9, 8)
@@ -21,13 +21,15 @@ def test_paper_networks_at_the_paper_grid(backbone, channels, gflop, gib):
 
 @pytest.mark.parametrize("backbone", ["densenet169", "efficientnet-b0"])
 @pytest.mark.parametrize(("modality", "prior", "channels"), [("CTA", False, 1), ("NCCT", True, 2), ("BOTH", True, 3)])
-def test_paper_networks_take_every_input(backbone, modality, prior, channels):
+def test_paper_networks_take_every_input(
+    backbone: BackboneName, modality: Modality, prior: bool, channels: int
+) -> None:
     with torch.device("meta"):
-        classifier = build_classifier(ModelConfig(backbone=backbone, modality=modality, prior=prior), 21)
+        classifier = Classifier(ModelConfig(backbone=backbone, modality=modality, prior=prior), 21)
         assert classifier(torch.empty(1, channels, *PAPER), torch.empty(1, 21)).shape == (1,)
 
 
-def test_cost_of_a_network_small_enough_to_count_by_hand():
+def test_cost_of_a_network_small_enough_to_count_by_hand() -> None:
     """A stem, one dense layer and the head: parameters and multiply-adds from the layers' definitions."""
     config = ModelConfig(
         backbone="densenet121",
@@ -44,7 +46,7 @@ def test_cost_of_a_network_small_enough_to_count_by_hand():
     assert cost.last_map == (6, 4, 4, 4)
 
 
-def test_activation_bytes_grow_with_the_volume():
+def test_activation_bytes_grow_with_the_volume() -> None:
     config = ModelConfig(backbone="resnet18", modality="CTA", fusion="none")
     small, large = (model_cost(config, (side,) * 3, 0).activation_bytes for side in (64, 128))
     assert large / small == pytest.approx(8, rel=0.02)

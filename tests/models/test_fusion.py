@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from rlvo.models.fusion import DAFT, FiLM
+from rlvo.models.fusion import DAFT, FiLM, ScaleActivation
+
+Inputs = tuple[torch.Tensor, torch.Tensor]
 
 
 def daft_in_numpy(daft: DAFT, features: np.ndarray, tabular: np.ndarray) -> np.ndarray:
@@ -14,19 +16,13 @@ def daft_in_numpy(daft: DAFT, features: np.ndarray, tabular: np.ndarray) -> np.n
     return features * scale[..., None, None, None] + shift[..., None, None, None]
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 @pytest.fixture
-def inputs() -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(3, 12, 2, 3, 4, generator=generator, dtype=torch.float64)
-    return features, torch.rand(3, 9, generator=generator, dtype=torch.float64)
+def inputs() -> Inputs:
+    torch.manual_seed(0)
+    return torch.randn(3, 12, 2, 3, 4, dtype=torch.float64), torch.rand(3, 9, dtype=torch.float64)
 
 
-def test_daft_is_the_papers_equations(inputs):
+def test_daft_is_the_papers_equations(inputs: Inputs) -> None:
     daft = DAFT(12, 9).double()
     expected = daft_in_numpy(daft, *(part.numpy() for part in inputs))
     np.testing.assert_allclose(daft(*inputs).detach().numpy(), expected, rtol=0, atol=1e-6)
@@ -35,7 +31,7 @@ def test_daft_is_the_papers_equations(inputs):
 @pytest.mark.parametrize(
     ("channels", "features", "ratio", "hidden"), [(1664, 21, 7, 240), (1280, 18, 7, 185), (2, 3, 7, 1)]
 )
-def test_bottleneck_width(channels, features, ratio, hidden):
+def test_bottleneck_width(channels: int, features: int, ratio: int, hidden: int) -> None:
     daft = DAFT(channels, features, bottleneck_ratio=ratio)
     assert daft.squeeze.weight.shape == (hidden, channels + features)
     assert daft.expand.weight.shape == (2 * channels, hidden)
@@ -43,7 +39,7 @@ def test_bottleneck_width(channels, features, ratio, hidden):
     assert daft.expand.bias is None
 
 
-def test_scale_activations_and_what_is_left_out(inputs):
+def test_scale_activations_and_omitted_parts(inputs: Inputs) -> None:
     features, tabular = inputs
     pooled = features.mean(dim=(2, 3, 4))
     linear = DAFT(12, 9).double()
@@ -65,12 +61,14 @@ def test_scale_activations_and_what_is_left_out(inputs):
 
 @pytest.mark.parametrize("activation", ["linear", "sigmoid", "tanh"])
 @pytest.mark.parametrize("kind", [DAFT, FiLM])
-def test_identity_init_starts_from_the_unchanged_map(inputs, kind, activation):
+def test_identity_init_starts_from_the_unchanged_map(
+    inputs: Inputs, kind: type[DAFT], activation: ScaleActivation
+) -> None:
     layer = kind(12, 9, scale_activation=activation, identity_init=True, bias=True).double()
     torch.testing.assert_close(layer(*inputs), inputs[0])
 
 
-def test_film_sees_the_table_only(inputs):
+def test_film_sees_the_table_only(inputs: Inputs) -> None:
     features, tabular = inputs
     film = FiLM(12, 9).double()
     assert film.squeeze.in_features == 9

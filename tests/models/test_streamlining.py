@@ -2,25 +2,20 @@
 
 import pytest
 import torch
+from support.networks import BACKBONES, narrow
 from torch import nn
 
-from rlvo.config.model import DenseNetOptions, EfficientNetOptions, ModelConfig, ResNetOptions
-from rlvo.models.classifier import build_classifier
+from rlvo.config.model import BackboneName, FusionName
+from rlvo.models.classifier import Classifier
 from rlvo.models.streamlining import PaddedConv, streamline
-
-CONFIG = ModelConfig(
-    densenet=DenseNetOptions(init_features=8, growth_rate=8, block_config=(3, 3), stem_kernel=3),
-    efficientnet=EfficientNetOptions(width=0.5, depth=0.5),
-    resnet=ResNetOptions(widths=(4, 8, 8, 16)),
-)
 
 
 @pytest.mark.parametrize("fusion", ["none", "daft"])
-@pytest.mark.parametrize("backbone", ["densenet121", "efficientnet-b0", "resnet18"])
+@pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("shape", [(32, 33, 34), (45, 38, 40)])
-def test_logits_are_the_same(backbone: str, fusion: str, shape: tuple[int, int, int]) -> None:
+def test_logits_are_the_same(backbone: BackboneName, fusion: FusionName, shape: tuple[int, int, int]) -> None:
     torch.manual_seed(0)
-    classifier = build_classifier(CONFIG.model_copy(update={"backbone": backbone, "fusion": fusion}), 4).eval().double()
+    classifier = Classifier(narrow(backbone, fusion=fusion), 4).eval().double()
     for layer in classifier.modules():
         if isinstance(layer, nn.BatchNorm3d):
             assert layer.running_mean is not None

@@ -7,8 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from rlvo.synthetic.ceilings import ceilings, soft_auc
-from rlvo.synthetic.outcome import LOG_ODDS, calibrate, reference
-from rlvo.synthetic.profiles import PROFILES
+from rlvo.synthetic.outcome import LOG_ODDS, PROFILES, Profile, calibrate, reference
 
 
 @pytest.mark.parametrize(
@@ -33,32 +32,33 @@ def test_soft_auc_is_the_expected_share_of_ordered_pairs() -> None:
     assert soft_auc(probability, score) == pytest.approx((weight * ordered).sum() / weight.sum())
 
 
+def draw_labels(profile: Profile, seed: int) -> np.ndarray:
+    sample = reference()
+    logit = calibrate(profile).logit(sample.clinic, sample.z_cta, sample.z_ncct)
+    return np.random.default_rng(seed).random(len(logit)) < expit(logit)
+
+
+def fitted_auc(x: np.ndarray, labels: np.ndarray) -> float:
+    """Of a logistic regression, fitted on one half of the patients and evaluated on the other."""
+    half = len(labels) // 2
+    model = LogisticRegression().fit(x[:half], labels[:half])
+    return float(roc_auc_score(labels[half:], model.decision_function(x[half:])))
+
+
 def test_no_fitted_additive_model_beats_the_additive_ceiling() -> None:
     profile, sample = PROFILES["interaction"], reference()
-    logit = calibrate(profile).logit(sample.clinic, sample.z_cta, sample.z_ncct)
-    labels = np.random.default_rng(3).random(len(logit)) < expit(logit)
+    labels = draw_labels(profile, seed=3)
     clinic = sample.clinic[list(LOG_ODDS)].to_numpy(float)
     design = np.column_stack([clinic, sample.z_cta, sample.z_ncct])
     design = (design - design.mean(axis=0)) / design.std(axis=0)
-    half = len(labels) // 2
-
-    def fitted(x: np.ndarray) -> float:
-        model = LogisticRegression().fit(x[:half], labels[:half])
-        return float(roc_auc_score(labels[half:], model.decision_function(x[half:])))
-
-    assert fitted(design) == pytest.approx(ceilings(profile)["additive"], abs=0.006)
+    assert fitted_auc(design, labels) == pytest.approx(ceilings(profile)["additive"], abs=0.006)
     product = design[:, [0]] * design[:, [4]]
-    assert fitted(np.hstack([design, product])) == pytest.approx(ceilings(profile)["bayes"], abs=0.006)
+    assert fitted_auc(np.hstack([design, product]), labels) == pytest.approx(ceilings(profile)["bayes"], abs=0.006)
 
 
 @pytest.mark.parametrize("image", ["cta", "ncct"])
 def test_a_model_of_the_table_and_one_image_reaches_their_ceiling(image: str) -> None:
     profile, sample = PROFILES["demo"], reference()
-    model = calibrate(profile)
-    logit = model.logit(sample.clinic, sample.z_cta, sample.z_ncct)
-    labels = np.random.default_rng(4).random(len(logit)) < expit(logit)
-    seen = np.column_stack([model.clinical_logit(sample.clinic), getattr(sample, f"z_{image}")])
-    half = len(labels) // 2
-    fitted = LogisticRegression().fit(seen[:half], labels[:half]).decision_function(seen[half:])
+    seen = np.column_stack([calibrate(profile).clinical_logit(sample.clinic), getattr(sample, f"z_{image}")])
     expected = ceilings(profile)[f"{image}_clinical"]
-    assert roc_auc_score(labels[half:], fitted) == pytest.approx(expected, abs=0.006)
+    assert fitted_auc(seen, draw_labels(profile, seed=4)) == pytest.approx(expected, abs=0.006)

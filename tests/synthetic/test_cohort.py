@@ -9,15 +9,12 @@ import pandas as pd
 import pytest
 
 from rlvo.config.grid import PRESETS
+from rlvo.config.study import PAPER_PREDICTORS
 from rlvo.errors import RlvoError
 from rlvo.synthetic.ceilings import BLOCKS
 from rlvo.synthetic.cohort import write_synthetic_cohort
 
-PREDICTORS = {
-    "age", "sex", "hypertension", "dyslipidemia", "diabetes", "smoking", "atrial_fibrillation", "nihss", "ivt",
-    "unwitnessed_onset", "occlusion_side", "occlusion_site", "cbf_lt30_ml", "tmax_gt4_ml", "tmax_gt6_ml",
-    "tmax_gt10_ml", "aspects",
-}  # fmt: skip
+PREDICTORS = {*PAPER_PREDICTORS, "aspects"} - {"hir", "tmax4_tmax6_ratio"}
 OUTCOMES = {"final_stenosis_pct", "etici", "rescue_treatment", "etiology"}
 VOLUMES = {"ncct", "cta", "vessels"}
 

@@ -6,8 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from rlvo.synthetic.cohort import SyntheticPatients, draw_patients
-from rlvo.synthetic.outcome import calibrate, reference
-from rlvo.synthetic.profiles import PROFILES
+from rlvo.synthetic.outcome import PROFILES, calibrate, reference
 
 N = 30_000
 
@@ -18,14 +17,18 @@ def label(table: pd.DataFrame) -> np.ndarray:
     return (stenosis | reperfusion | (table["rescue_treatment"] == 1)).to_numpy()
 
 
+def latents(drawn: SyntheticPatients) -> np.ndarray:
+    """z_cta and z_ncct, [2, N]."""
+    return np.array([(lesion.z_cta, lesion.z_ncct) for lesion in drawn.lesions]).T
+
+
 @pytest.fixture(scope="module")
 def demo() -> SyntheticPatients:
     return draw_patients(N, PROFILES["demo"], seed=11)
 
 
 def test_logit_is_the_formula(demo: SyntheticPatients) -> None:
-    z_cta = np.array([lesion.z_cta for lesion in demo.lesions])
-    z_ncct = np.array([lesion.z_ncct for lesion in demo.lesions])
+    z_cta, z_ncct = latents(demo)
     image = (demo.logits["logit"] - demo.logits["clinical_logit"]).to_numpy()
     np.testing.assert_allclose(image, 4.5 * z_cta + 3 * z_ncct, atol=1e-9)
     design = demo.table[["atrial_fibrillation", "nihss", "tmax_gt4_ml", "dyslipidemia"]].to_numpy(float)
@@ -36,8 +39,7 @@ def test_logit_is_the_formula(demo: SyntheticPatients) -> None:
 
 def test_interaction_multiplies_only_the_cta() -> None:
     drawn = draw_patients(200, PROFILES["interaction"], seed=1)
-    z_cta = np.array([lesion.z_cta for lesion in drawn.lesions])
-    z_ncct = np.array([lesion.z_ncct for lesion in drawn.lesions])
+    z_cta, z_ncct = latents(drawn)
     weight = 0.9 - 1.2 * (drawn.table["atrial_fibrillation"].to_numpy() - 0.343)
     image = (drawn.logits["logit"] - drawn.logits["clinical_logit"]).to_numpy()
     np.testing.assert_allclose(image, weight * z_cta + 0.5 * z_ncct, atol=1e-9)
@@ -67,8 +69,19 @@ def test_outcomes_agree_with_the_label(demo: SyntheticPatients) -> None:
     assert "rlvo" not in table
 
 
+def test_rlvo_patients_differ_as_in_the_paper_where_it_found_predictors() -> None:
+    table = draw_patients(20_000, PROFILES["paper"], seed=0).table
+    rlvo = table[label(table)]
+    # 77 patients in Table 1: one standard error of its shares is 4 to 5 points.
+    assert 100 * rlvo["atrial_fibrillation"].mean() == pytest.approx(16.9, abs=4)
+    assert 100 * rlvo["dyslipidemia"].mean() == pytest.approx(35.1, abs=2)
+    # Section 3; 2 points are two standard errors of a half among some 3,000 synthetic patients with rLVO.
+    assert 100 * (rlvo["etiology"] == "icad").mean() == pytest.approx(50.5, abs=2)
+    assert 100 * rlvo["rescue_treatment"].mean() == pytest.approx(18.2, abs=2)
+
+
 def test_icad_has_the_tapered_occlusions(demo: SyntheticPatients) -> None:
-    z_cta = np.array([lesion.z_cta for lesion in demo.lesions])
+    z_cta, _ = latents(demo)
     positive, icad = label(demo.table), demo.table["etiology"] == "icad"
     assert z_cta[icad].mean() > z_cta[positive & ~icad].mean() + 0.3
 

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from rlvo.cohort.encoding import fit_encoder
-from rlvo.config.model import Configuration, DenseNetOptions, ModelConfig, TrainingConfig
 from rlvo.training.dataset import FoldData, Patients
-from rlvo.training.records import TrialIdentity
 
 SHAPE = (16, 14, 12)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread():
-    torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -54,27 +45,3 @@ def fold_data(tmp_path: Path) -> FoldData:
 
     # 23 training patients in batches of 2 leave one over.
     return FoldData(patients(slice(0, 23)), patients(slice(23, 36)), mask, encoder)
-
-
-@pytest.fixture
-def configured() -> Callable[..., Configuration]:
-    def configured(block_config: tuple[int, ...] = (1, 1), **training: object) -> Configuration:
-        model = ModelConfig(
-            backbone="densenet121",
-            dropout=0.1,
-            densenet=DenseNetOptions(init_features=4, growth_rate=4, block_config=block_config, stem_kernel=3),
-        )
-        settings = {"epochs": 3, "batch_size": 2, "learning_rate": 3e-3, **training}
-        return Configuration(model=model, training=TrainingConfig.model_validate(settings))
-
-    return configured
-
-
-@pytest.fixture
-def identified() -> Callable[[Configuration], TrialIdentity]:
-    def identified(configuration: Configuration) -> TrialIdentity:
-        return TrialIdentity(
-            study="test", configuration=configuration.key, fold=1, split_hash="a" * 64, data_hash="b" * 64
-        )
-
-    return identified

@@ -7,13 +7,12 @@ from rlvo.training.augmentation import flip_and_shift, jitter, side_columns
 NAMES = ("age", "occlusion_side=left", "occlusion_side=right", "nihss")
 
 
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
+Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 @pytest.fixture
-def batch():
+def batch() -> Batch:
+    torch.manual_seed(0)
     volumes = torch.randn(40, 2, 6, 5, 4)
     tabular = torch.rand(40, 4)
     tabular[:, 1] = (torch.arange(40) % 2).float()
@@ -21,29 +20,28 @@ def batch():
     return volumes, tabular
 
 
-def test_a_flip_mirrors_x_and_exchanges_the_side(batch):
+def test_a_flip_mirrors_x_and_swaps_the_side(batch: Batch) -> None:
     volumes, tabular = flip_and_shift(*batch, AugmentationConfig(flip=1, shift_voxels=0), side_columns(NAMES))
     assert torch.equal(volumes, batch[0].flip(2))
     assert torch.equal(tabular, batch[1][:, [0, 2, 1, 3]])
 
 
-def test_flips_are_per_patient_and_consistent(batch):
+def test_flips_are_per_patient_and_consistent(batch: Batch) -> None:
     volumes, tabular = flip_and_shift(*batch, AugmentationConfig(flip=0.5, shift_voxels=0), side_columns(NAMES))
     flipped = [torch.equal(volume, before.flip(1)) for volume, before in zip(volumes, batch[0], strict=True)]
     kept = [torch.equal(volume, before) for volume, before in zip(volumes, batch[0], strict=True)]
     assert [a != b for a, b in zip(flipped, kept, strict=True)] == [True] * 40
     assert 8 < sum(flipped) < 32
-    exchanged = (tabular[:, 1] != batch[1][:, 1]).tolist()
-    assert exchanged == flipped
+    swapped = (tabular[:, 1] != batch[1][:, 1]).tolist()
+    assert swapped == flipped
 
 
-def test_nothing_is_done_where_nothing_is_wanted(batch):
-    volumes, tabular = flip_and_shift(*batch, AugmentationConfig(flip=0, shift_voxels=0), side_columns(NAMES))
-    assert torch.equal(volumes, batch[0])
-    assert torch.equal(tabular, batch[1])
+def test_without_flips_and_shifts_nothing_changes(batch: Batch) -> None:
+    unchanged = flip_and_shift(*batch, AugmentationConfig(flip=0, shift_voxels=0), side_columns(NAMES))
+    assert all(torch.equal(after, before) for after, before in zip(unchanged, batch, strict=True))
 
 
-def test_a_shift_moves_by_whole_voxels_and_repeats_the_edge(batch):
+def test_a_shift_moves_by_whole_voxels_and_repeats_the_edge(batch: Batch) -> None:
     volumes, _ = flip_and_shift(*batch, AugmentationConfig(flip=0, shift_voxels=1), [])
     padded = torch.nn.functional.pad(batch[0], (1,) * 6, mode="replicate")
     offsets = [(x, y, z) for x in range(3) for y in range(3) for z in range(3)]
@@ -59,13 +57,13 @@ def test_a_shift_moves_by_whole_voxels_and_repeats_the_edge(batch):
     assert len(seen) > 10
 
 
-def test_without_the_side_as_predictor_the_table_is_untouched(batch):
+def test_if_the_side_is_not_a_predictor_the_table_is_untouched(batch: Batch) -> None:
     assert side_columns(("age", "nihss")) == []
     _, tabular = flip_and_shift(*batch, AugmentationConfig(flip=1), [])
     assert torch.equal(tabular, batch[1])
 
 
-def test_jitter_scales_and_offsets_images_only(batch):
+def test_jitter_scales_and_offsets_images_only(batch: Batch) -> None:
     mean, std = torch.tensor([40.0, 0.0]), torch.tensor([8.0, 1.0])
     volumes = batch[0] * 8 + 40
     jittered = jitter(volumes, mean, std, 0.1, images=1)

@@ -1,31 +1,46 @@
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from rlvo.cohort.label import rlvo_label
 from rlvo.cohort.splits import Split, make_split
 from rlvo.config.study import PAPER_PREDICTORS, FoldsConfig
-from rlvo.evaluation.baselines import fit_boosting, fit_logistic
 from rlvo.evaluation.predictions import check_out_of_fold, check_predictions
 from rlvo.synthetic.cohort import draw_patients
-from rlvo.synthetic.profiles import PROFILES
-from rlvo.training.baseline import BaselineResult, clinical_baseline, clinical_baselines, clinical_odds
+from rlvo.synthetic.outcome import PROFILES
+from rlvo.training.baseline import (
+    BASELINES,
+    Baseline,
+    BaselineResult,
+    clinical_baseline,
+    clinical_baselines,
+    clinical_odds,
+)
 
-FITS = [fit_logistic, pytest.param(fit_boosting, marks=pytest.mark.slow)]
+CLINICAL = BASELINES["all clinical"]
+BOTH = [CLINICAL, pytest.param(BASELINES["all clinical, boosted"], marks=pytest.mark.slow)]
 PREDICTORS = ("age", "nihss", "occlusion_site", "ivt")
 
 
-@pytest.fixture
-def table() -> pd.DataFrame:
+class Cohort(NamedTuple):
+    table: pd.DataFrame
+    label: pd.Series
+    split: Split
+
+
+@pytest.fixture(scope="module")
+def cohort() -> Cohort:
     random = np.random.default_rng(0)
     n = 300
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "age": random.normal(75, 8, n),
             "nihss": random.integers(0, 30, n).astype(float),
@@ -34,23 +49,14 @@ def table() -> pd.DataFrame:
         },
         index=pd.Index([f"{i:03d}" for i in range(n)], name="patient_id"),
     )
-
-
-@pytest.fixture
-def label(table: pd.DataFrame) -> pd.Series:
     logit = (table["nihss"] - 15) / 4 - 2 * table["ivt"]
-    return (np.random.default_rng(1).random(len(table)) < 1 / (1 + np.exp(-logit))).astype(int)
+    label = (np.random.default_rng(1).random(n) < 1 / (1 + np.exp(-logit))).astype(int)
+    return Cohort(table, label, make_split(label, FoldsConfig()))
 
 
-@pytest.fixture
-def split(label: pd.Series) -> Split:
-    return make_split(label, FoldsConfig())
-
-
-def test_validation_predictions_cover_development_and_find_the_signal(
-    table: pd.DataFrame, label: pd.Series, split: Split
-) -> None:
-    result = clinical_baseline(table, label, split, PREDICTORS)
+def test_validation_predictions_cover_development_and_find_the_signal(cohort: Cohort) -> None:
+    table, label, split = cohort
+    result = clinical_baseline(table, label, split, PREDICTORS, CLINICAL)
     predictions = check_predictions(result.validation)
     check_out_of_fold(predictions, split.folds, split.test)
     assert sorted(predictions["patient"]) == sorted(split.development)
@@ -73,53 +79,53 @@ def learned(result: BaselineResult, k: int) -> tuple[str, bytes]:
     return result.folds[k].encoder.model_dump_json(), result.folds[k].probability(PROBE).tobytes()
 
 
-@pytest.mark.parametrize("fit", FITS)
-@settings(deadline=None, max_examples=6, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("baseline", BOTH)
+@settings(deadline=None, max_examples=6, derandomize=True)
 @given(data=st.data())
 def test_whatever_changes_in_validation_and_test_rows_the_fold_learns_the_same_to_the_bit(
-    table: pd.DataFrame, label: pd.Series, split: Split, fit: object, data: st.DataObject
+    cohort: Cohort, baseline: Baseline, data: st.DataObject
 ) -> None:
+    table, label, split = cohort
     k = data.draw(st.integers(0, 3))
     outside = [*split.validation(k), *split.test]
     random = np.random.default_rng(data.draw(st.integers(0, 99)))
     rows = random.choice(outside, data.draw(st.integers(1, len(outside))), replace=False)
     changed, relabelled = table.copy(), label.copy()
     for column in data.draw(st.sets(st.sampled_from(PREDICTORS), min_size=1)):
-        values = (
-            random.choice(["TICA", "M2"], len(rows))
-            if column == "occlusion_site"
-            else random.integers(0, 1000, len(rows))
-        )
+        values = random.choice(["TICA", "M2"] if column == "occlusion_site" else range(1000), len(rows))
         missing = random.random(len(rows)) < data.draw(st.sampled_from([0.0, 0.5, 1.0]))
         changed.loc[rows, column] = pd.Series(values, index=rows).mask(missing)
     relabelled[rows] = 1 - label[rows]
-    before = clinical_baseline(table, label, split, PREDICTORS, fit=fit)  # type: ignore[arg-type]
-    after = clinical_baseline(changed, relabelled, split, PREDICTORS, fit=fit)  # type: ignore[arg-type]
+    before = clinical_baseline(table, label, split, PREDICTORS, baseline)
+    after = clinical_baseline(changed, relabelled, split, PREDICTORS, baseline)
     assert learned(after, k) == learned(before, k)
     # Thresholds come from validation: the test set is blind to every fold's.
     if set(rows) <= set(split.test):
         assert [fold.threshold for fold in after.folds] == [fold.threshold for fold in before.folds]
 
 
-def test_a_fold_does_learn_from_its_training_rows(table: pd.DataFrame, label: pd.Series, split: Split) -> None:
+def test_a_fold_does_learn_from_its_training_rows(cohort: Cohort) -> None:
+    table, label, split = cohort
     changed = table.copy()
     changed.loc[list(split.validation(0)), "nihss"] += 5
-    before, after = (clinical_baseline(each, label, split, PREDICTORS) for each in (table, changed))
+    before, after = (clinical_baseline(each, label, split, PREDICTORS, CLINICAL) for each in (table, changed))
     assert learned(after, 1) != learned(before, 1)
 
 
-def test_the_test_set_changes_no_threshold_and_no_odds(table: pd.DataFrame, label: pd.Series, split: Split) -> None:
+def test_the_test_set_changes_no_threshold_and_no_odds(cohort: Cohort) -> None:
+    table, label, split = cohort
     changed = table.copy()
     changed.loc[list(split.test), ["age", "nihss"]] = 1000.0
-    before, after = (clinical_baseline(each, label, split, PREDICTORS) for each in (table, changed))
+    before, after = (clinical_baseline(each, label, split, PREDICTORS, CLINICAL) for each in (table, changed))
     assert [fold.threshold for fold in after.folds] == [fold.threshold for fold in before.folds]
     pd.testing.assert_frame_equal(after.validation, before.validation, check_exact=True)
     odds = [clinical_odds(each, label, split, PREDICTORS) for each in (table, changed)]
     pd.testing.assert_frame_equal(*odds, check_exact=True)
 
 
-def test_scores_are_means_and_votes_over_folds(table: pd.DataFrame, label: pd.Series, split: Split) -> None:
-    result = clinical_baseline(table, label, split, PREDICTORS)
+def test_scores_are_means_and_votes_over_folds(cohort: Cohort) -> None:
+    table, label, split = cohort
+    result = clinical_baseline(table, label, split, PREDICTORS, CLINICAL)
     test = table.loc[list(split.test)]
     scored = result.score(test)
     each = np.array([fold.probability(test) for fold in result.folds])
@@ -134,7 +140,8 @@ def test_scores_are_means_and_votes_over_folds(table: pd.DataFrame, label: pd.Se
     np.testing.assert_array_equal(result.score(test.iloc[[3]]).iloc[0], scored.iloc[3])
 
 
-def test_every_baseline_whose_columns_are_there(table: pd.DataFrame, label: pd.Series, split: Split) -> None:
+def test_baselines_are_those_whose_columns_have_values(cohort: Cohort) -> None:
+    table, label, split = cohort
     found = clinical_baselines(table, label, split, PREDICTORS)
     assert list(found) == ["NIHSS", "all clinical", "all clinical, boosted"]
     members = {name: set(result.validation["member"]) for name, result in found.items()}
@@ -143,18 +150,14 @@ def test_every_baseline_whose_columns_are_there(table: pd.DataFrame, label: pd.S
     everything = check_out_of_fold(pd.concat([r.validation for r in found.values()]), split.folds, split.test)
     assert len(everything) == 3 * len(split.development)
     with_aspects = table.assign(aspects=np.random.default_rng(3).integers(5, 11, len(table)).astype(float))
-    assert list(clinical_baselines(with_aspects, label, split, PREDICTORS)) == [
-        "NIHSS",
-        "ASPECTS",
-        "NIHSS + ASPECTS",
-        "all clinical",
-        "all clinical, boosted",
-    ]
+    names = ["NIHSS", "ASPECTS", "NIHSS + ASPECTS", "all clinical", "all clinical, boosted"]
+    assert list(clinical_baselines(with_aspects, label, split, PREDICTORS)) == names
     empty = table.assign(aspects=np.nan)
     assert list(clinical_baselines(empty, label, split, PREDICTORS)) == list(found)
 
 
-def test_odds_are_of_natural_units_on_development_patients(table: pd.DataFrame, label: pd.Series, split: Split) -> None:
+def test_odds_are_of_natural_units_on_development_patients(cohort: Cohort) -> None:
+    table, label, split = cohort
     odds = clinical_odds(table, label, split, PREDICTORS)
     assert dict(zip(odds["term"], odds["unit"], strict=True)) == {
         "age": "per year",
@@ -173,13 +176,14 @@ def test_odds_are_of_natural_units_on_development_patients(table: pd.DataFrame, 
     np.testing.assert_allclose(odds["p"], fit.pvalues[1:], rtol=1e-3)
 
 
-@pytest.mark.parametrize("fit", FITS)
-def test_permuted_labels_give_no_signal(table: pd.DataFrame, label: pd.Series, fit: object) -> None:
+@pytest.mark.parametrize("baseline", BOTH)
+def test_permuted_labels_give_no_signal(cohort: Cohort, baseline: Baseline) -> None:
+    table, label, _ = cohort
     aucs = []
     for seed in range(20):
         permuted = pd.Series(np.random.default_rng(seed).permutation(label), index=label.index)
         split = make_split(permuted, FoldsConfig(seed=seed))
-        result = clinical_baseline(table, permuted, split, PREDICTORS, fit=fit)  # type: ignore[arg-type]
+        result = clinical_baseline(table, permuted, split, PREDICTORS, baseline)
         scored = result.score(table.loc[list(split.test)])
         aucs.append(roc_auc_score(permuted[scored.index], scored["score"]))
     assert np.mean(aucs) == pytest.approx(0.5, abs=2 * np.std(aucs, ddof=1) / np.sqrt(20))
@@ -192,7 +196,7 @@ def test_on_20000_patients_the_baseline_ranks_as_the_true_clinical_score() -> No
     label = rlvo_label(table)
     split = make_split(label, FoldsConfig())
     truth = drawn.logits.set_index("patient_id")["clinical_logit"]
-    result = clinical_baseline(table, label, split, PAPER_PREDICTORS)
+    result = clinical_baseline(table, label, split, PAPER_PREDICTORS, CLINICAL)
     test = list(split.test)
     reached = roc_auc_score(label[test], result.score(table.loc[test])["score"])
     best = roc_auc_score(label[test], truth[test])

@@ -4,10 +4,10 @@ import torch
 
 from rlvo.errors import RlvoError
 from rlvo.training import dataset
-from rlvo.training.dataset import Volumes, channel_statistics, stack_channels
+from rlvo.training.dataset import FoldData, Volumes, channel_statistics, stack_channels
 
 
-def test_volumes_are_the_stores_in_channel_order(fold_data):
+def test_volumes_are_the_stores_in_channel_order(fold_data: FoldData) -> None:
     volumes = Volumes(fold_data.validation, ("cta", "vessels"))
     batch = volumes[torch.tensor([3, 0])]
     assert batch.dtype == torch.float32
@@ -18,7 +18,7 @@ def test_volumes_are_the_stores_in_channel_order(fold_data):
             np.testing.assert_array_equal(batch[row, channel], stored.astype(np.float32))
 
 
-def test_reading_as_needed_equals_keeping_in_memory(fold_data, monkeypatch):
+def test_reading_as_needed_equals_keeping_in_memory(fold_data: FoldData, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Volumes(fold_data.validation, ("ncct", "cta"))
     monkeypatch.setattr(dataset, "MEMORY_LIMIT", 0)
     read = Volumes(fold_data.validation, ("ncct", "cta"))
@@ -27,7 +27,7 @@ def test_reading_as_needed_equals_keeping_in_memory(fold_data, monkeypatch):
         assert torch.equal(kept[indices], read[indices])
 
 
-def test_statistics_are_those_inside_the_brain(fold_data):
+def test_statistics_are_those_inside_the_brain(fold_data: FoldData) -> None:
     mean, std = channel_statistics(Volumes(fold_data.training, ("ncct", "cta", "vessels")), fold_data.brain_mask)
     for channel, name in enumerate(("ncct", "cta")):
         stored = [np.load(folder / f"{name}.npy")[fold_data.brain_mask] for folder in fold_data.training.volumes]
@@ -37,13 +37,13 @@ def test_statistics_are_those_inside_the_brain(fold_data):
     assert (mean[2], std[2]) == (0, 1)
 
 
-def test_a_missing_volume_is_told_with_its_patient(fold_data):
+def test_a_missing_volume_is_reported_with_its_patient(fold_data: FoldData) -> None:
     (fold_data.training.volumes[2] / "vessels.npy").unlink()
     with pytest.raises(RlvoError, match=r"patient p02: .*'vessels'"):
         Volumes(fold_data.training, ("cta", "vessels"))
 
 
-def test_stacked_channels_share_one_type():
+def test_stacked_channels_share_one_type() -> None:
     volumes = {"vessels": np.ones((2, 2, 2), np.uint8), "cta": np.full((2, 2, 2), 40.5, np.float16)}
     stacked = stack_channels(volumes, ("cta", "vessels"))
     assert stacked.dtype == np.float16

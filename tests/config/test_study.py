@@ -1,0 +1,37 @@
+"""The studies in `tune_configs/` are what they claim to be, and a study reads back as it was written."""
+
+from pathlib import Path
+
+import pytest
+
+from rlvo.config.loading import load_study
+from rlvo.config.model import Configuration
+from rlvo.config.study import StudyConfig
+
+CONFIGS = {path.stem: load_study(path) for path in (Path(__file__).parents[2] / "tune_configs").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_study_and_its_configurations_read_back_as_they_were_written(name: str) -> None:
+    study = CONFIGS[name]
+    assert StudyConfig.model_validate_json(study.model_dump_json()) == study
+    for configuration in map(study.configuration, study.combinations()):
+        again = Configuration.model_validate_json(configuration.model_dump_json())
+        assert (again, again.key) == (configuration, configuration.key)
+
+
+def test_the_paper_grid_is_96_trials_of_distinct_configurations() -> None:
+    study = CONFIGS["paper_grid"]
+    keys = {study.configuration(values).key for values in study.space.grid()}
+    assert len(keys) == study.configurations == 24
+    assert study.configurations * study.folds.folds == 96
+    assert (study.training.epochs, study.training.batch_size, study.training.learning_rate) == (60, 1, 1e-4)
+    assert study.grid.shape == (246, 295, 258)
+
+
+def test_the_pruned_search_is_over_the_papers_model_specs() -> None:
+    study, paper = CONFIGS["search_asha"], CONFIGS["paper_grid"]
+    assert study.space.enumerate == paper.space.enumerate
+    assert (study.configurations, study.search.pruning) == (96, "halving")
+    assert study.grid == paper.grid
+    assert (study.folds, study.training.epochs, study.training.learning_rate) == (paper.folds, 60, 1e-4)

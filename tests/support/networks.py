@@ -1,0 +1,15 @@
+"""Networks narrow enough to run in a test."""
+
+from rlvo.config.model import BackboneName, DenseNetOptions, EfficientNetOptions, ModelConfig, ResNetOptions
+
+BACKBONES: tuple[BackboneName, ...] = ("densenet121", "efficientnet-b0", "resnet18")
+
+
+def narrow(backbone: BackboneName = "densenet121", **choices: object) -> ModelConfig:
+    """A model spec of few channels and layers; its DenseNet is the demo's."""
+    options = {
+        "densenet": DenseNetOptions(init_features=8, growth_rate=8, block_config=(3, 3), stem_kernel=3),
+        "efficientnet": EfficientNetOptions(width=0.5, depth=0.5),
+        "resnet": ResNetOptions(widths=(4, 8, 8, 16)),
+    }
+    return ModelConfig.model_validate({"backbone": backbone, **options, **choices})
