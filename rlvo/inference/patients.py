@@ -44,16 +44,14 @@ class CheckedTable:
     folder: Path
 
     @classmethod
-    def read(
-        cls, table: pd.DataFrame, folder: Path, predictors: Sequence[str], *, decimal_comma: bool = False
-    ) -> CheckedTable:
+    def read(cls, table: pd.DataFrame, folder: Path, predictors: Sequence[str]) -> CheckedTable:
         """Type the columns that `predictors` need and those of the volumes; other columns are ignored.
 
         Raises:
             RlvoError: if `patient_id` is missing, or ids are missing or occur twice.
         """
         columns = [name for name in ("patient_id", *VOLUMES, *source_columns(predictors)) if name in table]
-        typed, findings = examine_table(table[columns], folder=folder, decimal_comma=decimal_comma)
+        typed, findings = examine_table(table[columns], folder=folder)
         check_rows(findings)
         by_patient: dict[str, list[Finding]] = {str(patient): [] for patient in typed.index}
         for finding in findings:
@@ -81,7 +79,7 @@ class CheckedTable:
             warnings = [f"{finding.field}: {finding.what}" for finding in findings if finding.field not in VOLUMES]
             row, volumes = self.typed.iloc[[at]], None
             try:
-                prepared = self._prepare(patient, row, target, sufficient, store)
+                prepared = self._prepare(row, target, sufficient, store)
                 warnings += [*prepared.warnings, *side_doubts(prepared.figures, _text(row, "occlusion_side"))]
                 _check_sufficient(prepared.volumes, sufficient)
                 volumes = prepared.volumes
@@ -94,13 +92,9 @@ class CheckedTable:
                 progress(at + 1, len(self.typed))
 
     def _prepare(
-        self,
-        patient: str,
-        row: pd.DataFrame,
-        target: Target,
-        sufficient: Sequence[Collection[str]],
-        store: VolumeStore | None,
+        self, row: pd.DataFrame, target: Target, sufficient: Sequence[Collection[str]], store: VolumeStore | None
     ) -> Prepared:
+        patient = str(row.index[0])
         for finding in self.findings[patient]:
             if finding.field in VOLUMES:
                 fix = "Correct it, or leave the cell empty to be scored without this volume"

@@ -19,7 +19,6 @@ from rlvo.inference.description import WEIGHTS, ModelDescription, Variant, read_
 from rlvo.inference.members import Members
 from rlvo.inference.patients import NOT_ANSWERED, CheckedTable, Patient, format_missing
 from rlvo.inference.training_cohort import predictor_values
-from rlvo.progress import Advance
 from rlvo.training.member import Precision
 
 ANSWER_COLUMNS = (
@@ -51,11 +50,9 @@ class EnsemblePredictor:
         table: pd.DataFrame,
         folder: Path,
         *,
-        decimal_comma: bool = False,
         store: VolumeStore | None = None,
         members: bool = False,
         precision: Precision = "float32",
-        progress: Advance | None = None,
     ) -> pd.DataFrame:
         """Answer a cohort table: one row per patient, with the columns ANSWER_COLUMNS.
 
@@ -67,7 +64,6 @@ class EnsemblePredictor:
         Args:
             table: `patient_id`, volumes and predictors; outcomes and other columns are ignored.
             folder: what relative volume paths are relative to.
-            decimal_comma: "70,5" is a number.
             store: where volumes that have already been prepared are read from.
             members: add a column `p_<member>` for every member; missing if the member was not asked.
             precision: of the networks.
@@ -80,8 +76,8 @@ class EnsemblePredictor:
             raise RlvoError(f"'{precision}' is not one of {', '.join(get_args(Precision))}", where="precision")
         variants, target = self.description.variants, self.description.target
         predictors = [predictor for variant in variants for predictor in variant.predictors]
-        rows = CheckedTable.read(table, folder, predictors, decimal_comma=decimal_comma)
-        patients = rows.prepare(target, [v.channels for v in variants], store=store, progress=progress)
+        rows = CheckedTable.read(table, folder, predictors)
+        patients = rows.prepare(target, [variant.channels for variant in variants], store=store)
         answers = [self._answer(patient, members, precision) for patient in patients]
         return pd.concat(answers, ignore_index=True) if answers else pd.DataFrame(columns=list(ANSWER_COLUMNS))
 

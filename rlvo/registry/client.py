@@ -27,8 +27,6 @@ from rlvo.registry.location import ARTIFACT_PATH
 from rlvo.registry.model import MANIFEST
 from rlvo.registry.process import run_model
 
-COUNTS = ("rlvo", "votes", "folds")
-
 
 @dataclass(frozen=True, eq=False)
 class PatientTable:
@@ -45,8 +43,7 @@ class PatientTable:
 def input_columns(model: Path) -> tuple[str, ...]:
     """The columns a model looks at, according to its signature."""
     signature = Model.load(str(model)).signature
-    assert signature is not None, "every model is registered with one"
-    return tuple(signature.inputs.input_names())
+    return tuple(signature.inputs.input_names()) if signature is not None else ()
 
 
 def check_patients(model: Path, raw: RawTable, folder: Path) -> PatientTable:
@@ -111,7 +108,7 @@ def answer_table(
                         file.write(json.dumps({"key": keys[position], "answer": answer}) + "\n")
                 if progress is not None:
                     progress(done, len(rows))
-    return pd.DataFrame([answers[key] for key in keys]).astype(dict.fromkeys(COUNTS, "Int64"))
+    return pd.DataFrame([answers[key] for key in keys]).astype(dict.fromkeys(("rlvo", "votes", "folds"), "Int64"))
 
 
 def _as_sent(cell: Any, column: str, decimal_comma: bool) -> Any:

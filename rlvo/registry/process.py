@@ -49,11 +49,7 @@ class ModelProcess:
     """What the model's libraries print, shown if the process dies."""
 
     def answer(self, row: Mapping[str, Any], **params: Any) -> dict[str, Any]:
-        """Answer for one patient.
-
-        Args:
-            row: of a cohort table, as JSON can hold it.
-            params: of the model's `predict`.
+        """The answer to a row of a cohort table, as JSON can hold it; `params` are those of the model's `predict`.
 
         Raises:
             RlvoError: if the row is at fault.

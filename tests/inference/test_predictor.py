@@ -108,11 +108,8 @@ def test_answers_depend_neither_on_the_other_patients_nor_on_their_order(
 def test_the_store_gives_the_same_answers(
     study: TinyStudy, predictor: EnsemblePredictor, answers: pd.DataFrame
 ) -> None:
-    seen: list[tuple[int, int]] = []
-    store = VolumeStore(study.workdir.store)
-    stored = predictor.predict(study.raw, study.cohort.parent, store=store, progress=lambda *at: seen.append(at))
+    stored = predictor.predict(study.raw, study.cohort.parent, store=VolumeStore(study.workdir.store))
     assert_same(stored, answers)
-    assert seen == [(i + 1, 24) for i in range(24)]
 
 
 def test_members_asked_one_by_one_and_shaped_together_give_the_same_answers(
@@ -122,9 +119,12 @@ def test_members_asked_one_by_one_and_shaped_together_give_the_same_answers(
     description = predictor.description
     members = {member.key: member for member in description.spec.members}
     table = CheckedTable.read(study.raw, study.cohort.parent, description.predictors)
-    patients = table.prepare(description.target, [description.variants[0].channels])
+    seen: list[tuple[int, int]] = []
+    sufficient = [description.variants[0].channels]
+    patients = table.prepare(description.target, sufficient, progress=lambda *counts: seen.append(counts))
     asked = [ask_members(predictor.members, members, description.variants[0], patient) for patient in patients]
     pd.testing.assert_frame_equal(shape_answers(description.spec, asked, description.notice), answers)
+    assert seen == [(i + 1, 24) for i in range(24)]
 
 
 def test_a_volume_that_cannot_be_used_affects_only_its_patient(

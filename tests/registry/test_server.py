@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+from support.mlflow_server import free_port
 from support.tiny_study import TinyStudy
 
 from rlvo.cohort.pseudonym import cohort_key, pseudonym
@@ -35,9 +35,7 @@ def server(
     """A real server of either kind: which, its address, its folder."""
     folder, root = tmp_path_factory.mktemp(request.param), study.cohort.parent
     (root / "link").symlink_to("/etc") if not (root / "link").is_symlink() else None
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     if request.param == "rlvo":
         options = ["--data-root", str(root), "--audit", str(folder / "audit.jsonl"), "--max-bytes", str(MAX_BYTES)]
         command = ["-m", "rlvo.cli.main", "serve", str(package), "--port", port, *options]
@@ -178,10 +176,9 @@ def check_audit(audit: Path, wanted: list[tuple[str, object]], replies: list[Rep
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("server", ["rlvo"], indirect=True)
 def test_what_only_our_server_refuses(server: tuple[str, str, Path], study: TinyStudy) -> None:
-    kind, address, _ = server
-    if kind != "rlvo":
-        pytest.skip("MLflow's own server has no such limits")
+    _, address, _ = server
     row = json.loads(study.raw.head(1).drop(columns="rlvo").to_json(orient="records"))[0]
     assert post(address, {"dataframe_records": [row | {"age": "7" * MAX_BYTES}]})[0] == 413
     for content in (None, "text/csv", "text/plain", "application/vnd.apache.parquet"):
