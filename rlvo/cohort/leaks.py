@@ -11,7 +11,7 @@ from rlvo.errors import Finding
 
 SUSPICIOUS_AUC = 0.95
 MIN_PATIENTS = 10
-"""Patients with a value that each class needs: with fewer, a high AUC is easily chance."""
+"""Patients with a value that each class must have: with fewer, a high AUC is easily due to chance."""
 
 
 def suspected_leaks(table: pd.DataFrame, label: pd.Series, predictors: Sequence[str]) -> list[Finding]:

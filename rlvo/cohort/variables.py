@@ -47,7 +47,7 @@ def _binary(name: str, role: Literal["predictor", "outcome", "context"] = "predi
     return Variable(name, "binary", role)
 
 
-def _volume(name: str) -> Variable:
+def _perfusion_volume(name: str) -> Variable:
     return Variable(name, "continuous", "predictor", "mL", 0, MAX_VOLUME_ML)
 
 
@@ -70,10 +70,10 @@ VARIABLES: dict[str, Variable] = {
         _binary("unwitnessed_onset"),
         Variable("occlusion_side", "categorical", "predictor", levels=("left", "right")),
         Variable("occlusion_site", "categorical", "predictor", levels=("TICA", "M1", "M2")),
-        _volume("cbf_lt30_ml"),
-        _volume("tmax_gt4_ml"),
-        _volume("tmax_gt6_ml"),
-        _volume("tmax_gt10_ml"),
+        _perfusion_volume("cbf_lt30_ml"),
+        _perfusion_volume("tmax_gt4_ml"),
+        _perfusion_volume("tmax_gt6_ml"),
+        _perfusion_volume("tmax_gt10_ml"),
         Variable("aspects", "continuous", "score", "points", 0, 10),
         Variable("final_stenosis_pct", "continuous", "outcome", "%", 0, 100),
         Variable("etici", "categorical", "outcome", levels=("0", "1", "2a", "2b", "2b50", "2b67", "2c", "3")),

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from rlvo.cohort.variables import VOLUMES
 from rlvo.config.grid import PRESETS, Grid
 from rlvo.errors import MachineError, RlvoError
 from rlvo.files import atomic_write
@@ -24,7 +25,7 @@ from rlvo.progress import Advance
 from rlvo.synthetic.ceilings import ceilings
 from rlvo.synthetic.clinical import draw_clinic
 from rlvo.synthetic.outcome import Profile, calibrate, draw_outcomes, get_profile
-from rlvo.synthetic.phantom import MODALITIES, write_phantom
+from rlvo.synthetic.phantom import write_phantom
 from rlvo.synthetic.vessels import Lesion
 
 GENERATOR = "rlvo synth"
@@ -105,7 +106,7 @@ def write_synthetic_cohort(
         table = drawn.table
         if volumes:
             folders = [f"volumes/{patient}" for patient in table["patient_id"]]
-            table = table.assign(**{name: [f"{folder}/{name}.nii.gz" for folder in folders] for name in MODALITIES})
+            table = table.assign(**{name: [f"{folder}/{name}.nii.gz" for folder in folders] for name in VOLUMES})
             seeds = np.random.SeedSequence(seed).spawn(patients)  # per patient: the number of workers does not matter
             workers = min(workers or os.cpu_count() or 1, ceil(patients / PATIENTS_PER_TASK))
             with ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else nullcontext() as pool:

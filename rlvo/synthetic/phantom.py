@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from rlvo.cohort.variables import VOLUMES
 from rlvo.config.grid import Grid
 from rlvo.synthetic.rasterise import cross_sections, ellipsoid, grid_axes, splat
 from rlvo.synthetic.vessels import PLAQUE_MM, TRUNK, Lesion, OccludedTree, collateral_filling, draw_tree, occlude
@@ -32,7 +33,6 @@ TERRITORY = ((44, 0, 16), (22, 38, 28))
 NOISE_HU = {"ncct": 2.0, "cta": 6.0}
 PLAIN_COLLATERAL = 0.25
 """Collateral filling of every patient without `full_images`."""
-MODALITIES = ("ncct", "cta", "vessels")
 
 
 @dataclass(frozen=True)
@@ -114,12 +114,12 @@ def _tissue(grid: Grid, coordinates: list[np.ndarray]) -> np.ndarray:
 
 
 def write_phantom(folder: Path, lesion: Lesion, seed: np.random.SeedSequence, *, grid: Grid, full_images: bool) -> None:
-    """Draw a patient's volumes and write `<modality>.nii.gz` for each of `MODALITIES` into `folder`."""
+    """Draw a patient's volumes and write `<name>.nii.gz` for each of `VOLUMES` into `folder`."""
     phantom = make_phantom(lesion, grid, np.random.default_rng(seed), full_images=full_images)
     folder.mkdir(parents=True, exist_ok=True)
-    for modality in MODALITIES:
-        image = nib.Nifti1Image(getattr(phantom, modality), grid.affine)
+    for name in VOLUMES:
+        image = nib.Nifti1Image(getattr(phantom, name), grid.affine)
         image.set_sform(grid.affine, code="mni")
         image.set_qform(grid.affine, code="mni")
         image.header.set_xyzt_units("mm")
-        nib.save(image, folder / f"{modality}.nii.gz")
+        nib.save(image, folder / f"{name}.nii.gz")

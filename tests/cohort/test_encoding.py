@@ -46,7 +46,7 @@ def typed(patients: list[dict]) -> pd.DataFrame:
     others=st.lists(patient, min_size=1, max_size=5),
     flags=st.booleans(),
 )
-def test_alone_or_in_a_batch_within_bounds_and_nothing_learned(
+def test_an_encoding_depends_on_no_other_patient_and_stays_within_bounds(
     training: list[dict], others: list[dict], flags: bool
 ) -> None:
     table = pd.DataFrame([COMPLETE, *training, *others])  # typed as a checked table is
@@ -70,7 +70,7 @@ FOLD_SPLIT = make_split(rlvo_label(FOLD_ROWS), FoldsConfig(folds=3))
 
 @settings(max_examples=25, deadline=None)
 @given(data=st.data(), fold=st.integers(0, 2), flags=st.booleans())
-def test_whatever_others_hold_a_folds_encoder_stays_bit_identical(data: st.DataObject, fold: int, flags: bool) -> None:
+def test_a_folds_encoder_is_bit_identical_whatever_other_rows_hold(data: st.DataObject, fold: int, flags: bool) -> None:
     training = list(FOLD_SPLIT.training(fold))
     others = [*FOLD_SPLIT.validation(fold), *FOLD_SPLIT.test]
     changed = data.draw(st.lists(st.sampled_from(others), min_size=1, unique=True))

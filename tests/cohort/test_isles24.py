@@ -109,7 +109,7 @@ def test_both_layouts_become_a_cohort_table(raw: str, session: str, suffix: str,
     assert (report.patients, report.failed_recanalisations, report.findings, findings) == (1, 0, (), ())
 
 
-def test_resampled_maps_stand_in_for_raw_ones_and_what_is_unreadable_is_told(tmp_path: Path) -> None:
+def test_resampled_maps_replace_missing_raw_ones_and_unreadable_files_are_reported(tmp_path: Path) -> None:
     for number, tici in enumerate(("2a", "TICI 2b", "2b"), start=1):
         write_patient(tmp_path, f"sub-stroke000{number}", tici=tici)
     raw = tmp_path / "raw_data" / "sub-stroke0001" / "ses-01" / "perfusion-maps"
@@ -138,7 +138,7 @@ def test_resampled_maps_stand_in_for_raw_ones_and_what_is_unreadable_is_told(tmp
     assert list(table["etici"].isna()) == [False, True, False]
 
 
-def test_it_says_that_it_cannot_train_when_someone_tries(tmp_path: Path) -> None:
+def test_training_on_it_is_refused(tmp_path: Path) -> None:
     write_patient(tmp_path, "sub-stroke0001")
     report = isles24_cohort(tmp_path, tmp_path)
     assert "cannot train rLVO" in report.notice

@@ -23,7 +23,7 @@ def test_every_combination_of_outcomes() -> None:
     assert sum(label == 0) == 5
 
 
-def test_one_criterion_is_enough_and_all_three_are_needed_to_deny() -> None:
+def test_one_criterion_makes_a_patient_rlvo_and_all_three_are_needed_to_exclude_it() -> None:
     some = table(final_stenosis_pct=[np.nan, 20], etici=["1", "3"], rescue_treatment=[np.nan, np.nan])
     with pytest.raises(CohortError, match="patient p1, rlvo: no label") as caught:
         rlvo_label(some)
@@ -31,7 +31,7 @@ def test_one_criterion_is_enough_and_all_three_are_needed_to_deny() -> None:
     assert list(rlvo_label(some.loc[["p0"]])) == [1]
 
 
-def test_a_given_label_fills_in_and_may_not_contradict() -> None:
+def test_a_given_label_fills_gaps_and_must_not_contradict_outcomes() -> None:
     given = table(rlvo=[1.0, 0.0, np.nan], etici=["3", None, "2a"])
     assert list(rlvo_label(given)) == [1, 0, 1]
     assert list(rlvo_label(table(rlvo=[1.0, 0.0]))) == [1, 0]

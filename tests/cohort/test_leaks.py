@@ -46,7 +46,7 @@ def test_levels_missing_values_and_inputs_of_derived_predictors_are_judged(
     }
 
 
-def test_few_patients_are_no_evidence(rows: pd.DataFrame, label: pd.Series) -> None:
+def test_few_patients_are_not_enough_evidence(rows: pd.DataFrame, label: pd.Series) -> None:
     table = examine_table(rows)[0]
     table["age"] = label.astype(float)
     few = [*label.index[label == 1][:9], *label.index[label == 0]]

@@ -35,7 +35,7 @@ def test_a_mapped_workbook_is_found_among_its_sheets(table: Path, tmp_path: Path
     assert len(read_cohort(tmp_path / "c.xlsx", need_volumes=False, mapping=THEIRS).table) == 40
 
 
-def test_names_are_suggested_and_never_taken(table: Path) -> None:
+def test_names_are_suggested_but_never_assumed(table: Path) -> None:
     with pytest.raises(CohortError) as caught:
         read_cohort(table, need_volumes=False)
     assert "patient_id: the column is missing. Is it the column 'nhc'? Rename it or map it (patient_id=nhc)" in str(
@@ -69,7 +69,7 @@ def test_everything_wrong_with_a_mapping_is_reported_at_once(table: Path) -> Non
 
 
 @pytest.mark.parametrize("items", [("age",), ("=Edad",), ("age=",), ("age=Edad", "age=Alter"), ("",)])
-def test_items_that_are_no_mapping_are_refused(items: tuple[str, ...]) -> None:
+def test_items_that_are_not_a_mapping_are_refused(items: tuple[str, ...]) -> None:
     with pytest.raises(RlvoError, match="--map"):
         parse_map(*items)
 
@@ -77,7 +77,7 @@ def test_items_that_are_no_mapping_are_refused(items: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     "content", ["- age", "age", "age: [a, b]", "age: Edad\nage: Alter", "a: b: c", "", "age: 1.5", "age: ''"]
 )
-def test_files_that_are_no_mapping_are_refused(tmp_path: Path, content: str) -> None:
+def test_files_that_are_not_a_mapping_are_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "map.yaml").write_text(content)
     with pytest.raises(RlvoError, match=r"map\.yaml"):
         read_mapping(tmp_path / "map.yaml")

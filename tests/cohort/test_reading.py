@@ -187,7 +187,7 @@ def test_a_table_in_memory_may_hold_any_scalar() -> None:
     assert not found
 
 
-def test_what_is_wrong_in_memory_is_returned_and_missing_in_the_table() -> None:
+def test_wrong_cells_of_a_table_in_memory_are_returned_as_findings_and_missing() -> None:
     typed, found = examine_table(
         pd.DataFrame({"patient_id": ["a", "b", "b"], "age": [200, [1, 2], 50], "cta": [None, "nowhere.nii", None]}),
         folder=Path("/nonexistent"),

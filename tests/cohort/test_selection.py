@@ -48,7 +48,7 @@ def test_ctp_variables_are_counted_with_the_derived_ones() -> None:
     assert removed(table) == {"more than 3 CTP variables missing": ("four",)}
 
 
-def test_patients_come_back_when_no_ctp_variable_is_used() -> None:
+def test_patients_are_included_again_if_no_ctp_variable_is_used() -> None:
     table = checked({"a": dict.fromkeys(CTP_VOLUMES, np.nan)})
     assert removed(table) == {"more than 3 CTP variables missing": ("a",)}
     assert removed(table, ("age", "nihss")) == {}

@@ -41,7 +41,7 @@ def test_row_order_does_not_matter_and_the_seed_does() -> None:
     assert make_split(y, FoldsConfig(seed=1)).hash != split.hash
 
 
-def test_the_papers_split_is_the_one_it_was() -> None:
+def test_the_papers_split_has_not_changed() -> None:
     split = make_split(label(599, 93), FoldsConfig())
     assert len(split.test) == 120
     assert [len(fold) for fold in split.folds] == [120, 120, 120, 119]
@@ -51,7 +51,7 @@ def test_the_papers_split_is_the_one_it_was() -> None:
 
 
 @pytest.mark.parametrize(("n", "positives"), [(40, 0), (40, 40), (40, 4), (0, 0)])
-def test_too_few_of_a_class_is_refused(n: int, positives: int) -> None:
+def test_too_few_patients_of_a_class_are_refused(n: int, positives: int) -> None:
     with pytest.raises(RlvoError, match=f"{positives} rLVO and {n - positives} other patients are too few"):
         make_split(label(n, positives), FoldsConfig())
 
@@ -135,12 +135,12 @@ def test_rows_of_one_person_stay_together(seed: int, rows: list[int]) -> None:
     assert persons[list(split.test)].nunique() == pytest.approx(0.2 * len(rows), abs=1)
 
 
-def test_without_a_person_each_row_is_one(context: pd.DataFrame, y: pd.Series) -> None:
+def test_rows_without_a_person_are_separate_persons(context: pd.DataFrame, y: pd.Series) -> None:
     nobody = context.assign(person=None)
     assert make_split(y, FoldsConfig(), nobody) == make_split(y, FoldsConfig())
 
 
-def test_the_last_admitted_are_held_out_and_a_day_is_not_divided(context: pd.DataFrame, y: pd.Series) -> None:
+def test_the_last_admitted_are_held_out_and_no_day_is_split(context: pd.DataFrame, y: pd.Series) -> None:
     by_day = context.drop(columns="person")
     split = make_split(y, FoldsConfig(holdout="temporal", test_fraction=0.2), by_day)
     assert len(split.test) == 24
@@ -198,7 +198,7 @@ def test_the_columns_a_split_needs_must_be_filled(context: pd.DataFrame, y: pd.S
         make_split(y, FoldsConfig(scheme="leave_one_center_out", folds=3), context)
 
 
-def test_parts_of_one_class_name_their_patients(context: pd.DataFrame, y: pd.Series) -> None:
+def test_parts_with_one_class_are_refused_with_their_patients(context: pd.DataFrame, y: pd.Series) -> None:
     context = context.drop(columns="person")
     y[context["center"] == "D"] = 0
     with pytest.raises(RlvoError, match="the test set holds one class only: 0003, 0007, 0011, 0015, 0019 and 25 more"):

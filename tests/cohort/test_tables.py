@@ -25,7 +25,7 @@ def test_usual_delimiters_give_the_same_cells(tmp_path: Path, delimiter: str) ->
     assert table.decimal_comma == (delimiter != ",")
 
 
-def test_a_delimiter_is_judged_by_the_names_it_finds(tmp_path: Path) -> None:
+def test_the_delimiter_is_the_one_that_finds_most_known_names(tmp_path: Path) -> None:
     # More commas than semicolons in the header, and quotes that only the semicolon explains.
     text = '"patient_id";"age";"notes (a, b, c, d)"\n"1";"70,5";"x, y"\n'
     table = read_table(write(tmp_path / "c.csv", text))
@@ -39,7 +39,7 @@ def test_byte_order_marks_and_latin_1(tmp_path: Path, encoding: str) -> None:
     assert table.cells.to_dict("records") == [{"patient_id": "A", "center": "Vall d'Hebrón"}]
 
 
-def test_names_lose_case_and_blanks_and_empty_lines_and_columns_go(tmp_path: Path) -> None:
+def test_case_blanks_empty_lines_and_empty_columns_are_dropped(tmp_path: Path) -> None:
     table = read_table(write(tmp_path / "c.csv", "\r\n Patient_ID , AGE ,\r\n1,70,\r\n\r\n,,\r\n2,80,\r\n"))
     assert list(table.cells) == ["patient_id", "age"]
     assert list(table.cells["patient_id"]) == ["1", "2"]
