@@ -61,7 +61,7 @@ def test_kept_answers_are_used_again_if_nothing_has_changed(study: TinyStudy, pa
 def test_decimal_commas_mean_what_they_mean_in_the_table(study: TinyStudy, package: Path) -> None:
     table = study.raw.head(1)
     commas = table.astype(str)
-    for name in [name for name in commas if name.endswith("_ml")]:
+    for name in [name for name in map(str, commas) if name.endswith("_ml")]:
         commas[name] = commas[name].str.replace(".", ",")
     expected = answer_table(package, patients(study, package, table))
     pd.testing.assert_frame_equal(answer_table(package, patients(study, package, commas, decimal_comma=True)), expected)

@@ -1,5 +1,6 @@
 """The registered model in a process of its own: its answers, and how its death is reported."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -18,7 +19,7 @@ def test_it_answers_as_the_model_does_and_survives_bad_rows(
     study: TinyStudy, predictor: EnsemblePredictor, package: Path
 ) -> None:
     expected = predictor.predict(study.raw.head(2), study.cohort.parent, members=True)
-    rows = study.raw.head(2).drop(columns="rlvo").to_dict("records")
+    rows = json.loads(study.raw.head(2).drop(columns="rlvo").to_json(orient="records"))
     with run_model(package) as running:
         with pytest.raises(RlvoError, match="patient_id: row 1 ") as fault:
             running.answer({**rows[0], "patient_id": None})
