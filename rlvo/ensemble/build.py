@@ -1,6 +1,6 @@
-"""An ensemble, frozen from what its members said of their validation patients.
+"""Build a study's ensembles from what their members predicted for their validation patients.
 
-Everything here follows from completion records and stored validation predictions: no images, no network, no GPU.
+Completion records and stored validation predictions are all it takes: no images, no network, no GPU.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import pandas as pd
 from rlvo.config.model import Configuration, Modality
 from rlvo.config.study import EnsembleConfig
 from rlvo.ensemble.calibration import fit_calibrator
-from rlvo.ensemble.fitting import fit_fold, margins
-from rlvo.ensemble.selection import MODALITIES, per_spec, rank, select
+from rlvo.ensemble.fitting import Validation, fit_fold, score_patients
+from rlvo.ensemble.selection import MODALITIES, per_spec, rank_configurations, select_configurations
 from rlvo.ensemble.spec import EnsembleSpec
-from rlvo.ensemble.validation import Validation
 from rlvo.errors import RlvoError
 from rlvo.evaluation.metrics import classification_metrics
 from rlvo.training.records import CompletionRecord
@@ -23,7 +22,7 @@ from rlvo.training.records import CompletionRecord
 STUDY_ENSEMBLE = "ensemble"
 """Name of the study's own ensemble among those it declares."""
 NAMED = 3
-"""How many of what is missing an error names."""
+"""An error names at most so many of the things that are missing."""
 
 
 def study_ensembles(
@@ -35,60 +34,51 @@ def study_ensembles(
     missing: Sequence[str] = (),
     partial: bool = False,
 ) -> dict[str, EnsembleSpec]:
-    """Every ensemble a study declares, by name: what may be evaluated at one opening of the hold-out.
+    """Build every ensemble a study declares, by name: those that one opening of the hold-out may evaluate.
 
-    `ensemble` as `settings` select it; its modalities alone (`NCCT`, `CTA`, `BOTH`); each model spec for all
-    modalities (`densenet121 daft`, ...).
+    `ensemble` is selected as `settings` say; `NCCT`, `CTA` and `BOTH` are its members of one modality; each model spec
+    (`densenet121 daft`, …) serves all modalities.
 
     Args:
         records: of all the study's trials.
         predictions: stored predictions of the finished trials (columns of `rlvo.evaluation.predictions`).
-        modalities: that the study searched (`selection.searched_modalities`).
-        missing: what is known to be missing already (`Trials.missing`).
-        partial: go on without trials and modalities that are missing; the specs' notes name them.
+        modalities: those the study searched (`selection.searched_modalities`).
+        missing: what is already known to be missing.
+        partial: build even if trials or modalities are missing; the specs' notes name them.
 
     Raises:
-        RlvoError: no configuration finished all its folds; trials on different splits or data; predictions that do
-            not fit together; something is missing, unless `partial`.
+        RlvoError: no configuration finished all its folds; the trials are of different splits or data; predictions do
+            not fit together; something is missing and not `partial`.
     """
-    ranking = rank(records, modalities)
-    if not ranking.candidates:
-        raise RlvoError("no configuration has finished all its folds", fix="Let 'rlvo search' finish first")
+    ranking = rank_configurations(records, modalities)
     missing = (*missing, *ranking.missing)
     if missing and not partial:
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-        fix = "Let 'rlvo search' finish, or go on without: rlvo ensemble --partial"
+        fix = "Let 'rlvo search' finish, or build without them: rlvo ensemble --partial"
         raise RlvoError("; ".join(missing[:NAMED]) + more, where="the study's trials", fix=fix)
-    finished = [record for record in records if record.status == "finished"]
-    validation = Validation.of(predictions)
-    folds = _folds(finished, {candidate.configuration for candidate in ranking.candidates})
-    chosen = select(settings.selection, ranking.candidates, validation, folds, settings.weighting)
-    alone = {m: [c for c in chosen if c.model.modality == m] for m in MODALITIES}
+    usable = {candidate.configuration for candidate in ranking.candidates}
+    identities = [record.identity for record in records if record.configuration in usable]
+    hashes, *others = {(identity.split_hash, identity.data_hash) for identity in identities}
+    if others:
+        raise RlvoError("the trials were trained on different splits or data", fix="Build from one study's trials")
+    validation, folds = Validation.of(predictions), sorted({identity.fold for identity in identities})
+    chosen = select_configurations(settings.selection, ranking.candidates, validation, folds, settings.weighting)
+    by_modality = {modality: [c for c in chosen if c.model.modality == modality] for modality in MODALITIES}
     declared = {
         STUDY_ENSEMBLE: chosen,
-        **{modality: of_modality for modality, of_modality in alone.items() if of_modality},
+        **{modality: own for modality, own in by_modality.items() if own},
         **per_spec(ranking.candidates),
     }
     notes = (*ranking.notes, *missing)
-    return {name: _build(of_name, finished, validation, settings, notes) for name, of_name in declared.items()}
+    return {name: fit_ensemble(own, folds, validation, settings, hashes, notes) for name, own in declared.items()}
 
 
-def build_ensemble(
-    configurations: Iterable[Configuration],
-    records: Sequence[CompletionRecord],
-    predictions: pd.DataFrame,
-    settings: EnsembleConfig,
-    notes: Sequence[str] = (),
-) -> EnsembleSpec:
-    """Fit the ensemble of `configurations` on validation predictions alone; one that stands twice counts twice."""
-    return _build(configurations, records, Validation.of(predictions), settings, notes)
+def fit_fallbacks(champion: EnsembleSpec, predictions: pd.DataFrame) -> dict[str, EnsembleSpec]:
+    """Fit what answers if a volume is missing, by name, the best equipped first.
 
-
-def fallbacks(champion: EnsembleSpec, predictions: pd.DataFrame) -> dict[str, EnsembleSpec]:
-    """What answers where a volume is missing, by name, the best equipped first.
-
-    The champion's members whose channels are all there, each with its own rates, and with thresholds and a calibrator
-    fitted for them together. A name is left out where no member remains, or the same members as for one before.
+    Each consists of the champion's members whose channels are all there, with their own rates, but with thresholds and
+    a calibrator fitted to them together. A name is left out if no member remains, or the same ones as for an earlier
+    name.
     """
     available = {
         "without vessels": {"ncct", "cta"},
@@ -96,8 +86,7 @@ def fallbacks(champion: EnsembleSpec, predictions: pd.DataFrame) -> dict[str, En
         "without NCCT": {"cta", "vessels"},
         "without NCCT and vessels": {"cta"},
     }
-    validation = Validation.of(predictions)
-    folds = [fold.fold for fold in champion.folds]
+    validation, folds = Validation.of(predictions), [fold.fold for fold in champion.folds]
     method = champion.calibration.method if champion.calibration else "platt"
     settings = EnsembleConfig(weighting=champion.weighting, tie=champion.tie, calibration=method)
     served, found = {champion.configurations}, {}
@@ -105,54 +94,25 @@ def fallbacks(champion: EnsembleSpec, predictions: pd.DataFrame) -> dict[str, En
         remaining = tuple(c for c in champion.configurations if channels.issuperset(c.model.channels))
         if remaining and remaining not in served:
             served.add(remaining)
-            found[name] = _fit(remaining, folds, validation, settings, champion.split_hash, champion.data_hash)
+            hashes = champion.split_hash, champion.data_hash
+            found[name] = fit_ensemble(remaining, folds, validation, settings, hashes)
     return found
 
 
-def out_of_fold(spec: EnsembleSpec, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Each development patient scored by its own fold: index `patient`; `fold`, `label`, `score` (the margin), `vote`.
-
-    Optimistic: the fold's weights and thresholds were fitted on these same patients.
-    """
-    return _out_of_fold(spec, Validation.of(predictions))
-
-
-def validation_metrics(spec: EnsembleSpec, predictions: pd.DataFrame) -> pd.DataFrame:
-    """`classification_metrics` of `out_of_fold`, a row a fold. Optimistic as that is: say so wherever it is shown."""
-    folds = out_of_fold(spec, predictions).groupby("fold")
-    rows = {
-        fold: {
-            **classification_metrics(own["label"].to_numpy(), own["vote"].to_numpy(), 0.5),
-            "auc": classification_metrics(own["label"].to_numpy(), own["score"].to_numpy(), 0.0)["auc"],
-        }
-        for fold, own in folds
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("fold")
-
-
-def _build(
+def fit_ensemble(
     configurations: Iterable[Configuration],
-    records: Sequence[CompletionRecord],
-    validation: Validation,
-    settings: EnsembleConfig,
-    notes: Sequence[str],
-) -> EnsembleSpec:
-    chosen = sorted(configurations, key=lambda c: MODALITIES.index(c.model.modality))
-    hashes = {(r.identity.split_hash, r.identity.data_hash) for r in records if r.configuration in chosen}
-    if len(hashes) != 1:
-        raise RlvoError("the trials were trained on different splits or data", fix="Build from one study's trials")
-    return _fit(chosen, _folds(records, chosen), validation, settings, *hashes.pop(), notes)
-
-
-def _fit(
-    chosen: Sequence[Configuration],
     folds: Sequence[int],
     validation: Validation,
     settings: EnsembleConfig,
-    split_hash: str,
-    data_hash: str,
+    hashes: tuple[str, str],
     notes: Sequence[str] = (),
 ) -> EnsembleSpec:
+    """Fit weights, thresholds and calibrator of an ensemble; a configuration that is listed twice counts twice.
+
+    Args:
+        hashes: of the split and of the data.
+    """
+    chosen = sorted(configurations, key=lambda c: MODALITIES.index(c.model.modality))
     fitted = tuple(
         fit_fold(fold, [validation.fitted(fold, c) for c in chosen], validation.table(fold, chosen), settings.weighting)
         for fold in folds
@@ -162,23 +122,35 @@ def _fit(
         folds=fitted,
         weighting=settings.weighting,
         tie=settings.tie,
-        split_hash=split_hash,
-        data_hash=data_hash,
+        split_hash=hashes[0],
+        data_hash=hashes[1],
         notes=(
             *notes,
             *(f"no {modality} members" for modality in absent),
             *(f"fold {f.fold}: no threshold is better than chance" for f in fitted if not f.better_than_chance),
         ),
     )
-    scored = _out_of_fold(spec, validation)
+    scored = score_out_of_fold(spec, validation)
     calibrator = fit_calibrator(scored["label"], scored["score"], settings.calibration)
     return spec.model_copy(update={"calibration": calibrator})
 
 
-def _out_of_fold(spec: EnsembleSpec, validation: Validation) -> pd.DataFrame:
-    tables = [validation.table(fold.fold, spec.configurations) for fold in spec.folds]
-    return pd.concat([margins(fold, table, spec.weighting) for fold, table in zip(spec.folds, tables, strict=True)])
+def score_out_of_fold(spec: EnsembleSpec, validation: Validation) -> pd.DataFrame:
+    """Score each development patient by its own fold: index `patient`; `fold`, `label`, `score` (the margin), `vote`.
+
+    Optimistic: the fold's weights and thresholds were fitted to these same patients.
+    """
+    tables = [(fold, validation.table(fold.fold, spec.configurations)) for fold in spec.folds]
+    return pd.concat([score_patients(fold, table, spec.weighting) for fold, table in tables])
 
 
-def _folds(records: Iterable[CompletionRecord], configurations: Collection[Configuration]) -> list[int]:
-    return sorted({record.identity.fold for record in records if record.configuration in configurations})
+def validation_metrics(spec: EnsembleSpec, predictions: pd.DataFrame) -> pd.DataFrame:
+    """`classification_metrics` of `score_out_of_fold`, one row per fold. Just as optimistic: say so if you show it."""
+    rows = {}
+    for fold, own in score_out_of_fold(spec, Validation.of(predictions)).groupby("fold"):
+        of_votes, of_scores = (
+            classification_metrics(own["label"], own[column], threshold)
+            for column, threshold in (("vote", 0.5), ("score", 0.0))
+        )
+        rows[fold] = of_votes | {"auc": of_scores["auc"]}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("fold")

@@ -1,9 +1,9 @@
-"""From an ensemble's margin to a probability.
+"""Calibrators, which turn an ensemble's margin into a probability.
 
-A calibrator is fitted on out-of-fold margins, and two things about it are not as they will be. They are margins of
-patients that configurations, weights and thresholds were chosen on, so they separate the classes too well: the
-probabilities are too extreme. And each is the margin of one fold, where a new patient's score is the mean over folds,
-which varies less: the probabilities are too close to the prevalence. Only the hold-out says what remains.
+A calibrator is fitted to out-of-fold margins, which differ in two ways from those of new patients. Configurations,
+weights and thresholds were chosen on these patients, so their margins separate the classes too well: the probabilities
+become too extreme. And each is the margin of one fold, whereas a new patient's score is the mean over folds, which
+varies less: the probabilities stay too close to the prevalence. Only the hold-out shows the net effect.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from numpy.typing import ArrayLike
 from pydantic import Field
 from scipy.optimize import minimize
 from scipy.special import expit
-from sklearn.isotonic import IsotonicRegression
 
 from rlvo.config.base import Frozen
-from rlvo.errors import RlvoError
-from rlvo.evaluation.checks import labels_and_scores
+from rlvo.evaluation.metrics import labels_and_scores
 
 Method = Literal["platt", "isotonic"]
 LIMIT = 1e-6
@@ -31,12 +29,13 @@ class Platt(Frozen):
 
     method: Literal["platt"] = "platt"
     slope: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    """Log-odds a unit of margin; 0 where the margin says nothing, or points the wrong way."""
+    """Log-odds per unit of margin; 0 if the margin says nothing or points the wrong way."""
     intercept: Annotated[float, Field(allow_inf_nan=False)]
 
     def probability(self, margin: ArrayLike) -> np.ndarray:
-        """Probability of rLVO [N], within (0, 1) and never falling with the margin; NaN where the margin is."""
-        return np.clip(expit(self.slope * np.asarray(margin, float) + self.intercept), LIMIT, 1 - LIMIT)
+        """Probabilities of rLVO [N], within (0, 1), never falling as the margin rises; NaN for a NaN margin."""
+        log_odds = self.slope * np.asarray(margin, float) + self.intercept
+        return np.asarray(np.clip(expit(log_odds), LIMIT, 1 - LIMIT))
 
 
 class Isotonic(Frozen):
@@ -48,35 +47,35 @@ class Isotonic(Frozen):
 
     def probability(self, margin: ArrayLike) -> np.ndarray:
         """As `Platt.probability`."""
-        # Rounded, since interpolation between equal values can fall by the last bit.
-        return np.interp(np.asarray(margin, float), self.margins, self.probabilities).round(12)
+        # Rounded, because interpolation between equal values can fall by the last bit.
+        return np.asarray(np.interp(np.asarray(margin, float), self.margins, self.probabilities).round(12))
 
 
 Calibrator = Annotated[Platt | Isotonic, Field(discriminator="method")]
 
 
 def fit_calibrator(y_true: ArrayLike, margin: ArrayLike, method: Method) -> Platt | Isotonic:
-    """Fit on the labels and margins of N patients.
+    """Fit a calibrator to the labels and margins of N patients.
 
-    Both methods aim at Platt's smoothed targets, (N₊ + 1)/(N₊ + 2) for the N₊ positives and 1/(N₋ + 2) for the
-    negatives, so that few patients, or classes that do not overlap, make nobody certain.
+    Both methods aim at Platt's smoothed targets, (N₊ + 1)/(N₊ + 2) for the N₊ positives and 1/(N₋ + 2) for the N₋
+    negatives, so that no probability becomes certain if patients are few or the classes do not overlap.
 
     Raises:
-        RlvoError: one class only.
+        ValueError: one class only.
     """
     labels, margins = labels_and_scores(y_true, margin)
     if labels.all() or not labels.any():
-        raise RlvoError("calibration needs patients of both classes", where="y_true")
+        raise ValueError("calibration needs patients of both classes")
     targets = np.where(labels, (labels.sum() + 1) / (labels.sum() + 2), 1 / ((~labels).sum() + 2))
     return _platt(targets, margins) if method == "platt" else _isotonic(targets, margins)
 
 
 def cross_calibrated(fold: ArrayLike, y_true: ArrayLike, margin: ArrayLike, method: Method) -> np.ndarray:
-    """Probabilities [N] of out-of-fold margins, each fold's by a calibrator fitted on the other folds' patients.
+    """Calibrate out-of-fold margins [N], each fold's by a calibrator fitted to the other folds' patients.
 
-    What a reliability curve on development patients is drawn of: the ensemble's own calibrator was fitted on them all.
-    It is optimistic still where the margins are, as those of `ensemble.build.out_of_fold`; those of
-    `ensemble.comparison.nested_margins` are not.
+    Made for reliability curves of development patients, to all of whom the ensemble's own calibrator was fitted. The
+    probabilities are still optimistic if the margins are, as those of `build.score_out_of_fold`; those of
+    `comparison.nested_margins` are not.
     """
     folds, labels, margins = np.asarray(fold), np.asarray(y_true), np.asarray(margin, float)
     probability = np.empty(len(margins))
@@ -87,7 +86,7 @@ def cross_calibrated(fold: ArrayLike, y_true: ArrayLike, margin: ArrayLike, meth
 
 
 def _platt(targets: np.ndarray, margins: np.ndarray) -> Platt:
-    """Maximum likelihood with a slope of at least 0; margins are scaled for the sake of the optimiser."""
+    """Fit by maximum likelihood with a slope of at least 0; margins are scaled for the sake of the optimiser."""
     centre, scale = margins.mean(), np.ptp(margins) or 1.0
     x = (margins - centre) / scale
 
@@ -102,5 +101,7 @@ def _platt(targets: np.ndarray, margins: np.ndarray) -> Platt:
 
 
 def _isotonic(targets: np.ndarray, margins: np.ndarray) -> Isotonic:
+    from sklearn.isotonic import IsotonicRegression  # slow to import, and reading a spec does not need it
+
     fitted = IsotonicRegression().fit(margins, targets)
     return Isotonic(margins=tuple(fitted.X_thresholds_), probabilities=tuple(fitted.y_thresholds_))

@@ -1,35 +1,96 @@
-"""The combined threshold of a fold's members, and the margins it gives."""
+"""Members and folds of an ensemble, fitted on stored validation predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from rlvo.ensemble.member import MemberSpec
-from rlvo.ensemble.spec import FoldSpec
-from rlvo.ensemble.validation import LABEL
+from rlvo.config.model import Configuration
+from rlvo.ensemble.spec import FoldSpec, MemberSpec
 from rlvo.ensemble.weighting import Weighting
+from rlvo.errors import RlvoError
 from rlvo.evaluation.thresholds import better_than_chance, youden_threshold
+from rlvo.training.records import member_key
+
+LABEL = "label"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Each member's predictions for the validation patients of its fold."""
+
+    members: Mapping[tuple[int, str], pd.DataFrame]
+    """By fold and member key: `label` and `probability`, index patient, sorted."""
+    _fitted: dict[tuple[int, str], MemberSpec] = field(default_factory=dict, init=False, repr=False)
+    """Members that were fitted already: one member serves in many of a study's ensembles."""
+
+    @classmethod
+    def of(cls, predictions: pd.DataFrame) -> Validation:
+        """Take the validation rows of stored predictions (columns of `rlvo.evaluation.predictions`)."""
+        rows = predictions.loc[predictions["split"] == "validation"]
+        groups = rows.set_index("patient").groupby(["fold", "member"])[[LABEL, "probability"]]
+        tables = {(int(fold), str(member)): own.sort_index() for (fold, member), own in groups}  # type: ignore[call-overload]
+        return cls(tables)
+
+    def table(self, fold: int, configurations: Iterable[Configuration]) -> pd.DataFrame:
+        """A fold's patients, sorted: `label`, and one column of probabilities per configuration, under its key.
+
+        Raises RlvoError if the members do not cover the same patients once each, with the same labels.
+        """
+        label, columns = None, {}
+        for configuration in dict.fromkeys(configurations):
+            key = member_key(configuration, fold)
+            where, own = f"member {key}", self.members.get((fold, key))
+            if own is None:
+                raise RlvoError("its validation predictions are missing", where=where, fix="Run the search again")
+            label = own[LABEL] if label is None else label
+            if not own.index.is_unique or not own.index.equals(label.index):
+                raise RlvoError("the members of a fold were not validated on the same patients", where=where)
+            if not (own[LABEL] == label).all():
+                raise RlvoError("the members of a fold disagree on its patients' labels", where=where)
+            columns[configuration.key] = own["probability"]
+        return pd.DataFrame({LABEL: label, **columns})
+
+    def fitted(self, fold: int, configuration: Configuration) -> MemberSpec:
+        """A configuration's member in a fold, fitted on the fold's validation patients."""
+        key = fold, member_key(configuration, fold)
+        if key not in self._fitted:
+            self._fitted[key] = fit_member(fold, configuration, self.table(fold, [configuration]))
+        return self._fitted[key]
+
+
+def fit_member(fold: int, configuration: Configuration, table: pd.DataFrame) -> MemberSpec:
+    """Fit a member's Youden threshold to a table of `Validation`, and measure its rates there."""
+    label, probability = table[LABEL].to_numpy(), table[configuration.key].to_numpy()
+    threshold = youden_threshold(label, probability)
+    positive = probability >= threshold
+    return MemberSpec(
+        configuration=configuration,
+        fold=fold,
+        threshold=threshold,
+        tpr=float(positive[label == 1].mean()),
+        tnr=float((~positive)[label == 0].mean()),
+        better_than_chance=better_than_chance(label, probability),
+    )
 
 
 def fit_fold(fold: int, members: Iterable[MemberSpec], table: pd.DataFrame, weighting: Weighting) -> FoldSpec:
-    """Members of a fold with the threshold of their combined score, fitted on a table of `Validation`."""
+    """Combine fitted members, and fit the threshold of their combined score to a table of `Validation`."""
     unfitted = FoldSpec(fold=fold, members=tuple(members), threshold=0.0, better_than_chance=False)
-    label, score = table[LABEL].to_numpy(), unfitted.score(by_member(unfitted, table), weighting)
+    label, score = table[LABEL].to_numpy(), _combined_score(unfitted, table, weighting)
     fitted = {"threshold": youden_threshold(label, score), "better_than_chance": better_than_chance(label, score)}
     return unfitted.model_copy(update=fitted)
 
 
-def margins(fold: FoldSpec, table: pd.DataFrame, weighting: Weighting) -> pd.DataFrame:
-    """A fold's patients scored by it: index patient; `fold`, `label`, `score` (the margin), `vote`."""
-    score = fold.score(by_member(fold, table), weighting)
-    return table[[LABEL]].assign(
-        fold=fold.fold, score=score - fold.threshold, vote=(score >= fold.threshold).astype(int)
-    )
+def score_patients(fold: FoldSpec, table: pd.DataFrame, weighting: Weighting) -> pd.DataFrame:
+    """Score the patients of a table of `Validation`: index patient; `fold`, `label`, `score` (the margin), `vote`."""
+    score = _combined_score(fold, table, weighting)
+    vote = (score >= fold.threshold).astype(int)
+    return table[[LABEL]].assign(fold=fold.fold, score=score - fold.threshold, vote=vote)
 
 
-def by_member(fold: FoldSpec, table: pd.DataFrame) -> dict[str, np.ndarray]:
-    """The table's probabilities [N] by member key."""
-    return {member.key: table[member.configuration.key].to_numpy() for member in fold.members}
+def _combined_score(fold: FoldSpec, table: pd.DataFrame, weighting: Weighting) -> np.ndarray:
+    return fold.score({each.key: table[each.configuration.key].to_numpy() for each in fold.members}, weighting)

@@ -1,4 +1,4 @@
-"""One vote a fold, one decision a patient."""
+"""One vote per fold, one decision per patient."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ Tie = Literal["negative", "positive", "margin"]
 
 
 def majority_vote(votes: ArrayLike, margins: ArrayLike | None = None, tie: Tie = "negative") -> np.ndarray:
-    """The strict majority of the folds' votes (paper, section 2.4).
+    """Decide by strict majority of the folds' votes (paper, section 2.4).
 
     Args:
-        votes: [K, N] of 0/1, a row a fold.
-        margins: [K, N] of score − threshold; needed where ties go by margin.
-        tie: what an even split answers: `negative`, `positive`, or `margin` (positive where the mean margin is ≥ 0).
+        votes: 0 or 1 [K, N], one row per fold.
+        margins: score − threshold [K, N]; needed only if `tie` is `margin`.
+        tie: the decision if votes are even: `negative`, `positive`, or `margin` (positive if the mean margin is ≥ 0).
 
     Returns:
-        [N] of 0/1.
+        Decisions, 0 or 1 [N].
 
     Raises:
-        ValueError: ties go by margin and no margins are given.
+        ValueError: `tie` is `margin` and no margins are given.
     """
     ballots = np.asarray(votes, int)
     lead = 2 * ballots.sum(axis=0) - len(ballots)
@@ -33,6 +33,6 @@ def majority_vote(votes: ArrayLike, margins: ArrayLike | None = None, tie: Tie =
             drawn = np.ones(lead.shape, bool)
         case "margin":
             if margins is None:
-                raise ValueError("a tie by margin needs the margins")
+                raise ValueError("ties can be decided by margin only if margins are given")
             drawn = np.mean(np.asarray(margins, float), axis=0) >= 0
     return np.where(lead == 0, drawn, lead > 0).astype(int)

@@ -1,9 +1,11 @@
-"""Are probabilities right as numbers? Reliability curve, Brier score, calibration error, intercept and slope."""
+"""Do probabilities mean what they say, and is it useful to act on them?
+
+Reliability curve, Brier score, calibration error, intercept and slope; net benefit (Vickers & Elkin 2006).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -12,43 +14,40 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import bootstrap, norm
 
-from rlvo.errors import RlvoError
-from rlvo.evaluation.checks import labels_and_scores
-from rlvo.evaluation.metrics import wilson_interval
+from rlvo.evaluation.metrics import LEVEL, RESAMPLES, TAILS, labels_and_scores, wilson_interval
 from rlvo.evaluation.odds import log_odds
 
-Bins = Literal["quantile", "equal"]
+BINS = 10
+"""At most, with as many patients in each; equal probabilities share a bin."""
 CLIP = 1e-6
-"""Probabilities are kept this far from 0 and 1 where their logit is taken."""
-RESAMPLES = 2000
+"""Probabilities are kept this far from 0 and 1 before their logit is taken."""
+THRESHOLDS = np.arange(1, 51) / 100
+"""Threshold probabilities of a decision curve."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far probabilities can be taken at their word. NaN: not estimable."""
+    """How well probabilities are calibrated. NaN: not estimable."""
 
     estimates: pd.DataFrame
     """Rows `brier`, `intercept` (0 is ideal), `slope` (1 is ideal); columns `value`, `low`, `high`."""
     ece: float
-    """Expected calibration error: mean |observed − predicted| of the bins, weighted by patients."""
+    """Expected calibration error: mean of |observed − predicted| over the bins, weighted by patients."""
     ece_if_calibrated: tuple[float, float]
-    """Where the ECE of so many patients falls if their probabilities are right: chance alone makes it positive."""
+    """95 % range of the ECE of as many patients if their probabilities are right: chance alone makes it positive."""
 
 
-def reliability(y_true: ArrayLike, probability: ArrayLike, *, bins: int = 10, by: Bins = "quantile") -> pd.DataFrame:
-    """Reliability curve: a row a bin that holds patients, ascending.
-
-    Args:
-        y_true: 0 or 1 [N].
-        probability: predicted [N].
-        bins: how many, at most; equal probabilities share a bin.
-        by: as many patients in each bin (`quantile`), or bins of equal width over 0–1.
+def reliability_curve(y_true: ArrayLike, probability: ArrayLike) -> pd.DataFrame:
+    """Reliability curve of labels [N] (0 or 1) and predicted probabilities [N]: one row per bin, ascending.
 
     Returns:
         Columns `predicted` (mean), `observed` (share of positives), `low`, `high` (Wilson 95 %), `patients`.
+
+    Raises:
+        ValueError: a probability outside 0–1.
     """
     labels, p = _probabilities(y_true, probability)
-    table = pd.DataFrame({"bin": _bin(p, bins, by), "p": p, "y": labels})
+    table = pd.DataFrame({"bin": _bin(p), "p": p, "y": labels})
     found = table.groupby("bin").agg(
         predicted=("p", "mean"), observed=("y", "mean"), positives=("y", "sum"), patients=("y", "size")
     )
@@ -57,19 +56,18 @@ def reliability(y_true: ArrayLike, probability: ArrayLike, *, bins: int = 10, by
     return found[["predicted", "observed", "low", "high", "patients"]].reset_index(drop=True)
 
 
-def calibration(
-    y_true: ArrayLike, probability: ArrayLike, *, bins: int = 10, by: Bins = "quantile", level: float = 0.95
-) -> Calibration:
-    """Calibration of N probabilities.
+def measure_calibration(y_true: ArrayLike, probability: ArrayLike) -> Calibration:
+    """Measure the calibration of N probabilities; arguments and errors are those of `reliability_curve`.
 
-    Brier's interval is the stratified bootstrap's. Intercept: of the logistic model with the predicted logit as offset
-    (calibration in the large). Slope: of the logistic model of the predicted logit (Cox 1958; Van Calster et al.
-    2019); both with Wald intervals, and not estimable where the probabilities separate the classes.
+    The Brier score's interval is the stratified bootstrap's. The intercept (calibration in the large) is that of a
+    logistic model with the predicted logit as offset, the slope that of a logistic model of the predicted logit (Cox
+    1958; Van Calster et al. 2019). Both have Wald intervals, and are not estimable if the probabilities separate the
+    classes.
     """
     labels, p = _probabilities(y_true, probability)
-    rows = {"brier": _brier(labels, p, level), **_recalibration(labels, p, level)}
-    bin_of, random = _bin(p, bins, by), np.random.default_rng(0)
-    right = np.quantile([_ece(random.random(len(p)) < p, p, bin_of) for _ in range(RESAMPLES)], _tails(level))
+    rows = {"brier": _brier(labels, p), **_recalibration(labels, p)}
+    bin_of, random = _bin(p), np.random.default_rng(0)
+    right = np.quantile([_ece(random.random(len(p)) < p, p, bin_of) for _ in range(RESAMPLES)], TAILS)
     return Calibration(
         estimates=pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"]),
         ece=_ece(labels, p, bin_of),
@@ -77,35 +75,61 @@ def calibration(
     )
 
 
+def decision_curve(y_true: ArrayLike, probability: ArrayLike) -> pd.DataFrame:
+    """Net benefit TP/N − FP/N · t/(1 − t) of alerting if `probability >= t`, in true positives per patient.
+
+    The threshold t says how many needless alerts one true alert is worth: (1 − t)/t. Users choose it; it does not come
+    from the data. Arguments and errors are those of `reliability_curve`.
+
+    Returns:
+        One row per threshold: `threshold`, `model`, `treat_all`, `treat_none` (0), and `low`, `high`: the model's
+        bootstrap interval over patients.
+    """
+    labels, p = _probabilities(y_true, probability)
+    n, weight = len(p), THRESHOLDS / (1 - THRESHOLDS)
+    true = np.array([np.sum(labels & (p >= t)) for t in THRESHOLDS])
+    false = np.array([np.sum(~labels & (p >= t)) for t in THRESHOLDS])
+    # All that matters of a resampled patient is what it counts as: true positive, false positive, or no alert.
+    shares = np.column_stack([true, false, n - true - false]) / n
+    drawn = np.random.default_rng(0).multinomial(n, shares, size=(RESAMPLES, len(THRESHOLDS)))
+    resampled = (drawn[..., 0] - drawn[..., 1] * weight) / n
+    low, high = np.quantile(resampled, TAILS, axis=0)
+    return pd.DataFrame(
+        {
+            "threshold": THRESHOLDS,
+            "model": (true - false * weight) / n,
+            "treat_all": labels.mean() - (1 - labels.mean()) * weight,
+            "treat_none": 0.0,
+            "low": low,
+            "high": high,
+        }
+    )
+
+
 def _probabilities(y_true: ArrayLike, probability: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     labels, p = labels_and_scores(y_true, probability)
     if (p < 0).any() or (p > 1).any():
-        raise RlvoError("a score outside 0–1 is no probability", where="probability")
+        raise ValueError("probabilities must lie within 0–1")
     return labels, p
 
 
-def _bin(p: np.ndarray, bins: int, by: Bins) -> np.ndarray:
+def _bin(p: np.ndarray) -> np.ndarray:
     """Bin of each patient [N]; a probability on an edge belongs to the bin below it."""
-    inner = np.linspace(0, 1, bins + 1)[1:-1]
-    return np.searchsorted(np.quantile(p, inner) if by == "quantile" else inner, p)
-
-
-def _tails(level: float) -> tuple[float, float]:
-    return (1 - level) / 2, (1 + level) / 2
+    return np.searchsorted(np.quantile(p, np.linspace(0, 1, BINS + 1)[1:-1]), p)
 
 
 def _ece(labels: np.ndarray, p: np.ndarray, bin_of: np.ndarray) -> float:
     return float(np.abs(np.bincount(bin_of, weights=labels - p)).sum() / len(p))
 
 
-def _brier(labels: np.ndarray, p: np.ndarray, level: float) -> tuple[float, float, float]:
+def _brier(labels: np.ndarray, p: np.ndarray) -> tuple[float, float, float]:
     errors = (labels - p) ** 2
     of_positives, of_negatives = errors[labels], errors[~labels]
     if min(len(of_positives), len(of_negatives)) < 2:
         return float(errors.mean()), float("nan"), float("nan")
 
     def brier(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
-        return (a.sum(axis) + b.sum(axis)) / len(errors)
+        return np.asarray((a.sum(axis) + b.sum(axis)) / len(errors))
 
     interval = bootstrap(
         (of_positives, of_negatives),
@@ -113,18 +137,18 @@ def _brier(labels: np.ndarray, p: np.ndarray, level: float) -> tuple[float, floa
         n_resamples=RESAMPLES,
         batch=200,
         vectorized=True,
-        confidence_level=level,
+        confidence_level=LEVEL,
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
     return float(errors.mean()), float(interval.low), float(interval.high)
 
 
-def _recalibration(labels: np.ndarray, p: np.ndarray, level: float) -> dict[str, tuple[float, float, float]]:
+def _recalibration(labels: np.ndarray, p: np.ndarray) -> dict[str, tuple[float, float, float]]:
     rows = dict.fromkeys(("intercept", "slope"), (float("nan"),) * 3)
     if labels.all() or not labels.any():
         return rows
-    predicted, z = logit(np.clip(p, CLIP, 1 - CLIP)), norm.ppf(_tails(level)[1])
+    predicted, z = logit(np.clip(p, CLIP, 1 - CLIP)), norm.ppf(TAILS[1])
     reach = -2 * logit(CLIP)
     intercept = brentq(lambda a: float(np.sum(labels - expit(a + predicted))), -reach, reach)
     information = np.sum(expit(intercept + predicted) * expit(-intercept - predicted))

@@ -1,6 +1,6 @@
-"""Are two models different on the same patients, or one model on different patients?
+"""Do two models differ on the same patients, or one model between groups of patients?
 
-Decisions of two models by McNemar's test, scores by DeLong's; one model's AUCs in several groups by DeLong's variances.
+McNemar's test compares two models' decisions, DeLong's their scores; DeLong's variances compare AUCs between groups.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import binom, chi2, norm, rankdata
 
-from rlvo.errors import RlvoError
-from rlvo.evaluation.checks import labels_and_scores
+from rlvo.evaluation.metrics import labels_and_scores
 
 McNemarMethod = Literal["exact", "chi2", "chi2_corrected", "mid_p"]
 
 
 @dataclass(frozen=True)
 class McNemarResult:
-    """`only_a`, `only_b`: patients that only a, only b decides rightly. `statistic`: χ², or the smaller of the two."""
+    """`only_a`, `only_b`: patients that only a, only b gets right. `statistic`: χ², or the smaller of the two."""
 
     statistic: float
     p_value: float
@@ -31,7 +30,7 @@ class McNemarResult:
 
 @dataclass(frozen=True)
 class DeLongResult:
-    """`statistic` is normal under equal AUCs, above 0 where a is better; `p_value` is two-sided."""
+    """`statistic` is normal if the AUCs are equal, above 0 if a is better; `p_value` is two-sided."""
 
     statistic: float
     p_value: float
@@ -42,18 +41,18 @@ class DeLongResult:
 
 
 def mcnemar(y_true: ArrayLike, pred_a: ArrayLike, pred_b: ArrayLike, method: McNemarMethod = "exact") -> McNemarResult:
-    """McNemar's test on 0/1 decisions of two models; two-sided.
+    """McNemar's two-sided test of 0/1 decisions of two models.
 
-    `exact`: binomial over the discordant patients. `mid_p`: the same, counting outcomes as likely as the observed half
-    (Fagerland et al. 2013). `chi2`: (b−c)²/(b+c), the paper's form. `chi2_corrected`: (|b−c|−1)²/(b+c) (Edwards 1948).
-    Without discordant patients the statistic is 0 and p is 1.
+    `exact`: binomial over the discordant patients. `mid_p`: the same, but outcomes as likely as the observed one count
+    half (Fagerland et al. 2013). `chi2`: (b−c)²/(b+c), the paper's form. `chi2_corrected`: (|b−c|−1)²/(b+c) (Edwards
+    1948). Without discordant patients the statistic is 0 and p is 1.
 
     Raises:
-        RlvoError: decisions other than 0 and 1, or another method.
+        ValueError: decisions other than 0 and 1, or an unknown method.
     """
     labels, a, b = labels_and_scores(y_true, pred_a, pred_b)
     if not np.isin([a, b], (0, 1)).all():
-        raise RlvoError("decisions are 0 or 1, one a patient", where="pred_a, pred_b")
+        raise ValueError("decisions must be 0 or 1, one per patient")
     right_a, right_b = a == labels, b == labels
     only_a, only_b = int(np.sum(right_a & ~right_b)), int(np.sum(right_b & ~right_a))
     smaller, total = min(only_a, only_b), only_a + only_b
@@ -68,22 +67,22 @@ def mcnemar(y_true: ArrayLike, pred_a: ArrayLike, pred_b: ArrayLike, method: McN
         statistic = difference**2 / total if total else 0.0
         p_value = chi2.sf(statistic, 1)
     else:
-        raise RlvoError(f"no McNemar test is named '{method}'", fix="There are exact, chi2, chi2_corrected, mid_p")
+        raise ValueError(f"unknown McNemar test '{method}': use exact, chi2, chi2_corrected or mid_p")
     return McNemarResult(statistic, float(p_value), only_a, only_b)
 
 
 def delong(y_true: ArrayLike, score_a: ArrayLike, score_b: ArrayLike) -> DeLongResult:
     """DeLong's test of two correlated AUCs, by midranks (DeLong et al. 1988; Sun & Xu 2014, eq. 5–9).
 
-    Where the difference has no variance (the same ranking, say) the statistic is 0 and p is 1 for equal AUCs, ±inf
-    and 0 otherwise.
+    If the difference has no variance (say, both rank alike), the statistic is 0 and p is 1 for equal AUCs, ±inf and 0
+    for unequal ones.
 
     Raises:
-        RlvoError: fewer than two patients of a class.
+        ValueError: fewer than two patients of a class.
     """
     labels, a, b = labels_and_scores(y_true, score_a, score_b)
     if min(labels.sum(), (~labels).sum()) < 2:
-        raise RlvoError("DeLong's test needs two patients of each class", where="y_true")
+        raise ValueError("DeLong's test needs two patients of each class")
     (positives_a, negatives_a), (positives_b, negatives_b) = _components(labels, a), _components(labels, b)
     auc_a, auc_b = float(positives_a.mean()), float(positives_b.mean())
     difference = float(np.mean(positives_a - positives_b))
@@ -97,22 +96,22 @@ def delong(y_true: ArrayLike, score_a: ArrayLike, score_b: ArrayLike) -> DeLongR
 
 
 def equal_aucs(y_true: ArrayLike, score: ArrayLike, groups: Sequence[ArrayLike]) -> float:
-    """p-value of one score having the same AUC in K groups of patients: χ² of K − 1 degrees on DeLong's variances.
+    """Test if one score has the same AUC in K groups of patients: p of χ² on K − 1 degrees with DeLong's variances.
 
     The groups' positives are distinct patients; their negatives are distinct too, or the same in every group. For two
-    groups it is the two-sided z test of two AUCs. NaN with fewer than two groups or where the variance of a difference
-    vanishes.
+    groups this is the two-sided z test of two AUCs. NaN if there are fewer than two groups or a difference has no
+    variance.
 
     Args:
-        groups: each a mask [N].
+        groups: a mask [N] per group.
 
     Raises:
-        RlvoError: fewer than two patients of a class in a group.
+        ValueError: fewer than two patients of a class in a group.
     """
     labels, scores = labels_and_scores(y_true, score)
     masks = [np.asarray(group, bool) for group in groups]
     if any(min((labels & mask).sum(), (~labels & mask).sum()) < 2 for mask in masks):
-        raise RlvoError("an AUC's variance needs two patients of each class in every group", where="groups")
+        raise ValueError("an AUC's variance needs two patients of each class in every group")
     if len(masks) < 2:
         return float("nan")
     below, above = zip(*(_components(labels[mask], scores[mask]) for mask in masks), strict=True)
@@ -133,7 +132,7 @@ def equal_aucs(y_true: ArrayLike, score: ArrayLike, groups: Sequence[ArrayLike])
 def _components(labels: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Structural components: each positive's share of negatives below it, each negative's share of positives above it.
 
-    A tie counts half. Midranks among all less midranks within the class count them in O(N log N).
+    A tie counts half. Midranks among all patients less midranks within the class count them in O(N log N).
     """
     ranks = rankdata(score)
     positives, negatives = score[labels], score[~labels]

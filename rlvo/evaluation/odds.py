@@ -10,21 +10,20 @@ from scipy.optimize import linprog
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
-from rlvo.errors import RlvoError
-from rlvo.evaluation.checks import labels_and_scores
+from rlvo.evaluation.metrics import TAILS, labels_and_scores
 
 TOLERANCE = 1e-6
-"""Of columns scaled to a range of 1."""
+"""For columns scaled to a range of 1."""
 
 
-def odds_ratios(design: pd.DataFrame, y: ArrayLike, *, level: float = 0.95) -> pd.DataFrame:
-    """Odds ratios of one unit of each column of `design`, as `log_odds` finds them.
+def odds_ratios(design: pd.DataFrame, y: ArrayLike) -> pd.DataFrame:
+    """Odds ratios for one unit of each column of `design`; arguments and errors are those of `log_odds`.
 
     Returns:
-        A row a column: `term`, `odds_ratio`, `low`, `high` (Wald), `p`, `note`; NaN where the data leave it open.
+        One row per column: `term`, `odds_ratio`, `low`, `high` (Wald, 95 %), `p`, `note`; NaN if not estimable.
     """
     found = log_odds(design, y)
-    margin = norm.ppf((1 + level) / 2) * found["error"]
+    margin = norm.ppf(TAILS[1]) * found["error"]
     with np.errstate(over="ignore"):
         return pd.DataFrame(
             {
@@ -39,27 +38,27 @@ def odds_ratios(design: pd.DataFrame, y: ArrayLike, *, level: float = 0.95) -> p
 
 
 def log_odds(design: pd.DataFrame, y: ArrayLike) -> pd.DataFrame:
-    """Maximum-likelihood log odds ratios of one unit of each column of `design`.
+    """Maximum-likelihood log odds ratios for one unit of each column of `design`.
 
-    A term that the data leave open, because it is constant, collinear with others or (with others) separates the
-    classes, has NaN figures and a `note` that says which; the others keep their estimates, which are those of the
-    limiting model (Geyer 2009).
+    A term is not estimable if it is constant, collinear with others or, alone or with others, separates the classes:
+    its estimates are NaN and its `note` says why. The other terms' estimates are those of the limiting model (Geyer
+    2009).
 
     Args:
         design: numbers [N, T] without an intercept.
         y: 0 or 1 [N].
 
     Returns:
-        A row a column: `term`, `log_odds`, `error` (standard error), `p` (Wald), `note`.
+        One row per column: `term`, `log_odds`, `error` (standard error), `p` (Wald), `note`.
 
     Raises:
-        RlvoError: one class only.
+        ValueError: one class only.
     """
     import statsmodels.api as sm
 
     values, labels = design.to_numpy(np.float64), labels_and_scores(y)[0]
     if labels.all() or not labels.any():
-        raise RlvoError("odds ratios need patients of both classes", where="label")
+        raise ValueError("odds ratios need patients of both classes")
     span = np.ptp(values, axis=0)
     scale = np.where(span > 0, span, 1)
     x = np.column_stack([np.ones(len(values)), (values - values.min(axis=0)) / scale])
@@ -67,11 +66,11 @@ def log_odds(design: pd.DataFrame, y: ArrayLike) -> pd.DataFrame:
     free = _null_directions(x[telling])
     is_open = np.abs(free).max(axis=1, initial=0) > TOLERANCE
 
-    figures = np.full((len(is_open), 3), np.nan)
+    estimates = np.full((len(is_open), 3), np.nan)
     if not is_open.all():
         chosen = np.sort(qr(x[telling], mode="r", pivoting=True)[1][: x.shape[1] - free.shape[1]])
         decisive, outcomes = x[np.ix_(telling, chosen)], labels[telling]
-        # statsmodels' own Newton steps, not safeguarded, diverge where the classes are nearly separated.
+        # statsmodels' own Newton steps are not safeguarded and diverge if the classes are nearly separated.
         maximum = LogisticRegression(C=np.inf, fit_intercept=False, solver="newton-cg", tol=1e-8, max_iter=1000)
         start = maximum.fit(decisive, outcomes).coef_[0]
         with np.errstate(over="ignore"):
@@ -79,23 +78,23 @@ def log_odds(design: pd.DataFrame, y: ArrayLike) -> pd.DataFrame:
                 start, disp=0, method="minimize", min_method="trust-exact"
             )
         per_unit = np.r_[1, scale][chosen]
-        figures[chosen] = np.column_stack([fit.params / per_unit, fit.bse / per_unit, fit.pvalues])
-        figures[is_open] = np.nan
+        estimates[chosen] = np.column_stack([fit.params / per_unit, fit.bse / per_unit, fit.pvalues])
+        estimates[is_open] = np.nan
     is_collinear = np.abs(_null_directions(x)).max(axis=1, initial=0) > TOLERANCE
     notes = np.select(
         [np.r_[False, span == 0], is_collinear, is_open],
         ["the same in every patient", "collinear with other terms", "separates the classes"],
         default="",
     )
-    table = pd.DataFrame(figures[1:], columns=["log_odds", "error", "p"])
+    table = pd.DataFrame(estimates[1:], columns=["log_odds", "error", "p"])
     table.insert(0, "term", design.columns)
     return table.assign(note=notes[1:])
 
 
 def _separated(x: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Patients [N] whom a linear rule that errs on nobody puts strictly on their side (Konis 2007).
+    """Find the patients [N] whom some linear rule that errs on no patient puts strictly on their side (Konis 2007).
 
-    Maximum likelihood pushes the rule without end; what remains finite is decided by the other patients.
+    Maximum likelihood sends such a rule's coefficients to infinity; the other patients decide what stays finite.
     """
     signed = np.where(labels, 1, -1)[:, None] * x
     separated = np.zeros(len(x), bool)

@@ -1,4 +1,4 @@
-"""Predictions: the one table that everything after training reads."""
+"""Predictions: the one table that everything after training reads, one row per patient and member."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ SPLITS = ("train", "validation", "test")
 
 
 def check_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
-    """The table with its columns in order and typed: text, text, int, text, float64, int.
+    """Check predictions; return them with the columns in order and typed: text, text, int, text, float64, int.
 
     Raises:
-        RlvoError: columns missing or besides; a probability outside 0–1; another split or label; a patient that a
-            member predicts twice, or with differing labels. Names up to five rows.
+        RlvoError: missing or unknown columns; a probability outside 0–1; an unknown split or label; a patient that a
+            member predicts twice, or whose labels differ. Names up to five rows.
     """
     if set(predictions.columns) != set(COLUMNS):
         raise RlvoError(
-            f"columns are {', '.join(map(str, predictions.columns))}",
+            f"the columns are {', '.join(map(str, predictions.columns))}",
             where="predictions",
-            fix=f"Needed: {', '.join(COLUMNS)}",
+            fix=f"They must be {', '.join(COLUMNS)}",
         )
     table = predictions[list(COLUMNS)]
     try:
@@ -34,13 +34,13 @@ def check_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
         )
         label = table["label"].astype("float64")
     except (ValueError, TypeError) as error:
-        raise RlvoError(f"not readable as predictions ({error})", where="predictions") from None
+        raise RlvoError(f"they cannot be read ({error})", where="predictions") from None
     _refuse(table, ~table["probability"].between(0, 1), "probabilities outside 0–1")
-    _refuse(table, ~table["split"].isin(SPLITS), f"a split other than {', '.join(SPLITS)}")
+    _refuse(table, ~table["split"].isin(SPLITS), f"splits other than {', '.join(SPLITS)}")
     _refuse(table, ~label.isin([0, 1]), "labels other than 0 and 1")
-    _refuse(table, table.duplicated(["patient", "member"], keep=False), "patients that a member predicts twice")
+    _refuse(table, table.duplicated(["patient", "member"], keep=False), "patients whom a member predicts twice")
     table = table.astype({"label": "int64"})
-    _refuse(table, table.groupby("patient")["label"].transform("nunique") > 1, "patients with differing labels")
+    _refuse(table, table.groupby("patient")["label"].transform("nunique") > 1, "patients whose labels differ")
     return table
 
 
@@ -57,32 +57,26 @@ def _some(rows: Sequence[str]) -> str:
 def check_out_of_fold(
     predictions: pd.DataFrame, folds: Sequence[Collection[str]], test: Collection[str] = ()
 ) -> pd.DataFrame:
-    """`check_predictions`, and that every row's split is what its patient is to the member's fold.
+    """Check predictions, and that every row's split is that of its patient in the member's fold.
 
-    A validation row is of one of its fold's validation patients, a test row of the test set, a training row of neither;
-    a member that has validation rows has one of every validation patient of its fold.
+    Validation rows must be about the fold's validation patients, test rows about the test set, training rows about
+    neither; a member with validation rows must have one for every validation patient of its fold.
 
     Args:
         folds: the validation patients of each fold.
         test: the patients held out from all folds.
 
     Raises:
-        RlvoError: naming up to five rows.
+        RlvoError: as `check_predictions`, or a row breaks these rules; names up to five.
     """
     table = check_predictions(predictions)
     _refuse(table, ~table["fold"].between(0, len(folds) - 1), f"folds other than 0 to {len(folds) - 1}")
     part = {(patient, k): "validation" for k, fold in enumerate(folds) for patient in fold}
     held_out, known = set(test), {patient for patient, _ in part}
     _refuse(table, ~table["patient"].isin(known | held_out), "patients that are in no fold and not in the test set")
-    due = pd.Series(
-        [
-            "test" if patient in held_out else part.get((patient, fold), "train")
-            for patient, fold in zip(table["patient"], table["fold"], strict=True)
-        ],
-        index=table.index,
-        dtype="str",
-    )
-    _refuse(table, table["split"] != due, "rows of another split than their patient's in that fold")
+    pairs = zip(table["patient"], table["fold"], strict=True)
+    due = ["test" if patient in held_out else part.get((patient, fold), "train") for patient, fold in pairs]
+    _refuse(table, table["split"] != pd.Series(due, table.index, "str"), "rows of another split than their patient's")
     validation = table[table["split"] == "validation"]
     members = validation.groupby("member").agg(fold=("fold", "first"), patients=("patient", set))
     missing = [
@@ -95,40 +89,13 @@ def check_out_of_fold(
     return table
 
 
-def align(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
-    """Two models' predictions of the same patients side by side, as a paired comparison needs them.
-
-    Each has one row a patient and split, say the validation rows of all folds of one model.
-
-    Returns:
-        Columns `patient`, `split`, `label`, `probability_a`, `probability_b`, sorted by patient.
-
-    Raises:
-        RlvoError: a patient twice in one of them, in one of them only, or with differing labels; names up to five rows.
-    """
-    key = ["patient", "split"]
-    tables = [check_predictions(table) for table in (a, b)]
-    for table in tables:
-        _refuse(table, table.duplicated(key, keep=False), "patients who have more than one prediction")
-    both = tables[0].merge(tables[1], on=key, how="outer", suffixes=("_a", "_b"), indicator=True).sort_values(key)
-    lonely = both[both["_merge"] != "both"]
-    if len(lonely):
-        rows = [f"{row.patient} ({row.split})" for row in lonely.itertuples()]
-        raise RlvoError(f"patients whom only one of the models predicts: {_some(rows)}", where="predictions")
-    differing = both.loc[both["label_a"] != both["label_b"], "patient"]
-    if len(differing):
-        raise RlvoError(f"patients with differing labels: {_some(list(differing))}", where="predictions")
-    columns = ["patient", "split", "label", "probability_a", "probability_b"]
-    return both.rename(columns={"label_a": "label"})[columns].astype({"label": "int64"}).reset_index(drop=True)
-
-
 def write_predictions(predictions: pd.DataFrame, path: Path) -> None:
     """Check and write as CSV, atomically; every float reads back as itself."""
     atomic_write(path, check_predictions(predictions).to_csv(index=False))
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    """Read and check. Raises RlvoError where the file is missing or not such a table."""
+    """Read and check predictions. Raises RlvoError if the file is missing or does not hold such a table."""
     try:
         table = pd.read_csv(
             path,
@@ -138,8 +105,8 @@ def read_predictions(path: Path) -> pd.DataFrame:
         )
         return check_predictions(table)
     except FileNotFoundError:
-        raise RlvoError("no such predictions", where=path) from None
+        raise RlvoError("there is no such file", where=path) from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise RlvoError(f"not a table of predictions ({error})", where=path) from None
+        raise RlvoError(f"this is not a table of predictions ({error})", where=path) from None
     except RlvoError as error:
         raise RlvoError(error.what, where=path, fix=error.fix) from None

@@ -1,95 +1,50 @@
-"""Baselines as tables and pictures: metrics over folds, odds ratios, calibration, net benefit."""
+"""Clinical baselines on the hold-out and as pictures: odds ratios (a forest plot), calibration, net benefit."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pandas as pd
-from rich.table import Table
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from rlvo.evaluation.calibration import Calibration, reliability
-from rlvo.evaluation.decision_curve import decision_curve
-from rlvo.evaluation.figures import figures
-from rlvo.report.calibration import Reliability, calibration_words, decision_curve_plot, reliability_plot
-from rlvo.report.forest import forest_plot, odds_words, p_words
+from rlvo.evaluation.calibration import Calibration, decision_curve
+from rlvo.evaluation.performance import measure_performance
+from rlvo.report.calibration import Reliability, decision_curve_plot, reliability_plot
+from rlvo.report.console import format_odds, format_p
 from rlvo.report.labels import term_label
-from rlvo.report.style import write_picture
-from rlvo.report.tables import Performance
+from rlvo.report.style import BLUE, GREY, PAGE_WIDTH, PALE, paper_style, write_picture
+from rlvo.report.tables import ModelResults
 from rlvo.training.baseline import BaselineResult
 
-HEADINGS = {
-    "auc": "AUC",
-    "auprc": "AUPRC",
-    "balanced_accuracy": "bal.\nacc.*",
-    "f1": "F1*",
-    "sensitivity": "sens.*",
-    "specificity": "spec.*",
-}
+ROW = 0.22
+"""Height of a row, in inches."""
+TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+VARIABLE, RATIO, P = -1.04, 1.06, 1.86
+"""Positions of the columns beside the plot, in plot widths."""
 
 
 def baseline_performance(
     results: Mapping[str, BaselineResult], test: pd.DataFrame, label: pd.Series
-) -> dict[str, Performance]:
-    """Each baseline as the networks are shown: validation metrics, and figures on the hold-out, which this opens.
+) -> dict[str, ModelResults]:
+    """Measure each baseline as the networks are, on validation and on the hold-out, which this opens.
 
     Args:
-        results: of `clinical_baselines`.
+        results: from `clinical_baselines`.
         test: the hold-out's rows of the checked table.
         label: 0 or 1, by patient id.
     """
     models = {}
     for name, result in results.items():
         answers = result.score(test)
-        holdout = figures(label.loc[test.index], answers["score"], answers["rlvo"])
-        models[name] = Performance(result.validation_metrics(), holdout)
+        holdout = measure_performance(label.loc[test.index], answers["score"], answers["rlvo"])
+        models[name] = ModelResults(result.validation_metrics(), holdout)
     return models
-
-
-def baseline_table(metrics: Mapping[str, pd.DataFrame], *, title: str) -> Table:
-    """A row a baseline, mean ± SD over folds.
-
-    Args:
-        metrics: for each baseline `over_folds` of its validation metrics.
-    """
-    table = Table(
-        title=title,
-        title_justify="left",
-        caption="Validation. * Optimistic: thresholds were chosen on the same patients.",
-        caption_justify="left",
-        box=None,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("")
-    for heading in HEADINGS.values():
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, values in metrics.items():
-        rows: dict[Any, Any] = values.to_dict("index")
-        table.add_row(name, *(_mean_sd(**rows[metric]) for metric in HEADINGS))
-    return table
-
-
-def _mean_sd(mean: float, sd: float, folds: float) -> str:
-    if not folds:
-        return "n.e."
-    return f"{mean:.2f}" if math.isnan(sd) else f"{mean:.2f}±{sd:.2f}"
-
-
-def odds_table(odds: pd.DataFrame) -> Table:
-    """A row a term: odds ratio, 95 % interval and p, or why it is not estimable."""
-    table = Table(box=None, pad_edge=False)
-    for heading, side in (("", "left"), ("OR (95 % CI)", "left"), ("p", "right")):
-        table.add_column(heading, justify=side)  # type: ignore[arg-type]
-    for row in odds.to_dict("records"):
-        label = term_label(row["term"], row["unit"])
-        if pd.isna(row["odds_ratio"]):
-            table.add_row(label, f"not estimable: {row['note']}", "")
-        else:
-            table.add_row(label, odds_words(row["odds_ratio"], row["low"], row["high"]), p_words(row["p"]))
-    return table
 
 
 def draw_baselines(
@@ -100,21 +55,16 @@ def draw_baselines(
     *,
     title: str,
 ) -> list[Path]:
-    """Write `odds_ratios`, `calibration` and `decision_curve` as SVG and PNG; their paths.
+    """Write `odds_ratios`, `calibration` and `decision_curve` as SVG and PNG; return their paths.
 
     Args:
-        odds: of `clinical_odds`.
+        odds: from `clinical_odds`.
         validation: predictions (`evaluation.predictions`) of each baseline to draw.
         calibrations: of the same baselines.
         title: of the forest plot.
     """
     curves = {
-        name: Reliability(
-            reliability(own["label"], own["probability"]),
-            own["probability"].to_numpy(),
-            own["label"].to_numpy(),
-            calibration_words(calibrations[name]),
-        )
+        name: Reliability(own["label"].to_numpy(), own["probability"].to_numpy(), calibrations[name])
         for name, own in validation.items()
     }
     benefits = {name: decision_curve(own["label"], own["probability"]) for name, own in validation.items()}
@@ -124,3 +74,63 @@ def draw_baselines(
         "decision_curve": decision_curve_plot(benefits),
     }
     return [path for name, figure in drawn.items() for path in write_picture(figure, folder / name)]
+
+
+@paper_style
+def forest_plot(odds: pd.DataFrame, *, title: str) -> Figure:
+    """Draw odds ratios (Image A1) on a log axis, one row per term, bold if p < 0.05; arrows mark what lies beyond.
+
+    Args:
+        odds: `term`, `unit` (what the odds ratio compares), `odds_ratio`, `low`, `high`, `p`; NaN if a term is not
+            estimable, for the reason in `note`.
+    """
+    rows = len(odds)
+    height = ROW * rows + 0.95
+    figure = Figure(figsize=(PAGE_WIDTH, height))
+    axes = figure.add_axes((0.36, 0.45 / height, 0.34, ROW * rows / height))
+    low_end, high_end = _axis_ends(odds)
+    axes.set(xscale="log", xlim=(low_end, high_end), ylim=(rows - 0.5, -0.5), xlabel="Odds ratio of rLVO, log scale")
+    axes.plot([1, 1], [-0.5, rows - 0.5], color=GREY, linewidth=0.8, linestyle=(0, (3, 2)))
+    write = partial(axes.text, transform=axes.get_yaxis_transform(), va="center")
+    for x, heading, side in ((VARIABLE, "Variable", "left"), (RATIO, "OR (95 % CI)", "left"), (P, "p", "right")):
+        write(x, -0.95, heading, fontweight="bold", ha=side)
+    for y, row in enumerate(odds.to_dict("records")):
+        if y % 2 == 0:
+            axes.axhspan(y - 0.5, y + 0.5, xmin=-1.06, xmax=1.88, color=PALE, clip_on=False, zorder=0, linewidth=0)
+        write(VARIABLE, y, term_label(row["term"], row["unit"]))
+        interval = (row["odds_ratio"], row["low"], row["high"])
+        if np.isfinite(interval).all():
+            _draw_interval(axes, y, *interval)
+            weight = "bold" if row["p"] < 0.05 else "normal"
+            write(RATIO, y, format_odds(*interval), fontweight=weight)
+            write(P, y, format_p(row["p"]), fontweight=weight, ha="right")
+        else:
+            write(RATIO, y, f"not estimable: {row['note']}", color=GREY, style="italic", fontsize=6.5)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(left=False, labelleft=False)
+    seen = [tick for tick in TICKS if low_end <= tick <= high_end]
+    axes.xaxis.set_major_locator(FixedLocator([t for t in seen if len(seen) <= 7 or math.log10(t).is_integer()]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    figure.text(0.01, 1 - 0.13 / height, title, fontsize=9, fontweight="bold", va="center")
+    return figure
+
+
+def _draw_interval(axes: Axes, y: float, ratio: float, low: float, high: float) -> None:
+    """Draw a square on a line that ends in an arrow if it leaves the axis."""
+    low_end, high_end = axes.get_xlim()
+    axes.plot([max(low, low_end), min(high, high_end)], [y, y], color=BLUE, linewidth=1.2, solid_capstyle="butt")
+    if low < low_end:
+        axes.plot(low_end, y, marker="<", color=BLUE, markersize=4, clip_on=False)
+    if high > high_end:
+        axes.plot(high_end, y, marker=">", color=BLUE, markersize=4, clip_on=False)
+    axes.plot(ratio, y, marker="s", color=BLUE, markersize=4)
+
+
+def _axis_ends(odds: pd.DataFrame) -> tuple[float, float]:
+    """The ticks that enclose all odds ratios and intervals, at least 0.5–2 and at most 0.01–100."""
+    values = odds[["odds_ratio", "low", "high"]].to_numpy(float)
+    values = values[np.isfinite(values)]
+    low = max((tick for tick in TICKS if tick <= min([0.5, *values])), default=TICKS[0])
+    high = min((tick for tick in TICKS if tick >= max([2.0, *values])), default=TICKS[-1])
+    return low, high

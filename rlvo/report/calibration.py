@@ -1,4 +1,4 @@
-"""Are probabilities what they say, and are they of use? Reliability curves with histograms, and decision curves."""
+"""Calibration and usefulness of probabilities: reliability curves with histograms, and decision curves."""
 
 from __future__ import annotations
 
@@ -12,33 +12,25 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rlvo.evaluation.calibration import Calibration, calibration, reliability
+from rlvo.evaluation.calibration import Calibration, measure_calibration, reliability_curve
 from rlvo.report.style import BLUE, COLOURS, GREY, INK, ORANGE, PALE_INK, paper_style, write_picture
 
 BINS = 20
-"""Of the histogram under a reliability curve."""
+"""In the histogram under a reliability curve."""
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """One model's probabilities on one set of patients.
+    """One model's probabilities [N] on patients with labels [N] (0 or 1), and their calibration."""
 
-    Attributes:
-        curve: a row a bin: `predicted` and `observed` (means), `low`, `high` (interval of the observed), `patients`.
-        probability: [N].
-        label: 0 or 1 [N].
-        words: the figures to print with it, a line each ("Brier 0.12").
-    """
-
-    curve: pd.DataFrame
-    probability: np.ndarray
     label: np.ndarray
-    words: tuple[str, ...] = ()
+    probability: np.ndarray
+    calibration: Calibration
 
 
 @paper_style
 def reliability_plot(models: Mapping[str, Reliability]) -> Figure:
-    """A panel a model, in order: observed against predicted rLVO with intervals, over how often each was predicted."""
+    """Draw one panel per model: observed against predicted rLVO with intervals, above a histogram of predictions."""
     side, counts, left, below, between = 2.7, 0.75, 0.55, 0.45, 0.15
     width = len(models) * (side + left) + between
     height = below + counts + between + side + 0.25
@@ -47,7 +39,7 @@ def reliability_plot(models: Mapping[str, Reliability]) -> Figure:
         x = (number * (side + left) + left) / width
         histogram = figure.add_axes((x, below / height, side / width, counts / height))
         curves = figure.add_axes((x, (below + counts + between) / height, side / width, side / height))
-        curve = model.curve.dropna(subset=["predicted", "observed"])
+        curve = reliability_curve(model.label, model.probability)
         curves.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (3, 2)))
         away = np.abs(curve[["low", "high"]].to_numpy().T - curve["observed"].to_numpy())
         curves.errorbar(
@@ -56,17 +48,10 @@ def reliability_plot(models: Mapping[str, Reliability]) -> Figure:
         )  # fmt: skip
         curves.set(title=name, xlim=(0, 1), ylim=(0, 1))
         curves.tick_params(labelbottom=False)
-        curves.text(0.03, 0.98, "\n".join(model.words), va="top", fontsize=7)
+        curves.text(0.03, 0.98, "\n".join(format_calibration(model.calibration)), va="top", fontsize=7)
         parts = [model.probability[model.label == 0], model.probability[model.label == 1]]
-        histogram.hist(
-            parts,
-            bins=BINS,
-            range=(0, 1),
-            stacked=True,
-            color=[PALE_INK, ORANGE],
-            label=["no rLVO", "rLVO"],
-            rwidth=0.9,
-        )
+        looks: dict[str, Any] = {"color": [PALE_INK, ORANGE], "label": ["no rLVO", "rLVO"], "rwidth": 0.9}
+        histogram.hist(parts, bins=BINS, range=(0, 1), stacked=True, **looks)
         histogram.set(xlabel="Predicted probability of rLVO", xlim=(0, 1))
         if number == 0:
             curves.set_ylabel("Observed share of rLVO")
@@ -75,8 +60,8 @@ def reliability_plot(models: Mapping[str, Reliability]) -> Figure:
     return figure
 
 
-def calibration_words(found: Calibration) -> tuple[str, ...]:
-    """Brier score, slope and intercept with their intervals, calibration error with what chance makes of it."""
+def format_calibration(found: Calibration) -> tuple[str, ...]:
+    """Brier score, intercept and slope with their intervals, and calibration error with its range by chance alone."""
     low, high = found.ece_if_calibrated
     estimates: dict[Any, Any] = found.estimates.to_dict("index")
     return (
@@ -88,15 +73,14 @@ def calibration_words(found: Calibration) -> tuple[str, ...]:
 def draw_reliability(
     path: Path, label: np.ndarray, probability: np.ndarray, *, name: str, found: Calibration | None = None
 ) -> list[Path]:
-    """Draw one model's observed share of rLVO against its probabilities, as SVG and PNG; their paths.
+    """Draw one model's reliability curve as SVG and PNG; return their paths.
 
     Args:
         label: 0 or 1 [N].
         probability: [N].
-        found: the calibration of these probabilities, where it is known already.
+        found: the calibration of these probabilities, if it is known already.
     """
-    words = calibration_words(found or calibration(label, probability))
-    shown = Reliability(reliability(label, probability), probability, label, words)
+    shown = Reliability(label, probability, found or measure_calibration(label, probability))
     return [*write_picture(reliability_plot({name: shown}), path)]
 
 
@@ -106,10 +90,10 @@ def _interval(value: float, low: float, high: float) -> str:
 
 @paper_style
 def decision_curve_plot(models: Mapping[str, pd.DataFrame]) -> Figure:
-    """Net benefit of acting on each model, on everybody and on nobody, over the threshold probability, with intervals.
+    """Draw the net benefit of alerting by each model, on all and on none, over the threshold probability.
 
     Args:
-        models: for each a table with `threshold`, `treat_all`, `treat_none`, `model` and its interval `low`, `high`.
+        models: for each, its `decision_curve`.
     """
     figure = Figure(figsize=(3.6, 2.9), layout="constrained")
     axes = figure.subplots()

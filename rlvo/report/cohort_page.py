@@ -19,19 +19,20 @@ from rlvo.report.table_one import CAPTION, HEADINGS
 
 TEMPLATE = Path(__file__).with_name("cohort_page.html")
 MOST_FINDINGS = 1000
-"""On the page; a table in another unit has one in every row."""
+"""Listed on the page at most: a table in the wrong unit has one in every row."""
 
 
 @dataclass(frozen=True)
 class CohortContents:
-    """What a sound table holds.
+    """The contents of a sound table.
 
     Attributes:
-        flow: the flow chart; steps: what it shows, with the pseudonyms of the excluded.
-        table_one: of `rlvo.report.table_one`.
-        missingness: None where no value is missing.
+        flow: the flow chart.
+        steps: the exclusions it shows, with the pseudonyms of the excluded.
+        table_one: from `rlvo.report.table_one`.
+        missingness: the plot of missing values; None if there are none.
         split_hash: of hold-out and folds.
-        ignored: columns rlvo does not know.
+        ignored: columns that rlvo does not use.
     """
 
     flow: Figure
@@ -43,12 +44,12 @@ class CohortContents:
 
 
 def cohort_page(name: str, findings: Sequence[Finding], contents: CohortContents | None) -> str:
-    """HTML that needs nothing but itself: no script, pictures within.
+    """Render a self-contained HTML page: pictures embedded, no script.
 
     Args:
         name: of the cohort's table.
         findings: all of them; the first `MOST_FINDINGS` are listed, all are counted.
-        contents: None where findings left no table to look at.
+        contents: None if the findings leave no table to show.
     """
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -66,5 +67,5 @@ def cohort_page(name: str, findings: Sequence[Finding], contents: CohortContents
 
 
 def _embedded(figure: Figure) -> str:
-    """A figure as the address of a picture."""
+    """A figure as a data URL."""
     return f"data:image/svg+xml;base64,{base64.b64encode(svg(figure).encode()).decode()}"

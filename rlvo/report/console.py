@@ -1,4 +1,4 @@
-"""What users see in a terminal: lines, tables, intervals, progress and JSON. Users' own text is always shown literally."""
+"""What users see in a terminal: lines, tables, intervals, progress, JSON. Users' own text is shown literally."""
 
 from __future__ import annotations
 
@@ -30,15 +30,9 @@ console = Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 
 def escape_controls(text: str) -> str:
-    r"""Make control characters visible: an escape becomes `\x1b`, a line break `\n`, a right-to-left override `\u202e`."""
-    return "".join(
-        character.encode("unicode_escape").decode() if _is_control(character) else character for character in text
-    )
-
-
-def _is_control(character: str) -> bool:
-    category = unicodedata.category(character)
-    return category.startswith("C") or category in ("Zl", "Zp")
+    r"""Make control characters visible: an escape character becomes `\x1b`, a line break `\n`."""
+    controls = {c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")}
+    return text.translate({ord(c): c.encode("unicode_escape").decode() for c in controls})
 
 
 def literal(text: str, style: str = "") -> Text:
@@ -58,8 +52,8 @@ def print_json(value: Any) -> None:
 
 
 def numeric(heading: str) -> Column:
-    """A column of `text_table` for numbers: right-aligned, never broken over two lines."""
-    return Column(_lines(heading), justify="right", no_wrap=True)
+    """A column of `text_table` for numbers, which are right-aligned."""
+    return Column(_lines(heading), justify="right", overflow="fold")
 
 
 def text_table(
@@ -118,6 +112,16 @@ def format_p(p: float) -> str:
     if math.isnan(p):
         return "n.e."
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def format_odds(ratio: float, low: float, high: float) -> str:
+    """An odds ratio and its interval, with three decimals if two would hide how narrow it is."""
+    digits = 3 if high - low < 0.1 else 2
+    between = "–" if low >= 0.01 and high <= 100 else " to "
+    ends = [
+        "> 100" if value > 100 else "< 0.01" if value < 0.01 else f"{value:.{digits}f}" for value in (ratio, low, high)
+    ]
+    return f"{ends[0]} ({ends[1]}{between}{ends[2]})"
 
 
 class _RateColumn(ProgressColumn):

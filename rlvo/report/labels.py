@@ -1,4 +1,4 @@
-"""What tables and pictures call the variables."""
+"""Names of the variables in tables and pictures."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ NAMES = {
     "aspects": "ASPECTS",
 }
 STEMS = {"occlusion_side": "Occlusion", "occlusion_site": "Occlusion"}
-"""Before a level, where it is not the name."""
+"""What precedes a level if it is not the variable's name."""
 LEVELS = {"F": "female", "M": "male"}
 
 
 def variable_label(name: str) -> str:
-    """A variable as readers know it, with its unit: `tmax_gt4_ml` is "Tmax > 4 s, mL"."""
+    """A variable's name with its unit: "Tmax > 4 s, mL" for `tmax_gt4_ml`."""
     unit = VARIABLES[name].unit if name in VARIABLES else None
     label = NAMES.get(name, name)
     return label if unit in (None, "points") else f"{label}, {unit}"
 
 
 def level_label(name: str, level: str) -> str:
-    """A level of a variable: `sex`, `F` is "Sex, female"."""
+    """The name of a variable's level: "Sex, female" for `sex`, `F`."""
     return f"{STEMS.get(name) or NAMES.get(name, name)}, {LEVELS.get(level, level)}"
 
 
 def term_label(term: str, unit: str) -> str:
-    """A term of a logistic fit and what its odds ratio compares: `sex=F`, "vs M" is "Sex, female vs male"."""
+    """The name of a logistic term and of what its odds ratio compares: "Sex, female vs male" for `sex=F`, "vs M"."""
     name, has_level, level = term.partition("=")
     against, _, what = unit.partition(" ")
     if has_level:

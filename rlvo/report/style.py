@@ -1,4 +1,4 @@
-"""How pictures look in print: one quiet style, colours that colour-blind readers tell apart, vectors beside pixels."""
+"""The style of pictures: quiet, in colours that colour-blind readers can tell apart, as vectors and as pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 """After Okabe and Ito (2008)."""
 INK, GREY, PALE_INK, PALE = "#1a1d21", "#6b737c", "#b4bbc3", "#eef1f4"
 PAGE_WIDTH = 6.9
-"""Two columns of a journal page, in inches."""
+"""Width of two columns of a journal page, in inches."""
 DPI = 300
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -44,11 +44,11 @@ STYLE: dict[Any, Any] = {
 }
 
 paper_style = rc_context(STYLE)
-"""Decorator of functions that draw."""
+"""Decorator for functions that draw."""
 
 
 def svg(figure: Figure) -> str:
-    """The figure as SVG, the same text for the same figure."""
+    """Render a figure as SVG; the same figure always gives the same text."""
     with rc_context(STYLE):
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
@@ -56,7 +56,7 @@ def svg(figure: Figure) -> str:
 
 
 def write_picture(figure: Figure, path: Path) -> tuple[Path, Path]:
-    """Write `path` with the suffix .svg, and beside it .png at 300 dpi; both paths."""
+    """Write `path` with the suffix .svg, and .png at 300 dpi beside it; return both paths."""
     pixels = io.BytesIO()
     figure.savefig(pixels, format="png", dpi=DPI)
     vector, raster = path.with_suffix(".svg"), path.with_suffix(".png")

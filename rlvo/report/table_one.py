@@ -1,4 +1,4 @@
-"""Table 1: who the patients are, in development and test set and those with rLVO among them."""
+"""Table 1: the patients of development and test set, and those with rLVO among them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
-from rlvo.cohort.variables import DERIVED, INPUTS, VARIABLES
-from rlvo.report.forest import p_words
+from rlvo.cohort.variables import DERIVED, RATIOS, VARIABLES
+from rlvo.report.console import format_p, numeric, text_table
 from rlvo.report.labels import level_label, variable_label
 
 HEADINGS = {
@@ -27,30 +27,29 @@ HEADINGS = {
 CAPTION = (
     "Median (quartiles) or number (%) of the patients in whom it is known. p: rLVO against the others in development "
     "(Kruskal–Wallis; χ², or Fisher's exact test where counts are small), not adjusted for multiple tests. SMD: "
-    "standardised mean difference of test from development, without its sign; above 0.1 it is usually called an "
-    "imbalance."
+    "absolute standardised mean difference between test and development; above 0.1 it is usually called an imbalance."
 )
 ABSENT = "–"
 
 
 def table_one(table: pd.DataFrame, label: pd.Series, test: Collection[str]) -> pd.DataFrame:
-    """Table 1 as text, a row a variable (a row a level where there are more than two), without any patient's name.
+    """Make Table 1 as text, one row per variable (or per level, if there are more than two), without patients' ids.
 
     Args:
         table: the included patients of a checked cohort.
-        label: 0 or 1 a patient, indexed likewise.
+        label: 0 or 1 per patient, indexed likewise.
         test: patients of the hold-out.
 
     Returns:
-        The columns of `HEADINGS`; the first row counts the patients. `p` and `smd` are empty in a variable's further
-        rows, and "n.e." where they are not estimable.
+        The columns of `HEADINGS`; the first row counts the patients. `p` and `smd` are given in a variable's first row
+        only, as "n.e." if they are not estimable.
     """
     shown = _shown(table).reset_index(drop=True)
     is_test = table.index.isin(list(test))
     rlvo = (label.loc[table.index] == 1).to_numpy()
     known = [name for name in shown.columns.astype(str) if shown[name].notna().any()]
     part, outcome = np.where(is_test, "test", "development"), np.where(rlvo, "rlvo", "other")
-    with warnings.catch_warnings():  # of pandas' future, and of tests on few patients, which p says by itself
+    with warnings.catch_warnings():  # about future versions of pandas, and about tests on few patients
         warnings.simplefilter("ignore")
         both = _tableone(shown[known], part, smd=True)
         of_development = _tableone(shown[known][~is_test], outcome[~is_test], pval=True)
@@ -74,33 +73,28 @@ def table_one(table: pd.DataFrame, label: pd.Series, test: Collection[str]) -> p
             row["variable"] = level_label(name, level) if level not in ("", "1") else variable_label(name)
             if number == 0:
                 row["missing"] = str(shown[name].isna().sum())
-                row["p"] = p_words(of_development.htest_table["P-Value"].get(name, np.nan))
+                row["p"] = format_p(of_development.htest_table["P-Value"].get(name, np.nan))
                 row["smd"] = _difference(both.smd_table.iloc[:, 0].get(name, np.nan))
             rows.append(row)
     return pd.DataFrame(rows, columns=list(HEADINGS)).fillna("")
 
 
 def table_one_table(characteristics: pd.DataFrame) -> Table:
-    """Table 1 for a terminal: without the missing values and p."""
-    table = Table(title="Table 1", title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    for heading in ("development", "rLVO", "test", "rLVO", "SMD"):
-        table.add_column(heading, justify="right")
-    columns = ["variable", "development", "development_rlvo", "test", "test_rlvo", "smd"]
-    for row in characteristics[columns].itertuples(index=False):
-        table.add_row(*row)
-    return table
+    """Table 1 for a terminal, without missing values and p."""
+    rows = characteristics[["variable", "development", "development_rlvo", "test", "test_rlvo", "smd"]].to_numpy(str)
+    headings = ("development", "rLVO", "test", "rLVO", "SMD")
+    return text_table(["", *map(numeric, headings)], rows.tolist(), title="Table 1")
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Predictors and scores that the table has, with the derived ones; categorical values as text."""
+    """The table's predictors and scores, with the derived ones; categorical values as text."""
     shown = table[
         [name for name in VARIABLES if name in table and VARIABLES[name].role in ("predictor", "score")]
     ].copy()
     for derived in DERIVED:
-        if set(INPUTS[derived]) <= set(table):
-            numerator, denominator = (table[column] for column in INPUTS[derived])
-            without = 0.0 if derived == "hir" else np.nan  # as the encoder has it: no volume, nothing severe
+        if set(RATIOS[derived]) <= set(table):
+            numerator, denominator = (table[column] for column in RATIOS[derived])
+            without = 0.0 if derived == "hir" else np.nan  # as in the encoder: no volume, none of it severe
             shown[derived] = (numerator / denominator).mask(denominator == 0, without)
     for name in shown.columns.astype(str):
         if _levels(name) == ("1",):
@@ -109,7 +103,7 @@ def _shown(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _levels(name: str) -> tuple[str, ...]:
-    """The rows of a variable: its levels, the counted one of two, or one without a name."""
+    """The rows of a variable: all its levels, the second of two, or a single unnamed one."""
     if name in DERIVED or VARIABLES[name].kind == "continuous":
         return ("",)
     levels = VARIABLES[name].levels
@@ -117,13 +111,13 @@ def _levels(name: str) -> tuple[str, ...]:
 
 
 def _tableone(data: pd.DataFrame, group: np.ndarray, **options: bool) -> Any:
-    """A TableOne of the patients by `group` [N]."""
+    """A TableOne of the patients, by `group` [N]."""
     from tableone import TableOne
 
     names = list(data.columns.astype(str))
     continuous = [name for name in names if _levels(name) == ("",)]
     categorical = [name for name in names if name not in continuous]
-    # It walks over texts one by one, which takes ten times as long on Arrow's.
+    # It walks over texts one by one, which takes ten times as long on Arrow strings.
     grouped = data.astype(dict.fromkeys(categorical, object)).assign(group=group.astype(object))
     return TableOne(
         grouped,
@@ -142,7 +136,7 @@ def _tableone(data: pd.DataFrame, group: np.ndarray, **options: bool) -> Any:
 
 
 def _cells(found: Any, group: str) -> dict[tuple[str, str], str]:
-    """What a group's column says, by variable and level."""
+    """The cells of a group's column, by variable and level."""
     column = found.tableone.droplevel(0, axis=1)[group]
     return {key: str(cell).replace(" [", " (").replace(",", "–").replace("]", ")") for key, cell in column.items()}
 

@@ -1,58 +1,112 @@
-"""Tables of performance, as people read them in a paper: every figure with its interval, what is optimistic said."""
+"""Results as tables in a terminal: every estimate with its interval, and what is optimistic marked as such."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from rich.table import Table
+from rich.text import Text
 
-from rlvo.evaluation.figures import Figures
+from rlvo.evaluation.metrics import over_folds
+from rlvo.evaluation.performance import Performance
+from rlvo.evaluation.subgroups import REPORTED, SubgroupAnalysis
+from rlvo.report.console import (
+    format_interval,
+    format_mean_sd,
+    format_number,
+    format_odds,
+    format_p,
+    literal,
+    numeric,
+    text_table,
+)
+from rlvo.report.labels import NAMES, term_label
+
+BASELINE_HEADINGS = {
+    "auc": "AUC",
+    "auprc": "AUPRC",
+    "balanced_accuracy": "bal.\nacc.*",
+    "f1": "F1*",
+    "sensitivity": "sens.*",
+    "specificity": "spec.*",
+}
 
 
 @dataclass(frozen=True)
-class Performance:
-    """One model: its validation metrics, a row a fold (optimistic), and its figures on the hold-out."""
+class ModelResults:
+    """One model's validation metrics, one row per fold (optimistic), and its performance on the hold-out."""
 
     validation: pd.DataFrame
-    holdout: Figures
+    holdout: Performance
     ceiling: float | None = None
-    """The best AUC there is, where the truth is known."""
+    """The best AUC that any model could reach, if the truth is known."""
 
 
-def performance_table(models: Mapping[str, Performance], *, title: str) -> Table:
-    """Rich table, a row a model in the order given."""
+def performance_table(models: Mapping[str, ModelResults], *, title: str) -> Table:
+    """One row per model, in the order given."""
     first = next(iter(models.values())).holdout
-    table = Table(
+    ceiling = ["ceil."] if any(model.ceiling is not None for model in models.values()) else []
+    headings = ("validation\nAUC*", "hold-out\nAUC", *ceiling, "bal.\nacc.", "sens.", "spec.", "F1")
+    rows = []
+    for name, model in models.items():
+        auc, seen = over_folds(model.validation).loc["auc", ["mean", "sd"]], model.holdout
+        others = (seen.balanced_accuracy, seen.sensitivity, seen.specificity, seen.f1)
+        cells = [format_mean_sd(*auc), format_interval(seen.auc, *seen.interval)]
+        shown = [model.ceiling, *others] if ceiling else others
+        rows.append([name, *cells, *map(format_number, shown)])
+    return text_table(
+        ["", *map(numeric, headings)],
+        rows,
         title=title,
         caption=f"Hold-out: {first.patients} patients, {first.positives} rLVO, 95 % bootstrap intervals.\n"
         "* Optimistic: checkpoints, weights and thresholds were chosen there.",
-        box=None,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
     )
-    has_ceilings = any(model.ceiling is not None for model in models.values())
-    table.add_column("", no_wrap=True)
-    for name in ("validation\nAUC*", "hold-out\nAUC", *(["ceil."] if has_ceilings else [])):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("bal.\nacc.", "sens.", "spec.", "F1"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name, model in models.items():
-        auc, seen = model.validation["auc"], model.holdout
-        low, high = seen.interval
-        table.add_row(
-            name,
-            f"{_number(auc.mean())}±{_number(auc.std())}",
-            f"{_number(seen.auc)} ({_number(low)}–{_number(high)})",
-            *([_number(model.ceiling)] if has_ceilings else []),
-            *(_number(value) for value in (seen.balanced_accuracy, seen.sensitivity, seen.specificity, seen.f1)),
-        )
-    return table
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return "n.e." if math.isnan(value) else f"{value:.2f}"
+def baseline_table(metrics: Mapping[str, pd.DataFrame], *, title: str) -> Table:
+    """One row per baseline: mean ± SD over folds, given for each as `over_folds` of its validation metrics."""
+    return text_table(
+        ["", *map(numeric, BASELINE_HEADINGS.values())],
+        (
+            [name, *(format_mean_sd(*values.loc[metric, ["mean", "sd"]]) for metric in BASELINE_HEADINGS)]
+            for name, values in metrics.items()
+        ),
+        title=title,
+        caption="Validation. * Optimistic: thresholds were chosen on the same patients.",
+    )
+
+
+def odds_table(odds: pd.DataFrame) -> Table:
+    """One row per term: odds ratio, 95 % interval and p, or why it is not estimable."""
+    rows = []
+    for row in odds.to_dict("records"):
+        if pd.isna(row["odds_ratio"]):
+            cells = [f"not estimable: {row['note']}"]
+        else:
+            cells = [format_odds(row["odds_ratio"], row["low"], row["high"]), format_p(row["p"])]
+        rows.append([term_label(row["term"], row["unit"]), *cells])
+    return text_table(["", "OR (95 % CI)", numeric("p")], rows)
+
+
+def subgroup_table(subgroups: Sequence[SubgroupAnalysis], *, title: str) -> Table:
+    """One row per level; below each grouping, its tests for differences between levels, and its notes."""
+    rows: list[list[str | Text]] = []
+    for each in subgroups:
+        for level in each.levels.to_dict("records"):
+            row: dict[Any, Any] = level
+            name = f"{NAMES.get(each.name, each.name.capitalize())}: {row['level']}"
+            intervals = (format_interval(row[m], row[f"{m}_low"], row[f"{m}_high"]) for m in REPORTED)
+            rows.append([name, f"{row['patients']} ({row['positives']})", *intervals])
+        p_values = {"AUC p": each.auc_p, "decision p": each.decision_p}
+        tests = [f"{what} {format_p(p)}" for what, p in p_values.items() if not math.isnan(p)]
+        rows.append([literal(f"  {'; '.join([*tests, *each.notes]) or 'nothing to compare'}", "dim")])
+    return text_table(
+        ["", *map(numeric, ("patients\n(rLVO)", "AUC", "sens.", "spec."))],
+        rows,
+        title=title,
+        caption="95 % intervals; p values are not corrected for the number of groupings.",
+    )

@@ -1,22 +1,22 @@
-"""Stored predictions with known truth, checked against weights, thresholds and votes written out in NumPy."""
+"""Ensembles of stored predictions, checked against weights, thresholds and votes written out in NumPy."""
 
 import subprocess
 import sys
-from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from stored_predictions import FOLDS, MODALITIES, RECORDS, THREE, configuration, record, stored
+from support.stored_predictions import FOLDS, MODALITIES, RECORDS, THREE, configuration, fitted, record, stored
 
 from rlvo.config.study import EnsembleConfig
-from rlvo.ensemble.build import build_ensemble, fallbacks, out_of_fold, study_ensembles, validation_metrics
-from rlvo.ensemble.spec import EnsembleSpec, apply
+from rlvo.ensemble.build import fit_fallbacks, score_out_of_fold, study_ensembles, validation_metrics
+from rlvo.ensemble.fitting import Validation
+from rlvo.ensemble.spec import EnsembleAnswer, EnsembleSpec, apply_ensemble
+from rlvo.ensemble.voting import Tie
 from rlvo.ensemble.weighting import Weighting
 from rlvo.errors import RlvoError
-
-SETTINGS = EnsembleConfig()
 
 
 def youden(y: np.ndarray, score: np.ndarray) -> float:
@@ -37,7 +37,7 @@ def score_of(weighting: str, q: list[float], tpr: list[float], tnr: list[float])
 
 
 def by_hand(predictions: pd.DataFrame, new: np.ndarray, weighting: str, tie: str) -> dict[str, Any]:
-    """Figures of the ensemble of THREE for `new` probabilities [fold, modality, N]."""
+    """The ensemble of THREE and its answers to `new` probabilities [fold, modality, N]."""
     found: dict[str, list[Any]] = {"threshold": [], "tpr": [], "tnr": [], "combined": []}
     margins = np.empty((FOLDS, new.shape[2]))
     for fold in range(FOLDS):
@@ -64,48 +64,42 @@ def by_hand(predictions: pd.DataFrame, new: np.ndarray, weighting: str, tie: str
     return {**found, "score": score, "votes": votes, "rlvo": rlvo}
 
 
-def probabilities_of(spec: EnsembleSpec, new: np.ndarray) -> dict[str, np.ndarray]:
-    return {m.key: new[fold.fold, i] for fold in spec.folds for i, m in enumerate(fold.members)}
+def answer(spec: EnsembleSpec, new: np.ndarray) -> EnsembleAnswer:
+    """To `new` probabilities [fold, modality, N]."""
+    return apply_ensemble(spec, {m.key: new[fold.fold, i] for fold in spec.folds for i, m in enumerate(fold.members)})
 
 
 @pytest.mark.parametrize("weighting", ["class_rates", "balanced_accuracy", "mean"])
 @pytest.mark.parametrize("tie", ["negative", "positive", "margin"])
-def test_thresholds_weights_scores_and_votes_equal_numpy(weighting: Weighting, tie: Any) -> None:
+def test_thresholds_weights_scores_and_votes_equal_numpy(weighting: Weighting, tie: Tie) -> None:
     predictions = stored(THREE)
-    spec = build_ensemble(THREE[::-1], RECORDS, predictions, EnsembleConfig(weighting=weighting, tie=tie))
+    spec = fitted(THREE[::-1], predictions, EnsembleConfig(weighting=weighting, tie=tie))
     new = np.random.default_rng(5).random((FOLDS, 3, 60))
     expected = by_hand(predictions, new, weighting, tie)
     for name in ("threshold", "tpr", "tnr"):
         of_members = [[getattr(member, name) for member in fold.members] for fold in spec.folds]
         np.testing.assert_allclose(of_members, expected[name], rtol=0, atol=1e-9)
     np.testing.assert_allclose([fold.threshold for fold in spec.folds], expected["combined"], rtol=0, atol=1e-9)
-    answer = apply(spec, probabilities_of(spec, new))
-    np.testing.assert_allclose(answer.score, expected["score"], rtol=0, atol=1e-9)
-    assert answer.votes.tolist() == expected["votes"]
-    assert answer.rlvo.tolist() == expected["rlvo"]
+    got = answer(spec, new)
+    np.testing.assert_allclose(got.score, expected["score"], rtol=0, atol=1e-9)
+    assert got.votes.tolist() == expected["votes"]
+    assert got.rlvo.tolist() == expected["rlvo"]
     assert 2 in expected["votes"], "no tie to break"
-    assert 0 < answer.rlvo.sum() < 60
-    assert (answer.folds, answer.undecided.tolist(), answer.abstained.tolist()) == (FOLDS, [0] * 60, [0] * 60)
+    assert 0 < got.rlvo.sum() < 60
+    assert (got.folds, got.undecided.tolist(), got.abstained.tolist()) == (FOLDS, [0] * 60, [0] * 60)
     for i, modality in enumerate(MODALITIES):
-        np.testing.assert_allclose(answer.probability[modality], new[:, i].mean(axis=0))
-
-
-def test_json_gives_the_same_ensemble_and_holds_no_patient() -> None:
-    spec = build_ensemble(THREE, RECORDS, stored(THREE), SETTINGS)
-    text = spec.model_dump_json()
-    assert EnsembleSpec.model_validate_json(text) == spec
-    assert "p0-" not in text
+        np.testing.assert_allclose(got.probability[modality], new[:, i].mean(axis=0))
 
 
 def test_the_order_of_rows_records_and_patients_changes_nothing() -> None:
     predictions = stored(THREE)
-    spec = build_ensemble(THREE, RECORDS, predictions, SETTINGS)
+    spec = fitted(THREE, predictions)
     shuffled = predictions.sample(frac=1, random_state=1)
-    assert build_ensemble(THREE, RECORDS[::-1], shuffled, SETTINGS) == spec
+    assert study_ensembles(RECORDS[::-1], shuffled, EnsembleConfig())["ensemble"] == spec
     new, order = np.random.default_rng(6).random((FOLDS, 3, 30)), np.random.default_rng(7).permutation(30)
-    answer, permuted = (apply(spec, probabilities_of(spec, n)) for n in (new, new[:, :, order]))
-    np.testing.assert_array_equal(permuted.score, answer.score[order])
-    np.testing.assert_array_equal(permuted.rlvo, answer.rlvo[order])
+    got, permuted = answer(spec, new), answer(spec, new[:, :, order])
+    np.testing.assert_array_equal(permuted.score, got.score[order])
+    np.testing.assert_array_equal(permuted.rlvo, got.rlvo[order])
 
 
 def test_which_number_a_fold_has_and_how_patients_are_named_changes_nothing() -> None:
@@ -115,80 +109,78 @@ def test_which_number_a_fold_has_and_how_patients_are_named_changes_nothing() ->
         member=[f"{member.rpartition('-')[0]}-f{swap[int(member[-1])]}" for member in predictions["member"]],
         patient=predictions["patient"].map(lambda name: name[::-1]),
     )
-    spec, other = (build_ensemble(THREE, RECORDS, table, SETTINGS) for table in (predictions, renamed))
+    spec, other = (fitted(THREE, table) for table in (predictions, renamed))
     new = np.random.default_rng(4).random((FOLDS, 3, 40))
     exchanged = np.empty_like(new)
     for before, after in swap.items():
         exchanged[after] = new[before]
-    answer, same = apply(spec, probabilities_of(spec, new)), apply(other, probabilities_of(other, exchanged))
-    np.testing.assert_allclose(same.score, answer.score, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(same.calibrated, answer.calibrated, rtol=0, atol=1e-5)
-    np.testing.assert_array_equal(same.rlvo, answer.rlvo)
+    got, same = answer(spec, new), answer(other, exchanged)
+    np.testing.assert_allclose(same.score, got.score, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(same.calibrated, got.calibrated, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(same.rlvo, got.rlvo)
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.4, 1.0])
 def test_a_constant_member_cannot_break_the_vote(constant: float) -> None:
     predictions = stored(THREE)
-    whole = build_ensemble(THREE, RECORDS, predictions, SETTINGS)
+    whole = fitted(THREE, predictions)
     predictions.loc[predictions.member == f"{THREE[0].key}-f2", "probability"] = constant
-    spec = build_ensemble(THREE, RECORDS, predictions, SETTINGS)
+    spec = fitted(THREE, predictions)
     member = spec.folds[2].members[0]
     assert (member.tpr, member.tnr, member.better_than_chance) == (0.0, 1.0, False)
     assert np.isfinite(member.threshold)
     new = np.random.default_rng(8).random((FOLDS, 3, 50))
     new[2, 0] = constant
-    answer = apply(spec, probabilities_of(spec, new))
-    assert np.isfinite(answer.score).all()
+    got = answer(spec, new)
+    assert np.isfinite(got.score).all()
     # Only fold 2 is touched: the other folds vote as they did, so a clear majority among them stands.
     others = whole.model_copy(update={"folds": tuple(fold for fold in whole.folds if fold.fold != 2)})
-    votes = apply(others, probabilities_of(whole, new)).votes
-    assert (answer.rlvo[votes == 3] == 1).all()
-    assert (answer.rlvo[votes <= 1] == 0).all()
+    votes = answer(others, new).votes
+    assert (got.rlvo[votes == 3] == 1).all()
+    assert (got.rlvo[votes <= 1] == 0).all()
 
 
 @pytest.mark.parametrize("tie", ["negative", "positive", "margin"])
-def test_a_fold_whose_member_fails_abstains_and_decides_nothing(tie: Any) -> None:
-    spec = build_ensemble(THREE, RECORDS, stored(THREE), EnsembleConfig(tie=tie))
+def test_a_fold_whose_member_fails_abstains_and_decides_nothing(tie: Tie) -> None:
+    spec = fitted(THREE, stored(THREE), EnsembleConfig(tie=tie))
     new = np.random.default_rng(9).random((FOLDS, 3, 200))
-    whole = apply(spec, probabilities_of(spec, new))
+    whole = answer(spec, new)
     failing = new.copy()
     failing[1, 2] = np.nan
-    answer = apply(spec, probabilities_of(spec, failing))
-    assert answer.abstained.tolist() == [1] * 200
-    answered = np.isfinite(answer.score)
+    got = answer(spec, failing)
+    assert got.abstained.tolist() == [1] * 200
+    answered = np.isfinite(got.score)
     assert 0 < answered.sum() < 200
-    np.testing.assert_array_equal(answer.rlvo[answered], whole.rlvo[answered])
+    np.testing.assert_array_equal(got.rlvo[answered], whole.rlvo[answered])
     # Whatever the fold would have said: tried with the lowest and the highest probabilities.
     extremes = []
     for probability in (0.0, 1.0):
         failing[1] = probability
-        extremes.append(apply(spec, probabilities_of(spec, failing)).rlvo)
+        extremes.append(answer(spec, failing).rlvo)
     agree = extremes[0] == extremes[1]
     assert (agree >= answered).all()
     assert (agree == answered).all() or tie == "margin"  # whose bounds are those of any threshold
     failing[:, 0] = np.nan
-    assert np.isnan(apply(spec, probabilities_of(spec, failing)).score).all()
-    assert np.isnan(apply(spec, probabilities_of(spec, failing)).calibrated).all()
+    assert np.isnan(answer(spec, failing).score).all()
+    assert np.isnan(answer(spec, failing).calibrated).all()
 
 
 def test_a_member_that_fails_for_one_patient_touches_no_other() -> None:
-    spec = build_ensemble(THREE, RECORDS, stored(THREE), SETTINGS)
+    spec = fitted(THREE, stored(THREE))
     new = np.random.default_rng(9).random((FOLDS, 3, 5))
-    whole = apply(spec, probabilities_of(spec, new))
+    whole = answer(spec, new)
     new[:, 2, 3] = np.nan
-    answer = apply(spec, probabilities_of(spec, new))
-    assert (answer.abstained.tolist(), np.isnan(answer.score).tolist()) == (
-        [0, 0, 0, 4, 0],
-        [False] * 3 + [True, False],
-    )
+    got = answer(spec, new)
+    assert got.abstained.tolist() == [0, 0, 0, 4, 0]
+    assert np.isnan(got.score).tolist() == [False, False, False, True, False]
     for name in ("score", "rlvo", "votes", "calibrated"):
-        np.testing.assert_array_equal(np.delete(getattr(answer, name), 3), np.delete(getattr(whole, name), 3))
+        np.testing.assert_array_equal(np.delete(getattr(got, name), 3), np.delete(getattr(whole, name), 3))
 
 
 def test_out_of_fold_scores_each_patient_by_its_own_fold() -> None:
     predictions = stored(THREE)
-    spec = build_ensemble(THREE, RECORDS, predictions, SETTINGS)
-    scored = out_of_fold(spec, predictions)
+    spec = fitted(THREE, predictions)
+    scored = score_out_of_fold(spec, Validation.of(predictions))
     assert scored.index.is_unique
     assert len(scored) == 25 * FOLDS
     for fold in spec.folds:
@@ -206,26 +198,27 @@ def test_out_of_fold_scores_each_patient_by_its_own_fold() -> None:
 def test_several_members_of_a_modality_and_one_that_counts_twice() -> None:
     other = configuration("CTA", "none")
     predictions = stored([*THREE, other])
-    records = [*RECORDS, *(record(other, fold, 0.7) for fold in range(FOLDS))]
-    twice = build_ensemble([THREE[1], other, other], records, predictions, SETTINGS)
+    twice = fitted([THREE[1], other, other], predictions)
     assert twice.configurations == (THREE[1], other, other)
     assert [member.configuration for member in twice.members] == [THREE[1], other] * FOLDS
-    assert twice == EnsembleSpec.model_validate_json(twice.model_dump_json())
+    text = twice.model_dump_json()
+    assert EnsembleSpec.model_validate_json(text) == twice
+    assert "p0-" not in text  # no patient
     q = {member.key: np.random.default_rng(i).random(7) for i, member in enumerate(twice.members)}
-    fold, answer = twice.folds[0], apply(twice, q)
+    fold, got = twice.folds[0], apply_ensemble(twice, q)
     own = [(q[member.key], member.tpr, member.tnr) for member in fold.members]
     support = own[0][1] * own[0][0] + 2 * own[1][1] * own[1][0]
     opposition = own[0][2] * (1 - own[0][0]) + 2 * own[1][2] * (1 - own[1][0])
     np.testing.assert_allclose(fold.score(q, "class_rates"), support / (support + opposition))
     counted = [q[f"{c.key}-f{k}"] for k in range(FOLDS) for c in (THREE[1], other, other)]
-    np.testing.assert_allclose(answer.probability["CTA"], np.mean(counted, axis=0))
+    np.testing.assert_allclose(got.probability["CTA"], np.mean(counted, axis=0))
 
 
 def test_the_study_declares_the_champion_its_modalities_and_every_spec() -> None:
     none = [configuration(modality, "none") for modality in MODALITIES]
     aucs = dict(zip(THREE + none, (0.6, 0.8, 0.85, 0.7, 0.7, 0.9), strict=True))
     records = [record(c, fold, auc) for c, auc in aucs.items() for fold in range(FOLDS)]
-    declared = study_ensembles(records, stored(THREE + none), SETTINGS)
+    declared = study_ensembles(records, stored(THREE + none), EnsembleConfig())
     assert set(declared) == {"ensemble", "NCCT", "CTA", "BOTH", "resnet18 daft", "resnet18 none"}
     assert declared["ensemble"].configurations == (none[0], THREE[1], none[2])
     assert declared["resnet18 none"].configurations == tuple(none)
@@ -241,30 +234,32 @@ def test_the_study_declares_the_champion_its_modalities_and_every_spec() -> None
 def test_what_is_missing_is_refused_by_name_and_left_out_where_asked() -> None:
     records = [record(c, f, 0.7) for c in THREE[:2] for f in range(FOLDS)]
     records[5] = record(THREE[1], 1, 0.7, status="failed")
-    searched, lost = MODALITIES, ["trials/abc/fold-0/predictions.csv: missing or altered"]
+    searched, lost = MODALITIES, ["trials/abc/fold-0/predictions.csv: the file is missing or altered"]
     with pytest.raises(RlvoError) as refused:
-        study_ensembles(records, stored(THREE[:2]), SETTINGS, modalities=searched, missing=lost)
+        study_ensembles(records, stored(THREE[:2]), EnsembleConfig(), modalities=searched, missing=lost)
     assert "\n" not in str(refused.value)
     for named in ("trials/abc", "no CTA configuration", "no BOTH configuration", "and 1 more", "--partial"):
         assert named in str(refused.value)
     with pytest.raises(RlvoError, match=rf"resnet18 CTA daft \({THREE[1].key}\) has no usable fold 1"):
-        study_ensembles(records, stored(THREE[:2]), SETTINGS)
+        study_ensembles(records, stored(THREE[:2]), EnsembleConfig())
 
-    declared = study_ensembles(records, stored(THREE[:2]), SETTINGS, modalities=searched, missing=lost, partial=True)
+    declared = study_ensembles(
+        records, stored(THREE[:2]), EnsembleConfig(), modalities=searched, missing=lost, partial=True
+    )
     spec = declared["ensemble"]
     assert [c.model.modality for c in spec.configurations] == ["NCCT"]
-    assert spec == build_ensemble(THREE[:1], RECORDS, stored(THREE[:2]), SETTINGS, notes=spec.notes[:4])
+    assert spec == fitted(THREE[:1], stored(THREE[:2]), notes=spec.notes[:4])
     assert set(lost) < set(spec.notes)
     assert any("CTA" in note and "fold 1" in note for note in spec.notes)
     assert "no BOTH members" in spec.notes
     with pytest.raises(RlvoError, match="finished all its folds"):
-        study_ensembles(records[4:], stored(THREE[:2]), SETTINGS, partial=True)
+        study_ensembles(records[4:], stored(THREE[:2]), EnsembleConfig(), partial=True)
 
 
 def test_pruned_configurations_are_not_missing() -> None:
     pruned = configuration("CTA", "none")
     records = [*RECORDS, record(pruned, 0, 0.9, status="pruned"), record(pruned, 1, 0.9)]
-    spec = study_ensembles(records, stored(THREE), SETTINGS)["ensemble"]
+    spec = study_ensembles(records, stored(THREE), EnsembleConfig())["ensemble"]
     assert spec.configurations == tuple(THREE)
     assert spec.notes == ("1 pruned configuration(s) are left out",)
 
@@ -280,47 +275,50 @@ def test_members_that_do_not_fit_together_are_refused() -> None:
         (predictions[predictions.member != key], "missing"),
     ):
         with pytest.raises(RlvoError, match=message):
-            build_ensemble(THREE, RECORDS, damaged, SETTINGS)
+            fitted(THREE, damaged)
     other = RECORDS[0].model_copy(update={"identity": RECORDS[0].identity.model_copy(update={"split_hash": "other"})})
     with pytest.raises(RlvoError, match="different splits"):
-        build_ensemble(THREE, [other, *RECORDS[1:]], predictions, SETTINGS)
+        study_ensembles([other, *RECORDS[1:]], predictions, EnsembleConfig())
 
 
 def test_fallbacks_are_the_champions_members_that_can_still_answer() -> None:
     prior = configuration("CTA", prior=True)
     every = [*THREE, prior]
-    predictions, records = stored(every), [record(c, f, 0.7) for c, f in product(every, range(FOLDS))]
+    predictions = stored(every)
     settings = EnsembleConfig(weighting="mean", tie="positive", calibration="isotonic")
-    champion = build_ensemble(every, records, predictions, settings)
+    champion = fitted(every, predictions, settings)
     served = {
         "without vessels": THREE,
         "without CTA": THREE[:1],
         "without NCCT": [THREE[1], prior],
         "without NCCT and vessels": [THREE[1]],
     }
-    found = fallbacks(champion, predictions)
+    found = fit_fallbacks(champion, predictions)
     assert list(found) == list(served)
     for name, configurations in served.items():
-        assert found[name] == build_ensemble(configurations, records, predictions, settings)
-    no_prior = fallbacks(build_ensemble(THREE, records, predictions, settings), predictions)
+        assert found[name] == fitted(configurations, predictions, settings)
+    no_prior = fit_fallbacks(fitted(THREE, predictions, settings), predictions)
     assert [(name, spec.configurations) for name, spec in no_prior.items()] == [
         ("without CTA", (THREE[0],)),
         ("without NCCT", (THREE[1],)),
     ]
-    assert fallbacks(build_ensemble(THREE[2:], records, predictions, settings), predictions) == {}
+    assert fit_fallbacks(fitted(THREE[2:], predictions, settings), predictions) == {}
 
 
-def test_building_needs_no_heavy_library(tmp_path: Any) -> None:
+def test_building_needs_no_heavy_library_and_reading_a_spec_no_scikit_learn(tmp_path: Path) -> None:
     stored(THREE).to_pickle(tmp_path / "predictions")
     pd.to_pickle(RECORDS, tmp_path / "records")
     script = f"""
 import sys
 import pandas as pd
 from rlvo.config.study import EnsembleConfig
-from rlvo.ensemble import build, comparison, declared, trials
+from rlvo.ensemble.spec import EnsembleSpec
+assert "sklearn" not in sys.modules
+from rlvo.ensemble import build, comparison
+from rlvo.study import folder
 records, predictions = pd.read_pickle(r"{tmp_path / "records"}"), pd.read_pickle(r"{tmp_path / "predictions"}")
 specs = build.study_ensembles(records, predictions, EnsembleConfig(selection="greedy"))
-build.fallbacks(specs["ensemble"], predictions)
+build.fit_fallbacks(specs["ensemble"], predictions)
 comparison.compare_ensembles(records, predictions, selections=["same_spec"], weightings=["mean"])
 print([name for name in ("torch", "monai", "ray", "optuna", "mlflow", "SimpleITK") if name in sys.modules])
 """

@@ -1,3 +1,5 @@
+"""Calibrators against scikit-learn's fits of the smoothed targets, and on simulated truth."""
+
 import json
 
 import numpy as np
@@ -10,8 +12,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from rlvo.ensemble.calibration import Calibrator, Isotonic, Method, Platt, cross_calibrated, fit_calibrator
-from rlvo.errors import RlvoError
-from rlvo.evaluation.calibration import calibration
+from rlvo.evaluation.calibration import measure_calibration
 
 ANY: TypeAdapter[Platt | Isotonic] = TypeAdapter(Calibrator)
 METHODS: tuple[Method, ...] = ("platt", "isotonic")
@@ -50,7 +51,7 @@ def test_isotonic_is_that_of_the_smoothed_targets() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_probabilities_of_many_patients_are_right_on_others(method: Method) -> None:
     fitted, (y, margin) = fit_calibrator(*drawn(4000), method), drawn(4000, seed=1)
-    found = calibration(y, fitted.probability(margin)).estimates
+    found = measure_calibration(y, fitted.probability(margin)).estimates
     assert abs(found.loc["intercept", "value"]) < 0.15
     assert abs(found.loc["slope", "value"] - 1) < 0.15
 
@@ -84,7 +85,7 @@ def test_separated_constant_and_reversed_margins() -> None:
 def test_no_margin_no_probability_and_one_class_no_calibrator() -> None:
     for method in METHODS:
         assert np.isnan(fit_calibrator(*drawn(50), method).probability([np.nan, 0.1])).tolist() == [True, False]
-        with pytest.raises(RlvoError, match="both classes"):
+        with pytest.raises(ValueError, match="both classes"):
             fit_calibrator([1, 1], [0.1, 0.2], method)
     for wrong in ({"slope": -1, "intercept": 0}, {"slope": 1, "intercept": float("nan")}):
         with pytest.raises(ValidationError):

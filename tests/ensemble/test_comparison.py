@@ -1,14 +1,16 @@
+"""Optimistic and nested estimates against the ensembles themselves, hand computation, and noise."""
+
 import numpy as np
 import pandas as pd
 import pytest
-from stored_predictions import FOLDS, MODALITIES, THREE, configuration, noise, records_of, stored
+from support.stored_predictions import FOLDS, MODALITIES, THREE, configuration, noise, records_of, stored
 
 from rlvo.config.model import Configuration, FusionName
 from rlvo.config.study import EnsembleConfig
-from rlvo.ensemble.build import out_of_fold, study_ensembles
+from rlvo.ensemble.build import score_out_of_fold, study_ensembles
 from rlvo.ensemble.comparison import COLUMNS, compare_ensembles, nested_margins, optimistic_margins
+from rlvo.ensemble.fitting import Validation
 from rlvo.ensemble.selection import Selection
-from rlvo.ensemble.validation import Validation
 from rlvo.errors import RlvoError
 from rlvo.evaluation.metrics import bootstrap_interval, classification_metrics
 from rlvo.evaluation.thresholds import youden_threshold
@@ -33,8 +35,9 @@ def test_the_optimistic_estimate_is_that_of_the_studys_own_ensemble(selection: S
     predictions = stored(MANY[:6])
     records = records_of(predictions, MANY[:6])
     spec = study_ensembles(records, predictions, EnsembleConfig(selection=selection, weighting="mean"))["ensemble"]
-    scored = out_of_fold(spec, predictions)
-    pd.testing.assert_frame_equal(optimistic_margins(records, Validation.of(predictions), selection, "mean"), scored)
+    validation = Validation.of(predictions)
+    scored = score_out_of_fold(spec, validation)
+    pd.testing.assert_frame_equal(optimistic_margins(records, validation, selection, "mean"), scored)
     table = compare_ensembles(records, predictions, [selection], ["mean"]).set_index("estimate")
     expected = classification_metrics(scored["label"], scored["vote"], 0.5)
     assert table.loc["optimistic", "sensitivity"] == expected["sensitivity"]
@@ -95,16 +98,12 @@ def test_on_noise_the_optimistic_estimate_promises_something_and_the_nested_one_
     assert abs(np.mean(found["nested"]) - 0.5) < 3 * 0.0136
 
 
-def test_without_a_finished_configuration_there_is_nothing_to_compare() -> None:
-    failed = [record.model_copy(update={"status": "failed"}) for record in records_of(stored(THREE), THREE)]
-    with pytest.raises(RlvoError, match="finished all its folds"):
-        compare_ensembles(failed, stored(THREE))
-
-
-def test_a_configuration_with_a_failed_fold_is_left_out() -> None:
+def test_a_configuration_with_a_failed_fold_is_left_out_and_without_others_nothing_is_compared() -> None:
     other: Configuration = configuration("CTA", "none")
     predictions = stored([*THREE, other])
     records = records_of(predictions, [*THREE, other])
     records[-1] = records[-1].model_copy(update={"status": "failed"})
     expected = compare_ensembles(records_of(predictions, THREE), predictions, ["same_spec"], ["mean"])
     pd.testing.assert_frame_equal(compare_ensembles(records, predictions, ["same_spec"], ["mean"]), expected)
+    with pytest.raises(RlvoError, match="finished all its folds"):
+        compare_ensembles(records[-FOLDS:], predictions)

@@ -1,30 +1,32 @@
+"""Greedy selection against every pair, and what a study searched and finished."""
+
 from itertools import combinations_with_replacement, product
 
 import numpy as np
 import pandas as pd
 import pytest
-from stored_predictions import FOLDS, MODALITIES, THREE, configuration, records_of, stored
+from support.stored_predictions import FOLDS, MODALITIES, THREE, configuration, fitted, record, records_of, stored
 
 from rlvo.config.loading import parse_study
 from rlvo.config.model import Configuration
 from rlvo.config.study import EnsembleConfig
-from rlvo.ensemble.build import build_ensemble, validation_metrics
-from rlvo.ensemble.selection import greedy, rank, searched_modalities
-from rlvo.ensemble.validation import Validation
+from rlvo.ensemble.build import validation_metrics
+from rlvo.ensemble.fitting import Validation
+from rlvo.ensemble.selection import greedy, rank_configurations, searched_modalities
 from rlvo.ensemble.weighting import Weighting
+from rlvo.errors import RlvoError
 
 SIX = [configuration(modality, fusion) for modality in MODALITIES for fusion in ("none", "daft")]
 
 
 def mean_auc(chosen: list[Configuration], predictions: pd.DataFrame, weighting: Weighting) -> float:
-    """Of the fitted ensemble, by way of the metrics everything else is reported with."""
-    records = records_of(predictions, SIX)
-    spec = build_ensemble(chosen, records, predictions, EnsembleConfig(weighting=weighting))
+    """Of the fitted ensemble, by the metrics that everything else is reported with."""
+    spec = fitted(chosen, predictions, EnsembleConfig(weighting=weighting))
     return float(validation_metrics(spec, predictions)["auc"].mean())
 
 
 def chosen_by(predictions: pd.DataFrame, weighting: Weighting = "class_rates") -> list[Configuration]:
-    ranked = rank(records_of(predictions, SIX)).candidates
+    ranked = rank_configurations(records_of(predictions, SIX)).candidates
     return greedy(ranked, Validation.of(predictions), range(FOLDS), weighting)
 
 
@@ -41,7 +43,7 @@ def test_greedy_is_no_worse_than_one_or_the_best_pair_that_starts_with_the_best(
 def test_greedy_takes_one_that_is_right_alone_and_the_order_of_records_and_rows_decides_nothing() -> None:
     predictions = stored(SIX, seed=1)
     assert chosen_by(predictions.sample(frac=1, random_state=0)) == chosen_by(predictions)
-    ranked = rank(records_of(predictions, SIX)[::-1]).candidates
+    ranked = rank_configurations(records_of(predictions, SIX)[::-1]).candidates
     assert greedy(ranked, Validation.of(predictions), range(FOLDS), "class_rates") == chosen_by(predictions)
     own = predictions["member"].str.startswith(SIX[3].key)
     predictions.loc[own, "probability"] = 0.2 + 0.6 * predictions.loc[own, "label"]
@@ -67,7 +69,7 @@ def test_greedy_can_take_one_twice() -> None:
 
     sizes = [n for n in (1, 2, 3) for c in combinations_with_replacement((first, second), n) if is_perfect(sum(c) / n)]
     assert sizes == [3], "the example is not one"
-    ranked = rank(records_of(predictions, pair)).candidates
+    ranked = rank_configurations(records_of(predictions, pair)).candidates
     chosen = greedy(ranked, Validation.of(predictions), range(FOLDS), "mean")
     assert len(chosen) == 3
     assert set(chosen) == set(pair)
@@ -83,6 +85,15 @@ def test_the_searched_modalities_are_the_spaces_or_the_models() -> None:
 
 
 def test_ranking_names_modalities_nobody_finished() -> None:
-    ranking = rank(records_of(stored(THREE), THREE[:2]), modalities=MODALITIES)
+    ranking = rank_configurations(records_of(stored(THREE), THREE[:2]), modalities=MODALITIES)
     assert ranking.missing == ("no BOTH configuration has finished",)
     assert [c.auc for c in ranking.candidates] == sorted((c.auc for c in ranking.candidates), reverse=True)
+
+
+def test_a_configuration_without_a_usable_fold_is_missing_and_without_any_there_is_nothing_to_rank() -> None:
+    broken = [record(THREE[1], fold, np.nan if fold == 2 else 0.9) for fold in range(FOLDS)]
+    ranking = rank_configurations([*records_of(stored(THREE), THREE[:1]), *broken])
+    assert [candidate.configuration for candidate in ranking.candidates] == THREE[:1]
+    assert ranking.missing[1:] == (f"{THREE[1].label} ({THREE[1].key}) has no usable fold 2",)
+    with pytest.raises(RlvoError, match="finished all its folds"):
+        rank_configurations(broken)

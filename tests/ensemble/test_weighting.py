@@ -1,17 +1,16 @@
+"""Weightings against their formulas written out."""
+
 import numpy as np
 import pytest
 
-from rlvo.ensemble.weighting import balanced_accuracy_weighted, class_rate_weighted, combine, undecided
+from rlvo.ensemble.weighting import Weighting, class_rate_weighted, combine, undecided
 
 
 def test_class_rates_equal_the_formula_written_out() -> None:
     rng = np.random.default_rng(0)
     p, tpr, tnr = rng.random((3, 40)), rng.random(3), rng.random(3)
-    expected = []
-    for n in range(40):
-        support = sum(tpr[m] * p[m, n] for m in range(3))
-        opposition = sum(tnr[m] * (1 - p[m, n]) for m in range(3))
-        expected.append(support / (support + opposition))
+    support, opposition = tpr @ p, tnr @ (1 - p)
+    expected = support / (support + opposition)
     np.testing.assert_allclose(class_rate_weighted(p, tpr, tnr), expected, rtol=0, atol=1e-12)
 
 
@@ -42,13 +41,13 @@ def test_the_other_weightings() -> None:
     np.testing.assert_allclose(combine("balanced_accuracy", p, tpr, tnr), weights @ p / weights.sum())
     np.testing.assert_allclose(combine("mean", p, tpr, tnr), p.sum(axis=0) / 3)
     np.testing.assert_array_equal(combine("class_rates", p, tpr, tnr), class_rate_weighted(p, tpr, tnr))
-    np.testing.assert_allclose(balanced_accuracy_weighted(p, [0, 0, 0], [0, 0, 0]), p.mean(axis=0))
+    np.testing.assert_allclose(combine("balanced_accuracy", p, [0, 0, 0], [0, 0, 0]), p.mean(axis=0))
 
 
 @pytest.mark.parametrize("weighting", ["class_rates", "balanced_accuracy", "mean"])
-def test_scores_are_probabilities_and_keep_the_patients_order(weighting: str) -> None:
+def test_scores_are_probabilities_and_keep_the_patients_order(weighting: Weighting) -> None:
     rng = np.random.default_rng(2)
     p, tpr, tnr, order = rng.random((3, 50)), rng.random(3), rng.random(3), rng.permutation(50)
-    score = combine(weighting, p, tpr, tnr)  # type: ignore[arg-type]
+    score = combine(weighting, p, tpr, tnr)
     assert ((score >= 0) & (score <= 1)).all()
-    np.testing.assert_array_equal(combine(weighting, p[:, order], tpr, tnr), score[order])  # type: ignore[arg-type]
+    np.testing.assert_array_equal(combine(weighting, p[:, order], tpr, tnr), score[order])

@@ -1,4 +1,4 @@
-"""Figures of answers and their comparison, against the same figures made from the answered patients alone."""
+"""Performance of answers and their comparison, against the same metrics of the patients with answers alone."""
 
 import numpy as np
 import pandas as pd
@@ -7,8 +7,8 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from rlvo.errors import RlvoError
-from rlvo.evaluation.answers import answer_figures, answer_subgroups, compare_answers
-from rlvo.evaluation.calibration import calibration
+from rlvo.evaluation.answers import answer_subgroups, compare_answers, measure_answers
+from rlvo.evaluation.calibration import measure_calibration
 from rlvo.evaluation.metrics import wilson_interval
 
 PATIENTS = pd.Index([f"p{i}" for i in range(60)], name="patient_id")
@@ -25,8 +25,8 @@ def answers(seed: int, unanswered: int = 0) -> pd.DataFrame:
     return table.astype({"score": float, "probability": float})
 
 
-def test_who_is_not_answered_for_is_counted_and_left_out() -> None:
-    found = answer_figures(answers(0, unanswered=4), LABEL.sample(frac=1, random_state=1))
+def test_patients_without_an_answer_are_counted_and_left_out() -> None:
+    found = measure_answers(answers(0, unanswered=4), LABEL.sample(frac=1, random_state=1))
     assert (found.patients, found.unanswered, found.unanswered_positives) == (56, 4, 2)
     own, y = answers(0).iloc[4:], LABEL.iloc[4:]
     assert found.positives == y.sum()
@@ -35,16 +35,16 @@ def test_who_is_not_answered_for_is_counted_and_left_out() -> None:
     expected = (hits / positives, *wilson_interval(hits, positives))
     assert found.estimates.loc["sensitivity"].tolist() == pytest.approx(expected)
     assert found.calibration is not None
-    pd.testing.assert_frame_equal(found.calibration.estimates, calibration(y, own["probability"]).estimates)
+    pd.testing.assert_frame_equal(found.calibration.estimates, measure_calibration(y, own["probability"]).estimates)
 
 
 def test_a_model_without_probabilities_has_no_calibration() -> None:
-    assert answer_figures(answers(0).assign(probability=np.nan), LABEL).calibration is None
-    with pytest.raises(RlvoError, match="no patient could be answered for"):
-        answer_figures(answers(0, unanswered=60), LABEL)
+    assert measure_answers(answers(0).assign(probability=np.nan), LABEL).calibration is None
+    with pytest.raises(RlvoError, match="no patient could be scored"):
+        measure_answers(answers(0, unanswered=60), LABEL)
 
 
-def test_subgroups_are_of_the_answered() -> None:
+def test_subgroups_are_of_patients_with_an_answer() -> None:
     table = pd.DataFrame({"center": np.repeat(["a", "b"], 30)}, index=PATIENTS)
     [centers] = answer_subgroups(answers(0, unanswered=4), LABEL, table)
     assert centers.name == "center"
@@ -53,7 +53,7 @@ def test_subgroups_are_of_the_answered() -> None:
     assert centers.levels["auc"].iloc[1] == pytest.approx(roc_auc_score(LABEL[30:], own["score"]))
 
 
-def test_two_models_are_compared_on_whom_both_answer_for() -> None:
+def test_two_models_are_compared_on_patients_with_both_answers() -> None:
     a, b = answers(0, unanswered=4), answers(1)
     b.iloc[3:5] = pd.NA
     found = compare_answers(a, b.sample(frac=1, random_state=0), LABEL)
@@ -73,3 +73,6 @@ def test_two_models_are_compared_on_whom_both_answer_for() -> None:
 def test_a_model_does_not_differ_from_itself() -> None:
     found = compare_answers(answers(0), answers(0), LABEL)
     assert (found.auc.p_value, found.decisions.p_value, len(found.changed)) == (1, 1, 0)
+    one_class = answers(0).where(LABEL == 0)
+    with pytest.raises(RlvoError, match="fewer than two patients of a class"):
+        compare_answers(answers(0), one_class, LABEL)

@@ -1,8 +1,7 @@
-"""Calibration against scikit-learn, the defining equations, and simulated truth."""
-
-from __future__ import annotations
+"""Calibration and net benefit against scikit-learn, the defining equations, and simulated truth."""
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,24 +12,22 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
 from statsmodels.stats.proportion import proportion_confint
 
-from rlvo.errors import RlvoError
-from rlvo.evaluation.calibration import calibration, reliability
+from rlvo.evaluation.calibration import decision_curve, measure_calibration, reliability_curve
 
 
 def patients(n: int, seed: int, *, slope: float = 1.0, intercept: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Labels, and probabilities that are right where slope is 1 and intercept 0."""
+    """Labels, and probabilities that are right if slope is 1 and intercept 0."""
     random = np.random.default_rng(seed)
     predicted = random.normal(-1.5, 1, n)
     return (random.random(n) < expit(intercept + slope * predicted)).astype(int), expit(predicted)
 
 
-@pytest.mark.parametrize(("by", "sklearns"), [("quantile", "quantile"), ("equal", "uniform")])
 @pytest.mark.parametrize("decimals", [1, 8])
-def test_the_curve_is_scikit_learns_with_counts_and_intervals(by: str, sklearns: str, decimals: int) -> None:
+def test_the_curve_is_scikit_learns_with_counts_and_intervals(decimals: int) -> None:
     y, p = patients(300, 0)
     p = p.round(decimals)  # ties
-    curve = reliability(y, p, bins=7, by=by)  # type: ignore[arg-type]
-    observed, predicted = calibration_curve(y, p, n_bins=7, strategy=sklearns)
+    curve = reliability_curve(y, p)
+    observed, predicted = calibration_curve(y, p, n_bins=10, strategy="quantile")
     np.testing.assert_allclose(curve["predicted"], predicted)
     np.testing.assert_allclose(curve["observed"], observed)
     assert curve["patients"].sum() == 300
@@ -43,9 +40,9 @@ def test_the_curve_is_scikit_learns_with_counts_and_intervals(by: str, sklearns:
 
 def test_brier_error_intercept_and_slope_are_their_definitions() -> None:
     y, p = patients(400, 1, slope=0.6, intercept=0.5)
-    found = calibration(y, p, bins=5)
+    found = measure_calibration(y, p)
     assert found.estimates.loc["brier", "value"] == pytest.approx(brier_score_loss(y, p))
-    curve = reliability(y, p, bins=5)
+    curve = reliability_curve(y, p)
     assert found.ece == pytest.approx((curve["patients"] / 400 * (curve["observed"] - curve["predicted"]).abs()).sum())
     offset = sm.GLM(y, np.ones(400), sm.families.Binomial(), offset=logit(p)).fit()
     intercept = found.estimates.loc["intercept"]
@@ -61,7 +58,7 @@ def test_the_briers_interval_is_resampled_patients() -> None:
     for _ in range(2000):
         drawn = np.concatenate([random.choice(rows, len(rows)) for rows in (np.flatnonzero(y), np.flatnonzero(1 - y))])
         values.append(brier_score_loss(y[drawn], p[drawn]))
-    found = calibration(y, p).estimates.loc["brier", ["low", "high"]]
+    found = measure_calibration(y, p).estimates.loc["brier", ["low", "high"]]
     np.testing.assert_allclose(found.astype(float), np.quantile(values, [0.025, 0.975]), atol=0.004)
 
 
@@ -69,14 +66,14 @@ def test_intervals_cover_the_truth_and_chance_explains_the_error_of_right_probab
     covered = np.zeros(3)
     for seed in range(60):
         y, p = patients(250, 100 + seed)
-        found = calibration(y, p)
+        found = measure_calibration(y, p)
         rows = found.estimates.loc[["intercept", "slope"]]
         covered[:2] += (rows["low"] <= [0, 1]) & (rows["high"] >= [0, 1])
         low, high = found.ece_if_calibrated
         covered[2] += low <= found.ece <= high
     # 95 %: 57 of 60, standard deviation 1.7.
     assert (covered >= 52).all(), covered
-    wrong = calibration(*patients(250, 0, slope=0.3, intercept=1.0))
+    wrong = measure_calibration(*patients(250, 0, slope=0.3, intercept=1.0))
     assert wrong.ece > wrong.ece_if_calibrated[1]
     assert wrong.estimates.loc["slope", "high"] < 1
     assert wrong.estimates.loc["intercept", "low"] > 0
@@ -95,11 +92,39 @@ def test_intervals_cover_the_truth_and_chance_explains_the_error_of_right_probab
 def test_what_cannot_be_estimated_is_not(y: list[int], p: list[float], open_: set[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        rows = calibration(y, p).estimates
+        rows = measure_calibration(y, p).estimates
     assert set(rows.index[rows["value"].isna()]) == open_
     assert rows.loc[rows["value"].notna(), "value"].map(np.isfinite).all()
 
 
-def test_scores_that_are_no_probabilities_are_refused() -> None:
-    with pytest.raises(RlvoError, match="no probability"):
-        reliability([0, 1], [-0.1, 0.5])
+@pytest.mark.parametrize("function", [reliability_curve, measure_calibration, decision_curve])
+def test_scores_outside_0_to_1_are_refused(function: Callable[..., object]) -> None:
+    with pytest.raises(ValueError, match="within 0–1"):
+        function([0, 1], [-0.1, 0.5])
+
+
+def net_benefit(y: np.ndarray, alerted: np.ndarray, t: float) -> float:
+    return float((y * alerted).mean() - ((1 - y) * alerted).mean() * t / (1 - t))
+
+
+def test_the_curve_is_the_definition_and_its_interval_resampled_patients() -> None:
+    random = np.random.default_rng(0)
+    y = (random.random(200) < 0.2).astype(int)
+    p = np.clip(random.normal(0.15 + 0.15 * y, 0.1), 0, 1).round(2)  # ties with the thresholds
+    curve = decision_curve(y, p)
+    assert curve["threshold"].tolist() == pytest.approx(np.arange(1, 51) / 100)
+    for row in curve.itertuples():
+        assert row.model == pytest.approx(net_benefit(y, p >= row.threshold, row.threshold))
+        assert row.treat_all == pytest.approx(net_benefit(y, np.ones(200), row.threshold))
+        assert row.treat_none == 0
+    at = curve[curve["threshold"] == 0.2].iloc[0]
+    rows = random.integers(0, 200, (2000, 200))
+    values = [net_benefit(y[drawn], p[drawn] >= 0.2, 0.2) for drawn in rows]
+    np.testing.assert_allclose([at["low"], at["high"]], np.quantile(values, [0.025, 0.975]), atol=0.006)
+
+
+def test_a_perfect_model_gains_the_prevalence_and_alerting_on_all_breaks_even_there() -> None:
+    y = np.array([1, 0, 0, 0])
+    curve = decision_curve(y, y)
+    assert (curve["model"] == 0.25).all()
+    assert curve.set_index("threshold").loc[0.25, "treat_all"] == pytest.approx(0)

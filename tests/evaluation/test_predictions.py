@@ -1,6 +1,5 @@
-from __future__ import annotations
+"""Predictions survive their file to the bit; rows that break a rule are refused by name."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +7,7 @@ import pandas as pd
 import pytest
 
 from rlvo.errors import RlvoError
-from rlvo.evaluation.predictions import (
-    align,
-    check_out_of_fold,
-    check_predictions,
-    read_predictions,
-    write_predictions,
-)
+from rlvo.evaluation.predictions import check_out_of_fold, check_predictions, read_predictions, write_predictions
 
 
 @pytest.fixture
@@ -47,32 +40,32 @@ def test_single_precision_reads_back_as_itself(tmp_path: Path, predictions: pd.D
     ("column", "values", "message"),
     [
         ("probability", [0.5, np.nan, 1.5, 0.5], r"outside 0–1: NA \(a-f0\), 007 \(1e5\)"),
-        ("split", ["validation", "val", "test", "test"], r"a split other than.*NA \(a-f0\)"),
+        ("split", ["validation", "val", "test", "test"], r"splits other than.*NA \(a-f0\)"),
         ("label", [1, 0.5, 1, 0], "labels other than"),
-        ("label", [1, 0, 0, 0], r"differing labels: 007 \(a-f0\), 007 \(1e5\)"),
+        ("label", [1, 0, 0, 0], r"whose labels differ: 007 \(a-f0\), 007 \(1e5\)"),
         ("patient", ["007", "007", "007", "NA"], r"predicts twice: 007 \(a-f0\)"),
-        ("fold", ["x", 0, 1, 1], "not readable"),
+        ("fold", ["x", 0, 1, 1], "cannot be read"),
     ],
 )
-def test_rows_that_cannot_be_are_refused_and_named(
-    predictions: pd.DataFrame, column: str, values: list, message: str
+def test_invalid_rows_are_refused_and_named(
+    predictions: pd.DataFrame, column: str, values: list[object], message: str
 ) -> None:
     predictions[column] = pd.Series(values)
     with pytest.raises(RlvoError, match=message):
         check_predictions(predictions)
 
 
-def test_columns_are_the_columns(predictions: pd.DataFrame) -> None:
+def test_missing_and_unknown_columns_are_refused(predictions: pd.DataFrame) -> None:
     for wrong in (predictions.drop(columns="fold"), predictions.assign(score=1)):
-        with pytest.raises(RlvoError, match="Needed: patient, member, fold, split, probability, label"):
+        with pytest.raises(RlvoError, match="must be patient, member, fold, split, probability, label"):
             check_predictions(wrong)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no such predictions"), ("", "not a table"), ("a,b\n1,2,3\n4\n", "predictions.csv"), ("a\n1\n", "Needed")],
+    [(None, "no such file"), ("", "not a table"), ("a,b\n1,2,3\n4\n", "predictions.csv"), ("a\n1\n", "must be")],
 )
-def test_a_file_that_holds_none_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
+def test_a_file_without_predictions_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "predictions.csv"
     if content is not None:
         path.write_text(content)
@@ -85,7 +78,7 @@ FOLDS, TEST = (("a", "b"), ("c", "d")), ("t",)
 
 @pytest.fixture
 def of_two_folds() -> pd.DataFrame:
-    """Two members, a fold each, every patient of a cohort of five."""
+    """Two members, one per fold, for every patient of a cohort of five."""
     patients, label = ["a", "b", "c", "d", "t"], [0, 1, 0, 1, 1]
     splits = [["validation"] * 2 + ["train"] * 2 + ["test"], ["train"] * 2 + ["validation"] * 2 + ["test"]]
     rows = {"patient": patients, "probability": [0.1, 0.2, 0.3, 0.4, 0.5], "label": label}
@@ -120,31 +113,3 @@ def test_a_row_of_the_wrong_split_is_named(
         of_two_folds.loc[row, list(change)] = list(change.values())
     with pytest.raises(RlvoError, match=message):
         check_out_of_fold(of_two_folds, FOLDS, TEST)
-
-
-def test_two_models_are_laid_side_by_side_by_patient(of_two_folds: pd.DataFrame) -> None:
-    a = of_two_folds[of_two_folds["split"] == "validation"]
-    b = a.iloc[::-1].assign(member="other", probability=[0.9, 0.8, 0.7, 0.6])
-    both = align(a, b)
-    assert list(both["patient"]) == ["a", "b", "c", "d"]
-    assert list(both["label"]) == [0, 1, 0, 1]
-    assert list(both["probability_a"]) == [0.1, 0.2, 0.3, 0.4]
-    assert list(both["probability_b"]) == [0.6, 0.7, 0.8, 0.9]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda b: b.iloc[1:], r"only one of the models predicts: a \(validation\)"),
-        (lambda b: b.assign(label=[1, 1, 0, 1]), "differing labels: a"),
-        (
-            lambda b: pd.concat([b, b.iloc[:1].assign(member="second")]),
-            r"more than one prediction: a \(m-f0\), a \(second\)",
-        ),
-        (lambda b: b.assign(split="test"), r"only one of the models"),
-    ],
-)
-def test_what_cannot_be_paired_is_refused(of_two_folds: pd.DataFrame, change: Callable, message: str) -> None:
-    a = of_two_folds[of_two_folds["split"] == "validation"]
-    with pytest.raises(RlvoError, match=message):
-        align(a, change(a))

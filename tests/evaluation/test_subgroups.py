@@ -1,6 +1,4 @@
-"""Subgroups against the figures of their patients, and the tests against likelihoods and tables computed otherwise."""
-
-from __future__ import annotations
+"""Subgroups against the metrics of their patients alone, and their tests against other ways to compute them."""
 
 import numpy as np
 import pandas as pd
@@ -9,10 +7,9 @@ from scipy.stats import chi2, fisher_exact
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
-from rlvo.errors import RlvoError
 from rlvo.evaluation.comparison import equal_aucs
-from rlvo.evaluation.figures import estimates
-from rlvo.evaluation.subgroups import age_groups, standard_groupings, subgroup
+from rlvo.evaluation.performance import estimate_metrics
+from rlvo.evaluation.subgroups import analyse_subgroups, standard_groupings
 
 
 @pytest.fixture
@@ -24,17 +21,17 @@ def model() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return y, score, (score > 0.7).astype(int)
 
 
-def test_each_level_has_its_own_patients_figures(model: tuple[np.ndarray, ...]) -> None:
+def test_each_level_has_the_metrics_of_its_own_patients(model: tuple[np.ndarray, ...]) -> None:
     y, score, vote = model
     sex = pd.Series(np.where(np.arange(240) % 3 == 0, "M", "F"))
     sex[:6] = np.nan
-    found = subgroup("sex", sex, y, score, vote)
+    found = analyse_subgroups("sex", sex, y, score, vote)
     assert list(found.levels["level"]) == ["F", "M"]
     assert (found.ungrouped, found.levels["patients"].sum()) == (6, 234)
     for row in found.levels.to_dict("records"):
         own = (sex == row["level"]).to_numpy()
         assert row["positives"] == y[own].sum()
-        expected = estimates(y[own], score[own], vote[own])
+        expected = estimate_metrics(y[own], score[own], vote[own])
         for metric in ("auc", "sensitivity", "specificity"):
             assert [row[metric], row[f"{metric}_low"], row[f"{metric}_high"]] == expected.loc[metric].tolist()
     masks = [(sex == level).to_numpy() for level in ("F", "M")]
@@ -45,7 +42,7 @@ def test_each_level_has_its_own_patients_figures(model: tuple[np.ndarray, ...]) 
 def test_the_interaction_is_the_likelihood_ratio(model: tuple[np.ndarray, ...]) -> None:
     y, score, vote = model
     site = pd.Series(np.array(["M1", "M2", "TICA"])[np.arange(240) % 3])
-    found = subgroup("occlusion_site", site, y, score, vote)
+    found = analyse_subgroups("occlusion_site", site, y, score, vote)
     level = pd.get_dummies(site).to_numpy(float)
 
     def deviance(terms: np.ndarray) -> float:
@@ -62,7 +59,7 @@ def test_a_model_that_works_in_one_group_only_is_found_out() -> None:
     y = (random.random(600) < 0.3).astype(int)
     group = pd.Series(np.arange(600) % 2).map({0: "a", 1: "b"})
     score = random.normal(size=600) + 2 * y * (group == "a")
-    found = subgroup("center", group, y, score, (score > 0.8).astype(int))
+    found = analyse_subgroups("center", group, y, score, (score > 0.8).astype(int))
     assert found.auc_p < 0.001
     assert found.decision_p < 0.001
 
@@ -71,7 +68,7 @@ def test_etiology_sets_each_causes_patients_against_all_without_rlvo(model: tupl
     y, score, vote = model
     etiology = pd.Series(np.where(np.arange(240) % 2 == 0, "icad", "other"), dtype=object).where(y == 1)
     etiology[np.flatnonzero(y)[0]] = np.nan
-    found = subgroup("etiology", etiology, y, score, vote)
+    found = analyse_subgroups("etiology", etiology, y, score, vote)
     icad, other = ((etiology == cause).to_numpy() for cause in ("icad", "other"))
     first = found.levels.iloc[0]
     assert (first["level"], first["patients"], first["positives"]) == ("icad", icad.sum(), icad.sum())
@@ -86,37 +83,29 @@ def test_etiology_sets_each_causes_patients_against_all_without_rlvo(model: tupl
 def test_small_groups_are_said_to_be_small() -> None:
     y = np.array([0, 1] * 12)
     level = pd.Series(["big"] * 20 + ["small"] * 4)
-    found = subgroup("center", level, y, np.arange(24) % 7, y)
+    found = analyse_subgroups("center", level, y, np.arange(24) % 7, y)
     assert "small: only 2 with rLVO" in found.notes
-    assert "decisions are not compared: a level has no patient of some outcome and decision" in found.notes
+    assert "decisions are not compared: a level lacks some combination of outcome and decision" in found.notes
     assert np.isnan(found.decision_p)
     assert 0 < found.auc_p <= 1
-    tiny = subgroup("center", pd.Series(["big"] * 23 + ["tiny"]), y, np.arange(24) % 7, y)
+    tiny = analyse_subgroups("center", pd.Series(["big"] * 23 + ["tiny"]), y, np.arange(24) % 7, y)
     assert np.isnan(tiny.auc_p)
     assert tiny.levels.iloc[1][["auc", "specificity"]].isna().all()
     assert any("fewer than two patients of a class" in note for note in tiny.notes)
-    alone = subgroup("center", pd.Series(["A"] * 24), y, np.arange(24) % 7, y)
+    alone = analyse_subgroups("center", pd.Series(["A"] * 24), y, np.arange(24) % 7, y)
     assert np.isnan([alone.auc_p, alone.decision_p]).all()
-    assert "one level only: nothing to compare" in alone.notes
-    with pytest.raises(RlvoError, match="no level for these patients"):
-        subgroup("center", pd.Series([np.nan] * 24), y, y, y)
-
-
-def test_ages_are_cut_at_the_median_or_as_asked() -> None:
-    age = pd.Series([50, 60, 70, 80, np.nan])
-    assert list(age_groups(age)[:4]) == ["< 65", "< 65", "≥ 65", "≥ 65"]
-    cut = age_groups(age, [80, 60])
-    assert list(cut[:4]) == ["< 60", "60 to < 80", "60 to < 80", "≥ 80"]
-    assert cut.isna()[4]
+    assert "there is one level only: nothing to compare" in alone.notes
+    with pytest.raises(ValueError, match="no patient has a level"):
+        analyse_subgroups("center", pd.Series([np.nan] * 24), y, y, y)
 
 
 def test_groupings_are_those_the_table_has() -> None:
-    table = pd.DataFrame(
-        {"age": [60.0, 70], "sex": ["F", "M"], "center": [None, None], "nihss": [3, 4], "etiology": ["icad", "other"]}
-    )
-    found = standard_groupings(table, pd.Series([1, 0]))
+    columns = {"age": [50, 80, np.nan], "sex": ["F", "M", "M"], "etiology": ["icad", "other", None]}
+    table = pd.DataFrame(columns | {"center": [None] * 3, "nihss": [3, 4, 5]})
+    found = standard_groupings(table, pd.Series([1, 0, 0]))
     assert set(found) == {"sex", "age", "etiology"}
-    assert list(found["age"]) == ["< 65", "≥ 65"]
+    assert list(found["age"][:2]) == ["< 65", "≥ 65"]
     assert found["etiology"][0] == "icad"
-    assert pd.isna(found["etiology"][1])
-    assert set(standard_groupings(table[["sex"]], pd.Series([1, 0]))) == {"sex"}
+    assert found["age"].isna().tolist() == [False, False, True]
+    assert found["etiology"].isna().tolist() == [False, True, True]
+    assert set(standard_groupings(table[["sex"]], pd.Series([1, 0, 0]))) == {"sex"}

@@ -1,4 +1,4 @@
-from __future__ import annotations
+"""Youden's threshold against every other cutpoint and scikit-learn's curve."""
 
 import json
 
@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
-from rlvo.errors import RlvoError
 from rlvo.evaluation.thresholds import better_than_chance, youden_threshold
 
 patients = st.lists(st.tuples(st.booleans(), st.integers(0, 12)), min_size=2, max_size=40).filter(
@@ -60,12 +59,12 @@ def test_without_signal_nobody_is_positive_and_the_threshold_is_a_number() -> No
     ("y", "score", "message"),
     [
         ([1, 1], [0.1, 0.2], "both classes"),
-        ([0, 2], [0.1, 0.2], "labels are 0 or 1"),
-        ([], [], "labels are 0 or 1"),
-        ([0, 1], [0.1, np.nan], "1 of 2 are not finite"),
+        ([0, 2], [0.1, 0.2], "labels must be 0 or 1"),
+        ([], [], "labels must be 0 or 1"),
+        ([0, 1], [0.1, np.nan], "1 of 2 scores are not finite"),
         ([0, 1], [0.1], "shape"),
     ],
 )
-def test_what_cannot_be_scored_is_refused(y: list, score: list, message: str) -> None:
-    with pytest.raises(RlvoError, match=message):
+def test_what_has_no_threshold_is_refused(y: list[int], score: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         youden_threshold(y, score)

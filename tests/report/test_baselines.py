@@ -1,66 +1,62 @@
-"""Baselines as tables and pictures: what is optimistic and what is not estimable is said."""
+"""The forest plot draws what it prints and says what cannot be estimated; pictures of baselines are written."""
 
-from __future__ import annotations
-
-import io
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
+import pytest
+from matplotlib.figure import Figure
 
-from rlvo.evaluation.calibration import Calibration
-from rlvo.evaluation.metrics import over_folds
-from rlvo.report.baselines import baseline_table, draw_baselines, odds_table
-from rlvo.report.calibration import calibration_words
+from rlvo.evaluation.calibration import measure_calibration
+from rlvo.report.baselines import draw_baselines, forest_plot
 
-METRICS = ("auc", "auprc", "balanced_accuracy", "f1", "sensitivity", "specificity")
-NAN = float("nan")
 ODDS = pd.DataFrame(
-    [("nihss", "per point", 1.04, 0.9, 1.2, 0.05, ""), ("smoking", "vs no", NAN, NAN, NAN, NAN, "constant")],
+    [
+        ("atrial_fibrillation", "vs no", 0.36, 0.19, 0.67, 0.001, ""),
+        ("tmax_gt4_ml", "per mL", 1.006, 1.001, 1.011, 0.01, ""),
+        ("sex=F", "vs M", 1.1, 1e-5, 1e6, 0.9, ""),
+        ("occlusion_site=M2", "vs TICA", np.nan, np.nan, np.nan, np.nan, "separates the classes"),
+    ],
     columns=["term", "unit", "odds_ratio", "low", "high", "p", "note"],
 )
 
 
-def calibrated(slope: float) -> Calibration:
-    estimates = pd.DataFrame(
-        {"value": [0.1, -0.2, slope], "low": [0.05, -0.5, slope], "high": [0.2, 0.1, slope]},
-        index=["brier", "intercept", "slope"],
+@pytest.fixture(scope="module")
+def figure() -> Figure:
+    return forest_plot(ODDS, title="481 patients")
+
+
+def test_odds_ratios_are_printed_beside_their_variables(figure: Figure) -> None:
+    text = {item.get_text(): item.get_position()[1] for item in figure.axes[0].texts}
+    rows = (
+        ("Atrial fibrillation", "0.36 (0.19–0.67)"),
+        ("Tmax > 4 s, per mL", "1.006 (1.001–1.011)"),
+        ("Sex, female vs male", "1.10 (< 0.01 to > 100)"),
+        ("Occlusion, M2 vs TICA", "not estimable: separates the classes"),
     )
-    return Calibration(estimates, 0.03, (0.01, 0.05))
+    for y, (label, shown) in enumerate(rows):
+        assert text[label] == text[shown] == y
 
 
-def printed(table: Table) -> str:
-    text = io.StringIO()
-    Console(file=text, width=80).print(table)
-    return text.getvalue()
+def test_intervals_lie_where_they_belong_and_end_in_arrows_beyond_the_axis(figure: Figure) -> None:
+    [axes] = figure.axes
+    drawn = {(line.get_marker(), line.get_ydata()[0]): list(line.get_xdata()) for line in axes.lines[1:]}
+    assert drawn["None", 0] == [0.19, 0.67]
+    assert drawn["s", 0] == [0.36]
+    low, high = axes.get_xlim()
+    assert (drawn["<", 2], drawn[">", 2]) == ([low], [high])
+    assert not any(y == 3 for _, y in drawn)
+    assert axes.get_xscale() == "log"
 
 
-def test_a_line_holds_mean_and_sd_over_folds_in_a_terminal() -> None:
-    folds = pd.DataFrame({metric: [0.6, 0.8] for metric in METRICS} | {"f1": [NAN, NAN], "auprc": [0.5, NAN]})
-    text = printed(baseline_table({"NIHSS + ASPECTS": over_folds(folds)}, title="t"))
-    [line] = [line for line in text.splitlines() if line.startswith("NIHSS")]
-    assert line.split() == ["NIHSS", "+", "ASPECTS", "0.70±0.14", "0.50", "0.70±0.14", "n.e.", "0.70±0.14", "0.70±0.14"]
-    assert "* Optimistic" in text
-
-
-def test_odds_ratios_that_are_not_estimable_say_why() -> None:
-    text = printed(odds_table(ODDS))
-    assert "1.04 (0.90–1.20)" in text
-    assert "not estimable: constant" in text
-
-
-def test_calibration_is_told_with_intervals() -> None:
-    words = ", ".join(calibration_words(calibrated(NAN)))
-    assert "Intercept −0.20 (−0.50 to 0.10)" in words
-    assert "Slope not estimable" in words
-    assert "ECE 0.030 (if calibrated 0.010–0.050)" in words
+def test_nothing_estimable_is_still_a_picture() -> None:
+    assert forest_plot(ODDS[3:], title="").axes[0].get_xlim() == (0.5, 2)
 
 
 def test_pictures_are_written_as_vectors_and_pixels(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     validation = pd.DataFrame({"label": random.integers(0, 2, 60), "probability": random.random(60)})
-    paths = draw_baselines(tmp_path, ODDS, {"a": validation}, {"a": calibrated(1.0)}, title="t")
+    found = measure_calibration(validation["label"], validation["probability"])
+    paths = draw_baselines(tmp_path, ODDS, {"a": validation}, {"a": found}, title="t")
     names = {f"{name}.{kind}" for name in ("odds_ratios", "calibration", "decision_curve") for kind in ("svg", "png")}
     assert {path.name for path in paths} == {path.name for path in tmp_path.iterdir()} == names

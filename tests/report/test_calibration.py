@@ -1,13 +1,11 @@
-"""Reliability and decision curves draw the numbers they are given."""
-
-from __future__ import annotations
+"""Reliability and decision curves draw the numbers they are given; calibration is told with intervals."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from rlvo.evaluation.calibration import reliability
-from rlvo.evaluation.decision_curve import decision_curve
-from rlvo.report.calibration import Reliability, decision_curve_plot, reliability_plot
+from rlvo.evaluation.calibration import Calibration, decision_curve, measure_calibration, reliability_curve
+from rlvo.report.calibration import Reliability, decision_curve_plot, format_calibration, reliability_plot
 
 
 @pytest.fixture(scope="module")
@@ -20,9 +18,9 @@ def label(probability: np.ndarray) -> np.ndarray:
     return (np.random.default_rng(2).random(len(probability)) < probability).astype(int)
 
 
-def test_a_panel_a_model_holds_curve_interval_and_everybody(probability: np.ndarray, label: np.ndarray) -> None:
-    curve = reliability(label, probability)
-    model = Reliability(curve, probability, label, ("Brier 0.12",))
+def test_each_models_panel_holds_curve_intervals_and_all_patients(probability: np.ndarray, label: np.ndarray) -> None:
+    curve, found = reliability_curve(label, probability), measure_calibration(label, probability)
+    model = Reliability(label, probability, found)
     figure = reliability_plot({"a": model, "b": model})
     assert len(figure.axes) == 4
     histogram, curves = figure.axes[:2]
@@ -33,7 +31,7 @@ def test_a_panel_a_model_holds_curve_interval_and_everybody(probability: np.ndar
     assert ends == pytest.approx(curve[["low", "high"]].to_numpy())
     heights = [sum(bar.get_height() for bar in container) for container in histogram.containers]
     assert heights == [np.sum(label == 0), np.sum(label == 1)]
-    assert [text.get_text() for text in curves.texts] == ["Brier 0.12"]
+    assert [text.get_text() for text in curves.texts] == ["\n".join(format_calibration(found))]
     assert np.ptp(curves.get_window_extent().size) == pytest.approx(0, abs=1)
 
 
@@ -46,3 +44,15 @@ def test_net_benefit_is_drawn_for_every_model_all_and_none(probability: np.ndarr
         assert lines[name] == pytest.approx(curve[column].to_numpy())
     low, high = axes.get_ylim()
     assert low < 0 < curve["high"].max() < high
+
+
+def test_calibration_is_told_with_intervals() -> None:
+    nan = float("nan")
+    rows = {"brier": (0.1, 0.05, 0.2), "intercept": (-0.2, -0.5, 0.1), "slope": (nan, nan, nan)}
+    estimates = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
+    assert format_calibration(Calibration(estimates, 0.03, (0.01, 0.05))) == (
+        "Brier 0.10 (0.05 to 0.20)",
+        "Intercept −0.20 (−0.50 to 0.10)",
+        "Slope not estimable",
+        "ECE 0.030 (if calibrated 0.010–0.050)",
+    )

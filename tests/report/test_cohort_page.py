@@ -1,6 +1,4 @@
-"""The page about a cohort needs nothing but itself, escapes what tables hold, and says that it is about patients."""
-
-from __future__ import annotations
+"""The page about a cohort is self-contained, escapes what tables hold, and says that it is about patients."""
 
 import base64
 import re
@@ -28,7 +26,7 @@ def contents(missingness: Figure | None = None) -> CohortContents:
 
 
 class _Balance(HTMLParser):
-    """Every element is closed in its turn."""
+    """Checks that every element is closed, in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +42,7 @@ class _Balance(HTMLParser):
 
 @pytest.mark.parametrize("findings", [(), FINDINGS])
 @pytest.mark.parametrize("sound", [None, contents(), contents(Figure())])
-def test_it_is_whole_and_needs_nothing_else(findings: tuple[Finding, ...], sound: CohortContents | None) -> None:
+def test_it_is_complete_and_self_contained(findings: tuple[Finding, ...], sound: CohortContents | None) -> None:
     page = cohort_page("a<b.csv", findings, sound)
     parser = _Balance()
     parser.feed(page)
@@ -58,7 +56,7 @@ def test_it_is_whole_and_needs_nothing_else(findings: tuple[Finding, ...], sound
         assert b"<svg" in base64.b64decode(picture)
 
 
-def test_findings_are_told_in_full() -> None:
+def test_findings_are_shown_in_full() -> None:
     page = cohort_page("cohort.csv", FINDINGS, None)
     for expected in ("2 findings", "p&lt;1&gt;", "0 to 120 years", "the column is missing", "Add it", "name them"):
         assert expected in page

@@ -1,6 +1,4 @@
-"""External validation and comparisons, as people read them."""
-
-import io
+"""External validation and comparisons, as tables, card lines and JSON."""
 
 import numpy as np
 import pandas as pd
@@ -8,15 +6,15 @@ from rich.console import Console
 from rich.table import Table
 
 from rlvo.cohort.selection import Exclusion, Selection
-from rlvo.evaluation.answers import answer_figures, compare_answers
-from rlvo.report.external import comparison_json, comparison_table, figure_lines, figures_json, figures_table
+from rlvo.evaluation.answers import compare_answers, measure_answers
+from rlvo.report.external import answers_json, answers_table, card_lines, comparison_json, comparison_table
 
 PATIENTS = pd.Index([f"p{i}" for i in range(40)], name="patient_id")
 LABEL = pd.Series(np.tile([1, 0, 0, 0], 10), index=PATIENTS)
 
 
 def answers(seed: int) -> pd.DataFrame:
-    """The first two patients are not answered for, one of them with rLVO."""
+    """The first two patients have no answer, one of them with rLVO."""
     score = np.random.default_rng(seed).normal(LABEL - 0.4)
     table = pd.DataFrame({"rlvo": pd.array((score > 0).astype(int), "Int64"), "score": score}, index=PATIENTS)
     table["probability"] = 1 / (1 + np.exp(-score))
@@ -25,32 +23,32 @@ def answers(seed: int) -> pd.DataFrame:
 
 
 def text(table: Table) -> str:
-    console = Console(file=io.StringIO(), width=100)
+    console = Console(record=True, width=100)
     console.print(table)
-    return " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+    return " ".join(console.export_text().split())
 
 
 def test_everybody_is_accounted_for() -> None:
-    figures = answer_figures(answers(0), LABEL)
+    found = measure_answers(answers(0), LABEL)
     selection = Selection(tuple(PATIENTS), (Exclusion("severe artefacts", ("x", "y", "z")),))
-    shown = text(figures_table(figures, selection, title="a on b"))
-    for line in ("patients 43", "− severe artefacts 3", "− not answered 2 (1 with rLVO)", "answered 38 (9 with rLVO)"):
+    shown = text(answers_table(found, selection, title="a on b"))
+    for line in ("patients 43", "− severe artefacts 3", "− not scored 2 (1 with rLVO)", "scored 38 (9 with rLVO)"):
         assert line in shown
-    auc = figures.estimates.loc["auc", "value"]
+    auc = found.estimates.loc["auc", "value"]
     assert f"AUC {auc:.2f} (" in shown
     assert "Slope" in shown
-    lines = figure_lines(figures)
-    assert lines[:2] == ["38 patients answered for, 9 with rLVO", "not answered for: 2, 1 with rLVO"]
+    lines = card_lines(found)
+    assert lines[:2] == ["38 patients scored, 9 with rLVO", "not scored: 2, 1 with rLVO"]
     assert f"AUC {auc:.2f} (" in lines[2]
-    assert figures_json(figures)["estimates"]["auc"]["value"] == auc
+    assert answers_json(found)["estimates"]["auc"]["value"] == auc
 
 
 def test_a_model_without_probabilities_says_so() -> None:
-    figures = answer_figures(answers(0).assign(probability=np.nan), LABEL)
-    shown = text(figures_table(figures, Selection(tuple(PATIENTS), ()), title=""))
+    found = measure_answers(answers(0).assign(probability=np.nan), LABEL)
+    shown = text(answers_table(found, Selection(tuple(PATIENTS), ()), title=""))
     assert "the model gives no probability" in shown
-    assert figures_json(figures)["calibration"] is None
-    assert not [line for line in figure_lines(figures) if "probability" in line]
+    assert answers_json(found)["calibration"] is None
+    assert not [line for line in card_lines(found) if "probability" in line]
 
 
 def test_two_models_stand_side_by_side() -> None:

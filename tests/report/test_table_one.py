@@ -1,6 +1,4 @@
-"""Table 1 says what one finds by hand, and about nobody in particular."""
-
-from __future__ import annotations
+"""Table 1 shows what one computes by hand, and nothing about any single patient."""
 
 import io
 
@@ -10,13 +8,13 @@ import pytest
 from rich.console import Console
 from scipy.stats import chi2_contingency, fisher_exact, kruskal
 
-from rlvo.report.forest import p_words
+from rlvo.report.console import format_p
 from rlvo.report.table_one import HEADINGS, table_one, table_one_table
 
 
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
-    """160 patients; the NIHSS and M2 go with rLVO, ten have no age, the ASPECTS is nowhere known."""
+    """160 patients; NIHSS and M2 go with rLVO, ten patients have no age, ASPECTS is never known."""
     random = np.random.default_rng(2)
     n = 160
     tmax6 = random.uniform(20, 200, n)
@@ -83,9 +81,9 @@ def test_p_compares_rlvo_with_the_others_in_development_only(
     is_test = np.arange(len(table)) % 5 == 0
     development, own = table[~is_test], label[~is_test]
     expected = kruskal(development.loc[own == 1, "nihss"], development.loc[own == 0, "nihss"]).pvalue
-    assert rows.loc["NIHSS", "p"] == p_words(expected)
+    assert rows.loc["NIHSS", "p"] == format_p(expected)
     counts = pd.crosstab(development["occlusion_site"], own)
-    assert rows.loc["Occlusion, TICA", "p"] == p_words(chi2_contingency(counts).pvalue)
+    assert rows.loc["Occlusion, TICA", "p"] == format_p(chi2_contingency(counts).pvalue)
     changed = label.where(~is_test, 1 - label)
     assert table_one(table, changed, table.index[is_test]).set_index("variable")["p"].equals(rows["p"])
 
@@ -95,7 +93,7 @@ def test_small_counts_are_tested_exactly(table: pd.DataFrame, label: pd.Series) 
     development, own = rare[np.arange(len(table)) % 5 != 0], label[np.arange(len(table)) % 5 != 0]
     found = table_one(rare, label, table.index[::5]).set_index("variable")
     expected = fisher_exact(pd.crosstab(development["hypertension"], own)).pvalue
-    assert found.loc["Hypertension", "p"] == p_words(expected)
+    assert found.loc["Hypertension", "p"] == format_p(expected)
 
 
 def test_smd_is_the_standardised_difference_of_test_from_development(table: pd.DataFrame, rows: pd.DataFrame) -> None:
@@ -106,13 +104,13 @@ def test_smd_is_the_standardised_difference_of_test_from_development(table: pd.D
     assert rows.loc["Hypertension", "smd"] == f"{abs(q - p) / np.sqrt((p * (1 - p) + q * (1 - q)) / 2):.2f}"
 
 
-def test_what_nobody_has_is_said_not_made_up(rows: pd.DataFrame) -> None:
+def test_missing_values_are_counted_and_a_variable_without_any_value_is_not_estimable(rows: pd.DataFrame) -> None:
     assert rows.loc["Age, years", "missing"] == "10"
     assert rows.loc["ASPECTS", "missing"] == "160"
     assert list(rows.loc["ASPECTS", ["development", "test_rlvo", "p", "smd"]]) == ["–", "–", "n.e.", "n.e."]
 
 
-def test_no_patient_and_no_outcome_is_in_it(rows: pd.DataFrame) -> None:
+def test_it_holds_no_patient_and_no_outcome(rows: pd.DataFrame) -> None:
     text = rows.reset_index().to_csv()
     assert "secret" not in text
     assert "etici" not in text.lower()

@@ -1,16 +1,15 @@
-"""The flow chart shows every count, and its boxes neither overlap nor leave the picture."""
-
-from __future__ import annotations
+"""The flow chart shows every count, and its boxes neither overlap nor leave the picture; bars show missing values."""
 
 import itertools
 
+import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from rlvo.cohort.selection import FlowStep
-from rlvo.report.flow_chart import Part, flow_chart
+from rlvo.report.cohort_pictures import Part, flow_chart, missingness_plot
 
 STEPS = (
     FlowStep("no occlusion on DSA", 31, 808, ("p-1",)),
@@ -47,3 +46,16 @@ def test_boxes_hold_their_text_and_do_not_overlap(folds: int, steps: tuple[FlowS
     assert all(figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1 for box in boxes)
     for text in (text.get_window_extent() for text in axes.texts if text.get_ha() == "center"):
         assert any(box.x0 <= text.x0 and text.x1 <= box.x1 and box.y0 <= text.y0 and text.y1 <= box.y1 for box in boxes)
+
+
+def test_bars_are_shares_most_missing_first() -> None:
+    table = pd.DataFrame({"age": [1, 2, 3, None], "sex": ["F"] * 4, "nihss": [None, 2, None, None]})
+    [axes] = missingness_plot(table).axes
+    assert [bar.get_width() for bar in axes.patches] == [0.75, 0.25]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["NIHSS", "Age"]
+    assert [text.get_text().strip() for text in axes.texts] == ["3", "1"]
+
+
+def test_there_is_no_picture_of_nothing() -> None:
+    with pytest.raises(ValueError, match="no value is missing"):
+        missingness_plot(pd.DataFrame({"age": [1.0]}))

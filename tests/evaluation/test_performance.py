@@ -1,4 +1,4 @@
-"""The figures of a results table against scikit-learn, and what happens to patients without an answer."""
+"""The metrics of a results table against scikit-learn, and what happens to patients without an answer."""
 
 import numpy as np
 import pytest
@@ -6,16 +6,16 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1
 from statsmodels.stats.proportion import proportion_confint
 
 from rlvo.errors import RlvoError
-from rlvo.evaluation.figures import estimates, figures
+from rlvo.evaluation.performance import estimate_metrics, measure_performance
 
 
-def test_figures_are_scikit_learns_over_the_answered() -> None:
+def test_metrics_are_scikit_learns_over_patients_with_an_answer() -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, 80)
     score = truth + rng.normal(size=80)
     vote = (score > 0.6).astype(float)
     score[:5] = np.nan
-    found = figures(truth, score, vote)
+    found = measure_performance(truth, score, vote)
     assert (found.patients, found.unanswered, found.positives) == (75, 5, truth[5:].sum())
     assert found.auc == pytest.approx(roc_auc_score(truth[5:], score[5:]))
     assert found.balanced_accuracy == pytest.approx(balanced_accuracy_score(truth[5:], vote[5:]))
@@ -29,7 +29,7 @@ def test_every_estimate_has_an_interval() -> None:
     truth = rng.integers(0, 2, 90)
     score = truth + rng.normal(size=90)
     vote = (score > 0.6).astype(float)
-    found, same = estimates(truth, score, vote), figures(truth, score, vote)
+    found, same = estimate_metrics(truth, score, vote), measure_performance(truth, score, vote)
     assert set(found.index) == {"auc", "auprc", "balanced_accuracy", "f1", "sensitivity", "specificity"}
     for metric, row in found.iterrows():
         assert row["value"] == getattr(same, str(metric))
@@ -41,12 +41,12 @@ def test_every_estimate_has_an_interval() -> None:
     )
 
 
-def test_what_an_empty_class_leaves_open_is_not_a_number() -> None:
-    found = estimates([1, 1, 1], [0.1, 0.2, 0.3], [0, 1, 1])
+def test_metrics_of_an_empty_class_are_not_estimable() -> None:
+    found = estimate_metrics([1, 1, 1], [0.1, 0.2, 0.3], [0, 1, 1])
     assert found.loc["sensitivity"].notna().all()
     assert found.loc[["auc", "balanced_accuracy", "specificity"]].isna().all(axis=None)
 
 
-def test_nobody_answered_is_said() -> None:
-    with pytest.raises(RlvoError, match="no patient could be answered"):
-        figures([0, 1], [np.nan, np.nan], [0, 0])
+def test_patients_all_without_an_answer_are_refused() -> None:
+    with pytest.raises(RlvoError, match="no patient could be scored"):
+        measure_performance([0, 1], [np.nan, np.nan], [0, 0])

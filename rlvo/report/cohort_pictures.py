@@ -1,4 +1,4 @@
-"""The cohort flow as a picture (Fig. 1): who was considered, excluded by which rule, held out, and in which fold."""
+"""A cohort in pictures: the flow chart from all its patients to hold-out and folds (Fig. 1), and missing values."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter
 
 from rlvo.cohort.selection import FlowStep
-from rlvo.report.style import GREY, INK, PAGE_WIDTH, PALE, paper_style
+from rlvo.report.labels import NAMES
+from rlvo.report.style import BLUE, GREY, INK, PAGE_WIDTH, PALE, paper_style
 
 LINE, PADDING, MARGIN = 0.15, 0.09, 0.08
-"""Height of a line of text, round it in a box, round the picture: all in inches."""
+"""Height of a line of text, padding in a box, margin of the picture; all in inches."""
 DOWN, BESIDE = 0.26, 0.12
-"""Between two boxes, where an arrow leads from one to the other and where none does."""
+"""Space between two boxes with an arrow between them, and without."""
 LEFT, RIGHT = 2.9, 3.3
 """Widths of the boxes along the flow and beside it."""
 CHARACTERS = 13
-"""That fit into an inch, in bold."""
-FOLDS_A_ROW = 5
+"""Bold characters that fit into an inch."""
+FOLDS_PER_ROW = 5
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Part:
 
 @dataclass(frozen=True)
 class _Box:
-    """A box to draw, in inches from the picture's upper left corner: centre and top; its first line is the title."""
+    """A box to draw under its title; `x` (centre) and `top` are in inches from the picture's upper left corner."""
 
     title: str
     words: str
@@ -70,7 +73,7 @@ class _Box:
 def flow_chart(
     considered: int, steps: Sequence[FlowStep], development: Part, holdout: Part, folds: Sequence[Part]
 ) -> Figure:
-    """Boxes and arrows, from the table's rows down to hold-out and folds.
+    """Draw boxes and arrows from the table's rows down to hold-out and folds.
 
     Args:
         considered: patients in the table.
@@ -94,26 +97,26 @@ def flow_chart(
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, PAGE_WIDTH), ylim=(-height, 0))
     axes.axis("off")
     for box in (start, *branches, included, developed, held, *(cell for row in cells for cell in row)):
-        _draw(axes, box)
-    _lead(axes, (spine, start.bottom), (spine, included.top))
+        _draw_box(axes, box)
+    _draw_arrow(axes, (spine, start.bottom), (spine, included.top))
     for branch, step in zip(branches, steps, strict=True):
-        _lead(axes, (spine, branch.middle), (beside - RIGHT / 2, branch.middle))
+        _draw_arrow(axes, (spine, branch.middle), (beside - RIGHT / 2, branch.middle))
         if branch is not branches[-1]:
             y = branch.bottom - BESIDE / 2
             axes.text(spine - 0.08, y, f"{step.remaining:,}", ha="right", va="center", color=GREY, fontsize=7)
-    _lead(axes, (spine, included.bottom), (spine, developed.top))
-    _lead(axes, (spine, included.bottom - DOWN / 2), (beside, included.bottom - DOWN / 2), (beside, held.top))
+    _draw_arrow(axes, (spine, included.bottom), (spine, developed.top))
+    _draw_arrow(axes, (spine, included.bottom - DOWN / 2), (beside, included.bottom - DOWN / 2), (beside, held.top))
     bracket = developed.bottom - DOWN / 2
     axes.text(spine + 0.1, bracket - 0.04, f"{len(folds)}-fold cross-validation", va="top", color=GREY, fontsize=7)
     y = cells[0][0].top + DOWN / 2
     axes.plot([spine, spine], [developed.bottom, y], color=INK, linewidth=0.8)
     for cell in cells[0]:
-        _lead(axes, (spine, y), (cell.x, y), (cell.x, cell.top))
+        _draw_arrow(axes, (spine, y), (cell.x, y), (cell.x, cell.top))
     return figure
 
 
 def _fold_rows(folds: Sequence[Part], top: float) -> list[list[_Box]]:
-    columns = min(len(folds), FOLDS_A_ROW)
+    columns = min(len(folds), FOLDS_PER_ROW)
     pitch = (PAGE_WIDTH - 2 * MARGIN + BESIDE) / columns
     rows: list[list[_Box]] = []
     for first in range(0, len(folds), columns):
@@ -126,7 +129,7 @@ def _fold_rows(folds: Sequence[Part], top: float) -> list[list[_Box]]:
     return rows
 
 
-def _draw(axes: Axes, box: _Box) -> None:
+def _draw_box(axes: Axes, box: _Box) -> None:
     corner = (box.x - box.width / 2, box.bottom)
     axes.add_patch(Rectangle(corner, box.width, box.top - box.bottom, facecolor=box.fill, edgecolor=INK, linewidth=0.8))
     for number, line in enumerate(box.lines):
@@ -134,9 +137,34 @@ def _draw(axes: Axes, box: _Box) -> None:
         axes.text(box.x, box.top - PADDING - (number + 0.5) * LINE, line, ha="center", va="center", fontweight=weight)
 
 
-def _lead(axes: Axes, *points: tuple[float, float]) -> None:
-    """A line through the points that ends in an arrow."""
+def _draw_arrow(axes: Axes, *points: tuple[float, float]) -> None:
+    """Draw a line through the points that ends in an arrow."""
     *_, before, end = points
     axes.plot(*zip(*points[:-1], strict=True), color=INK, linewidth=0.8, solid_capstyle="butt")
     arrow = {"arrowstyle": "-|>", "color": INK, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 8}
     axes.annotate("", xy=end, xytext=before, arrowprops=arrow)
+
+
+@paper_style
+def missingness_plot(table: pd.DataFrame) -> Figure:
+    """Draw one bar per column with missing values, most first: share and number of patients without a value.
+
+    Raises:
+        ValueError: no value is missing.
+    """
+    missing = table.isna().sum().sort_values(ascending=False, kind="stable")
+    missing = missing[missing > 0]
+    if missing.empty:
+        raise ValueError("no value is missing")
+    height = 0.19 * len(missing) + 0.5
+    figure = Figure(figsize=(PAGE_WIDTH, height))
+    axes = figure.add_axes((0.25, 0.42 / height, 0.68, 1 - 0.5 / height))
+    shares = missing / len(table)
+    axes.barh(range(len(missing)), shares, color=BLUE, height=0.65)
+    for y, (count, share) in enumerate(zip(missing, shares, strict=True)):
+        axes.text(share, y, f" {count:,}", va="center", fontsize=7)
+    axes.set(ylim=(len(missing) - 0.4, -0.6), xlim=(0, max(0.05, shares.max())), xlabel="Patients without a value")
+    axes.set_yticks(range(len(missing)), [NAMES.get(str(name), str(name)) for name in missing.index])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+    axes.tick_params(left=False)
+    return figure

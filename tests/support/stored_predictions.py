@@ -1,15 +1,17 @@
 """What a search leaves, made up: records of trials and their stored predictions, on 4 folds."""
 
-from __future__ import annotations
-
-import itertools
 from collections.abc import Sequence
+from itertools import product
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from rlvo.config.model import Configuration, FusionName, Modality, ModelConfig
+from rlvo.config.study import EnsembleConfig
+from rlvo.ensemble.build import fit_ensemble
+from rlvo.ensemble.fitting import Validation
+from rlvo.ensemble.spec import EnsembleSpec
 from rlvo.evaluation.metrics import classification_metrics
 from rlvo.training.records import CompletionRecord, TrialIdentity
 
@@ -35,12 +37,12 @@ RECORDS = [record(config, fold, 0.7) for config in THREE for fold in range(FOLDS
 
 
 def stored(configurations: Sequence[Configuration], seed: int = 0) -> pd.DataFrame:
-    """Validation predictions of 25 patients a fold, informative, with ties; and rows that must be ignored."""
+    """Validation predictions for 25 patients per fold, informative, with ties; and rows that must be ignored."""
     rng = np.random.default_rng(seed)
     label = rng.random((FOLDS, 25)) < 0.35
     label[:, :2] = [False, True]
     rows = []
-    for config, fold in itertools.product(configurations, range(FOLDS)):
+    for config, fold in product(configurations, range(FOLDS)):
         logit = 1.5 * label[fold] + rng.normal(size=25) - 0.5
         probability = np.round(1 / (1 + np.exp(-logit)), 2)
         rows += [
@@ -49,17 +51,6 @@ def stored(configurations: Sequence[Configuration], seed: int = 0) -> pd.DataFra
             for i in range(25) for split in ("train", "validation")
         ]  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def records_of(predictions: pd.DataFrame, configurations: Sequence[Configuration]) -> list[CompletionRecord]:
-    """Finished trials whose `val/auc` is that of their stored predictions."""
-    validation = predictions[predictions["split"] == "validation"]
-    by_member = {str(key): own for key, own in validation.groupby("member")}
-    found = []
-    for config, fold in itertools.product(configurations, range(FOLDS)):
-        own = by_member[f"{config.key}-f{fold}"]
-        found.append(record(config, fold, classification_metrics(own["label"], own["probability"], 0.5)["auc"]))
-    return found
 
 
 def noise(configurations: Sequence[Configuration], seed: int, patients: int = 100) -> pd.DataFrame:
@@ -71,5 +62,27 @@ def noise(configurations: Sequence[Configuration], seed: int, patients: int = 10
             {"patient": [f"p{fold}-{i:03d}" for i in range(patients)], "member": f"{config.key}-f{fold}",
              "fold": fold, "split": "validation", "probability": rng.random(patients), "label": label}
         )
-        for config, fold in itertools.product(configurations, range(FOLDS))
+        for config, fold in product(configurations, range(FOLDS))
     )  # fmt: skip
+
+
+def records_of(predictions: pd.DataFrame, configurations: Sequence[Configuration]) -> list[CompletionRecord]:
+    """Finished trials whose `val/auc` is that of their stored predictions."""
+    validation = predictions[predictions["split"] == "validation"]
+    by_member = {str(key): own for key, own in validation.groupby("member")}
+    found = []
+    for config, fold in product(configurations, range(FOLDS)):
+        own = by_member[f"{config.key}-f{fold}"]
+        found.append(record(config, fold, classification_metrics(own["label"], own["probability"], 0.5)["auc"]))
+    return found
+
+
+def fitted(
+    configurations: Sequence[Configuration],
+    predictions: pd.DataFrame,
+    settings: EnsembleConfig | None = None,
+    notes: Sequence[str] = (),
+) -> EnsembleSpec:
+    """The ensemble of exactly these configurations."""
+    validation, hashes = Validation.of(predictions), ("split", "data")
+    return fit_ensemble(configurations, range(FOLDS), validation, settings or EnsembleConfig(), hashes, notes)

@@ -1,0 +1,91 @@
+"""How one model performs on patients it was not fitted on: the metrics of a results table, with their intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from rlvo.errors import RlvoError
+from rlvo.evaluation.metrics import OF_SCORES, auprc, bootstrap_interval, classification_metrics, wilson_interval
+
+DECISION = 0.5
+"""Between the votes 0 and 1."""
+
+
+@dataclass(frozen=True)
+class Performance:
+    """One model on one set of patients. NaN: not estimable."""
+
+    patients: int
+    """Those with an answer, whom everything but `unanswered` is about."""
+    unanswered: int
+    positives: int
+    auc: float
+    """Of the score."""
+    interval: tuple[float, float]
+    """95 % bootstrap interval of the AUC over patients."""
+    balanced_accuracy: float
+    """Of the vote, as are the next three."""
+    f1: float
+    sensitivity: float
+    specificity: float
+    auprc: float = float("nan")
+    """Of the score; chance level is the prevalence."""
+
+
+def measure_performance(y_true: ArrayLike, score: ArrayLike, vote: ArrayLike) -> Performance:
+    """Measure a model's performance on N patients.
+
+    Args:
+        y_true: 0 or 1 [N].
+        score: on any monotone scale [N]; NaN for a patient without an answer, who is left out.
+        vote: 0 or 1 [N].
+
+    Raises:
+        RlvoError: no patient has an answer.
+    """
+    truth, scores, votes = _answered(y_true, score, vote)
+    return Performance(
+        patients=len(truth),
+        unanswered=np.size(y_true) - len(truth),
+        positives=int(truth.sum()),
+        interval=bootstrap_interval(truth, scores, "auc"),
+        **_values(truth, scores, votes),
+    )
+
+
+def estimate_metrics(y_true: ArrayLike, score: ArrayLike, vote: ArrayLike) -> pd.DataFrame:
+    """Every metric with its interval: rows are metrics, columns `value`, `low`, `high`; NaN if not estimable.
+
+    Sensitivity and specificity have Wilson's interval, the others the bootstrap's. Arguments and errors are those of
+    `measure_performance`.
+    """
+    truth, scores, votes = _answered(y_true, score, vote)
+    intervals = {
+        "sensitivity": wilson_interval(votes[truth == 1].sum(), (truth == 1).sum()),
+        "specificity": wilson_interval((1 - votes[truth == 0]).sum(), (truth == 0).sum()),
+    }
+    rows = {}
+    for metric, value in _values(truth, scores, votes).items():
+        if metric not in intervals:
+            basis = scores if metric in OF_SCORES else votes
+            intervals[metric] = bootstrap_interval(truth, basis, metric, threshold=DECISION)  # type: ignore[arg-type]
+        rows[metric] = value, *intervals[metric]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
+
+
+def _answered(y_true: ArrayLike, score: ArrayLike, vote: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, scores and votes of the patients with an answer."""
+    truth, scores, votes = np.asarray(y_true, int), np.asarray(score, float), np.asarray(vote, float)
+    answered = np.isfinite(scores)
+    if not answered.any():
+        raise RlvoError("no patient could be scored", fix="The warnings beside the answers say why")
+    return truth[answered], scores[answered], votes[answered]
+
+
+def _values(truth: np.ndarray, scores: np.ndarray, votes: np.ndarray) -> dict[str, float]:
+    of_votes = classification_metrics(truth, votes, DECISION)
+    return of_votes | {"auc": classification_metrics(truth, scores, 0.0)["auc"], "auprc": auprc(truth, scores)}
