@@ -288,20 +288,5 @@ def test_an_ensemble_that_ignores_the_table_imputes_nothing_and_answers_without_
     assert got["rlvo"].notna().all()
 
 
-def test_members_that_do_not_fit_into_memory_are_read_again(
-    study: TinyStudy, model_folder: Path, answers: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rlvo.inference.members.MAX_KEPT_BYTES", 0)
-    got = EnsemblePredictor.load(model_folder).predict(study.raw.head(2), study.cohort.parent)
-    assert_same(got, answers[:2], atol=0)
-
-
 def test_an_empty_table_gives_an_empty_answer(study: TinyStudy, predictor: EnsemblePredictor) -> None:
     assert predictor.predict(study.raw.head(0), study.cohort.parent).columns.tolist() == list(ANSWER_COLUMNS)
-
-
-def test_rows_that_cannot_be_told_apart_are_refused(study: TinyStudy, predictor: EnsemblePredictor) -> None:
-    with pytest.raises(RlvoError, match="more than once"):
-        predictor.predict(study.raw.iloc[[0, 0]], study.cohort.parent)
-    with pytest.raises(RlvoError, match="patient_id"):
-        predictor.predict(study.raw.drop(columns="patient_id"), study.cohort.parent)
