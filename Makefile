@@ -7,7 +7,7 @@ PYTHON ?= python3
 export PYTHONDONTWRITEBYTECODE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow faults lint types bench clean setup
+.PHONY: demo test test-slow test-cluster faults lint types bench clean setup
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.ready ## the virtual environment
@@ -18,20 +18,23 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "Installing the pinned packages (a few minutes the first time) ..."
 	$(BIN)/pip install -qq --constraint constraints.txt setuptools wheel
 	$(BIN)/pip install -qq --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install -qq --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	$(BIN)/pip install -qq --constraint constraints.txt --no-build-isolation --editable '.[dev,server]'
 	@touch $@
 
 demo: setup ## synthetic cohort -> search -> ensemble -> registered model, in WORKDIR
 	$(BIN)/rlvo demo --workdir $(WORKDIR)
 
-test: setup ## the suite: real Ray, real MLflow
-	$(BIN)/python -m pytest -m "not slow"
+test: setup ## the quick suite: real Ray, real MLflow
+	$(BIN)/python -m pytest -m "not slow and not cluster and not faults"
 
-test-slow: setup ## what takes minutes more: whole searches, servers, fresh processes
-	$(BIN)/python -m pytest -m slow
+test-slow: setup ## tests that take longer: whole searches, servers, fresh processes
+	$(BIN)/python -m pytest -m "slow and not cluster and not faults"
+
+test-cluster: setup ## tests on real Ray clusters and over ssh; needs sshd, rsync and Postgres
+	$(BIN)/python -m pytest tests/clusters -m cluster
 
 faults: setup ## breaks things on purpose, for minutes; FAULTS=full for more rounds
-	FAULTS=$(or $(FAULTS),1) $(BIN)/python -m pytest tests/faults
+	FAULTS=$(or $(FAULTS),1) $(BIN)/python -m pytest tests/faults -m faults
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used 
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
-    """Write `data` to `path` so that a reader sees the old content or the new, also after a crash."""
+    """Write `data` to `path` so that a reader sees either the old content or the new, even after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -26,18 +26,18 @@ def atomic_write(path: Path, data: bytes | str) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
-        Path(temporary).unlink(missing_ok=True)  # there only where the write failed
+        Path(temporary).unlink(missing_ok=True)  # it exists only if the write failed
 
 
 @contextmanager
-def told_when_full(folder: Path) -> Iterator[None]:
-    """Raise DiskFullError where the disk has no room for what is written to `folder` inside."""
+def disk_full_errors(folder: Path) -> Iterator[None]:
+    """Raise DiskFullError if the disk has no room for what the context writes to `folder`."""
     try:
         yield
     except OSError as error:
         if error.errno not in FULL:
             raise
-        fix = "Make room, then start the search again: it goes on from the last checkpoints"
+        fix = "Free some space, then start the search again: it continues from the last checkpoints"
         raise DiskFullError(FULL[error.errno], where=folder, fix=fix) from None
 
 

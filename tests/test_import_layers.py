@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import graphlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,24 +12,31 @@ from pathlib import Path
 import pytest
 
 import rlvo
+from rlvo.study.folder import StudyFolder
 
 ROOT = Path(rlvo.__file__).parent
 LAYERS = (
-    {"errors"},
-    {"files"},
-    {"config"},
+    {"errors", "about"},
+    {"files", "progress"},
+    {"config", "ray_session", "mlflow_client"},
     {"cohort", "imaging", "models", "evaluation"},
     {"synthetic", "training"},
-    {"ensemble", "explain"},
-    {"search", "tracking", "registry", "report"},
+    {"ensemble", "explain", "report"},
+    {"study", "inference"},
+    {"search", "tracking", "registry"},
+    {"workflows"},
     {"cli"},
 )
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
-HOME = {"ray": {"search", "imaging.cluster"}, "optuna": {"search"}, "mlflow": {"tracking", "registry"}}
+HOME = {
+    "ray": {"search", "ray_session", "imaging.cluster"},
+    "optuna": {"search"},
+    "mlflow": {"tracking", "registry", "mlflow_client"},
+}
 """The packages, or single modules, where a library may be imported, inside functions too."""
 WITH_A_REGISTERED_MODEL = {
     "torch", "monai", "SimpleITK", "nibabel", "pydicom", "nilearn", "sklearn", "pandas", "numpy", "scipy", "pydantic",
-    "safetensors", "pandera", "ruamel",
+    "safetensors", "ruamel",
 }  # fmt: skip
 """What is installed where a registered model answers."""
 SLOW = {"torch", "monai", "ray", "optuna", "mlflow", "sklearn"}
@@ -61,7 +70,9 @@ def violations(root: Path) -> list[str]:
     """Every import that points up or sideways, or brings a library where it does not belong."""
     found = []
     for name, path in modules(root).items():
-        package = name.split(".")[1] if "." in name else "errors"  # rlvo/__init__.py stands beside errors.py
+        if name == "rlvo":  # the façade: it hands on names from the top and the bottom, and nothing imports it
+            continue
+        package = name.split(".")[1]
         for target in imported(ast.parse(path.read_bytes())):
             library, *rest = target.split(".")
             if library == "rlvo" and rest and rest[0] in LEVEL:
@@ -70,6 +81,42 @@ def violations(root: Path) -> list[str]:
                 is_allowed = bool({package, name.removeprefix("rlvo.")} & HOME.get(library, {package}))
             if not is_allowed:
                 found.append(f"{name} imports {target}")
+    return found
+
+
+def circle(root: Path) -> list[str]:
+    """The modules of one import circle, imports inside functions and for annotations included; empty if none."""
+    known = modules(root)
+    imports = {
+        name: {
+            target if target in known else target.rpartition(".")[0]
+            for target in imported(ast.parse(path.read_bytes()))
+            if target.startswith("rlvo.")
+        }
+        for name, path in known.items()
+        if name != "rlvo"
+    }
+    try:
+        graphlib.TopologicalSorter(imports).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def study_files_spelled(root: Path) -> list[str]:
+    """Every string outside `study/folder.py`, docstrings aside, that spells a file or folder of a study's folder."""
+    paths = [
+        getattr(StudyFolder(Path()), name) for name, kind in vars(StudyFolder).items() if isinstance(kind, property)
+    ]
+    spelled = re.compile("|".join([r"\bfold-", r"\btrials/", *(re.escape(path.name) for path in paths if path.suffix)]))
+    found = []
+    for name, path in modules(root).items():
+        tree = ast.parse(path.read_bytes())
+        prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose
+            if name != "rlvo.study.folder" and is_text and spelled.search(node.value):
+                found.append(f"{name}:{node.lineno} {node.value!r}")
     return found
 
 
@@ -102,8 +149,16 @@ def test_imports_point_down_and_libraries_stay_home() -> None:
     assert violations(ROOT) == []
 
 
+def test_there_are_no_import_circles() -> None:
+    assert circle(ROOT) == []
+
+
+def test_only_one_module_spells_the_files_of_a_study() -> None:
+    assert study_files_spelled(ROOT) == []
+
+
 def test_a_registered_model_loads_without_what_only_training_needs() -> None:
-    loaded = loaded_with("rlvo.registry.inference", ROOT)
+    loaded = loaded_with("rlvo.inference.predictor", ROOT)
     assert "torch" in loaded, "the walk over the imports is broken"
     assert {library: users for library, users in loaded.items() if library not in WITH_A_REGISTERED_MODEL} == {}
 
@@ -129,6 +184,15 @@ def test_the_check_finds_what_it_should(module: str, source: str, found: list[st
     (tmp_path / module).parent.mkdir(exist_ok=True)
     (tmp_path / module).write_text(source)
     assert violations(tmp_path) == found
+
+
+def test_the_check_finds_circles_and_spelled_files(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("import rlvo.b")
+    (tmp_path / "b.py").write_text("def f():\n    from rlvo.a import g")
+    assert set(circle(tmp_path)) == {"rlvo.a", "rlvo.b"}
+    (tmp_path / "b.py").write_text('"""study.json is fine in prose."""\nf"fold-{1}", PATH / "split.json", "fold"')
+    assert circle(tmp_path) == []
+    assert study_files_spelled(tmp_path) == ["rlvo.b:2 'fold-'", "rlvo.b:2 'split.json'"]
 
 
 def test_the_walk_sees_through_modules_and_not_into_functions(tmp_path: Path) -> None:

@@ -30,20 +30,6 @@ ENCODED = "p%40ss%2Fw%25rd%3A1"
 ADMIN_PASSWORD = "correct horse battery"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "cluster: minutes on a real Ray cluster; runs where asked for: pytest -m cluster"
-    )
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes minutes, unless it is asked for."""
-    if "cluster" not in config.option.markexpr:
-        for item in items:
-            if item.get_closest_marker("cluster"):
-                item.add_marker(pytest.mark.skip(reason="takes minutes; runs with: pytest -m cluster"))
-
-
 @dataclass(frozen=True)
 class TeamServer:
     """A running server and what its start script left."""

@@ -1,36 +1,44 @@
-"""Things broken on purpose: minutes of real deaths, so they run by `make faults` and not with the other tests.
+"""Things broken on purpose: minutes of real deaths, so `make faults` runs them and `make test` does not.
 
-`FAULTS=full make faults` runs more rounds.
+`FAULTS=full make faults` runs more rounds; `FAULTS_SEED=N` repeats the random moments of an earlier run.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-sys.path += [str(HERE), str(HERE.parent / "tracking")]  # for `victim` and `mlflow_server`, which are no tests
+from support.victim import Victim, write_cohort
 
-from victim import Victim, write_cohort  # noqa: E402
+HERE = Path(__file__).parent
+SEED = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(2**32))
+
+
+def pytest_report_header() -> str:
+    return f"faults: FAULTS_SEED={SEED} repeats these moments"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if "FAULTS" not in os.environ:
-        skip = pytest.mark.skip(reason="faults run by `make faults`")
-        for item in items:
-            if HERE in item.path.parents:
-                item.add_marker(skip)
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.faults)
 
 
 @pytest.fixture
 def rounds() -> int:
     """How many times as much as usual."""
     return 4 if os.environ.get("FAULTS") == "full" else 1
+
+
+@pytest.fixture
+def moments(request: pytest.FixtureRequest) -> random.Random:
+    """When to kill; each test draws from its own sequence, so that one test can be repeated alone."""
+    return random.Random(f"{SEED} {request.node.name}")
 
 
 @pytest.fixture

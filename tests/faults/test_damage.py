@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from victim import Victim, stamp
+from support.victim import Victim, stamp
 
 from rlvo.config.loading import load_study
 from rlvo.config.workdir import Workdir
 from rlvo.errors import RlvoError
-from rlvo.search.study import open_study
+from rlvo.study.opening import open_study
 from rlvo.training.fit import Report, fit
 from rlvo.training.records import BEST_WEIGHTS, EPOCHS, PREDICTIONS, RECORD, CompletionRecord
 
@@ -95,7 +95,7 @@ def test_a_trials_files(train: Train, trials: dict[str, Path], tmp_path: Path, r
             assert begun in ([], [5, 6], [4, 5, 6])  # one epoch is repeated at most
             outcomes.append("recovered")
         shutil.rmtree(folder)
-    assert set(outcomes) == {"recovered", "missing or altered since it was written"}
+    assert set(outcomes) == {"recovered", "the file is missing or altered"}
     assert outcomes.count("recovered") > 10 * rounds
 
 
@@ -109,7 +109,7 @@ def test_an_ended_trial_is_completed_again_as_the_refusal_says(
     def never(epoch: int, metrics: dict[str, float]) -> None:
         pytest.fail("trained again")
 
-    with pytest.raises(RlvoError, match=f"{name}: missing or altered.*delete the trial's {RECORD}"):
+    with pytest.raises(RlvoError, match=f"{name}: the file is missing or altered.*delete the trial's {RECORD}"):
         train(folder, never)
     (folder / RECORD).unlink()
     train(folder, never)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from victim import EPOCH_COUNT, TRIALS, Victim, check_mlflow, check_same, fill, kill, wait_for
+from support.victim import EPOCH_COUNT, TRIALS, Victim, check_mlflow, check_same, fill, kill, wait_for
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -33,9 +33,9 @@ def is_training(process: psutil.Process) -> bool:
 
 
 def test_the_driver_killed_at_random_moments(
-    undisturbed: Victim, orphans: list[psutil.Process], tmp_path: Path, rounds: int
+    undisturbed: Victim, orphans: list[psutil.Process], tmp_path: Path, rounds: int, moments: random.Random
 ) -> None:
-    victim, moments, kills = undisturbed.beside(tmp_path), random.Random(), 5 * rounds
+    victim, kills = undisturbed.beside(tmp_path), 5 * rounds
     ended, epochs = {}, {}
     for number in range(kills):
         process = victim.start()
@@ -57,8 +57,8 @@ def test_the_driver_killed_at_random_moments(
     check_mlflow(victim, victim.database)
 
 
-def test_workers_killed(undisturbed: Victim, tmp_path: Path, rounds: int) -> None:
-    victim, moments = undisturbed.beside(tmp_path), random.Random()
+def test_workers_killed(undisturbed: Victim, tmp_path: Path, rounds: int, moments: random.Random) -> None:
+    victim = undisturbed.beside(tmp_path)
     process = victim.start()
     for epoch in range(20, 20 + 20 * rounds, 20):
         wait_for(lambda epoch=epoch: victim.epoch_count() >= epoch, process)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from mlflow_server import free_port, server
-from victim import TRIALS, Victim, check_mlflow, wait_for
+from support.mlflow_server import free_port, server
+from support.victim import TRIALS, Victim, check_mlflow, wait_for
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -36,7 +36,7 @@ def train_without_mlflow(victim: Victim, seconds: float) -> None:
 def end_well(victim: Victim, process: subprocess.Popen[str]) -> None:
     code, said = victim.wait(process)
     assert code == 0, said
-    if "MLflow lacks" in said:  # on a fast machine the search was over first; its next start brings the rest
+    if "MLflow is missing" in said:  # on a fast machine the search was over first; its next start brings the rest
         victim.finish()
 
 
@@ -71,7 +71,7 @@ def test_a_server_away_for_the_whole_run(undisturbed: Victim, tmp_path: Path, mo
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     code, said = victim.wait(victim.start())
     assert code == 0, said
-    assert f"MLflow lacks {TRIALS} trial(s)" in said
+    assert f"MLflow is missing {TRIALS} trial(s)" in said
     with server(tmp_path, port):
         victim.finish()
         check_mlflow(victim, uri)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from victim import EPOCH_COUNT, TRIALS, Victim, check_same, wait_for
+from support.victim import EPOCH_COUNT, TRIALS, Victim, check_same, wait_for
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from victim import fill
+from support.victim import fill
 
 from rlvo.training.checkpoint import Checkpoint, Progress, load_last, save_epoch
 

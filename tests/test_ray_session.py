@@ -1,4 +1,4 @@
-"""Refusals that come before a search would hang."""
+"""Refusals before a search would hang."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import socket
 
 import pytest
 
-from rlvo.config.study import ResourcesConfig
 from rlvo.errors import RlvoError
-from rlvo.imaging.cluster import check_address
-from rlvo.search.cluster import check_room
+from rlvo.ray_session import check_address, check_resources
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
@@ -25,8 +23,8 @@ def test_an_address_must_answer(scheme: str) -> None:
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_trials_share_must_fit_the_machine() -> None:
-    check_room(ResourcesConfig(cpus=2))
-    with pytest.raises(RlvoError, match="99 CPU, this machine has 2"):
-        check_room(ResourcesConfig(cpus=99))
+    check_resources(cpus=2, gpus=0)
+    with pytest.raises(RlvoError, match="99 CPU, but this machine has 2"):
+        check_resources(cpus=99, gpus=0)
     with pytest.raises(RlvoError, match="1 GPU"):
-        check_room(ResourcesConfig(gpus=1))
+        check_resources(cpus=1, gpus=1)

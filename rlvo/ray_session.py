@@ -1,0 +1,173 @@
+"""The one connection to Ray: on this machine or on a cluster, quiet, bounded in time, on storage that all nodes share."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from rlvo.errors import MachineError, RlvoError
+
+CONNECT_SECONDS = 10
+NODE_SECONDS = 120
+"""How long a node may take to answer: it has to start a worker first."""
+OBJECT_STORE_BYTES = 128 * 2**20
+"""Trials read volumes from the store; only a table and a mask travel through Ray."""
+
+
+class NotSharedError(RlvoError):
+    """A node of the cluster does not see what the other nodes see."""
+
+
+@contextmanager
+def ray_session(folders: Sequence[Path], address: str | None = None) -> Iterator[bool]:
+    """A Ray to run trials on, for the length of the context; one that is connected already is used and left running.
+
+    Args:
+        folders: what trials read and write; every node of a cluster must share them.
+        address: of a cluster; None: `RAY_ADDRESS`, or else a Ray on this machine alone.
+
+    Yields:
+        Whether Ray was started on this machine.
+
+    Raises:
+        MachineError: no Ray answers at the address.
+        NotSharedError: a node does not see a folder.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address or ray.is_initialized():
+        with connect_to_cluster(address or "auto"), ExitStack() as marks:
+            for folder in folders:
+                marks.enter_context(shared(folder))
+            yield False
+        return
+    _start_ray("local", num_cpus=os.cpu_count(), include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
+    try:
+        yield True
+    finally:
+        ray.shutdown()
+
+
+def check_resources(*, cpus: float, gpus: float) -> None:
+    """Raise RlvoError if the connected Ray has too little for one trial: Tune would wait for ever."""
+    available = ray.cluster_resources()
+    for kind, wanted in {"CPU": cpus, "GPU": gpus}.items():
+        if wanted > available.get(kind, 0):
+            raise RlvoError(
+                f"a trial asks for {wanted:g} {kind}, but this machine has {available.get(kind, 0):g}",
+                where="resources",
+                fix="Ask for less, or name a cluster with --address",
+            )
+
+
+@contextmanager
+def connect_to_cluster(address: str) -> Iterator[None]:
+    """The Ray at `address`, for the length of the context; one that is connected already is used and left running.
+
+    Args:
+        address: `host:port`, `ray://host:port` or `auto`.
+
+    Raises:
+        MachineError: no Ray answers there.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        check_address(address)
+        _start_ray(address)
+    except OSError as error:
+        fix = "Check --address or RAY_ADDRESS"
+        raise MachineError(f"no Ray cluster answers ({error})", where=address, fix=fix) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Raise OSError if nothing listens at `host:port`: Ray would try for many minutes, logging all the while."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if separator and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+
+
+def _start_ray(address: str, **options: object) -> None:
+    """`ray.init` without a word."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    _silence_notices()
+    ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+
+
+def _silence_notices() -> None:
+    """Private API of Ray: it prints notices to standard output, where `--json` goes, and has no switch for them."""
+    ray._private.worker._worker_logs_enabled = False
+
+
+@contextmanager
+def shared(folder: Path) -> Iterator[Path]:
+    """Check that all nodes of the connected cluster share `folder`: each reads what this one writes, and vice versa.
+
+    Yields:
+        A marker file in it, by which a node that joins later can tell too: its own folder of that name has none.
+
+    Raises:
+        NotSharedError: a node does not share it.
+        MachineError: the folder is not writable here, or a node does not answer.
+    """
+    try:
+        marker = folder / f".shared-{secrets.token_hex(8)}" / "mark"
+        marker.parent.mkdir(parents=True)
+        marker.write_text(marker.parent.name)
+    except OSError as error:
+        raise MachineError(f"cannot be written: {error.strerror or error}", where=folder) from None
+    try:
+        for node, answer in _ask_every_node(marker):
+            try:
+                written = ray.get(answer, timeout=NODE_SECONDS)
+            except RayError as error:
+                where = f"the cluster's node {node}"
+                raise MachineError(f"does not answer ({type(error).__name__})", where=where) from None
+            if not written or not (marker.parent / written).exists():
+                raise not_shared(folder, node)
+        yield marker
+    finally:
+        shutil.rmtree(marker.parent, ignore_errors=True)
+
+
+def not_shared(path: Path, node: str | None = None) -> NotSharedError:
+    """The error for a path that a node (None: this one) does not see."""
+    what = f"the cluster's node {node or socket.gethostname()} does not see this path, or cannot write to it"
+    fix = "Keep cohort, store and studies on storage that every node mounts under the same path"
+    return NotSharedError(what, where=path, fix=fix)
+
+
+def _ask_every_node(marker: Path) -> list[tuple[str, ray.ObjectRef]]:
+    """Each node's name and address, so that a person can find it, and its pending answer."""
+    task, asked = ray.remote(num_cpus=0, max_retries=0)(_answer), []
+    for node in ray.nodes():
+        if node["Alive"]:
+            on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+            asked.append((name, task.options(scheduling_strategy=on_node).remote(marker, node["NodeID"])))
+    return asked
+
+
+def _answer(marker: Path, name: str) -> str | None:
+    """Runs on a node: read the marker and leave a file called `name` beside it; None if either fails."""
+    try:
+        if marker.read_text() != marker.parent.name:
+            return None
+        (marker.parent / name).touch()
+    except OSError:
+        return None
+    return name
