@@ -68,7 +68,8 @@ def _prepare(store: VolumeStore, patient: str, files: Files, target: Target, mar
 
 def _get_outcome(finished: ray.ObjectRef, store: VolumeStore) -> Outcome:
     try:
-        return ray.get(finished)
+        outcome: Outcome = ray.get(finished)
+        return outcome
     except RayTaskError as error:  # the task's own exception
         raise error.cause from None
     except RayError as error:  # the worker or its node died

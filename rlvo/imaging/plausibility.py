@@ -25,7 +25,7 @@ MISTAKES: tuple[tuple[str, str, float, float], ...] = (
     ("are ten times HU", "Divide by 10", 0.1, 0),
     ("are a tenth of HU", "Multiply by 10", 10, 0),
 )
-"""What goes wrong with values on the way, how to fix it, and the slope and intercept that do."""
+"""What goes wrong with values on the way, how to fix it, and the slope and intercept of the fix."""
 EXPORT = "Export the original CT in HU, with the air around the head and the bone in it"
 
 

@@ -14,7 +14,7 @@ from rlvo.config.grid import Grid
 from rlvo.errors import RlvoError
 from rlvo.imaging.alignment.atlas import Atlas
 from rlvo.imaging.alignment.quality import assess
-from rlvo.imaging.alignment.registration import REGISTRATION_VERSION, register_cta, register_ncct
+from rlvo.imaging.alignment.registration import REGISTRATION_VERSION, RegisteredScan, register_cta, register_ncct
 from rlvo.imaging.alignment.template import atlas_key, load_atlas
 from rlvo.imaging.laterality import ASYMMETRY, vessel_asymmetry
 from rlvo.imaging.plausibility import check_head_ct
@@ -31,14 +31,6 @@ PREPARATION_VERSION = 2
 ROLE_NAMES: dict[str, str] = {"ncct": "NCCT", "cta": "CTA", "vessels": "vessel mask"}
 MAX_VESSEL_SHARE = 0.3
 """A mask that fills more of its volume is not a vessel mask (but an intensity image, for example)."""
-
-
-@dataclass(frozen=True, eq=False)
-class RegisteredScan:
-    """A scan and its transform: 4×4 RAS mm, atlas point to scan point."""
-
-    scan: Volume
-    transform: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,11 +99,14 @@ def prepare(
     if not sources:
         where = f"patient {patient}" if patient is not None else None
         raise RlvoError("neither NCCT nor CTA is given", where=where, fix="Fill column ncct or cta")
+    roles_of: dict[Source, tuple[Role, ...]] = {}
+    for role, source in sources.items():
+        roles_of[source] = (role, *roles_of.get(source, ()))  # NCCT before CTA; the CTA's scan comes first
     doubts: list[str] = []
     notes: list[str] = []
     figures: dict[str, float] = {}
     scans: dict[str, RegisteredScan] = {}
-    for source, roles in _by_source(sources).items():
+    for source, roles in roles_of.items():
         name, scan = " and ".join(ROLE_NAMES[role] for role in roles), read_source(source)
         notes += [f"{name}: {note}" for note in scan.notes]
         doubts += [f"{name}: {doubt}" for doubt in scan.doubts]
@@ -141,20 +136,12 @@ def prepare(
     )
 
 
-def _by_source(sources: Mapping[Role, Source]) -> dict[Source, tuple[Role, ...]]:
-    """Group roles by scan (NCCT first); the CTA's scan comes first."""
-    scans: dict[Source, tuple[Role, ...]] = {}
-    for role, source in sources.items():
-        scans[source] = (role, *scans.get(source, ()))
-    return scans
-
-
 def _register(scan: Volume, cta: RegisteredScan | None, atlas: Atlas, threads: int | None, where: str) -> np.ndarray:
     """Return atlas point to scan point, registered through the CTA if there is one."""
     try:
         if cta is None:
             return register_cta(scan, atlas, threads=threads)
-        return register_ncct(scan, cta.scan, cta.transform, atlas, threads=threads)
+        return register_ncct(scan, cta, atlas, threads=threads)
     except RlvoError as error:
         raise RlvoError(error.what, where=where, fix=error.fix) from None
 
@@ -166,18 +153,15 @@ def _clip_on_grid(registered: RegisteredScan, grid: Grid, window: tuple[float, f
 
 
 def _vessel_prior(
-    given: Path | None,
-    scans: Mapping[str, RegisteredScan],
-    target: Target,
-    patient: str | None,
-    threads: int | None,
+    given: Path | None, scans: Mapping[str, RegisteredScan], target: Target, patient: str | None, threads: int | None
 ) -> Prepared:
     """Prepare the vessel mask, given or else found in the CTA; doubt a CTA without contrast."""
     grid, cta, found = target.grid, scans.get("cta"), None
     usable = cta is not None and not too_coarse(cta.scan)
     if cta is not None and (not cta.scan.lies_on(grid) or (usable and given is None)):
-        atlas = load_atlas(target.atlas)
-        found = find_vessels(cta.scan, cta.transform, _other_scan(scans), atlas, threads=threads)
+        ncct = scans.get("ncct")
+        plain = ncct if ncct and ncct.scan is not cta.scan else None
+        found = find_vessels(cta, plain, load_atlas(target.atlas), threads=threads)
     doubts = ["CTA: it shows no contrast"] if found and not found.contrast else []
     notes: list[str] = []
     volumes = {}
@@ -196,12 +180,6 @@ def _vessel_prior(
     if "vessels" in volumes and np.isfinite(asymmetry := vessel_asymmetry(volumes["vessels"], grid)):
         figures[ASYMMETRY] = asymmetry
     return Prepared(volumes, tuple(doubts), tuple(notes), figures)
-
-
-def _other_scan(scans: Mapping[str, RegisteredScan]) -> tuple[Volume, np.ndarray] | None:
-    """Return the NCCT and its transform, which show bone; None if there is none, or if it is the CTA itself."""
-    ncct = scans.get("ncct")
-    return None if ncct is None or ncct.scan is scans["cta"].scan else (ncct.scan, ncct.transform)
 
 
 def _given_mask(mask: Volume, grid: Grid, transform: np.ndarray, where: str) -> np.ndarray:

@@ -71,7 +71,7 @@ def _sample_grid(volume: Volume, grid: Grid, transform: np.ndarray, interpolator
         return array
     nx, ny, nz = grid.shape
     fx, fy, fz = factors
-    return array.reshape(nx, fx, ny, fy, nz, fz).mean(axis=(1, 3, 5))
+    return np.asarray(array.reshape(nx, fx, ny, fy, nz, fz).mean(axis=(1, 3, 5)))
 
 
 def resample(

@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from rlvo.config.grid import Grid
 from rlvo.imaging.alignment.atlas import Atlas, sample_mask
+from rlvo.imaging.alignment.registration import RegisteredScan
 from rlvo.imaging.resampling import resample_to_grid
 from rlvo.imaging.volume import AIR, Volume
 
@@ -73,24 +74,19 @@ def too_coarse(volume: Volume) -> bool:
 
 
 def find_vessels(
-    cta: Volume,
-    cta_transform: np.ndarray,
-    ncct: tuple[Volume, np.ndarray] | None,
-    atlas: Atlas,
-    *,
-    threads: int | None = None,
+    cta: RegisteredScan, ncct: RegisteredScan | None, atlas: Atlas, *, threads: int | None = None
 ) -> Vessels:
     """Find vessels with contrast inside the skull: arteries, and veins and sinuses that do not touch bone.
 
     Args:
-        cta: HU, registered; `cta_transform`: 4×4 RAS mm, atlas point to scan point.
-        ncct: the patient's scan without contrast (never the CTA itself) and its transform.
+        cta: in HU.
+        ncct: the patient's scan without contrast (never the CTA itself).
         threads: for the filter; None: one per core. The result does not depend on it.
     """
     grid = _brain_grid(atlas)
     brain = sample_mask(atlas.brain, atlas.head.affine, grid)
-    hu = resample_to_grid(cta, grid, cta_transform)
-    bone = _find_bone(hu, None if ncct is None else resample_to_grid(ncct[0], grid, ncct[1]), brain)
+    hu = resample_to_grid(cta.scan, grid, cta.transform)
+    bone = _find_bone(hu, resample_to_grid(ncct.scan, grid, ncct.transform) if ncct else None, brain)
     inside = brain & ~bone
     usual = np.median(hu[inside & (hu > 0) & (hu < 100)])
     soft = np.where(bone, usual, np.clip(hu, 0, DENSE_HU))
@@ -136,7 +132,7 @@ def _curvatures(image: np.ndarray, voxels: np.ndarray, spacing: Sequence[float])
     steps = np.eye(3, dtype=int)
 
     def at(offset: np.ndarray) -> np.ndarray:
-        return padded[tuple((voxels + 1 + offset).T)]
+        return np.asarray(padded[tuple((voxels + 1 + offset).T)])
 
     hessian = np.empty((len(voxels), 3, 3), dtype=np.float32)
     for i, j in itertools.combinations_with_replacement(range(3), 2):
@@ -167,7 +163,7 @@ def _find_bone(hu: np.ndarray, plain: np.ndarray | None, brain: np.ndarray) -> n
         bright = _smooth(plain, [STEP_MM] * 3, STEP_MM) > NCCT_BONE_HU
         matched = ndimage.binary_dilation(bright, iterations=NCCT_REACH, mask=hu > BONE_EDGE_HU)
         bone = np.where(plain > AIR, matched | bright, bone)
-    return ndimage.binary_dilation(bone)
+    return np.asarray(ndimage.binary_dilation(bone))
 
 
 def _keep_large(mask: np.ndarray, least_mm3: float) -> np.ndarray:

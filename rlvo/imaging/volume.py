@@ -39,7 +39,7 @@ class Volume:
     @property
     def spacing(self) -> np.ndarray:
         """Voxel size along x, y, z in mm."""
-        return np.linalg.norm(self.affine[:3, :3], axis=0)
+        return np.asarray(np.linalg.norm(self.affine[:3, :3], axis=0))
 
     def lies_on(self, grid: Grid) -> bool:
         """Whether the voxels are those of the grid: same shape, same affine."""

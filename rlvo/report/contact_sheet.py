@@ -68,10 +68,7 @@ def write_page(cohort: PreparedCohort, pictures: Mapping[str, Path], folder: Pat
     Refused patients come first, then those for review, then the others; of the same verdict those with a figure
     furthest outside its limits, then those with most doubts, then in the order given.
 
-    Args:
-        pictures: existing files by patient, linked relative to the page.
-
-    Raises OSError if the page cannot be written.
+    `pictures` are existing files by patient, linked relative to the page. Raises OSError if the page cannot be written.
     """
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -115,18 +112,15 @@ def _describe(name: str, patient: PreparedPatient, picture: Path | None, folder:
 def _row(name: str, values: Sequence[float | None]) -> dict[str, object]:
     """Return one figure of all volumes, with its limits if it has any."""
     limit = LIMITS.get(name)
+    beyond = [_beyond(limit, value) for value in values]
+    marks = ["" if each == 0 else "doubtful" if each <= 1 else "hopeless" for each in beyond]
+    texts = ["" if value is None else f"{value:.3g}" for value in values]
     return {
         "figure": name.replace("_hu", " HU").replace("_", " "),
-        "cells": [
-            {"text": "" if value is None else f"{value:.3g}", "mark": _mark(_beyond(limit, value))} for value in values
-        ],
+        "cells": [{"text": text, "mark": mark} for text, mark in zip(texts, marks, strict=True)],
         "good": _range(limit, limit.good) if limit else "",
         "usable": _range(limit, limit.usable) if limit else "",
     }
-
-
-def _mark(beyond: float) -> str:
-    return "" if beyond == 0 else "doubtful" if beyond <= 1 else "hopeless"
 
 
 def _excess(figures: Mapping[str, float]) -> float:
@@ -150,9 +144,7 @@ def _beyond(limit: Limit | None, value: float | None) -> float:
 
 def _range(limit: Limit, ends: tuple[float, float]) -> str:
     """Format a range; an end that good and usable share is the figure's own, not a limit."""
-    is_limit = [good != usable for good, usable in zip(limit.good, limit.usable, strict=True)]
-    if is_limit == [True, False]:
-        return f"≥ {ends[0]:g}"
-    if is_limit == [False, True]:
-        return f"≤ {ends[1]:g}"
+    low, high = (good != usable for good, usable in zip(limit.good, limit.usable, strict=True))
+    if low != high:
+        return f"≥ {ends[0]:g}" if low else f"≤ {ends[1]:g}"
     return f"{ends[0]:g}–{ends[1]:g}"

@@ -89,9 +89,5 @@ def draw_overlay(prepared: Prepared, grid: Grid, path: Path) -> None:
 
 def _add_labels(axes: Axes, title: str, sides: tuple[str, str]) -> None:
     behind = {"facecolor": "black", "alpha": 0.6, "linewidth": 0, "pad": 1.5}
-    for x, y, alignment, text in (
-        (0.02, 0.98, "left", title),
-        (0.02, 0.5, "left", sides[0]),
-        (0.98, 0.5, "right", sides[1]),
-    ):
-        axes.text(x, y, text, transform=axes.transAxes, ha=alignment, va="top", color="white", fontsize=11, bbox=behind)
+    for x, y, at, text in ((0.02, 0.98, "left", title), (0.02, 0.5, "left", sides[0]), (0.98, 0.5, "right", sides[1])):
+        axes.text(x, y, text, transform=axes.transAxes, ha=at, va="top", color="white", fontsize=11, bbox=behind)

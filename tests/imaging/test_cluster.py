@@ -1,4 +1,4 @@
-"""A cohort over a real Ray: what one process gives, one bad patient stops nobody, dead workers are tried again."""
+"""Preparation over a real Ray: unshared storage, dead workers, no cluster; for results see test_cohort_preparation."""
 
 import signal
 import socket
@@ -7,44 +7,28 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import psutil
 import pytest
-from support.volumes import FOCUS, Rows, write_rows
+from support.volumes import FOCUS, write_rows
 
 from rlvo.config.grid import PRESETS
 from rlvo.errors import MachineError, RlvoError
 from rlvo.imaging.cluster import _prepare, prepare_on_cluster
-from rlvo.imaging.cohort_preparation import prepare_into
 from rlvo.imaging.store import VolumeStore
 from rlvo.imaging.target import Target
 from rlvo.ray_session import NotSharedError
 
 TARGET = Target(grid=FOCUS)
-CONNECT = """
-import sys
-from rlvo.errors import MachineError
-from rlvo.ray_session import connect_to_cluster
-try:
-    with connect_to_cluster(sys.argv[1]):
-        pass
-except MachineError as error:
-    print(error)
-"""
-
-
-@pytest.fixture
-def rows(tmp_path: Path) -> Rows:
-    return write_rows(tmp_path)
+CONNECT = "import sys, rlvo.ray_session as ray; ray.connect_to_cluster(sys.argv[1]).__enter__()"
 
 
 @contextmanager
 def killing(times: int) -> Iterator[list[int]]:
-    """Kill that many of this process's Ray workers as they prepare; gives those killed."""
+    """Kill that many of this process's Ray workers as they prepare; yields those killed."""
     killed: list[int] = []
     over = threading.Event()
 
@@ -69,41 +53,21 @@ def killing(times: int) -> Iterator[list[int]]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
-def test_a_cluster_gives_what_one_process_gives_and_names_missing_files(rows: Rows, tmp_path: Path) -> None:
-    rows["missing"] = {"ncct": tmp_path / "none.nii"}
-    store, alone = VolumeStore(tmp_path / "store"), VolumeStore(tmp_path / "alone")
-    outcomes = dict(prepare_on_cluster(rows, TARGET, store, address="auto"))
-    assert set(outcomes) == set(rows)
-    for patient, files in rows.items():
-        expected = prepare_into(alone, patient, files, TARGET, threads=1)
-        if isinstance(expected, RlvoError):
-            assert str(outcomes[patient]) == str(expected)
-            continue
-        address = expected.address
-        assert outcomes[patient] == replace(expected, seconds=outcomes[patient].seconds)
-        assert store.verify(address)
-        np.testing.assert_array_equal(store.read(address).volumes["ncct"], alone.read(address).volumes["ncct"])
-    assert not list(store.path.glob(".shared-*"))
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_session")
-def test_a_store_that_a_node_cannot_write_is_the_machines_fault(rows: Rows, tmp_path: Path) -> None:
+def test_a_store_that_a_node_cannot_write_is_the_machines_fault(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path, ("1",))
     store = VolumeStore(tmp_path / "store")
     store.path.mkdir()
     (store.path / store.address(TARGET, rows["1"])[:2]).write_text("a file where a folder should be")
     with pytest.raises(MachineError, match="cannot write the store"):
-        list(prepare_on_cluster({"1": rows["1"]}, TARGET, store, address="auto"))
+        list(prepare_on_cluster(rows, TARGET, store, address="auto"))
     with pytest.raises(NotSharedError, match=r"the cluster.s node .* does not see this"):
         _prepare(store, "1", rows["1"], TARGET, tmp_path / "no mark", False)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
-def test_a_dead_worker_is_tried_again_and_workers_that_keep_dying_are_the_machines_fault(
-    rows: Rows, tmp_path: Path
-) -> None:
-    one = {"large": {"ncct": tmp_path / "large.nii"}}  # long enough at work to be caught at it
+def test_dead_workers_are_tried_again_and_in_the_end_are_the_machines_fault(tmp_path: Path) -> None:
+    one = {"large": {"ncct": tmp_path / "large.nii"}}  # takes long enough to be killed at work
     grid = PRESETS["paper"]
     nibabel.save(nibabel.Nifti1Image(np.full(grid.shape, 30, np.int16), grid.affine), one["large"]["ncct"])
     target = Target(grid=grid)
@@ -122,6 +86,5 @@ def test_a_missing_cluster_is_reported_at_once(tmp_path: Path) -> None:
         nobody.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
         # Another process: this one may have a Ray, which would be used.
-        said = subprocess.run([sys.executable, "-c", CONNECT, address], capture_output=True, text=True, check=True)
-    assert said.stdout.startswith(f"{address}: no Ray cluster answers")
-    assert said.stdout.count("\n") == 1
+        process = subprocess.run([sys.executable, "-c", CONNECT, address], capture_output=True, text=True, check=False)
+    assert f"MachineError: {address}: no Ray cluster answers" in process.stderr.splitlines()[-1]

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import psutil
 import pytest
 from support.volumes import FOCUS, Rows, write_rows
 
+from rlvo.imaging.cluster import prepare_on_cluster
 from rlvo.imaging.cohort_preparation import PreparedCohort, PreparedPatient, prepare_cohort
 from rlvo.imaging.store import VolumeStore
 from rlvo.imaging.target import Target
@@ -55,18 +57,21 @@ def test_bad_patients_do_not_stop_others_and_a_second_run_prepares_nothing(rows:
 
 
 @pytest.mark.slow
-def test_processes_give_what_one_process_gives(rows: Rows, tmp_path: Path) -> None:
-    alone = prepare_cohort(rows, TARGET, VolumeStore(tmp_path / "alone"), workers=1)
-    store = VolumeStore(tmp_path / "together")
-    together = prepare_cohort(rows, TARGET, store, workers=2)
-    assert list(together.prepared) == ["1", "2", "3"]
-    assert {patient: str(error) for patient, error in together.refused.items()} == {
-        patient: str(error) for patient, error in alone.refused.items()
-    }
-    for patient, each in alone.prepared.items():
-        assert together.prepared[patient] == replace(each, seconds=together.prepared[patient].seconds)
-        for name, volume in VolumeStore(tmp_path / "alone").read(each.address).volumes.items():
-            np.testing.assert_array_equal(volume, store.read(each.address).volumes[name])
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("where", ["processes", "cluster"])
+def test_processes_and_clusters_give_what_one_process_gives(rows: Rows, tmp_path: Path, where: str) -> None:
+    alone, together = VolumeStore(tmp_path / "alone"), VolumeStore(tmp_path / "together")
+    spread = partial(prepare_on_cluster, address="auto") if where == "cluster" else None
+    expected = prepare_cohort(rows, TARGET, alone, workers=1)
+    found = prepare_cohort(rows, TARGET, together, workers=2, spread=spread)
+    assert list(found.prepared) == ["1", "2", "3"]
+    assert [str(error) for error in found.refused.values()] == [str(error) for error in expected.refused.values()]
+    for patient, each in expected.prepared.items():
+        assert found.prepared[patient] == replace(each, seconds=found.prepared[patient].seconds)
+        assert together.verify(each.address)
+        for name, volume in alone.read(each.address).volumes.items():
+            np.testing.assert_array_equal(volume, together.read(each.address).volumes[name])
+    assert not list(together.path.glob(".shared-*"))
 
 
 def test_a_damaged_entry_is_found_and_prepared_again(rows: Rows, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
+from support.heads import scan
 
 from rlvo.config.grid import Grid
 from rlvo.imaging.resampling import VESSEL_FRACTION, resample, resample_mask_to_grid, resample_to_grid
@@ -15,14 +16,6 @@ def transform() -> np.ndarray:
     matrix[:3, :3] = Rotation.from_rotvec([0.2, -0.1, 0.3]).as_matrix() * [0.95, 1.05, 1.0]
     matrix[:3, 3] = [1.5, -2.0, 0.7]
     return matrix
-
-
-def scan() -> Volume:
-    rng = np.random.default_rng(0)
-    affine = np.eye(4)
-    affine[:3, :3] = Rotation.from_rotvec([0.1, 0.2, -0.1]).as_matrix() * [1.0, 1.3, 2.0]
-    affine[:3, 3] = [-15, -20, -25]
-    return Volume(np.asfortranarray(rng.normal(size=(30, 32, 26)).astype(np.float32)), affine)
 
 
 def test_fine_grid_samples_the_scan_through_the_transform() -> None:

@@ -11,7 +11,7 @@ from support.heads import rigid
 
 from rlvo.config.grid import Grid
 from rlvo.imaging.alignment.atlas import built_in_atlas
-from rlvo.imaging.alignment.registration import register_cta
+from rlvo.imaging.alignment.registration import RegisteredScan, register_cta
 from rlvo.imaging.reading.source import read_volume
 from rlvo.imaging.resampling import resample_to_grid
 from rlvo.imaging.vessels import find_vessels, too_coarse, vesselness
@@ -68,16 +68,15 @@ def phantom() -> PhantomVolumes:
     return make_phantom(Lesion("left", "M1", -1.0, 0.0), GRID, np.random.default_rng(4), full_images=False)
 
 
-def turned(array: np.ndarray) -> tuple[Volume, np.ndarray]:
+def turned(array: np.ndarray) -> RegisteredScan:
     """A volume on `GRID` as a scan that lies elsewhere, and its transform."""
     turn = rigid(1, [0.1, -0.2, 0.3], [12, -30, 200])
-    return Volume(np.asfortranarray(array, dtype=np.float32), turn @ GRID.affine), turn
+    return RegisteredScan(Volume(np.asfortranarray(array, dtype=np.float32), turn @ GRID.affine), turn)
 
 
 @pytest.mark.slow
 def test_known_vessels_are_found(phantom: PhantomVolumes) -> None:
-    cta, ncct = turned(phantom.cta), turned(phantom.ncct)
-    vessels = find_vessels(*cta, ncct, built_in_atlas(), threads=2)
+    vessels = find_vessels(turned(phantom.cta), turned(phantom.ncct), built_in_atlas(), threads=2)
     assert vessels.contrast
     assert set(np.unique(vessels.mask.array)) == {0, 1}
     assert vessels.figures["vessel_span"] > 80
@@ -97,8 +96,7 @@ def test_noise_and_calcifications_without_contrast_are_no_vessels(phantom: Phant
     hu = phantom.ncct + rng.normal(0, 40, GRID.shape)
     hu[76:82, 80:86, 70:75] = 400  # pineal gland
     hu[[60, 95], 75:90, 88:91] = 300  # choroid plexus
-    scan = turned(hu)
-    vessels = find_vessels(*scan, None, built_in_atlas())
+    vessels = find_vessels(turned(hu), None, built_in_atlas())
     assert not vessels.contrast
     assert not vessels.mask.array.any()
     assert vessels.figures["vessel_span"] < 30
@@ -107,6 +105,7 @@ def test_noise_and_calcifications_without_contrast_are_no_vessels(phantom: Phant
 @pytest.mark.slow
 def test_a_real_head_without_contrast_has_no_vessels(real: Path) -> None:
     head = read_volume(real / "head_ct_tilted_dicom")
-    vessels = find_vessels(head, register_cta(head, built_in_atlas()), None, built_in_atlas())
+    registered = RegisteredScan(head, register_cta(head, built_in_atlas()))
+    vessels = find_vessels(registered, None, built_in_atlas())
     assert not vessels.contrast
     assert not vessels.mask.array.any()

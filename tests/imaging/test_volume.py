@@ -1,18 +1,10 @@
 """A volume to ITK and back, and allocated for voxels as they are stored."""
 
 import numpy as np
-from scipy.spatial.transform import Rotation
+from support.heads import scan
 
 from rlvo.config.grid import Grid
 from rlvo.imaging.volume import Volume, allocate_volume, from_sitk, grid_axes, to_sitk
-
-
-def scan() -> Volume:
-    rng = np.random.default_rng(0)
-    affine = np.eye(4)
-    affine[:3, :3] = Rotation.from_rotvec([0.1, 0.2, -0.1]).as_matrix() * [1.0, 1.3, 2.0]
-    affine[:3, 3] = [-15, -20, -25]
-    return Volume(np.asfortranarray(rng.normal(size=(30, 32, 26)).astype(np.float32)), affine)
 
 
 def test_itk_round_trip_keeps_array_and_affine() -> None:

@@ -1,7 +1,7 @@
 """A catalogue of inputs that are not one good head CT, and of good ones with odd headers.
 
-`CASES` builds each into an empty folder and says what must come of it. As a script it reads them in a process of its
-own, which may die of them: `catalogue.py READER NAME PATH ...` prints a JSON line a case.
+`CASES` builds each in an empty folder and says what must come of it. As a script it reads them with rlvo in a process
+of its own, which may die of them: `catalogue.py NAME PATH ...` prints one JSON line per case.
 """
 
 import functools
@@ -156,19 +156,6 @@ def nifti(array: np.ndarray | None = None, affine: Any = EDGES, name: str = "ct.
     return build
 
 
-def changed(offset: int, *values: Any) -> Builder:
-    """A good NIfTI whose header holds other bytes from `offset` on."""
-
-    def build(folder: Path) -> Path:
-        path = nifti()(folder)
-        with path.open("r+b") as file:
-            file.seek(offset)
-            file.write(b"".join(value.tobytes() for value in values))
-        return path
-
-    return build
-
-
 def content(name: str, edit: Callable[[bytes], bytes]) -> Builder:
     """A good NIfTI file, its bytes edited and named anew."""
 
@@ -178,6 +165,12 @@ def content(name: str, edit: Callable[[bytes], bytes]) -> Builder:
         return path
 
     return build
+
+
+def changed(offset: int, *values: Any) -> Builder:
+    """A good NIfTI whose header holds other bytes from `offset` on."""
+    new = b"".join(value.tobytes() for value in values)
+    return content("ct.nii", lambda whole: whole[:offset] + new + whole[offset + len(new) :])
 
 
 def packed(edit: Callable[[bytes], bytes]) -> Builder:
@@ -196,24 +189,13 @@ def one_other(**elements: Any) -> Builder:
 
 def beside(**elements: Any) -> Builder:
     """A good series and one more file with these elements."""
-
-    def build(folder: Path) -> Path:
-        values = {"pixels": np.zeros((56, 48)), "position": [0, 0, 20]} | elements
-        write_dicom(write_series(folder / "series") / "zzz.dcm", **values)
-        return folder / "series"
-
-    return build
+    values = {"pixels": np.zeros((56, 48)), "position": [0, 0, 20]} | elements
+    return in_series(lambda folder: write_dicom(folder / "zzz.dcm", **values))
 
 
 def slice_bytes(edit: Callable[[bytes], bytes]) -> Builder:
     """A good series, the bytes of its tenth file edited."""
-
-    def build(folder: Path) -> Path:
-        path = write_series(folder / "series") / "010.dcm"
-        path.write_bytes(edit(path.read_bytes()))
-        return path.parent
-
-    return build
+    return in_series(lambda folder: (folder / "010.dcm").write_bytes(edit((folder / "010.dcm").read_bytes())))
 
 
 def linked(name: str, target: str) -> Builder:
@@ -305,10 +287,8 @@ def strange_uid(folder: Path) -> Path:
     return write_series(folder / "series").with_name("series#1.2.3")
 
 
-def with_values(**values: float) -> np.ndarray:
-    array = head().astype(np.float32)
-    array[3, 4, 5] = next(iter(values.values()))
-    return array
+def with_value(value: float) -> np.ndarray:
+    return np.where(np.arange(head().size).reshape(head().shape) == 999, np.float32(value), head())
 
 
 SHEARED = EDGES + np.array([[0, 0, 0, 0], [0, 0, 1.2, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
@@ -389,8 +369,8 @@ CASES: dict[str, Case] = {
     "orientations disagree": Case(changed(252, np.int16([1, 2]), np.float32([0, 0, 1])), "doubt", "contradict each"),
     "shear": Case(nifti(affine=SHEARED), "note", "sheared axes"),
     # values
-    "NaN": refused(nifti(with_values(value=np.nan)), "NaN or infinite"),
-    "infinity": refused(nifti(with_values(value=np.inf)), "NaN or infinite"),
+    "NaN": refused(nifti(with_value(np.nan)), "NaN or infinite"),
+    "infinity": refused(nifti(with_value(np.inf)), "NaN or infinite"),
     "beyond single precision": refused(nifti(head() * 1e300), "NaN or infinite"),
     "all air": refused(nifti(np.full_like(HU, -1000)), "every voxel is -1000"),
     "all zero": refused(nifti(np.zeros_like(HU)), "every voxel is 0"),
@@ -492,28 +472,6 @@ def with_rlvo(path: Path) -> tuple[str, str]:
     return kind, "; ".join((*volume.doubts, *volume.notes))
 
 
-def with_simpleitk(path: Path) -> tuple[str, str]:
-    import SimpleITK as sitk
-
-    reader = sitk.ImageSeriesReader()
-    if path.is_dir():
-        reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(path)))
-        image = reader.Execute()
-    else:
-        image = sitk.ReadImage(str(path))
-    return "read", f"{image.GetSize()} {sitk.GetArrayFromImage(image).dtype}"
-
-
-def with_monai(path: Path) -> tuple[str, str]:
-    from monai.transforms import LoadImage
-
-    image = LoadImage(image_only=True)(str(path))
-    return "read", f"{tuple(image.shape)} {image.dtype}"
-
-
-READERS = {"rlvo": with_rlvo, "SimpleITK": with_simpleitk, "MONAI": with_monai}
-
-
 def peak_bytes() -> int:
     """Largest resident memory of this process since the last call."""
     status = Path("/proc/self/status").read_text()
@@ -522,9 +480,8 @@ def peak_bytes() -> int:
     return peak
 
 
-def main(reader: str, *names_and_paths: str) -> None:
-    """Read paths under limits of 1 GB above what the libraries take and `LIMIT_SECONDS` each; a JSON line a case."""
-    read = READERS[reader]
+def read_paths(read: Callable[[Path], tuple[str, str]], *names_and_paths: str) -> None:
+    """Read paths within 1 GB above what the libraries take and `LIMIT_SECONDS` each; print one JSON line per case."""
     with_good = nifti(name="good.nii")(Path(names_and_paths[1]).parents[1])
     read(with_good)
     virtual = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -543,4 +500,4 @@ def main(reader: str, *names_and_paths: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    read_paths(with_rlvo, *sys.argv[1:])

@@ -1,4 +1,4 @@
-"""The atlas head as a scan that lies elsewhere."""
+"""Scans that lie elsewhere: of noise, and of the atlas head."""
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -20,3 +20,12 @@ def displaced_atlas(displacement: np.ndarray) -> Volume:
     head = built_in_atlas().head
     affine = displacement @ head.affine @ np.diag([2, 2, 2, 1])
     return Volume(np.asfortranarray(head.array[::2, ::2, ::2]), affine)
+
+
+def scan() -> Volume:
+    """Noise on oblique axes."""
+    rng = np.random.default_rng(0)
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_rotvec([0.1, 0.2, -0.1]).as_matrix() * [1.0, 1.3, 2.0]
+    affine[:3, 3] = [-15, -20, -25]
+    return Volume(np.asfortranarray(rng.normal(size=(30, 32, 26)).astype(np.float32)), affine)

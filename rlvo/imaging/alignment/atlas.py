@@ -66,8 +66,8 @@ def brain_mask(grid: Grid) -> np.ndarray:
     """Return the brain on a grid, bool [x, y, z], eroded by 3 mm and confined to an ellipsoid to exclude all skull."""
     atlas = built_in_atlas()
     scaled = [(x - c) / r for x, c, r in zip(grid_axes(grid), BRAIN_MASK_CENTRE, BRAIN_MASK_RADII, strict=True)]
-    ellipsoid = np.asarray(sum(np.ix_(*(axis**2 for axis in scaled))) <= 1)
-    return sample_mask(ndimage.binary_erosion(atlas.brain, iterations=3), atlas.head.affine, grid) & ellipsoid
+    eroded = sample_mask(ndimage.binary_erosion(atlas.brain, iterations=3), atlas.head.affine, grid)
+    return np.asarray(eroded & (sum(np.ix_(*(axis**2 for axis in scaled))) <= 1))
 
 
 def sample_mask(mask: np.ndarray, affine: np.ndarray, grid: Grid) -> np.ndarray:

@@ -61,7 +61,7 @@ class Pyramid:
 
 def remap_hu(hu: np.ndarray) -> np.ndarray:
     """Map HU to 0–1 along the knots, float32."""
-    return np.interp(hu, HU_KNOTS, VALUE_KNOTS).astype(np.float32)
+    return np.asarray(np.interp(hu, HU_KNOTS, VALUE_KNOTS), dtype=np.float32)
 
 
 @lru_cache(maxsize=2)
@@ -75,7 +75,7 @@ def atlas_pyramid(atlas: Atlas) -> Pyramid:
 
 
 def masked_pyramid(volume: Volume, atlas: Atlas, transform: np.ndarray) -> Pyramid:
-    """Build a registered scan's, in its own space, valid in the atlas region (`transform`: atlas to scan point)."""
+    """Build the pyramid of a registered scan in its own space, valid in the atlas region."""
     copy = working_copy(volume)
     mask = Volume(atlas.region.astype(np.float32), atlas.head.affine)
     region = resample(mask, copy.affine, copy.array.shape, np.linalg.inv(transform), outside=0.0).array > 0.5
@@ -108,10 +108,9 @@ def head_pyramid(volume: Volume) -> Pyramid:
     corner = np.array([each.start for each in box])
     affine = copy.affine.copy()
     affine[:3, 3] += FINEST_MM * corner
-    array = copy.array[box]
-    cropped = Volume(array, affine)
+    cropped = Volume(copy.array[box], affine)
     centre = affine[:3, 3] + FINEST_MM * np.argwhere(head[box]).mean(axis=0)
-    return _pyramid(_level(cropped, np.isfinite(array)), centre)
+    return _pyramid(_level(cropped, np.isfinite(cropped.array)), centre)
 
 
 def working_copy(volume: Volume) -> Volume:

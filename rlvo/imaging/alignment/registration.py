@@ -59,6 +59,14 @@ Kind = Literal["rigid", "affine"]
 
 
 @dataclass(frozen=True, eq=False)
+class RegisteredScan:
+    """A scan and its transform: 4×4 RAS mm, atlas point to scan point."""
+
+    scan: Volume
+    transform: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Candidate:
     """A transform and the mutual information (nats) it reached."""
 
@@ -74,12 +82,10 @@ def register_cta(cta: Volume, atlas: Atlas, *, threads: int | None = None) -> np
     return align(atlas_pyramid(atlas), head_pyramid(cta), threads=threads)
 
 
-def register_ncct(
-    ncct: Volume, cta: Volume, cta_transform: np.ndarray, atlas: Atlas, *, threads: int | None = None
-) -> np.ndarray:
+def register_ncct(ncct: Volume, cta: RegisteredScan, atlas: Atlas, *, threads: int | None = None) -> np.ndarray:
     """Register an NCCT to the atlas through the registered CTA; the two often share a frame, which is also tried."""
-    fixed = masked_pyramid(cta, atlas, cta_transform)
-    return align(fixed, head_pyramid(ncct), start=np.eye(4), threads=threads) @ cta_transform
+    fixed = masked_pyramid(cta.scan, atlas, cta.transform)
+    return np.asarray(align(fixed, head_pyramid(ncct), start=np.eye(4), threads=threads) @ cta.transform)
 
 
 def align(
@@ -171,11 +177,11 @@ def _information(reference: np.ndarray, bins: np.ndarray) -> np.ndarray:
     count = joint.sum(axis=(1, 2))
     joint /= np.maximum(count, 1)[:, None, None]
     information = _entropy(joint.sum(axis=2)) + _entropy(joint.sum(axis=1)) - _entropy(joint.reshape(len(bins), -1))
-    return information * np.minimum(1, count / (ENOUGH_OVERLAP * len(reference)))
+    return np.asarray(information * np.minimum(1, count / (ENOUGH_OVERLAP * len(reference))))
 
 
 def _entropy(probabilities: np.ndarray) -> np.ndarray:
-    return -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1)
+    return np.asarray(-(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1))
 
 
 def make_kicks(centre: np.ndarray, size: float) -> list[np.ndarray]:

@@ -153,11 +153,8 @@ def _fill_stack(
     filled, copies = set(), 0
     for path, pairs in itertools.groupby(zip(chosen, numbers, strict=True), key=lambda pair: pair[0].path):
         try:
-            frames = (
-                np.load(decoded[path], mmap_mode="r", allow_pickle=False)
-                if path in decoded
-                else iter_pixels(path, decoding_plugin="pydicom")  # GDCM crashes on damaged run lengths
-            )
+            in_place = path not in decoded  # run lengths included: on damaged ones GDCM crashes
+            frames = iter_pixels(path, decoding_plugin="pydicom") if in_place else np.load(decoded[path], mmap_mode="r")
             for (each, number), pixels in zip(pairs, frames, strict=True):  # [row, column]
                 hu = pixels.T.astype(np.float32)
                 hu *= np.float32(each.slope)

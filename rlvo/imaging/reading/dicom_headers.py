@@ -81,7 +81,7 @@ class Header:
     def compressed(self) -> bool:
         """Whether its pixels need a decoder (JPEG and the like; run lengths are decoded here)."""
         syntax = pydicom.uid.UID(self.syntax)
-        return syntax != RLELossless and syntax.is_transfer_syntax and syntax.is_compressed
+        return bool(syntax != RLELossless and syntax.is_transfer_syntax and syntax.is_compressed)
 
     @property
     def frames(self) -> int:

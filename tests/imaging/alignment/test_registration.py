@@ -13,6 +13,7 @@ from rlvo.imaging.alignment.atlas import built_in_atlas
 from rlvo.imaging.alignment.pyramid import UNIT_MM, atlas_pyramid, head_pyramid
 from rlvo.imaging.alignment.quality import assess
 from rlvo.imaging.alignment.registration import (
+    RegisteredScan,
     coarse_candidates,
     get_matrix,
     make_kicks,
@@ -82,7 +83,8 @@ def test_optimisations_side_by_side_give_the_same_bits() -> None:
 def test_known_displacements_are_undone() -> None:
     to_cta = rigid(0.3, [0, 0, 1], [10, 0, -5]) @ np.diag([0.95, 0.92, 0.9, 1])
     to_ncct = rigid(0.5, [0.8, 0, -0.6], [25, 10, -30]) @ to_cta
-    found = register_ncct(displaced_atlas(to_ncct), displaced_atlas(to_cta), to_cta, built_in_atlas())
+    cta = RegisteredScan(displaced_atlas(to_cta), to_cta)
+    found = register_ncct(displaced_atlas(to_ncct), cta, built_in_atlas())
     assert mean_distance(found, to_ncct, brain_points()) < 1.0
 
 

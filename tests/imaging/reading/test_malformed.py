@@ -29,7 +29,7 @@ REAL = (
 def read_all(paths: dict[str, Path]) -> dict[str, Any]:
     """Read the inputs in one process, which an alarm ends if one takes too long."""
     arguments = [part for name, path in paths.items() for part in (name, str(path))]
-    command = [sys.executable, catalogue.__file__, "rlvo", *arguments]
+    command = [sys.executable, catalogue.__file__, *arguments]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     assert process.returncode == 0, f"died with {process.returncode}: {process.stderr[-1000:]}"
     return {result["name"]: result for result in map(json.loads, process.stdout.splitlines())}
