@@ -11,7 +11,7 @@ os.environ.update(
     RAY_USAGE_STATS_ENABLED="0",
     OMP_NUM_THREADS="1",
 )
-pytest_plugins = ["support.study_on_disk", "support.tiny_study", "support.registered_study"]
+pytest_plugins = ["support.study_on_disk", "support.tiny_study", "support.registered_study", "support.small_study"]
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "RLVO_WORKDIR", "RAY_ADDRESS"):
     os.environ.pop(name, None)
 

@@ -1,123 +1,189 @@
-"""A search, start to end: Optuna proposes configurations, Tune trains their folds, the records say how it went."""
+"""A search, start to end: Optuna proposes configurations, Tune trains their folds, the records say how each ended."""
 
 from __future__ import annotations
 
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ray import tune
-from ray.tune import Callback, TuneError
+from ray import cloudpickle, tune
+from ray.exceptions import RayTaskError
+from ray.tune import TuneError
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
 
 from rlvo.config.study import StudyConfig
 from rlvo.errors import DiskFullError, RlvoError
-from rlvo.files import told_when_full
-from rlvo.search.cluster import connected
-from rlvo.search.guards import check_disk, check_memory, cut_torn_line
-from rlvo.search.inputs import StudyInputs
+from rlvo.files import disk_full_errors
+from rlvo.ray_session import check_resources, ray_session
 from rlvo.search.plan import plan_study
-from rlvo.search.progress import OnProgress, ProgressCallback
+from rlvo.search.preflight import check_disk, check_memory, cut_torn_line
 from rlvo.search.proposals import Proposals
-from rlvo.search.results import SearchResult
 from rlvo.search.searcher import FoldSearcher
-from rlvo.search.storage import JOURNAL
 from rlvo.search.trainable import STOPS, train_fold
-from rlvo.search.trials import TrialFolders
+from rlvo.study.folder import StudyFolder, TrialStore
+from rlvo.study.inputs import StudyInputs
+from rlvo.study.state import StudyState
+from rlvo.study.status import Note, write_note
+from rlvo.training.records import OUT_OF_MEMORY
+
+INTERVAL = 1.0
+"""Seconds between two states that are told."""
+NOTE_INTERVAL = 10.0
+"""Seconds between two notes that say the same."""
+
+OnState = Callable[[StudyState], None]
 
 
 def run_search(
-    study: StudyConfig,
+    config: StudyConfig,
     inputs: StudyInputs,
-    folder: Path,
+    study: StudyFolder,
     *,
-    on_progress: OnProgress | None = None,
+    on_state: OnState | None = None,
     address: str | None = None,
-) -> SearchResult:
-    """Run what of the study has not run yet. Trials that fail are part of the result and do not stop the others, unless
-    all of them would meet the same: then the search stops, and goes on at the next call.
+) -> StudyState:
+    """Run the trials of the study that have not run yet.
+
+    A trial that fails is part of the result and does not stop the others, unless all of them would fail in the same
+    way: then the search stops, and the next call continues it.
 
     Args:
-        study: the study's configuration.
+        config: the study's configuration.
         inputs: from `open_study`.
-        folder: the study folder; on a cluster, one that every node sees.
-        on_progress: called at every result and at least every second while trials run.
-        address: Ray cluster; None: `RAY_ADDRESS`, else this machine.
+        study: its folder; on a cluster, one that every node sees.
+        on_state: is told where the search stands: at the start, about every second while trials run, and at the end.
+            If nothing is left to run, the first state told is complete.
+        address: Ray cluster; None: `RAY_ADDRESS`, or else this machine.
 
     Raises:
-        KeyboardInterrupt: after an orderly stop; the next call goes on.
+        KeyboardInterrupt: after an orderly stop; the next call continues.
         RlvoError: a completion record is damaged, the machine cannot hold a trial, a patient's volumes are missing or
-            damaged (PatientError), or a node of the cluster does not see the study folder (NotSharedError).
-        MachineError: there is too little disk, or (DiskFullError) it has run out.
+            damaged (PatientError), or a node of the cluster does not see the study's folder (NotSharedError).
+        MachineError: there is too little disk space, or (DiskFullError) none is left.
     """
-    folder = folder.resolve()
+    study = StudyFolder(study.path.resolve())
     try:
-        with told_when_full(folder):
-            return _run(study, inputs, folder, on_progress or (lambda _: None), address)
+        with disk_full_errors(study.path):
+            return _run(config, inputs, study, on_state or (lambda _: None), address)
     except DiskFullError:
-        cut_torn_line(folder / JOURNAL)
+        cut_torn_line(study.journal)
         raise
 
 
-def _run(study: StudyConfig, inputs: StudyInputs, folder: Path, tell: OnProgress, address: str | None) -> SearchResult:
-    proposals = Proposals(study, folder)
-    searcher = FoldSearcher(study, proposals, TrialFolders(inputs, folder))
-    progress = ProgressCallback(searcher, proposals.budget, study.folds.folds, tell, folder)
-    progress.tell([])
-    had_work = searcher.fill()
-    if had_work:
-        planned = plan_study(study)
-        check_disk(planned, folder)
+def _run(
+    config: StudyConfig, inputs: StudyInputs, study: StudyFolder, on_state: OnState, address: str | None
+) -> StudyState:
+    searcher = FoldSearcher(config, Proposals(config, study), TrialStore(study, inputs.identity))
+    events = TuneEvents(searcher, study, on_state)
+    has_work = searcher.fill()
+    events.tell([])
+    if has_work:
+        planned = plan_study(config)
+        check_disk(planned, study)
         store = next(iter(inputs.volumes.values())).parents[1]
-        with connected(study.resources, (folder, store), address) as is_here, _quiet():
-            if is_here:
-                check_memory(planned, on_gpu=study.resources.gpus > 0)
-            _tune(study, inputs, folder, searcher, progress)
-        progress.tell([])
+        with ray_session((study.path, store), address) as is_local, _quiet():
+            if is_local:
+                check_resources(cpus=config.resources.cpus, gpus=config.resources.gpus)
+                check_memory(planned, on_gpu=config.resources.gpus > 0)
+            _tune(config, inputs, study, searcher, events)
+        events.tell([])
         if not searcher.finished:
             raise KeyboardInterrupt
-    return SearchResult(searcher.results, had_work=had_work)
+    return searcher.state
 
 
 def _tune(
-    study: StudyConfig, inputs: StudyInputs, folder: Path, searcher: FoldSearcher, progress: ProgressCallback
+    config: StudyConfig, inputs: StudyInputs, study: StudyFolder, searcher: FoldSearcher, events: TuneEvents
 ) -> None:
-    trainable = tune.with_parameters(train_fold, study=study, inputs=inputs, folder=folder)
-    scratch = folder / "tune"  # Tune's own state: the journal and the records make it superfluous
-    shutil.rmtree(scratch, ignore_errors=True)
+    trainable = tune.with_parameters(train_fold, config=config, inputs=inputs, study=study)
+    shutil.rmtree(study.tune, ignore_errors=True)
     try:
         tune.run(
-            tune.with_resources(trainable, {"cpu": study.resources.cpus, "gpu": study.resources.gpus}),
-            name=study.name,
-            storage_path=str(scratch),
+            tune.with_resources(trainable, {"cpu": config.resources.cpus, "gpu": config.resources.gpus}),
+            name=config.name,
+            storage_path=str(study.tune),
             search_alg=searcher,
             num_samples=-1,
-            max_concurrent_trials=study.search.concurrent_trials,
+            max_concurrent_trials=config.search.concurrent_trials,
             reuse_actors=True,
-            max_failures=study.search.max_failures,
+            max_failures=config.search.max_failures,
             raise_on_failed_trial=False,
-            callbacks=[progress, _StopForAll()],
+            callbacks=[events],
             trial_dirname_creator=lambda trial: trial.trial_id,
             verbose=0,
         )
-    except TuneError as error:  # around what the searcher or a callback raised
+    except TuneError as error:  # it wraps what the searcher or a callback raised
         if isinstance(error.__context__, RlvoError | OSError):
             raise error.__context__ from None
         raise
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(study.tune, ignore_errors=True)
 
 
-class _StopForAll(Callback):
-    """Ends the search for an error that every trial would meet. The searcher is not told: the trial goes on later."""
+class TuneEvents(TrialProgressCallback):  # type: ignore[misc]
+    """Passes on what happens in Tune's loop: to whoever shows the state, and by a note to whoever watches the folder.
 
-    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **info: Any) -> None:
+    It derives from the callback with which Tune prints every trial, and so replaces it.
+
+    Args:
+        searcher: knows how the configurations do, and is told why a trial crashed.
+        study: the study's folder.
+        on_state: is told the state.
+    """
+
+    def __init__(self, searcher: FoldSearcher, study: StudyFolder, on_state: OnState) -> None:
+        super().__init__()
+        self._searcher, self._study, self._on_state = searcher, study, on_state
+        self._told, self._note, self._noted = 0.0, Note(), -NOTE_INTERVAL
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        if time.monotonic() - self._told >= INTERVAL:
+            self.tell(trials)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """End the search for an error that every trial would meet. The searcher is not told: the trial can resume."""
         if STOPS in result:
             raise result[STOPS]
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Tune's own callback would print the trial."""
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._searcher.explain(trial.config["key"], trial.config["fold"], crash_reason(trial))
+
+    def tell(self, trials: list[Trial]) -> None:
+        """Tell the state, given the trials that Tune has."""
+        for trial in trials:
+            self._searcher.note_running(trial.trial_id, is_running=trial.status == Trial.RUNNING)
+        state = self._searcher.state
+        self._on_state(state)
+        self._told, note = time.monotonic(), Note.of(state)
+        if note != self._note or self._told - self._noted >= NOTE_INTERVAL:
+            write_note(self._study, note)
+            self._note, self._noted = note, self._told
+
+
+def crash_reason(trial: Trial) -> str:
+    """In one line, what a trial raised or how its process died.
+
+    Reads the files that Tune writes about a failed trial; its own readers look for them where they arrive only later.
+    """
+    text = Path(trial.error_file).read_text().rpartition("Failure #")[2]
+    if "running low on memory" in text:
+        return f"out of memory: Ray ended its process. {OUT_OF_MEMORY}"
+    if (raised := Path(trial.pickled_error_file)).exists():
+        error = cloudpickle.loads(raised.read_bytes())
+        if isinstance(error, RayTaskError):
+            return f"{type(error.cause).__name__}: {' '.join(str(error.cause).split())}"
+    return "its process died, often for lack of memory"
 
 
 @contextmanager

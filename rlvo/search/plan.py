@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from dataclasses import dataclass
 
 from rlvo.cohort.encoding import TabularEncoder
-from rlvo.config.model import Configuration, DaftOptions, ModelConfig
-from rlvo.config.space import Choices, Scalar
+from rlvo.config.model import DaftOptions, ModelConfig
 from rlvo.config.study import StudyConfig
 from rlvo.imaging.store import entry_bytes
 from rlvo.search.halving import epochs_to_train, group, ladder
+from rlvo.study.inputs import check_models, model_specs
 
-BYTES_A_WEIGHT = 4
+BYTES_PER_WEIGHT = 4
 CHECKPOINT_COPIES = 4
 """What a trial keeps on disk, in sizes of its model: the best weights, the last ones, and Adam's two moments."""
-COSTLY = ("model.", "training.batch_size", "training.epochs")
-"""Axes that decide what a trial costs."""
 
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """What one model spec costs in training. Modalities with equally many channels cost the same."""
+    """What one model spec costs in training. Modalities with the same number of channels cost the same."""
 
     backbone: str
     channels: int
@@ -32,47 +29,47 @@ class PlannedModel:
     forward_gflop: float
     """1e9 floating-point operations of a forward pass of one volume."""
     activation_bytes: int
-    """What one batch keeps for the backward pass, fp32."""
+    """What one batch keeps for the backward pass, in fp32."""
     last_map: tuple[int, ...]
     """Channels and voxels of the last feature map."""
 
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """Counts and costs of a study. Where an axis is sampled, costs are those of its ends or choices."""
+    """Counts and costs of a study. For a sampled axis, costs are those at its ends or choices."""
 
     study: str
     sampler: str
     configurations: int
     combinations: int
-    """Of the enumerated axes: each gets its share of the configurations."""
+    """Of the enumerated axes' values: each gets its share of the configurations."""
     sampled: tuple[str, ...]
-    """Axes that the sampler chooses, by dotted path."""
+    """Axes that the sampler chooses, as dotted paths."""
     folds: int
     trials: int
     epochs: int
     """Over all trials, at most."""
     expected_epochs: int
-    """The same with pruning, about: where no trial fails and every enumerated combination has equally many points."""
+    """About how many with pruning, if no trial fails and every enumerated combination has the same number of points."""
     pruning: str
     """How trials are stopped before their last epoch, or never started."""
     grid: tuple[int, int, int]
     tabular_features: int
-    """Encoded variables T a patient."""
+    """Encoded variables T per patient."""
     models: tuple[PlannedModel, ...]
     checkpoint_bytes: int
-    """Disk for the checkpoints of all trials, where every spec gets equally many."""
+    """Disk space for the checkpoints of all trials, if every spec gets the same number of them."""
     store_bytes_a_patient: int
-    """Disk for a patient's prepared volumes."""
+    """Disk space for one patient's prepared volumes."""
     patients: int | None
-    """Rows of the cohort table, where one is named."""
+    """Rows of the cohort table, if one is named."""
 
 
 def plan_study(study: StudyConfig, *, patients: int | None = None) -> StudyPlan:
     """Count a study's trials and cost its models on the meta device.
 
     Args:
-        patients: rows of the cohort table, where there is one.
+        patients: rows of the cohort table, if there is one.
 
     Raises:
         RlvoError: the grid is too small for a network.
@@ -100,35 +97,10 @@ def plan_study(study: StudyConfig, *, patients: int | None = None) -> StudyPlan:
         grid=study.grid.shape,
         tabular_features=len(encoder.feature_names),
         models=tuple(costed.values()),
-        checkpoint_bytes=round(trials * parameters * BYTES_A_WEIGHT * CHECKPOINT_COPIES),
+        checkpoint_bytes=round(trials * parameters * BYTES_PER_WEIGHT * CHECKPOINT_COPIES),
         store_bytes_a_patient=entry_bytes(study.grid),
         patients=patients,
     )
-
-
-def model_specs(study: StudyConfig) -> list[Configuration]:
-    """The enumerated combinations, with every sampled axis that decides the cost at each of its ends or choices."""
-    sampled = {path: axis for path, axis in study.space.sample.items() if path.startswith(COSTLY)}
-    ends: list[tuple[Scalar, ...]] = [
-        axis.choices if isinstance(axis, Choices) else (axis.low, axis.high) for axis in sampled.values()
-    ]
-    return [
-        study.configuration({**combination, **dict(zip(sampled, values, strict=True))})
-        for combination in study.space.combinations()
-        for values in itertools.product(*ends)
-    ]
-
-
-def check_models(study: StudyConfig) -> None:
-    """Refuse a grid too small for one of the study's networks. Raises RlvoError, naming the smallest that works."""
-    from rlvo.models.backbones import check_volume
-
-    specs = model_specs(study)
-    one_channel = {"modality": "NCCT", "prior": False, "fusion": "none", "dropout": 0.0}
-    for model, batch in dict.fromkeys(
-        (spec.model.model_copy(update=one_channel), spec.training.batch_size) for spec in specs
-    ):
-        check_volume(model, study.grid.shape, batch)
 
 
 def _expected_epochs(study: StudyConfig, epochs: int) -> int:
@@ -143,7 +115,7 @@ def _expected_epochs(study: StudyConfig, epochs: int) -> int:
 
 
 def _alike(model: ModelConfig) -> ModelConfig:
-    """One model spec for all that cost the same."""
+    """One model spec to stand for all that cost the same."""
     alike = {1: ("NCCT", False), 2: ("NCCT", True), 3: ("BOTH", True)}
     modality, prior = alike[len(model.channels)]
     daft = model.daft.model_copy(update={"identity_init": False}) if model.fusion == "daft" else DaftOptions()

@@ -1,24 +1,35 @@
-"""Optuna's side of a study: one Optuna trial a configuration, kept where `rlvo.search.storage` says."""
+"""Optuna's side of a study: one Optuna trial per configuration, in a journal in the study's folder or in a database."""
 
 from __future__ import annotations
 
+import json
+import os
+import secrets
 import warnings
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from rlvo.config.model import Configuration
 from rlvo.config.space import Choices, Range, Scalar, conditions
 from rlvo.config.study import StudyConfig
-from rlvo.search.storage import answering, open_optuna
+from rlvo.errors import MachineError, RlvoError, encode_password, hide_passwords
+from rlvo.files import atomic_write
+from rlvo.study.folder import StudyFolder
+
+ADDRESS = "RLVO_OPTUNA_STORAGE"
 
 Values = Mapping[str, Scalar]
 """A value for every axis that matters to a configuration, by dotted path."""
@@ -34,29 +45,57 @@ class Proposal:
     configuration: Configuration
     state: TrialState = TrialState.RUNNING
 
+    @cached_property
+    def key(self) -> str:
+        """The configuration's key, computed once."""
+        return self.configuration.key
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """Raise MachineError, in one line, if the database does not answer. Also a decorator."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError, ImportError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+        [reason, *_] = hide_passwords(str(getattr(cause, "orig", None) or cause)).strip().splitlines()
+        raise MachineError(
+            f"Optuna's database does not answer: {reason}",
+            where=ADDRESS if os.environ.get(ADDRESS) else "search.storage",
+            fix="Check the database, its address and its driver (pip install 'psycopg[binary]'), then start again: "
+            "the study continues",
+        ) from None
+
 
 class Proposals:
     """Ask for configurations, tell their objective; what was asked before is there again after any death.
 
     Enumerated axes (with the grid sampler, all axes) are dealt, so that every combination gets its share; the others
-    are suggested by the sampler, where they matter (`StudyConfig.is_active`). A proposal depends on the seed, its
-    number and what was told before, and not on when the process was started.
+    are suggested by the sampler, if they matter (`StudyConfig.is_active`). A proposal depends on the seed, its number
+    and what was told before, and not on when the process was started.
     """
 
-    def __init__(self, study: StudyConfig, folder: Path) -> None:
-        self.budget = study.configurations
+    def __init__(self, config: StudyConfig, study: StudyFolder) -> None:
+        self.budget = config.configurations
         """How many configurations to propose."""
-        space, self._grid = study.space, study.search.sampler == "grid"
-        self._study = study
-        self._points = study.grid_points() if self._grid else study.combinations()
+        self.count = 0
+        """How many count as proposed so far."""
+        space, is_grid = config.space, config.search.sampler == "grid"
+        self._config = config
+        self._deal = _Deal(config.grid_points() if is_grid else config.combinations(), tuple(space.enumerate))
         self._axes = {path: CategoricalDistribution(values) for path, values in space.enumerate.items()} | {
-            path: _distribution(axis, grid=self._grid) for path, axis in space.sample.items()
+            path: _distribution(axis, grid=is_grid) for path, axis in space.sample.items()
         }
-        self._optuna = open_optuna(study, folder)
+        self._optuna = _open_optuna(config, study)
 
-    @answering()
+    @property
+    def is_spent(self) -> bool:
+        """Whether as many were proposed as there are to be."""
+        return self.count >= self.budget
+
+    @database_errors()
     def earlier(self) -> list[Proposal]:
-        """What an earlier process proposed, in order."""
+        """What an earlier process proposed, in order; `take` those that count."""
         proposals = []
         for trial in self._optuna.get_trials(deepcopy=False):
             if self._is_whole(trial.params) and trial.state != TrialState.WAITING:
@@ -65,30 +104,37 @@ class Proposals:
                 self._optuna.tell(trial.number, state=TrialState.FAIL)
         return proposals
 
-    @answering()
-    def propose(self, taken: Sequence[Proposal]) -> Proposal:
-        """The next configuration, after those `taken`."""
-        if not self._optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            self._optuna.enqueue_trial(self._next_point(taken))
-        number = len(self._optuna.get_trials(deepcopy=False)) - 1
-        self._optuna.sampler = _sampler(self._study, number)
+    def take(self, proposal: Proposal) -> None:
+        """Count a proposal: its combination has had one more of its share."""
+        self.count += 1
+        self._deal.take(proposal.values)
+
+    @database_errors()
+    def propose(self) -> Proposal:
+        """The next configuration, which counts."""
+        trials = self._optuna.get_trials(deepcopy=False)
+        number = len(trials)
+        if trials and trials[-1].state == TrialState.WAITING:  # an earlier process died before it asked for it
+            number -= 1
+        else:
+            self._optuna.enqueue_trial(self._next_point())
+        self._optuna.sampler = _sampler(self._config, number)
         trial = self._optuna.ask()
         for path in sorted(self._axes, key=lambda path: bool(conditions(path))):  # stable: conditions come first
-            if self._study.is_active(path, trial.params):
+            if self._config.is_active(path, trial.params):
                 _suggest(trial, path, self._axes[path])
-        return self._proposal(trial.number, trial.params)
+        proposal = self._proposal(trial.number, trial.params)
+        self.take(proposal)
+        return proposal
 
-    @answering()
+    @database_errors()
     def report(self, proposal: Proposal, means: Mapping[int, float]) -> None:
         """The mean over folds so far, by epoch, of a proposal that was not told; what is there already stays."""
-        trial = self._optuna.get_trials(deepcopy=False)[proposal.number]
-        for epoch, mean in means.items():
-            if epoch not in trial.intermediate_values:
-                self._optuna._storage.set_trial_intermediate_value(trial._trial_id, epoch, mean)
+        _report(self._optuna, proposal.number, means)
 
-    @answering()
+    @database_errors()
     def tell(self, proposal: Proposal, objective: float | None, *, pruned: bool = False) -> None:
-        """The objective of a proposal; None where its configuration failed or was pruned."""
+        """The objective of a proposal; None if its configuration failed or was pruned."""
         if pruned:
             self._optuna.tell(proposal.number, state=TrialState.PRUNED)
         elif objective is None:
@@ -97,24 +143,59 @@ class Proposals:
             self._optuna.tell(proposal.number, objective)
 
     def _is_whole(self, values: Values) -> bool:
-        return set(values) == {path for path in self._axes if self._study.is_active(path, values)}
+        return set(values) == {path for path in self._axes if self._config.is_active(path, values)}
 
     def _active(self, values: Values) -> dict[str, Scalar]:
         """The values of the axes that matter to a configuration."""
-        return {path: value for path, value in values.items() if self._study.is_active(path, values)}
+        return {path: value for path, value in values.items() if self._config.is_active(path, values)}
 
-    def _next_point(self, taken: Sequence[Proposal]) -> dict[str, Scalar]:
-        """What the next proposal has fixed: its share of what is dealt; at the start, where asked for, the defaults."""
-        dealt = _next_point(self._points, tuple(self._study.space.enumerate), [p.values for p in taken])
-        if taken or not self._study.search.defaults_first:
+    def _next_point(self) -> dict[str, Scalar]:
+        """What the next proposal has fixed: its share of what is dealt; at the start, if asked for, the defaults."""
+        dealt = self._deal.next_point()
+        if self.count or not self._config.search.defaults_first:
             return dealt
-        default = self._active({path: self._study.default(path) for path in self._axes})
-        if any(point.items() <= default.items() for point in self._points):
+        default = self._active({path: self._config.default(path) for path in self._axes})
+        if any(point.items() <= default.items() for point in self._deal.points):
             return default
         return self._active(default | dealt)
 
     def _proposal(self, number: int, values: Values, state: TrialState = TrialState.RUNNING) -> Proposal:
-        return Proposal(number, values, self._study.configuration(dict(values)), state)
+        return Proposal(number, values, self._config.configuration(dict(values)), state)
+
+
+class _Deal:
+    """Deals points evenly: the one dealt least so far; of equals, of the combination dealt least; then the first.
+
+    Args:
+        points: at least one; each holds the values of one combination of the enumerated axes.
+        enumerated: dotted paths of these axes.
+    """
+
+    def __init__(self, points: Sequence[Values], enumerated: Sequence[str]) -> None:
+        self.points, self._enumerated = points, enumerated
+        self._axes = sorted({path for point in points for path in point})
+        self._index = {self._point(point): number for number, point in enumerate(points)}
+        combinations = [self._combination(point) for point in points]
+        self._combinations = {combination: number for number, combination in enumerate(dict.fromkeys(combinations))}
+        self._combination_of = np.array([self._combinations[combination] for combination in combinations])
+        self._dealt, self._combination_dealt = np.zeros(len(points), int), np.zeros(len(self._combinations), int)
+
+    def take(self, values: Values) -> None:
+        if (point := self._index.get(self._point(values))) is not None:
+            self._dealt[point] += 1
+        if (combination := self._combinations.get(self._combination(values))) is not None:
+            self._combination_dealt[combination] += 1
+
+    def next_point(self) -> dict[str, Scalar]:
+        least = self._dealt == self._dealt.min()
+        dealt = np.where(least, self._combination_dealt[self._combination_of], np.iinfo(int).max)
+        return dict(self.points[int(dealt.argmin())])
+
+    def _point(self, values: Values) -> tuple[Scalar | None, ...]:
+        return tuple(values.get(path) for path in self._axes)
+
+    def _combination(self, values: Values) -> tuple[Scalar | None, ...]:
+        return tuple(values.get(path) for path in self._enumerated)
 
 
 def _distribution(axis: Range | Choices, *, grid: bool) -> BaseDistribution:
@@ -134,30 +215,65 @@ def _suggest(trial: optuna.Trial, path: str, distribution: BaseDistribution) -> 
         trial.suggest_float(path, distribution.low, distribution.high, log=distribution.log, step=distribution.step)
 
 
-def _sampler(study: StudyConfig, number: int) -> BaseSampler:
+def _sampler(config: StudyConfig, number: int) -> BaseSampler:
     """A sampler seeded for one proposal: a restarted study must not draw its first numbers again."""
-    seed = int(np.random.SeedSequence([study.search.seed, number]).generate_state(1)[0])
-    if study.search.sampler != "tpe":
+    seed = int(np.random.SeedSequence([config.search.seed, number]).generate_state(1)[0])
+    if config.search.sampler != "tpe":
         return RandomSampler(seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return TPESampler(seed=seed, multivariate=True, group=True)
 
 
-def _next_point(points: Sequence[Values], enumerated: Sequence[str], taken: Sequence[Values]) -> dict[str, Scalar]:
-    """The point dealt least so far; among equals one whose enumerated combination was dealt least; then the first."""
+def _report(study: optuna.Study, number: int, means: Mapping[int, float]) -> None:
+    """Private API of Optuna: its `Trial.report` works only in the process that asked for the trial."""
+    storage = study._storage
+    trial = storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
+    for epoch, mean in means.items():
+        if epoch not in trial.intermediate_values:
+            storage.set_trial_intermediate_value(trial._trial_id, epoch, mean)
 
-    dealt = {path for point in points for path in point}
 
-    def point(values: Values) -> tuple[Scalar | None, ...]:
-        return tuple(values.get(path) for path in sorted(dealt))
+@database_errors()
+def _open_optuna(config: StudyConfig, study: StudyFolder) -> optuna.Study:
+    """Optuna's study, new at the first start.
 
-    def combination(values: Values) -> tuple[Scalar | None, ...]:
-        return tuple(values.get(path) for path in enumerated)
+    Raises:
+        RlvoError: the journal is damaged, or the study was started with another storage.
+        MachineError: the database does not answer.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study.path.mkdir(parents=True, exist_ok=True)
+    journal, name, address = study.journal, study.name_in_database, os.environ.get(ADDRESS) or config.search.storage
+    if address is None:
+        if name.exists():
+            fix = f"Set {ADDRESS} or search.storage to the address the study was started with"
+            raise RlvoError("the proposals are in a database, and none is named", where=config.name, fix=fix)
+        _check_journal(journal)
+        storage = JournalStorage(JournalFileBackend(str(journal)))
+        return optuna.create_study(storage=storage, study_name=config.name, direction="maximize", load_if_exists=True)
+    if journal.exists():
+        fix = f"Start without {ADDRESS} and search.storage, or give the study another name"
+        raise RlvoError("the proposals are in a journal, not in a database", where=config.name, fix=fix)
+    database = RDBStorage(encode_password(address), engine_kwargs={"pool_pre_ping": True})
+    if not name.exists():
+        new_name = f"{config.name}-{secrets.token_hex(6)}"
+        new = optuna.create_study(storage=database, study_name=new_name, direction="maximize")
+        atomic_write(name, new.study_name)
+        return new
+    try:
+        return optuna.load_study(storage=database, study_name=name.read_text())
+    except KeyError:
+        fix = "Name the database it was started with, or delete the file: ended trials stay, and configurations are "
+        what = "the database does not hold this study"
+        raise RlvoError(what, where=name, fix=fix + "proposed from the beginning") from None
 
-    def times_dealt(values: Values) -> tuple[int, int]:
-        return points_dealt[point(values)], combinations_dealt[combination(values)]
 
-    points_dealt, combinations_dealt = Counter(map(point, taken)), Counter(map(combination, taken))
-    least: Values = min(points, key=times_dealt)
-    return dict(least)
+def _check_journal(path: Path) -> None:
+    """Raise RlvoError if the journal is damaged: Optuna tolerates a broken last line, but then appends to it."""
+    try:
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            json.loads(line)
+    except ValueError:
+        fix = "Put the file back, or delete it: ended trials stay, and configurations are proposed from the beginning"
+        raise RlvoError("damaged", where=path, fix=fix) from None

@@ -12,13 +12,12 @@ from ray import tune
 from rlvo.config.model import Configuration
 from rlvo.config.study import StudyConfig
 from rlvo.errors import DiskFullError, MachineError, PatientError, RlvoError
-from rlvo.files import atomic_write, told_when_full
-from rlvo.imaging.cluster import NotSharedError, not_shared
+from rlvo.files import disk_full_errors
 from rlvo.imaging.store import local_copy
-from rlvo.search.inputs import StudyInputs
-from rlvo.search.results import trial_folder
-from rlvo.search.status import NOTE
-from rlvo.training.records import CONFIGURATION, EpochMetrics
+from rlvo.ray_session import NotSharedError, not_shared
+from rlvo.study.folder import StudyFolder, write_configuration
+from rlvo.study.inputs import StudyInputs
+from rlvo.training.records import EpochMetrics
 
 if TYPE_CHECKING:
     from rlvo.training.dataset import FoldData, Patients
@@ -32,22 +31,24 @@ class _RungReachedError(Exception):
     """The trial has come as far as it was asked to; its checkpoint is on disk."""
 
 
-def train_fold(trial: dict[str, Any], *, study: StudyConfig, inputs: StudyInputs, folder: Path) -> dict[str, Any]:
-    """Train one trial and report once an epoch; goes on where an earlier start of it was stopped.
+def train_fold(
+    trial: dict[str, Any], *, config: StudyConfig, inputs: StudyInputs, study: StudyFolder
+) -> dict[str, Any]:
+    """Train one trial and report once per epoch; it continues where an earlier start of it was stopped.
 
     Args:
-        trial: what `FoldSearcher.suggest` returned; with `until` below its last epoch it stops there and can go on.
-        study: the study's configuration.
+        trial: what `FoldSearcher.suggest` returned; if `until` is before its last epoch, it stops there and can resume.
+        config: the study's configuration.
         inputs: the study's patients.
-        folder: the study folder, reachable from every node.
+        study: the study's folder, which every node can reach.
 
     Returns:
-        `reason`: why the trial failed, where it left no record; `stops`: the error that ends the whole search.
+        `reason`: why the trial failed, if it left no record; `stops`: the error that ends the whole search.
     """
     from rlvo.training.fit import fit  # torch and MONAI: only in the workers
 
     configuration, fold = Configuration.model_validate_json(trial["configuration"]), trial["fold"]
-    resources, place = study.resources, trial_folder(folder, configuration, fold)
+    resources, folder = config.resources, study.trial(trial["key"], fold)
 
     def report(epoch: int, metrics: EpochMetrics) -> None:
         tune.report({"epoch": epoch, **metrics})
@@ -55,17 +56,17 @@ def train_fold(trial: dict[str, Any], *, study: StudyConfig, inputs: StudyInputs
             raise _RungReachedError
 
     try:
-        if not (folder / NOTE).exists():  # the driver wrote it; this node may have joined after the start's check
-            raise not_shared(folder)
-        with told_when_full(place):
-            place.mkdir(parents=True, exist_ok=True)
-            atomic_write(place.parent / CONFIGURATION, configuration.model_dump_json(indent=1))  # for whoever watches
+        if not study.progress.exists():  # the driver wrote it; this node may have joined after the start's check
+            raise not_shared(study.path)
+        with disk_full_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_configuration(folder.parent, configuration)  # for those who watch
         fit(
             configuration,
             _on_this_node(inputs.fold_data(fold)),
-            place,
-            inputs.identity(configuration, fold),
-            seed=study.seed,
+            folder,
+            inputs.identity(trial["key"], fold),
+            seed=config.seed,
             device="auto" if resources.gpus else "cpu",
             threads=resources.cpus,
             report=report,
@@ -80,7 +81,7 @@ def train_fold(trial: dict[str, Any], *, study: StudyConfig, inputs: StudyInputs
 
 
 def _on_this_node(data: FoldData) -> FoldData:
-    """The data with its volumes copied to the node's own disk, where `RLVO_LOCAL_STORE` names a folder there."""
+    """The data, its volumes copied to the node's own disk if `RLVO_LOCAL_STORE` names a folder there."""
     if not (local := os.environ.get(LOCAL_STORE)):
         return data
 

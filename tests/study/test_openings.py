@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlvo.errors import RlvoError
-from rlvo.registry.openings import Openings, openings_of
+from rlvo.study.openings import Openings, openings_of
 
 
 def opened(folder: Path) -> Openings:

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import numpy as np
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
 
 from rlvo.config.base import content_hash
 from rlvo.config.loading import parse_study
@@ -21,8 +25,9 @@ from rlvo.config.model import Configuration
 from rlvo.config.study import StudyConfig
 from rlvo.search.halving import Rung, objective_at
 from rlvo.search.proposals import Proposals
-from rlvo.search.results import SearchResult
 from rlvo.search.searcher import FoldSearcher
+from rlvo.study.folder import StudyFolder
+from rlvo.study.state import StudyState
 from rlvo.training.records import CompletionRecord, EpochMetrics, TrialIdentity
 
 EPOCHS, FOLDS = 60, 4
@@ -40,7 +45,7 @@ LUCK_OF_FOLD, LUCK_OF_EPOCH, HARDNESS = 0.01, 0.005, 0.04
 """SDs of a configuration's luck on a fold and at an epoch, and of how hard folds are."""
 
 
-def planted_study(space: dict[str, dict] = SPACE, **search: object) -> StudyConfig:
+def planted_study(space: dict[str, dict[str, Any]] = SPACE, **search: object) -> StudyConfig:
     """The planted space, all of it enumerated but for the learning rate, with search settings."""
     return parse_study(
         {
@@ -65,27 +70,29 @@ class PlantedTrials:
     finished: list[tuple[int, str]] = field(default_factory=list)
     """Of each finished trial, in order: epochs trained until then, over all trials, and its configuration's key."""
 
-    def record(self, configuration: Configuration, fold: int) -> CompletionRecord | None:
-        return self.records.get((configuration.key, fold))
+    def record(self, key: str, fold: int) -> CompletionRecord | None:
+        return self.records.get((key, fold))
 
-    def epochs(self, configuration: Configuration, fold: int) -> Sequence[EpochMetrics]:
-        return self.history.get((configuration.key, fold), [])
+    def epochs(self, key: str, fold: int) -> Sequence[EpochMetrics]:
+        return self.history.get((key, fold), [])
 
-    def prune(self, configuration: Configuration, fold: int, reason: str) -> None:
-        self._end(configuration, fold, "pruned", reason)
+    def prune(self, key: str, fold: int, configuration: Configuration, reason: str) -> None:
+        self._end(key, fold, configuration, "pruned", reason)
 
-    def train(self, configuration: Configuration, fold: int, until: int) -> None:
-        """Go on to epoch `until`."""
-        history = self.history.setdefault((configuration.key, fold), [])
-        assert (configuration.key, fold) not in self.records, "an ended trial is trained"
+    def train(self, trial: Mapping[str, Any], until: int | None = None) -> None:
+        """Continue a trial, as `FoldSearcher.suggest` gave it, to epoch `until`; None: as far as it asks."""
+        key, fold, until = trial["key"], trial["fold"], trial["until"] if until is None else until
+        history = self.history.setdefault((key, fold), [])
+        assert (key, fold) not in self.records, "an ended trial is trained"
         self.trained += until - len(history)
-        history += curve(configuration, fold, self.seed)[len(history) : until]
+        configuration = Configuration.model_validate_json(trial["configuration"])
+        history += curve(configuration, key, fold, self.seed)[len(history) : until]
         if until == EPOCHS:
-            self._end(configuration, fold, "finished")
-            self.finished.append((self.trained, configuration.key))
+            self._end(key, fold, configuration, "finished")
+            self.finished.append((self.trained, key))
 
-    def _end(self, configuration: Configuration, fold: int, status: str, reason: str | None = None) -> None:
-        key, history = configuration.key, self.epochs(configuration, fold)
+    def _end(self, key: str, fold: int, configuration: Configuration, status: str, reason: str | None = None) -> None:
+        history = self.epochs(key, fold)
         identity = TrialIdentity(study="planted", configuration=key, fold=fold, split_hash="", data_hash="")
         best = min(history, key=lambda metrics: metrics["val/loss"], default=None)
         self.records[key, fold] = CompletionRecord.model_validate(
@@ -102,8 +109,8 @@ class PlantedTrials:
         )
 
 
-def curve(configuration: Configuration, fold: int, seed: int) -> list[EpochMetrics]:
-    """The metrics of all epochs of a trial."""
+def curve(configuration: Configuration, key: str, fold: int, seed: int) -> list[EpochMetrics]:
+    """The metrics of all epochs of the trial of a configuration, with its key, on a fold."""
     effects = np.random.default_rng([seed, 1]).normal(size=8)
     model, rate = configuration.model, math.log10(configuration.training.learning_rate)
     parts = [
@@ -116,7 +123,7 @@ def curve(configuration: Configuration, fold: int, seed: int) -> list[EpochMetri
     optimum = -4 + 0.5 * effects[6]
     ceiling = 0.78 + sum(parts) - 0.03 * (rate - optimum) ** 2
     halfway, decay = 4 * 10 ** (-(rate + 4) / 2), 0.0005 * 10 ** ((rate + 4) / 2)
-    luck = np.random.default_rng([seed, 2, fold, int(configuration.key, 16)])
+    luck = np.random.default_rng([seed, 2, fold, int(key, 16)])
     level = ceiling + LUCK_OF_FOLD * luck.normal() + HARDNESS * np.random.default_rng([seed, 3, fold]).normal()
     epoch = np.arange(1, EPOCHS + 1)
     rise = epoch / (epoch + halfway)
@@ -129,27 +136,40 @@ def full_grid(seed: int) -> dict[str, float]:
     study = planted_study()
     objectives = {}
     for configuration in map(study.configuration, study.grid_points()):
-        curves = {fold: curve(configuration, fold, seed) for fold in range(FOLDS)}
-        objectives[configuration.key] = objective_at(Rung(FOLDS, EPOCHS), curves) or 0.0
+        key = configuration.key
+        curves = [curve(configuration, key, fold, seed) for fold in range(FOLDS)]
+        objectives[key] = objective_at(Rung(FOLDS, EPOCHS), curves) or 0.0
     return objectives
 
 
+def optuna_trials(study: StudyFolder, name: str) -> list[FrozenTrial]:
+    """The trials in a study's journal, by Optuna's own account."""
+    storage = JournalStorage(JournalFileBackend(str(study.journal)))
+    return optuna.load_study(study_name=name, storage=storage).trials
+
+
 def search(
-    study: StudyConfig, trials: PlantedTrials, folder: Path, *, workers: int = 1, order: int = 0, deaths: float = 0.0
-) -> SearchResult:
+    config: StudyConfig,
+    trials: PlantedTrials,
+    study: StudyFolder,
+    *,
+    workers: int = 1,
+    order: int = 0,
+    deaths: float = 0.0,
+) -> StudyState:
     """Run a search to its end.
 
     Args:
-        study: from `planted_study`.
+        config: from `planted_study`.
         trials: the planted problem; what was trained stays in it.
-        folder: of the journal.
-        workers: trials at once; which ends next is drawn.
+        study: where the journal is kept.
+        workers: how many trials run at once; which ends next is drawn.
         order: seed of the draws.
         deaths: probability that the process dies after a trial has ended, and starts again.
     """
     draw = random.Random(content_hash([order, workers]))
-    searcher = FoldSearcher(study, Proposals(study, folder), trials)
-    running: dict[str, dict] = {}
+    searcher = FoldSearcher(config, Proposals(config, study), trials)
+    running: dict[str, dict[str, Any]] = {}
     started = 0
     while True:
         while len(running) < workers and isinstance(trial := searcher.suggest(str(started)), dict):
@@ -157,21 +177,19 @@ def search(
             started += 1
         if not running:
             assert searcher.finished
-            return SearchResult(searcher.results)
+            return searcher.state
         trial_id = draw.choice(sorted(running))
         trial = running[trial_id]
-        configuration = Configuration.model_validate_json(trial["configuration"])
-        if (configuration.key, trial["fold"]) not in trials.records:
-            trials.train(configuration, trial["fold"], trial["until"])
+        if (trial["key"], trial["fold"]) not in trials.records:
+            trials.train(trial)
             searcher.on_trial_result(trial_id, {})
             if draw.random() < 0.5:
                 continue  # Tune says later that it has ended
         del running[trial_id]
         searcher.on_trial_complete(trial_id, {})
         if draw.random() < deaths:
-            for lost in running.values():  # trials under way have come some way, too
-                configuration = Configuration.model_validate_json(lost["configuration"])
-                so_far = len(trials.epochs(configuration, lost["fold"]))
+            for lost in running.values():  # trials that were running have trained a little further
+                so_far = len(trials.epochs(lost["key"], lost["fold"]))
                 if so_far < lost["until"] - 1:
-                    trials.train(configuration, lost["fold"], draw.randint(so_far, lost["until"] - 1))
-            running, searcher = {}, FoldSearcher(study, Proposals(study, folder), trials)
+                    trials.train(lost, draw.randint(so_far, lost["until"] - 1))
+            running, searcher = {}, FoldSearcher(config, Proposals(config, study), trials)

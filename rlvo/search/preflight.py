@@ -1,0 +1,102 @@
+"""What must hold before a search starts: one process per study, room on the disk, memory for a trial."""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from rlvo.errors import MachineError, RlvoError, get_logger
+from rlvo.files import disk_full_errors
+from rlvo.search.plan import BYTES_PER_WEIGHT, StudyPlan
+from rlvo.study.folder import StudyFolder
+from rlvo.training.records import RECORD
+
+TRAINED_COPIES = 4
+"""What training holds in memory, in sizes of the model: weights, gradients, and Adam's two moments."""
+
+logger = get_logger(__name__)
+
+
+@contextmanager
+def study_lock(study: StudyFolder) -> Iterator[None]:
+    """Let one search at a time work on a study, among all hosts (on NFS from version 4).
+
+    Raises:
+        RlvoError: another search is at work on it.
+        DiskFullError: the disk is full, or becomes so in the context.
+    """
+    study.path.mkdir(parents=True, exist_ok=True)
+    with disk_full_errors(study.path), study.lock.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases it when the process ends
+        except BlockingIOError:
+            file.seek(0)
+            raise RlvoError(
+                f"another search is at work on this study ({file.read().strip()})",
+                where=study.path,
+                fix="Wait for it (rlvo status shows how far it is), or end that process",
+            ) from None
+        except OSError as error:
+            logger.warning("%s: cannot be locked (%s); start no second search on it", study.path, error.strerror)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def check_disk(planned: StudyPlan, study: StudyFolder) -> None:
+    """Raise MachineError if the disk cannot hold the checkpoints of the trials that have not ended."""
+    left = max(planned.trials - sum((trial / RECORD).exists() for trial in study.trials()), 0)
+    needed, free = planned.checkpoint_bytes * left // planned.trials, shutil.disk_usage(study.path).free
+    if needed > free:
+        what = f"{left} trial(s) need {needed / 1e9:.1f} GB for checkpoints, but only {free / 1e9:.1f} GB are free"
+        raise MachineError(what, where=study.path, fix="Free some space, or put the work folder on a larger disk")
+
+
+def check_memory(planned: StudyPlan, *, on_gpu: bool) -> None:
+    """Refuse what certainly does not fit into this machine's memory, and warn if a trial probably does not.
+
+    Raises:
+        RlvoError: weights, gradients, the optimizer's state and one batch alone are too much.
+    """
+    place, available = ("GPU", _gpu_memory()) if on_gpu else ("machine", _machine_memory())
+    for model in planned.models:
+        volumes = model.batch_size * model.channels * math.prod(planned.grid)
+        certain = BYTES_PER_WEIGHT * (model.parameters * TRAINED_COPIES + volumes)
+        wanted, what = certain + model.activation_bytes, f"{model.backbone} with training.batch_size {model.batch_size}"
+        if certain > available:
+            raise RlvoError(
+                f"{what} needs at least {certain / 1e9:.1f} GB, but the {place} has {available / 1e9:.1f} GB",
+                where="training.batch_size",
+                fix="Set a smaller batch size or a coarser grid",
+            )
+        if wanted > available:
+            logger.warning("%s may need %.1f GB; the %s has %.1f GB", what, wanted / 1e9, place, available / 1e9)
+
+
+def _machine_memory() -> float:
+    """The machine's memory in bytes, or the limit of the container that this process runs in."""
+    memory = float(psutil.virtual_memory().total)
+    with suppress(OSError, ValueError):  # there is no container, or no limit: "max"
+        memory = min(memory, float(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return memory
+
+
+def _gpu_memory() -> float:
+    import torch
+
+    return float(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else math.inf
+
+
+def cut_torn_line(path: Path) -> None:
+    """Drop the last line of a file if a full disk cut it short: anything appended to it could not be read."""
+    if path.exists() and not (content := path.read_bytes()).endswith(b"\n"):
+        os.truncate(path, content.rfind(b"\n") + 1)

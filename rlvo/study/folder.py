@@ -1,0 +1,309 @@
+"""A study on disk: the only module that spells a path inside a study's folder, and every reader of what lies there.
+
+```
+study.json                the frozen configuration          search.lock     held by the process that runs the search
+split.json  inputs.json   hold-out and folds; data hash     progress.json   what only that process knows
+optuna.journal            Optuna's proposals (or optuna.name: the study's name in a database)
+trials/<configuration key>/configuration.json
+trials/<configuration key>/fold-<k>/                        one trial: see `rlvo.training.records`
+ensemble/                 declared.json, the model folder, pictures, what openings of the hold-out showed
+```
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter, ValidationError
+
+from rlvo.config.base import content_hash
+from rlvo.config.model import Configuration
+from rlvo.config.study import StudyConfig
+from rlvo.errors import RlvoError
+from rlvo.files import atomic_write
+from rlvo.training.records import (
+    BEST_WEIGHTS,
+    PREDICTIONS,
+    RECORD,
+    CompletionRecord,
+    EpochMetrics,
+    TrialIdentity,
+    damaged,
+    read_epochs,
+    read_record,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd  # `rlvo status` reads this module, and starts without pandas and scikit-learn
+
+    from rlvo.ensemble.spec import EnsembleSpec, MemberSpec
+
+CONFIGURATION = "configuration.json"
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """`studies/<name>/` of a work folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The study's frozen configuration, written anew at every start."""
+        return self.path / "study.json"
+
+    @property
+    def split(self) -> Path:
+        """The hold-out and the folds."""
+        return self.path / "split.json"
+
+    @property
+    def inputs(self) -> Path:
+        """Hashes of the data and the split that the study was started with."""
+        return self.path / "inputs.json"
+
+    @property
+    def progress(self) -> Path:
+        """What only the process that runs the search knows; nothing but displays depends on it."""
+        return self.path / "progress.json"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the process that runs the search, and says which that is."""
+        return self.path / "search.lock"
+
+    @property
+    def journal(self) -> Path:
+        """Optuna's proposals, unless they are in a database."""
+        return self.path / "optuna.journal"
+
+    @property
+    def name_in_database(self) -> Path:
+        """Holds the study's name in Optuna's database; work folders can share one."""
+        return self.path / "optuna.name"
+
+    @property
+    def tune(self) -> Path:
+        """Ray Tune's own state, which the journal and the records make redundant."""
+        return self.path / "tune"
+
+    @property
+    def declared(self) -> Path:
+        """The ensembles that the study declares, frozen before its hold-out is opened."""
+        return self.path / "ensemble" / "declared.json"
+
+    @property
+    def model(self) -> Path:
+        """The model folder of the study's own ensemble."""
+        return self.path / "ensemble" / "model"
+
+    @property
+    def reliability(self) -> Path:
+        """The ensemble's reliability curve, without a suffix."""
+        return self.path / "ensemble" / "reliability"
+
+    @property
+    def holdout_figures(self) -> Path:
+        """What the last opening of the hold-out showed."""
+        return self.path / "ensemble" / "holdout.json"
+
+    @property
+    def holdout_answers(self) -> Path:
+        """The ensembles' answers to the hold-out's patients."""
+        return self.path / "ensemble" / "holdout-answers.csv"
+
+    @property
+    def holdout_members(self) -> Path:
+        """The members' predictions for the hold-out's patients."""
+        return self.path / "ensemble" / "holdout-members.csv"
+
+    def trial(self, configuration: str, fold: int) -> Path:
+        """The folder of one trial, by the configuration's key and the fold."""
+        return self.path / "trials" / configuration / f"fold-{fold}"
+
+    def configurations(self) -> list[Path]:
+        """The folders of the configurations that were started, by key."""
+        return sorted(path for path in self.path.glob("trials/*") if path.is_dir())
+
+    def trials(self) -> list[Path]:
+        """The folders of the trials that were started, by configuration and fold."""
+        return sorted(path for path in self.path.glob("trials/*/fold-*") if path.is_dir())
+
+
+def started_studies(studies: Path) -> list[StudyFolder]:
+    """The studies that were started in a work folder's `studies/`, by name."""
+    return [StudyFolder(path.parent) for path in sorted(studies.glob("*/study.json"))]
+
+
+def read_config(study: StudyFolder) -> StudyConfig:
+    """The study's frozen configuration. Raises RlvoError if no study was started there or the file is damaged."""
+    try:
+        return StudyConfig.model_validate_json(study.config.read_bytes())
+    except FileNotFoundError:
+        raise RlvoError("no study was started here", where=study.path, fix="Start it with rlvo search") from None
+    except ValidationError:
+        raise RlvoError("damaged, or written by another version of rlvo", where=study.config) from None
+
+
+def read_hashes(study: StudyFolder) -> dict[str, str]:
+    """`data_hash` and `split_hash` of what the study was started with. Raises RlvoError if the file is damaged."""
+    try:
+        return dict(json.loads(study.inputs.read_bytes()))
+    except ValueError:
+        raise damaged(study.inputs, "give the study another name") from None
+
+
+def study_identity(study: StudyFolder, config: StudyConfig) -> str:
+    """Twelve hex digits: the study of this name on this split of these data; one of the same name elsewhere differs."""
+    return content_hash({"study": config.name, **read_hashes(study)})[:12]
+
+
+def read_configuration(folder: Path) -> Configuration | None:
+    """The configuration whose folds lie in `folder`: from its own file, or else from a fold's record; None if lost."""
+    try:
+        return Configuration.model_validate_json((folder / CONFIGURATION).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        pass
+    for path in sorted(folder.glob(f"fold-*/{RECORD}")):
+        try:
+            return CompletionRecord.model_validate_json(path.read_bytes()).configuration
+        except ValidationError:
+            continue
+    return None
+
+
+def write_configuration(folder: Path, configuration: Configuration) -> None:
+    """Note in a configuration's folder what it is, before its first fold ends."""
+    atomic_write(folder / CONFIGURATION, configuration.model_dump_json(indent=1))
+
+
+@dataclass(frozen=True)
+class StartedTrial:
+    """A trial that was started: what it is and where it lies."""
+
+    identity: TrialIdentity
+    configuration: Configuration
+    folder: Path
+
+    @property
+    def record(self) -> Path:
+        """The file that exists once the trial has ended."""
+        return self.folder / RECORD
+
+
+def started_trials(study: StudyFolder, config: StudyConfig) -> list[StartedTrial]:
+    """Every trial that was started, by configuration and fold. Raises RlvoError if it is lost which one a trial is."""
+    trials = []
+    for folder in study.configurations():
+        if (configuration := read_configuration(folder)) is None:
+            if (folder / CONFIGURATION).exists():
+                raise damaged(folder / CONFIGURATION)
+            continue  # its first trial is about to start
+        for fold in range(config.folds.folds):
+            if (place := folder / f"fold-{fold}").is_dir():
+                key = configuration.key
+                identity = TrialIdentity(study=config.name, configuration=key, fold=fold, **read_hashes(study))
+                trials.append(StartedTrial(identity, configuration, place))
+    return trials
+
+
+@dataclass(frozen=True)
+class TrialStore:
+    """The trials of one study on disk, by the configuration's key and the fold, as its search reads and prunes them."""
+
+    study: StudyFolder
+    identify: Callable[[str, int], TrialIdentity]
+
+    def record(self, key: str, fold: int) -> CompletionRecord | None:
+        """This trial's completion record; None if it has not ended. Raises RlvoError if the record is damaged."""
+        found = read_record(self.study.trial(key, fold))
+        return found if found is not None and found.identity == self.identify(key, fold) else None
+
+    def epochs(self, key: str, fold: int) -> Sequence[EpochMetrics]:
+        """The metrics of every epoch so far; none if the file is damaged: the trial's next epoch writes it anew."""
+        try:
+            return read_epochs(self.study.trial(key, fold))
+        except RlvoError:
+            return []
+
+    def prune(self, key: str, fold: int, configuration: Configuration, reason: str) -> None:
+        """End a trial at its last checkpoint. Raises RlvoError if that is damaged."""
+        from rlvo.training.checkpoint import Progress, end_trial, load_last  # torch: only if something is pruned
+
+        folder, identity = self.study.trial(key, fold), self.identify(key, fold)
+        checkpoint = load_last(folder)
+        progress = checkpoint.progress if checkpoint is not None else Progress(identity.key)
+        end_trial(folder, configuration, identity, progress, "pruned", reason)
+
+
+@dataclass(frozen=True)
+class EndedTrials:
+    """What the ended trials of a study left, their files verified."""
+
+    records: tuple[CompletionRecord, ...]
+    predictions: pd.DataFrame
+    """Of the finished trials, columns of `rlvo.evaluation.predictions`."""
+    missing: tuple[str, ...] = ()
+    """Trials left out because a file is lost or altered, and configurations of which no fold has ended."""
+
+
+def read_ended_trials(study: StudyFolder) -> EndedTrials:
+    """Records and predictions of every trial that has ended. Raises RlvoError if no trial has finished."""
+    import pandas as pd
+
+    from rlvo.evaluation.predictions import read_predictions
+
+    records, predictions, missing, seen = [], [], [], set()
+    for folder in study.trials():
+        try:
+            record = read_record(folder)
+            if record is not None and record.status == "finished":
+                predictions.append(read_predictions(folder / PREDICTIONS))
+        except RlvoError as error:
+            missing.append(f"{Path(str(error.where)).relative_to(study.path)}: {error.what}")
+            seen.add(folder.parent)
+            continue
+        if record is not None:
+            records.append(record)
+            seen.add(folder.parent)
+    if not predictions:
+        where = missing[0] if missing else study.path
+        raise RlvoError("no trial of this study has finished", where=where, fix="Run 'rlvo search' first")
+    unended = [folder for folder in study.configurations() if folder not in seen]
+    missing += [f"{folder.relative_to(study.path)}: no fold has ended" for folder in unended]
+    return EndedTrials(tuple(records), pd.concat(predictions, ignore_index=True), tuple(missing))
+
+
+def member_weights(study: StudyFolder, member: MemberSpec) -> Path:
+    """The best checkpoint's weights of a member's trial. Raises RlvoError if the trial is missing or was altered."""
+    folder = study.trial(member.configuration.key, member.fold)
+    if read_record(folder) is None:
+        fix = "Put it back, or build the ensemble again"
+        raise RlvoError("the trial of a member is missing", where=folder, fix=fix)
+    return folder / BEST_WEIGHTS
+
+
+def write_declared(study: StudyFolder, ensembles: Mapping[str, EnsembleSpec]) -> None:
+    """Freeze the study's ensembles by name, atomically."""
+    atomic_write(study.declared, _ensembles().dump_json(dict(ensembles), indent=1).decode())
+
+
+def read_declared(study: StudyFolder) -> dict[str, EnsembleSpec]:
+    """The study's ensembles by name. Raises RlvoError if none were built or the file is damaged."""
+    if not study.declared.is_file():
+        raise RlvoError("no ensemble was built for this study", where=study.path, fix="Run 'rlvo ensemble' first")
+    try:
+        return _ensembles().validate_json(study.declared.read_bytes())
+    except ValidationError:
+        fix = "Run 'rlvo ensemble' again"
+        raise RlvoError("damaged, or written by another version of rlvo", where=study.declared, fix=fix) from None
+
+
+def _ensembles() -> TypeAdapter[dict[str, EnsembleSpec]]:
+    from rlvo.ensemble.spec import EnsembleSpec
+
+    return TypeAdapter(dict[str, EnsembleSpec])

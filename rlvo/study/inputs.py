@@ -1,0 +1,239 @@
+"""What the trials of a study are trained on: read, selected, labelled, split and prepared, the same at every start."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rlvo.cohort.encoding import TabularEncoder, fit_encoder
+from rlvo.cohort.reading import Cohort, data_hash, read_cohort, volume_paths
+from rlvo.cohort.selection import Exclusion
+from rlvo.cohort.splits import Split, make_split, read_split, write_split
+from rlvo.config.base import content_hash
+from rlvo.config.model import Configuration
+from rlvo.config.space import Choices, Scalar
+from rlvo.config.study import StudyConfig
+from rlvo.config.workdir import Workdir
+from rlvo.errors import CohortError, Finding, RlvoError
+from rlvo.files import atomic_write
+from rlvo.imaging.alignment.atlas import brain_mask
+from rlvo.imaging.cohort_preparation import PreparedCohort, prepare_cohort
+from rlvo.imaging.store import VolumeStore
+from rlvo.imaging.target import Target
+from rlvo.progress import Advance, ShowProgress
+from rlvo.study.folder import StudyFolder, read_config, read_hashes
+from rlvo.training.dataset import FoldData, Patients
+from rlvo.training.records import TrialIdentity
+
+COSTLY = ("model.", "training.batch_size", "training.epochs")
+"""Axes that decide what a trial costs."""
+MAY_CHANGE = ("cohort.table", "atlas", "folds.test_patients", "search.configurations", "search.concurrent_trials",
+              "search.max_failures", "resources.", "mlflow.", "ensemble.")  # fmt: skip
+"""Fields that change no trial (the contents of the files are checked apart): a study continues, or is extended, with
+other values."""
+
+
+@dataclass(frozen=True, eq=False)
+class StudyInputs:
+    """What trials are trained on. Holds the table and addresses, no volumes, so it is cheap to send to workers."""
+
+    study: str
+    predictors: tuple[str, ...]
+    table: pd.DataFrame
+    """The included patients' rows, checked."""
+    label: pd.Series
+    """0 or 1 for each included patient."""
+    split: Split
+    volumes: Mapping[str, Path]
+    """Each included patient's folder in the store."""
+    target: Target
+    brain_mask: np.ndarray
+    """[X, Y, Z] bool."""
+    data_hash: str
+    """Over labels, predictor values and volumes of the included patients."""
+    cohort_folder: Path
+    """What the volume paths of the cohort's table are relative to."""
+    excluded: tuple[Exclusion, ...] = ()
+    doubts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Why a person should look at a patient's volumes, by patient; patients without doubts are left out."""
+    refused: Mapping[str, RlvoError] = field(default_factory=dict)
+    """Why patients were excluded whose volumes cannot be used."""
+
+    def encoder(self, fold: int) -> TabularEncoder:
+        """Fitted on the fold's training patients and nothing else."""
+        return fit_encoder(self.table.loc[list(self.split.training(fold))], self.predictors)
+
+    def patients(self, ids: tuple[str, ...], encoder: TabularEncoder) -> Patients:
+        """These patients as training and prediction take them."""
+        return Patients(
+            ids=ids,
+            volumes=tuple(self.volumes[patient] for patient in ids),
+            tabular=encoder.transform(self.table.loc[list(ids)]),
+            labels=self.label.loc[list(ids)].to_numpy(copy=True),
+        )
+
+    def fold_data(self, fold: int) -> FoldData:
+        """Training and validation patients of a fold."""
+        encoder = self.encoder(fold)
+        training, validation = self.split.training(fold), self.split.validation(fold)
+        return FoldData(self.patients(training, encoder), self.patients(validation, encoder), self.brain_mask, encoder)
+
+    def identity(self, key: str, fold: int) -> TrialIdentity:
+        """What the trial of a configuration, given by its key, on a fold is."""
+        return TrialIdentity(
+            study=self.study, configuration=key, fold=fold, split_hash=self.split.hash, data_hash=self.data_hash
+        )
+
+
+def open_study(
+    config: StudyConfig, cohort_path: Path, workdir: Workdir, *, progress: ShowProgress, workers: int | None = None
+) -> StudyInputs:
+    """Read and check everything a study needs, prepare its volumes, and freeze its configuration and split.
+
+    A patient whose volumes are refused is excluded, as by any rule of the selection. The first start writes the frozen
+    files to the study's folder; later starts must agree with them.
+
+    Args:
+        config: the study's configuration.
+        cohort_path: the cohort table.
+        workdir: where the study and the prepared volumes lie.
+        progress: shows how far the preparation is.
+        workers: processes that prepare volumes; None: one per core.
+
+    Raises:
+        RlvoError: the cohort, a volume or a network's size is at fault, or the study was started with other settings.
+    """
+    study, table_path = StudyFolder(workdir.study(config.name)), cohort_path.expanduser().resolve()
+    config = config.model_copy(update={"cohort": config.cohort.model_copy(update={"table": table_path})})
+    _check_same_settings(config, study)
+    check_models(config)
+
+    cohort = read_cohort(cohort_path, config.cohort.predictors)
+    table, label = cohort.included, cohort.label
+    split = make_split(label, config.folds, table)  # before hours of work: there may be too few patients
+    store, target = VolumeStore(workdir.store), Target(grid=config.grid, atlas=config.atlas)
+    with progress("preparing volumes") as advance:
+        volumes = _prepare(cohort, target, store, workers, advance)
+    if volumes.refused:
+        table, label = table.loc[list(volumes.prepared)], label.loc[list(volumes.prepared)]
+        split = make_split(label, config.folds, table)
+    addresses = {patient: each.address for patient, each in volumes.prepared.items()}
+    inputs = StudyInputs(
+        study=config.name,
+        predictors=config.cohort.predictors,
+        table=table,
+        label=label,
+        split=_frozen_split(split, study),
+        volumes={patient: store.folder(address) for patient, address in addresses.items()},
+        target=target,
+        brain_mask=brain_mask(config.grid),
+        data_hash=content_hash({"table": data_hash(table, label, config.cohort.predictors), "volumes": addresses}),
+        cohort_folder=cohort.folder,
+        excluded=cohort.selection.without(volumes.refused).excluded,
+        doubts={patient: each.doubts for patient, each in volumes.prepared.items() if each.doubts},
+        refused=volumes.refused,
+    )
+    _check_vessels(config, inputs.volumes)
+    if study.inputs.exists() and read_hashes(study)["data_hash"] != inputs.data_hash:
+        raise RlvoError(
+            "predictors or volumes of the cohort have changed since the study was started",
+            where=config.name,
+            fix="Give the study another name, or use the cohort it was started with",
+        )
+    write_split(inputs.split, study.split)
+    hashes = {"data_hash": inputs.data_hash, "split_hash": inputs.split.hash}
+    atomic_write(study.inputs, json.dumps(hashes, indent=1))
+    atomic_write(study.config, config.model_dump_json(indent=1))
+    return inputs
+
+
+def model_specs(config: StudyConfig) -> list[Configuration]:
+    """The enumerated combinations, with every sampled axis that decides the cost at each of its ends or choices."""
+    sampled = {path: axis for path, axis in config.space.sample.items() if path.startswith(COSTLY)}
+    ends: list[tuple[Scalar, ...]] = [
+        axis.choices if isinstance(axis, Choices) else (axis.low, axis.high) for axis in sampled.values()
+    ]
+    return [
+        config.configuration({**combination, **dict(zip(sampled, values, strict=True))})
+        for combination in config.space.combinations()
+        for values in itertools.product(*ends)
+    ]
+
+
+def check_models(config: StudyConfig) -> None:
+    """Raise RlvoError if the grid is too small for one of the study's networks, naming the smallest that works."""
+    from rlvo.models.backbones import check_volume
+
+    one_channel = {"modality": "NCCT", "prior": False, "fusion": "none", "dropout": 0.0}
+    specs = [(each.model.model_copy(update=one_channel), each.training.batch_size) for each in model_specs(config)]
+    for model, batch in dict.fromkeys(specs):
+        check_volume(model, config.grid.shape, batch)
+
+
+def _check_same_settings(config: StudyConfig, study: StudyFolder) -> None:
+    if not study.config.exists():
+        return
+    before, now = (_by_path(each.model_dump(mode="json")) for each in (read_config(study), config))
+    changed = [
+        f"{path}: {before.get(path)!r} became {now.get(path)!r}"
+        for path in dict.fromkeys([*before, *now])
+        if before.get(path) != now.get(path) and not path.startswith(MAY_CHANGE)
+    ]
+    if changed:
+        raise RlvoError(
+            f"a study of this name has other settings ({'; '.join(changed)})",
+            where=config.name,
+            fix="Give the study another name, or use the settings it was started with",
+        )
+
+
+def _by_path(settings: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """Every value of nested settings by its dotted path."""
+    values: dict[str, object] = {}
+    for key, value in settings.items():
+        values |= _by_path(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return values
+
+
+def _prepare(
+    cohort: Cohort, target: Target, store: VolumeStore, workers: int | None, advance: Advance
+) -> PreparedCohort:
+    table = cohort.included
+    volumes = prepare_cohort(volume_paths(table, cohort.folder), target, store, workers=workers, progress=advance)
+    if volumes.refused and not volumes.prepared:
+        findings = [Finding(patient, None, str(error)) for patient, error in volumes.refused.items()]
+        raise CohortError(findings, where="volumes")
+    return volumes.with_sides(table["occlusion_side"].dropna() if "occlusion_side" in table else {})
+
+
+def _check_vessels(config: StudyConfig, volumes: Mapping[str, Path]) -> None:
+    if not any(configuration.model.prior for configuration in model_specs(config)):
+        return
+    if without := [patient for patient, folder in volumes.items() if not (folder / "vessels.npy").exists()]:
+        raise RlvoError(
+            f"models with the prior need a vessel mask; {len(without)} patient(s) have none, and their CTA is too "
+            f"coarse to find vessels in: {', '.join(without[:5])}",
+            where="vessels",
+            fix="Add the masks, or set model.prior to false",
+        )
+
+
+def _frozen_split(split: Split, study: StudyFolder) -> Split:
+    """The split as it was written at the first start. Raises RlvoError if it is no longer this cohort's."""
+    if not study.split.exists():
+        return split
+    written = read_split(study.split)
+    if written.hash != split.hash:
+        raise RlvoError(
+            "the study was split differently: its patients or labels have changed since",
+            where=study.split,
+            fix="Give the study another name, or use the cohort it was started with",
+        )
+    return written

@@ -1,0 +1,182 @@
+"""The state of trials, configurations and studies: decided here for search, display, `rlvo status` and MLflow alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from rlvo.config.model import Configuration
+from rlvo.study.folder import CONFIGURATION
+from rlvo.training.records import OBJECTIVE, CompletionRecord, EpochMetrics, mean_objective
+
+State = Literal["finished", "pruned", "failed", "damaged", "running", "silent", "waiting", "skipped"]
+"""`waiting`: for its turn, or until others can be compared with it. `silent`: started, not ended, and nobody trains it:
+the search was stopped, or a process died. `skipped`: will not start, because another fold of its configuration failed
+or was pruned. `damaged`: a file cannot be read."""
+
+ENDED: tuple[State, ...] = ("finished", "pruned", "failed", "skipped")
+DECISIVE: tuple[State, ...] = ("failed", "pruned", "damaged", "running", "silent", "waiting")
+"""A configuration is in the first of these states that one of its trials is in; if none is, it has finished."""
+
+
+@dataclass(frozen=True)
+class TrialState:
+    """A configuration on one fold."""
+
+    fold: int
+    state: State = "waiting"
+    epoch: int = 0
+    """Number of epochs that have ended."""
+    auc: float | None = None
+    """`val/auc` at the best epoch; at the last epoch if the trial has not ended."""
+    reason: str | None = None
+    """Why it failed or was pruned, or what is damaged."""
+    record: CompletionRecord | None = None
+    """If it left one."""
+
+
+def trial_state(
+    fold: int,
+    record: CompletionRecord | None = None,
+    epochs: Sequence[EpochMetrics] = (),
+    *,
+    failure: str | None = None,
+    pruning: str | None = None,
+    unended: State = "waiting",
+) -> TrialState:
+    """The state of a trial. Its record decides; without one, what the search knows does.
+
+    Args:
+        fold: the trial's fold.
+        record: the completion record; None if the trial left none.
+        epochs: the metrics of every epoch so far.
+        failure: why it failed: not every failure leaves a record.
+        pruning: why it was pruned: a trial that was never started leaves no record.
+        unended: the state of a trial that has not ended.
+    """
+    if record is not None:
+        reason = record.failure or record.reason
+        return TrialState(fold, record.outcome, record.epochs, record.objective, reason, record)
+    state: State = "failed" if failure else "pruned" if pruning else unended
+    return TrialState(fold, state, len(epochs), epochs[-1].get(OBJECTIVE) if epochs else None, failure or pruning)
+
+
+def combined_state(states: Iterable[State]) -> State:
+    """The state of a configuration, from those of its trials: one failed fold fails all of them."""
+    found = set(states)
+    return next((state for state in DECISIVE if state in found), "finished")
+
+
+@dataclass(frozen=True)
+class ConfigurationState:
+    """A configuration that was started or proposed, on all folds."""
+
+    key: str
+    label: str
+    epochs: int
+    """Of a whole trial."""
+    trials: tuple[TrialState, ...]
+    configuration: Configuration | None
+    """None if it cannot be read."""
+
+    @classmethod
+    def of(
+        cls, key: str, configuration: Configuration | None, trials: Sequence[TrialState], epochs: int = 0
+    ) -> ConfigurationState:
+        """From its trials by fold; `epochs` is for a configuration that cannot be read."""
+        if any(trial.state in ("failed", "pruned") for trial in trials):
+            trials = [TrialState(trial.fold, "skipped") if trial.state == "waiting" else trial for trial in trials]
+        if configuration is None:
+            return cls(key, f"{CONFIGURATION} cannot be read", epochs, tuple(trials), None)
+        return cls(key, configuration.label, configuration.training.epochs, tuple(trials), configuration)
+
+    @cached_property
+    def state(self) -> State:
+        return combined_state(trial.state for trial in self.trials)
+
+    @property
+    def records(self) -> dict[int, CompletionRecord]:
+        """The records of the trials that have finished, by fold."""
+        return {each.fold: each.record for each in self.trials if each.state == "finished" and each.record is not None}
+
+    @property
+    def auc(self) -> float | None:
+        """Mean of `val/auc` over the folds that have finished; None if none has."""
+        return mean_objective(records) if (records := list(self.records.values())) else None
+
+    @cached_property
+    def objective(self) -> float | None:
+        """What configurations are compared by: the mean of `val/auc` over all folds; None unless all have finished."""
+        return self.auc if self.state == "finished" else None
+
+    def reasons(self, state: State) -> dict[int, str]:
+        """Why trials are in this state, by fold."""
+        return {trial.fold: trial.reason for trial in self.trials if trial.state == state and trial.reason is not None}
+
+
+@dataclass(frozen=True)
+class StudyState:
+    """A study at one moment."""
+
+    name: str
+    configurations_total: int
+    folds: int
+    epochs: int
+    """Of a whole trial of a configuration that is yet to be proposed."""
+    configurations: tuple[ConfigurationState, ...]
+    """Those that were started; by key if read from the folder, in the order of the proposals if told by the search."""
+    quiet_seconds: float | None = 0.0
+    """Since the last sign of life; None if no trial was started."""
+    clock_pace: float | None = None
+    """Seconds per epoch by the clock, for as long as no trial has ended."""
+    has_finished: bool = False
+    """As the search said: every configuration was proposed, and every trial has ended."""
+
+    @property
+    def trials_total(self) -> int:
+        return self.configurations_total * self.folds
+
+    @property
+    def best(self) -> ConfigurationState | None:
+        """The finished configuration with the highest objective, the first of equals; None if none has finished."""
+        finished = [each for each in self.configurations if each.state == "finished"]
+        return max(finished, key=lambda each: each.objective or 0.0, default=None)
+
+    @property
+    def failed(self) -> tuple[ConfigurationState, ...]:
+        """The configurations of which a fold failed."""
+        return tuple(each for each in self.configurations if each.state == "failed")
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every trial has ended."""
+        return self.has_finished or self.count(*ENDED) >= self.trials_total
+
+    def count(self, *states: State) -> int:
+        """How many trials are in one of these states."""
+        return sum(trial.state in states for each in self.configurations for trial in each.trials)
+
+    @property
+    def pace(self) -> float | None:
+        """Seconds per epoch: the mean over the trials that have ended, or else by the clock; None if unknown."""
+        of_ended = seconds_per_epoch(trial.record for each in self.configurations for trial in each.trials)
+        return self.clock_pace if of_ended is None else of_ended
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """The most that it can still take at the pace so far; None if no trial runs or the pace is unknown."""
+        pace, running = self.pace, self.count("running")
+        if pace is None or not running:
+            return None
+        trials = [(each.epochs, trial) for each in self.configurations for trial in each.trials]
+        left = sum(epochs - trial.epoch for epochs, trial in trials if trial.state not in ENDED)
+        unknown = max(self.configurations_total - len(self.configurations), 0) * self.folds
+        return (left + unknown * self.epochs) * pace / running
+
+
+def seconds_per_epoch(records: Iterable[CompletionRecord | None]) -> float | None:
+    """Mean over the trials that have ended; None if none of them trained an epoch."""
+    trained = [record for record in records if record is not None and record.epochs]
+    return sum(record.seconds for record in trained) / sum(record.epochs for record in trained) if trained else None

@@ -1,0 +1,172 @@
+"""The state of a study as its folder tells it: while the search runs, from another terminal, and after a crash."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from rlvo.config.base import Frozen
+from rlvo.files import atomic_write
+from rlvo.study.folder import CONFIGURATION, StudyFolder, read_config, read_configuration
+from rlvo.study.state import ConfigurationState, State, StudyState, TrialState, seconds_per_epoch, trial_state
+from rlvo.training.records import EPOCHS, RECORD, CompletionRecord, EpochMetrics
+
+NOTE_SECONDS = 60.0
+"""How long a note stays valid; the search writes it more often."""
+SILENT_AFTER_EPOCHS = 3.0
+SILENT_AFTER_SECONDS = 60.0
+"""If there is no valid note, a trial that writes nothing for three epochs, and at least for this long, is silent."""
+FIRST_EPOCH_SECONDS = 600.0
+"""The same if nobody knows yet how long an epoch takes."""
+TrialKey = tuple[str, int]
+"""A configuration's key, and the fold."""
+
+
+class Note(Frozen):
+    """What only the process that runs the search knows. It helps those who watch; nothing else depends on it."""
+
+    running: frozenset[TrialKey] = frozenset()
+    failures: dict[str, dict[int, str]] = Field(default_factory=dict)
+    """Why trials failed, by configuration and fold: not all failures leave a record."""
+    prunings: dict[str, dict[int, str]] = Field(default_factory=dict)
+    has_finished: bool = False
+    """Whether every configuration was proposed, and every trial has ended."""
+
+    @classmethod
+    def of(cls, state: StudyState) -> Note:
+        """What a search says of itself."""
+        by_key = {each.key: each for each in state.configurations}
+        return cls(
+            running=frozenset(
+                (key, t.fold) for key, each in by_key.items() for t in each.trials if t.state == "running"
+            ),
+            failures={key: reasons for key, each in by_key.items() if (reasons := each.reasons("failed"))},
+            prunings={key: reasons for key, each in by_key.items() if (reasons := each.reasons("pruned"))},
+            has_finished=state.has_finished,
+        )
+
+
+def write_note(study: StudyFolder, note: Note) -> None:
+    """Put a note into the study's folder, in place of the last one."""
+    atomic_write(study.progress, note.model_dump_json())
+
+
+def read_note(study: StudyFolder) -> Note | None:
+    """The last note; None if there is none, or it is damaged."""
+    try:
+        return Note.model_validate_json(study.progress.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """What a trial has left on disk."""
+
+    fold: int
+    record: CompletionRecord | None = None
+    epochs: tuple[EpochMetrics, ...] = ()
+    damage: str | None = None
+    started: float | None = None
+    """When its configuration was last started, seconds since 1970."""
+    seen: float | None = None
+    """Its last sign of life; None if it was not started."""
+
+    @property
+    def pace(self) -> float | None:
+        """Seconds per epoch by the clock; None if unknown."""
+        if not self.epochs or self.seen is None or self.started is None or self.seen <= self.started:
+            return None
+        return (self.seen - self.started) / len(self.epochs)
+
+
+def read_state(study: StudyFolder, *, now: float | None = None) -> StudyState:
+    """Where the study stands. Only reads, and checks no checksum, so it may be called every second.
+
+    Args:
+        study: its folder.
+        now: seconds since 1970; None: the present.
+
+    Raises:
+        RlvoError: no study was started there, or its configuration cannot be read.
+    """
+    now = time.time() if now is None else now
+    config, note, noted = read_config(study), read_note(study), _modified(study.progress)
+    if note is None or noted is None or noted < (_modified(study.config) or 0.0):  # from before the last start
+        note = noted = None
+    said, is_alive = note or Note(), noted is not None and now - noted <= NOTE_SECONDS
+    folders = {
+        folder: [_trace(study, folder, k) for k in range(config.folds.folds)] for folder in study.configurations()
+    }
+    traces = [trace for siblings in folders.values() for trace in siblings]
+    clock_pace = max((pace for trace in traces if (pace := trace.pace) is not None), default=None)
+    pace = seconds_per_epoch(trace.record for trace in traces)
+    pace = clock_pace if pace is None else pace
+    limit = FIRST_EPOCH_SECONDS if pace is None else max(SILENT_AFTER_SECONDS, SILENT_AFTER_EPOCHS * pace)
+
+    def state(key: str, trace: _Trace) -> TrialState:
+        fold = trace.fold
+        if trace.damage:
+            return TrialState(fold, "damaged", len(trace.epochs), reason=trace.damage, record=trace.record)
+        if is_alive and (key, fold) in said.running:
+            unended: State = "running"
+        elif is_alive or trace.seen is None:
+            unended = "waiting"
+        else:
+            unended = "running" if note is None and trace.seen >= now - limit else "silent"
+        failure, pruning = said.failures.get(key, {}).get(fold), said.prunings.get(key, {}).get(fold)
+        return trial_state(fold, trace.record, trace.epochs, failure=failure, pruning=pruning, unended=unended)
+
+    configurations = []
+    for folder, siblings in folders.items():
+        trials = [state(folder.name, trace) for trace in siblings]
+        each = ConfigurationState.of(folder.name, read_configuration(folder), trials, config.training.epochs)
+        configurations.append(each)
+    seen = [when for when in (noted, *(trace.seen for trace in traces)) if when is not None]
+    return StudyState(
+        name=config.name,
+        configurations_total=max(config.configurations, len(configurations)),
+        folds=config.folds.folds,
+        epochs=config.training.epochs,
+        configurations=tuple(configurations),
+        quiet_seconds=max(now - max(seen), 0.0) if seen else None,
+        clock_pace=clock_pace,
+        has_finished=note is not None and note.has_finished,
+    )
+
+
+def _trace(study: StudyFolder, configuration: Path, fold: int) -> _Trace:
+    folder = study.trial(configuration.name, fold)
+    if (changed := _modified(folder)) is None:
+        return _Trace(fold)
+    started = _modified(configuration / CONFIGURATION)
+    record, epochs, damage = None, [], None
+    try:
+        if (text := _text(folder / RECORD)) is not None:
+            record = CompletionRecord.model_validate_json(text)
+    except ValueError:
+        damage = f"{RECORD} cannot be read"
+    try:
+        epochs = [json.loads(line) for line in (_text(folder / EPOCHS) or "").splitlines()]
+    except ValueError:
+        damage = damage or f"{EPOCHS} cannot be read"
+    return _Trace(fold, record, tuple(epochs), damage, started, max(changed, started or changed))
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return None
+
+
+def _modified(path: Path) -> float | None:
+    """When a file was written; when a file in a folder was last made, replaced or removed; None if it is missing."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return None

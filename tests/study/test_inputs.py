@@ -1,0 +1,172 @@
+"""Opening a study: the same inputs at every start, or a refusal that says what differs."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from pathlib import Path
+from unittest.mock import Mock
+
+import numpy as np
+import pandas as pd
+import pytest
+from support.small_study import MakeStudy, OpenStudy
+
+from rlvo.cohort import reading
+from rlvo.cohort.selection import REFUSED, Exclusion
+from rlvo.cohort.splits import read_split
+from rlvo.config.workdir import Workdir
+from rlvo.errors import CohortError, RlvoError
+from rlvo.study import inputs as inputs_module
+from rlvo.study.folder import StudyFolder, read_config
+
+
+@pytest.fixture
+def own_cohort(small_cohort: Path, tmp_path: Path) -> Path:
+    """A copy of the cohort that a test may change."""
+    return Path(shutil.copytree(small_cohort.parent, tmp_path / "own")) / "cohort.csv"
+
+
+def edit(table: Path, row: int, column: str, value: object) -> None:
+    cells = pd.read_csv(table, dtype=str)
+    cells.loc[row, column] = str(value)
+    cells.to_csv(table, index=False)
+
+
+def test_the_fold_data_are_the_splits_patients_encoded_by_the_training_fold(
+    make_small: MakeStudy, open_small: OpenStudy
+) -> None:
+    inputs = open_small(make_small())
+    table = inputs.table
+    for fold in range(2):
+        data = inputs.fold_data(fold)
+        assert data.training.ids == inputs.split.training(fold)
+        assert data.validation.ids == inputs.split.validation(fold)
+        assert data.validation.labels.tolist() == inputs.label[list(data.validation.ids)].tolist()
+        age = table["age"].loc[list(data.training.ids)]
+        expected = ((table["age"].loc[list(data.validation.ids)] - age.min()) / (age.max() - age.min())).clip(0, 1)
+        np.testing.assert_allclose(data.validation.tabular[:, 0], expected, rtol=1e-6)
+        assert all((folder / "ncct.npy").is_file() for folder in data.training.volumes)
+
+
+def test_the_inputs_are_light_to_send(make_small: MakeStudy, open_small: OpenStudy) -> None:
+    inputs = open_small(make_small())
+    assert len(pickle.dumps(inputs)) < 50_000 + inputs.brain_mask.nbytes
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_label_and_selection_are_derived_once_and_the_split_again_only_if_patients_are_refused(
+    make_small: MakeStudy, open_small: OpenStudy, own_cohort: Path, monkeypatch: pytest.MonkeyPatch, is_refused: bool
+) -> None:
+    counted = {"derive_label": reading, "select_patients": reading, "make_split": inputs_module}
+    spies = {name: Mock(wraps=getattr(module, name)) for name, module in counted.items()}
+    for name, module in counted.items():
+        monkeypatch.setattr(module, name, spies[name])
+    if is_refused:
+        (own_cohort.parent / "PLANTED-003/ncct.nii.gz").write_bytes(b"")
+    open_small(make_small(), own_cohort)
+    calls = {name: spy.call_count for name, spy in spies.items()}
+    assert calls == {"derive_label": 1, "select_patients": 1, "make_split": 1 + is_refused}
+
+
+def test_the_split_and_the_settings_are_frozen_at_the_first_start(
+    make_small: MakeStudy, open_small: OpenStudy, small_work: Workdir
+) -> None:
+    study = make_small()
+    inputs = open_small(study)
+    folder = StudyFolder(small_work.study("small"))
+    assert read_split(folder.split) == inputs.split
+    assert read_config(folder).model_copy(update={"cohort": study.cohort}) == study
+    again = open_small(study)
+    assert (again.split, again.data_hash) == (inputs.split, inputs.data_hash)
+
+
+def test_other_settings_under_the_same_name_are_refused_with_their_paths(
+    make_small: MakeStudy, open_small: OpenStudy
+) -> None:
+    open_small(make_small(space={"enumerate": {"model.modality": ["NCCT", "CTA"]}}))
+    changed = make_small(
+        space={"enumerate": {"model.modality": ["NCCT"]}},
+        training={"epochs": 9, "batch_size": 4, "learning_rate": 0.01},
+        seed=5,
+    )
+    with pytest.raises(RlvoError) as refusal:
+        open_small(changed)
+    assert "training.epochs: 1 became 9" in str(refusal.value)
+    assert "seed: 0 became 5" in str(refusal.value)
+    assert "space.enumerate.model.modality: ['NCCT', 'CTA'] became ['NCCT']" in str(refusal.value)
+    assert "batch_size" not in str(refusal.value)
+
+
+def test_settings_that_change_no_trial_may_differ(
+    make_small: MakeStudy, open_small: OpenStudy, small_work: Workdir
+) -> None:
+    open_small(make_small())
+    open_small(make_small(search={"concurrent_trials": 1}, ensemble={"tie": "positive"}))
+    assert read_config(StudyFolder(small_work.study("small"))).ensemble.tie == "positive"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "complaint"), [("rlvo", 0, "split differently"), ("nihss", 41, "predictors or volumes")]
+)
+def test_a_cohort_that_changed_is_refused(
+    make_small: MakeStudy, open_small: OpenStudy, own_cohort: Path, column: str, value: int, complaint: str
+) -> None:
+    open_small(make_small(), own_cohort)
+    edit(own_cohort, 0, column, value)
+    with pytest.raises(RlvoError, match=complaint):
+        open_small(make_small(), own_cohort)
+
+
+def test_a_volume_that_changed_is_refused(make_small: MakeStudy, open_small: OpenStudy, own_cohort: Path) -> None:
+    open_small(make_small(), own_cohort)
+    shutil.copy(own_cohort.parent / "PLANTED-001/ncct.nii.gz", own_cohort.parent / "PLANTED-000/ncct.nii.gz")
+    with pytest.raises(RlvoError, match="predictors or volumes"):
+        open_small(make_small(), own_cohort)
+
+
+def test_an_edited_split_is_refused(make_small: MakeStudy, open_small: OpenStudy, small_work: Workdir) -> None:
+    inputs = open_small(make_small())
+    path = StudyFolder(small_work.study("small")).split
+    path.write_text(path.read_text().replace(inputs.split.test[0], inputs.split.test[0] + "x"))
+    with pytest.raises(RlvoError, match="edited"):
+        open_small(make_small())
+
+
+def test_patients_with_unreadable_volumes_are_excluded_and_the_others_stay(
+    make_small: MakeStudy, open_small: OpenStudy, own_cohort: Path
+) -> None:
+    for name in ("PLANTED-003/ncct.nii.gz", "PLANTED-007/cta.nii.gz"):
+        path = own_cohort.parent / name
+        path.write_bytes(path.read_bytes()[:-200])
+    inputs = open_small(make_small(), own_cohort)
+    assert Exclusion(REFUSED, ("PLANTED-003", "PLANTED-007")) in inputs.excluded
+    assert "truncated" in str(inputs.refused["PLANTED-003"])
+    assert set(inputs.split.development) | set(inputs.split.test) == set(inputs.volumes) == set(inputs.table.index)
+    assert len(inputs.table) == 22
+
+
+def test_a_cohort_without_a_usable_patient_is_refused_with_every_reason(
+    make_small: MakeStudy, open_small: OpenStudy, own_cohort: Path, small_work: Workdir
+) -> None:
+    for path in own_cohort.parent.glob("*/cta.nii.gz"):
+        path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(CohortError) as refusal:
+        open_small(make_small(), own_cohort)
+    assert len(refusal.value.findings) == 24
+    assert not StudyFolder(small_work.study("small")).config.exists()
+
+
+def test_a_prior_without_vessel_masks_is_refused(
+    make_small: MakeStudy, open_small: OpenStudy, own_cohort: Path
+) -> None:
+    pd.read_csv(own_cohort).drop(columns="vessels").to_csv(own_cohort, index=False)
+    with pytest.raises(RlvoError, match=r"24 patient.*too coarse"):
+        open_small(make_small(space={"enumerate": {"model.prior": [False, True]}}), own_cohort)
+
+
+def test_a_grid_too_small_for_a_network_is_refused_before_anything_is_read(
+    make_small: MakeStudy, open_small: OpenStudy
+) -> None:
+    with pytest.raises(RlvoError, match="smallest cube"):
+        open_small(make_small(training={"batch_size": 1}), Path("no-such-cohort.csv"))
