@@ -1,12 +1,10 @@
-"""Small real searches, on a real Ray: what pruning saves where training is real, and what a search costs beside it."""
+"""Small real searches on a real Ray: what pruning saves if training is real, and what a search costs in addition."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,12 @@ import pandas as pd
 from benchmarks.measure import show
 from rlvo.config.loading import parse_study
 from rlvo.config.workdir import Workdir
+from rlvo.progress import no_progress
 from rlvo.search.execute import run_search
-from rlvo.search.results import SearchResult
-from rlvo.search.study import open_study
-from rlvo.training.records import CompletionRecord, read_record
+from rlvo.study.folder import StudyFolder
+from rlvo.study.inputs import open_study
+from rlvo.study.state import StudyState
+from rlvo.training.records import RECORD, CompletionRecord, read_record
 
 PATIENTS = 192
 GRID = {"shape": (16, 16, 16), "spacing": (8, 8, 8), "origin": (-60, -76, -50)}
@@ -40,7 +40,7 @@ EPOCHS, SLOTS = 9, 2
 
 
 def benchmark_real_search() -> None:
-    """Print what the pruned search finds and trains against the full grid, and the overhead of a study."""
+    """Print what the pruned search finds and trains compared with the full grid, and the overhead of a study."""
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         work = Workdir.at(Path(folder))
@@ -48,9 +48,9 @@ def benchmark_real_search() -> None:
         full, full_trials, *_ = _run("full", table, work, space=SPACE)
         pruned, pruned_trials, *_ = _run("pruned", table, work, space=SPACE, search=PRUNING)
         rows = {
-            name: (_epochs(trials), _epochs(trials) / _epochs(full_trials), result.best.auc, result.best.auc / best)
+            name: (_epochs(trials), _epochs(trials) / _epochs(full_trials), found, found / best)
             for name, result, trials in (("full grid", full, full_trials), ("both prunings", pruned, pruned_trials))
-            if result.best and full.best and result.best.auc and (best := full.best.auc)
+            if result.best and full.best and (found := result.best.objective) and (best := full.best.objective)
         }
         title = f"real search, {len(full.configurations)} configurations × 4 folds × 12 epochs, {PATIENTS} patients"
         show(title, ("epochs", "of the grid's", "best val/auc", "of the grid's"), rows)
@@ -73,32 +73,27 @@ def _overhead(table: Path, work: Workdir) -> None:
     start = (sum(ends[-SLOTS:]) - sum(ends[:SLOTS])) / later - mean
     beginning = wall - (mean + start) * len(ends) / SLOTS
     a_minute = 60 / (beginning * SLOTS / len(ends) + 60 + start)
-    columns = ("s a trial", "s wall", "training / (wall × slots)", "s to start a trial", "the same, were trials 60 s")
+    columns = ("s per trial", "s wall", "training / (wall × slots)", "s to start a trial", "the same, were trials 60 s")
     rows = {"": (mean, wall, sum(training) / (wall * SLOTS), start, a_minute)}
     show(f"overhead, {len(ends)} trials, {SLOTS} at once, processes reused", columns, rows)
 
 
 def _run(
     name: str, table: Path, work: Workdir, **sections: Any
-) -> tuple[SearchResult, list[CompletionRecord], list[float], float]:
+) -> tuple[StudyState, list[CompletionRecord], list[float], float]:
     """Run a study: its result, its trials' records, when each was written, and how long the search took."""
     study = parse_study({"name": name} | STUDY | sections)
-    inputs = open_study(study, table, work, progress=_no_progress)
+    inputs, folder = open_study(study, table, work, progress=no_progress), StudyFolder(work.study(name))
     started = time.time()
-    result = run_search(study, inputs, work.study(name))
+    result = run_search(study, inputs, folder)
     wall = time.time() - started
-    paths = list(work.study(name).rglob("record.json"))
-    records = [record for path in paths if (record := read_record(path.parent)) is not None]
-    return result, records, sorted(path.stat().st_mtime for path in paths), wall
+    trials = folder.trials()
+    records = [record for trial in trials if (record := read_record(trial)) is not None]
+    return result, records, sorted((trial / RECORD).stat().st_mtime for trial in trials), wall
 
 
 def _epochs(trials: list[CompletionRecord]) -> int:
     return sum(trial.epochs for trial in trials)
-
-
-@contextlib.contextmanager
-def _no_progress(description: str) -> Iterator[Callable[[int, int], None]]:
-    yield lambda done, total: None
 
 
 def _cohort(folder: Path, grid: dict[str, Any]) -> Path:

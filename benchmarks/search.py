@@ -1,12 +1,13 @@
-"""Searches of planted problems: what pruning saves, what it misses; and what a search costs beside its training."""
+"""Searches of planted problems: what pruning saves and what it misses; what a search costs in addition to training."""
 
 from __future__ import annotations
 
 import random
-import runpy
 import statistics
+import sys
 import tempfile
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ from matplotlib.figure import Figure
 from benchmarks.measure import show
 from benchmarks.real_search import benchmark_real_search
 from rlvo.report.style import COLOURS, DPI, GREY, PAGE_WIDTH, paper_style
+from rlvo.search.searcher import FoldSearcher
+from rlvo.study.folder import StudyFolder
 
 REPOSITORY = Path(__file__).parents[1]
+sys.path.append(str(REPOSITORY / "tests"))
+from support.planted import EPOCHS, FOLDS, SPACE, PlantedTrials, full_grid, planted_study, search  # noqa: E402
+
 PICTURE = REPOSITORY / "docs" / "images" / "search.png"
-PLANTED = runpy.run_path(str(REPOSITORY / "tests" / "search" / "planted.py"))
-SPACE, FOLDS = PLANTED["SPACE"], PLANTED["FOLDS"]
-GRID_EPOCHS = len(PLANTED["planted_study"]().grid_points()) * FOLDS * PLANTED["EPOCHS"]
+GRID_EPOCHS = len(planted_study().grid_points()) * FOLDS * EPOCHS
 PROBLEMS = 10
 MEMORY = Path("/dev/shm")
 
@@ -48,14 +52,59 @@ Steps = Sequence[tuple[float, float]]
 """Epochs trained and the best objective found by then, as shares of the full grid's; where it rises, and at the end."""
 
 
+SIZES = (150, 600, 1200)
+EVENTS = ("suggest", "on_trial_result", "on_trial_complete")
+
+
 def benchmark_search() -> None:
     """Print tables, and draw the picture of the documentation."""
+    benchmark_searcher()
     benchmark_planted_search()
     benchmark_real_search()
 
 
+def benchmark_searcher() -> None:
+    """Print what the searcher's events cost in studies of different size: they should not grow with it."""
+    rows = {str(size): _event_seconds(size) for size in SIZES}
+    columns = ("CPU s in all", "ms per suggest", "ms per result", "ms per complete")
+    show("the searcher by number of configurations, halving from 1 fold, 4 trials at once", columns, rows)
+
+
+def _event_seconds(size: int) -> tuple[float, ...]:
+    space = SPACE["enumerate"] | {"training.learning_rate": np.logspace(-5, -3, size // 24).tolist()}
+    config, seconds = planted_study({"enumerate": space}, **HALVING, first_folds=1), defaultdict[str, list[float]](list)
+
+    class Timed(FoldSearcher):
+        def __getattribute__(self, name: str) -> Any:
+            found = super().__getattribute__(name)
+            if name not in EVENTS:
+                return found
+
+            def timed(*args: Any, **options: Any) -> Any:
+                started = time.process_time()
+                try:
+                    return found(*args, **options)
+                finally:
+                    seconds[name].append(time.process_time() - started)
+
+            return timed
+
+    with _quick_folder() as folder:
+        trials = PlantedTrials(0)
+        started = time.process_time()
+        search(config, trials, StudyFolder(Path(folder)), workers=4, searcher=Timed)
+        in_all = time.process_time() - started
+    return in_all, *(
+        1000 * statistics.fmean(seconds[name]) for name in ("suggest", "on_trial_result", "on_trial_complete")
+    )
+
+
+def _quick_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
+
+
 def benchmark_planted_search() -> None:
-    """Print, over planted problems, epochs and the objective found, against the full grid's; draw the way there."""
+    """Print epochs and the objective found, over planted problems, against the full grid's; draw how it was found."""
     searches = {name: [_search(seed, way) for seed in range(PROBLEMS)] for name, way in WAYS.items()}
     rows = {}
     for name, steps in searches.items():
@@ -70,14 +119,14 @@ def benchmark_planted_search() -> None:
 
 
 def _search(seed: int, way: dict[str, Any]) -> Steps:
-    trials = PLANTED["PlantedTrials"](seed)
-    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
-        PLANTED["search"](PLANTED["planted_study"](**way), trials, Path(folder))
-    return _steps(trials.finished, PLANTED["full_grid"](seed), trials.trained)
+    trials = PlantedTrials(seed)
+    with _quick_folder() as folder:
+        search(planted_study(**way), trials, StudyFolder(Path(folder)))
+    return _steps(trials.finished, full_grid(seed), trials.trained)
 
 
 def _full_grid(seed: int) -> Steps:
-    objectives = PLANTED["full_grid"](seed)
+    objectives = full_grid(seed)
     keys = random.Random(seed).sample(list(objectives), len(objectives))
     each = GRID_EPOCHS // len(keys) // FOLDS
     finished = [(each * (number + 1), key) for number, key in enumerate(key for key in keys for _ in range(FOLDS))]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import rlvo
-from rlvo.study.folder import StudyFolder
+from rlvo.study.folder import Inside, StudyFolder
 
 ROOT = Path(rlvo.__file__).parent
 LAYERS = (
@@ -105,9 +105,7 @@ def circle(root: Path) -> list[str]:
 
 def study_files_spelled(root: Path) -> list[str]:
     """Every string outside `study/folder.py`, docstrings aside, that spells a file or folder of a study's folder."""
-    paths = [
-        getattr(StudyFolder(Path()), name) for name, kind in vars(StudyFolder).items() if isinstance(kind, property)
-    ]
+    paths = [getattr(StudyFolder(Path()), name) for name, kind in vars(StudyFolder).items() if isinstance(kind, Inside)]
     spelled = re.compile("|".join([r"\bfold-", r"\btrials/", *(re.escape(path.name) for path in paths if path.suffix)]))
     found = []
     for name, path in modules(root).items():

@@ -45,81 +45,43 @@ if TYPE_CHECKING:
 CONFIGURATION = "configuration.json"
 
 
+class Inside:
+    """A file or folder at a fixed place inside a study's folder."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def __get__(self, study: StudyFolder, owner: type) -> Path:
+        return study.path / self._place
+
+
 @dataclass(frozen=True)
 class StudyFolder:
     """`studies/<name>/` of a work folder."""
 
     path: Path
 
-    @property
-    def config(self) -> Path:
-        """The study's frozen configuration, written anew at every start."""
-        return self.path / "study.json"
-
-    @property
-    def split(self) -> Path:
-        """The hold-out and the folds."""
-        return self.path / "split.json"
-
-    @property
-    def inputs(self) -> Path:
-        """Hashes of the data and the split that the study was started with."""
-        return self.path / "inputs.json"
-
-    @property
-    def progress(self) -> Path:
-        """What only the process that runs the search knows; nothing but displays depends on it."""
-        return self.path / "progress.json"
-
-    @property
-    def lock(self) -> Path:
-        """Locked by the process that runs the search, and says which that is."""
-        return self.path / "search.lock"
-
-    @property
-    def journal(self) -> Path:
-        """Optuna's proposals, unless they are in a database."""
-        return self.path / "optuna.journal"
-
-    @property
-    def name_in_database(self) -> Path:
-        """Holds the study's name in Optuna's database; work folders can share one."""
-        return self.path / "optuna.name"
-
-    @property
-    def tune(self) -> Path:
-        """Ray Tune's own state, which the journal and the records make redundant."""
-        return self.path / "tune"
-
-    @property
-    def declared(self) -> Path:
-        """The ensembles that the study declares, frozen before its hold-out is opened."""
-        return self.path / "ensemble" / "declared.json"
-
-    @property
-    def model(self) -> Path:
-        """The model folder of the study's own ensemble."""
-        return self.path / "ensemble" / "model"
-
-    @property
-    def reliability(self) -> Path:
-        """The ensemble's reliability curve, without a suffix."""
-        return self.path / "ensemble" / "reliability"
-
-    @property
-    def holdout_figures(self) -> Path:
-        """What the last opening of the hold-out showed."""
-        return self.path / "ensemble" / "holdout.json"
-
-    @property
-    def holdout_answers(self) -> Path:
-        """The ensembles' answers to the hold-out's patients."""
-        return self.path / "ensemble" / "holdout-answers.csv"
-
-    @property
-    def holdout_members(self) -> Path:
-        """The members' predictions for the hold-out's patients."""
-        return self.path / "ensemble" / "holdout-members.csv"
+    config = Inside("study.json")
+    """The study's frozen configuration, written anew at every start."""
+    split = Inside("split.json")
+    inputs = Inside("inputs.json")
+    progress = Inside("progress.json")
+    lock = Inside("search.lock")
+    journal = Inside("optuna.journal")
+    name_in_database = Inside("optuna.name")
+    """Work folders can share a database."""
+    tune = Inside("tune")
+    """Ray Tune's own state, which the journal and the records make redundant."""
+    declared = Inside("ensemble/declared.json")
+    """The ensembles that the study declares, frozen before its hold-out is opened."""
+    model = Inside("ensemble/model")
+    """The model folder of the study's own ensemble."""
+    reliability = Inside("ensemble/reliability")
+    """The ensemble's reliability curve, without a suffix."""
+    holdout_figures = Inside("ensemble/holdout.json")
+    """What the last opening of the hold-out showed; the predictions of its patients lie beside it."""
+    holdout_answers = Inside("ensemble/holdout-answers.csv")
+    holdout_members = Inside("ensemble/holdout-members.csv")
 
     def trial(self, configuration: str, fold: int) -> Path:
         """The folder of one trial, by the configuration's key and the fold."""

@@ -156,6 +156,7 @@ def search(
     workers: int = 1,
     order: int = 0,
     deaths: float = 0.0,
+    searcher: type[FoldSearcher] = FoldSearcher,
 ) -> StudyState:
     """Run a search to its end.
 
@@ -166,30 +167,31 @@ def search(
         workers: how many trials run at once; which ends next is drawn.
         order: seed of the draws.
         deaths: probability that the process dies after a trial has ended, and starts again.
+        searcher: what is run.
     """
     draw = random.Random(content_hash([order, workers]))
-    searcher = FoldSearcher(config, Proposals(config, study), trials)
+    searching = searcher(config, Proposals(config, study), trials)
     running: dict[str, dict[str, Any]] = {}
     started = 0
     while True:
-        while len(running) < workers and isinstance(trial := searcher.suggest(str(started)), dict):
+        while len(running) < workers and isinstance(trial := searching.suggest(str(started)), dict):
             running[str(started)] = trial
             started += 1
         if not running:
-            assert searcher.finished
-            return searcher.state
+            assert searching.finished
+            return searching.state
         trial_id = draw.choice(sorted(running))
         trial = running[trial_id]
         if (trial["key"], trial["fold"]) not in trials.records:
             trials.train(trial)
-            searcher.on_trial_result(trial_id, {})
+            searching.on_trial_result(trial_id, {})
             if draw.random() < 0.5:
                 continue  # Tune says later that it has ended
         del running[trial_id]
-        searcher.on_trial_complete(trial_id, {})
+        searching.on_trial_complete(trial_id, {})
         if draw.random() < deaths:
             for lost in running.values():  # trials that were running have trained a little further
                 so_far = len(trials.epochs(lost["key"], lost["fold"]))
                 if so_far < lost["until"] - 1:
                     trials.train(lost, draw.randint(so_far, lost["until"] - 1))
-            running, searcher = {}, FoldSearcher(config, Proposals(config, study), trials)
+            running, searching = {}, searcher(config, Proposals(config, study), trials)
