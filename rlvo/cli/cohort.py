@@ -87,14 +87,8 @@ def _read(path: Path, predictors: str | None, items: Sequence[str] | None, mappi
 
 
 def _finding(finding: Finding) -> dict[str, str | None]:
-    return {
-        "patient": finding.patient,
-        "column": finding.field,
-        "value": finding.value,
-        "what": finding.what,
-        "allowed": finding.allowed,
-        "fix": finding.fix,
-    }
+    renamed = {"patient": finding.patient, "column": finding.field}
+    return renamed | {name: getattr(finding, name) for name in ("value", "what", "allowed", "fix")}
 
 
 def _summary(examined: ExaminedCohort) -> dict[str, Any]:

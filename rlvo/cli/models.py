@@ -164,5 +164,6 @@ def _table(model: str, versions: list[Version]) -> Table:
         ["version", "alias", "gate", "study", "registered", *map(numeric, ("val.\nAUC*", "test\nAUC", "opened"))],
         rows,
         title=model,
-        caption="* Validation, optimistic: thresholds and weights were chosen there. Opened: how often, the hold-out.",
+        caption="* Validation, optimistic: thresholds and weights were chosen there.\n"
+        "Opened: how often the hold-out was opened.",
     )

@@ -50,7 +50,7 @@ def predict(
 ) -> None:
     """Answer for new patients, from raw volumes, with the code that was registered with the model.
 
-    Patients who cannot be scored are listed; the others still are scored; the exit code is then 2. Answers are kept in
+    Patients who cannot be scored are listed, and the others still are; the exit code is then 2. Answers are kept in
     OUT.answered.jsonl as they come: run again, it continues, and asks again about patients who changed.
 
     Example: rlvo predict rlvo-ensemble@champion patients.csv -o answers.csv

@@ -69,16 +69,11 @@ class ExternalQuestion:
     shifts: tuple[str, ...]
     """How the patients differ from those that a single model was trained on."""
 
-    @property
-    def kept(self) -> Path:
-        """Where answers to this table's patients are kept; they name patients, so they stay in the work folder."""
-        return answers_folder(self.work, self.external.path)
-
     def ask(self, number: int, progress: ShowProgress, description: str) -> pd.DataFrame:
         """A model's answers in the columns of a prediction, index patient id; those given before are not asked for."""
-        self.kept.mkdir(parents=True, exist_ok=True)
+        kept = answers_folder(self.work, self.external.path) / "answered.jsonl"
+        kept.parent.mkdir(parents=True, exist_ok=True)
         with progress(description) as advance:
-            kept = self.kept / "answered.jsonl"
             answers = answer_table(self.roots[number], self.external.patients, kept=kept, progress=advance)
         return answers.astype({"score": float, "probability": float}).set_index("patient_id")
 
@@ -131,7 +126,7 @@ def evaluate_external(
         raise RlvoError("a folder has no description that figures could be added to", where=model, fix=fix)
     answers = question.ask(0, progress, "patients")
     performance = measure_answers(answers, cohort.label)
-    place = question.kept / f"model-{file_sha256(root / MANIFEST)[:12]}"
+    place = answers_folder(question.work, question.external.path) / f"model-{file_sha256(root / MANIFEST)[:12]}"
     table, picture = place.with_suffix(".csv"), None
     atomic_write(table, answers.assign(label=cohort.label).drop(columns="notice").to_csv())
     if (found := performance.calibration) is not None:
@@ -176,7 +171,7 @@ def read_external(path: Path, columns: Sequence[str]) -> ExternalCohort:
 
 
 def answers_folder(work: Workdir, cohort: Path) -> Path:
-    """Where answers to a table's patients are kept; tables of one name in different folders are kept apart."""
+    """Where answers to a table's patients are kept: they name patients, so they stay in the work folder."""
     place = hashlib.sha256(str(cohort.resolve()).encode()).hexdigest()[:8]
     return work.path / "external" / f"{cohort.stem}-{place}"
 

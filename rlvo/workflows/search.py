@@ -77,7 +77,7 @@ def search(
 
     table = cohort or config.cohort.table
     if table is None:
-        fix = "Give --cohort, or cohort.table in the configuration"
+        fix = "Give it (--cohort), or set cohort.table in the configuration"
         raise RlvoError("no cohort table is named", where=config.name, fix=fix)
     folder = StudyFolder(Workdir.at(work.path).study(config.name))
     with study_lock(folder):
