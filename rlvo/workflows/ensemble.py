@@ -145,14 +145,9 @@ def _open_reduced(name: str, study: OpenStudy, progress: ShowProgress) -> OpenSt
     fewer = open_searched_study(name, study.work, progress=progress)
     more = sorted(set(fewer.inputs.predictors) - set(study.inputs.predictors))
     if fewer.inputs.split.hash != study.inputs.split.hash or fewer.inputs.target != study.inputs.target or more:
-        what = (
-            f"it has predictors that the study does not have: {', '.join(more)}"
-            if more
-            else "it has another split or grid"
-        )
-        raise RlvoError(
-            what, where=f"--reduced {name}", fix="Search with fewer predictors and everything else the same"
-        )
+        what = f"it has more predictors: {', '.join(more)}" if more else "it has another split or grid"
+        fix = "Search with fewer predictors and everything else the same"
+        raise RlvoError(what, where=f"--reduced {name}", fix=fix)
     return fewer
 
 
