@@ -57,8 +57,8 @@ def run_search(
         config: the study's configuration.
         inputs: from `open_study`.
         study: its folder; on a cluster, one that every node sees.
-        on_state: is told where the search stands: at the start, about every second while trials run, and at the end.
-            If nothing is left to run, the first state told is complete.
+        on_state: is told where the search stands: at the start, at every result, about every second while trials run,
+            and at the end. If nothing is left to run, the first state told is complete.
         address: Ray cluster; None: `RAY_ADDRESS`, or else this machine.
 
     Raises:

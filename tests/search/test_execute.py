@@ -4,80 +4,84 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
-import optuna
 import psutil
 import pytest
 import torch
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from sklearn.metrics import roc_auc_score
+from support.planted import optuna_trials
+from support.small_study import MakeStudy, OpenStudy
 
-from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.errors import PatientError
 from rlvo.evaluation.predictions import read_predictions
 from rlvo.search.execute import run_search
-from rlvo.search.inputs import StudyInputs
-from rlvo.search.progress import SearchProgress
-from rlvo.search.results import trial_folder
+from rlvo.study.folder import StudyFolder
+from rlvo.study.state import StudyState
+from rlvo.study.state import TrialState as OneTrial
 from rlvo.training.fit import fit
-from rlvo.training.records import read_epochs, read_record
+from rlvo.training.records import PREDICTIONS, RECORD, read_epochs, read_record
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
 
 
-def optuna_trials(folder: Path) -> list[tuple[TrialState, float | None]]:
-    storage = JournalStorage(JournalFileBackend(str(folder / "optuna.journal")))
-    return [(trial.state, trial.value) for trial in optuna.load_study(study_name="small", storage=storage).trials]
+def told(study: StudyFolder) -> list[tuple[TrialState, float | None]]:
+    """What Optuna was told of each configuration."""
+    return [(trial.state, trial.value) for trial in optuna_trials(study, "small")]
 
 
-def written(folder: Path) -> dict[Path, int]:
+def running(state: StudyState) -> list[OneTrial]:
+    return [trial for each in state.configurations for trial in each.trials if trial.state == "running"]
+
+
+def written(study: StudyFolder) -> dict[Path, int]:
     """When the files of ended trials were written."""
-    ended = [record.parent for record in folder.rglob("record.json")]
+    ended = [trial for trial in study.trials() if (trial / RECORD).exists()]
     return {path: path.stat().st_mtime_ns for trial in ended for path in trial.rglob("*") if path.is_file()}
 
 
-def test_a_search_from_start_to_end(
-    make_study: Callable[..., StudyConfig], opened: Callable[..., StudyInputs], workdir: Workdir
-) -> None:
-    study = make_study(space={"enumerate": {"training.learning_rate": [1e-3, 1e30], "model.modality": ["NCCT", "CTA"]}})
-    inputs, folder, seen = opened(study), workdir.study("small"), []
-    result = run_search(study, inputs, folder, on_progress=seen.append)
+def test_a_search_from_start_to_end(make_small: MakeStudy, open_small: OpenStudy, small_work: Workdir) -> None:
+    study = make_small(space={"enumerate": {"training.learning_rate": [1e-3, 1e30], "model.modality": ["NCCT", "CTA"]}})
+    inputs, folder, seen = open_small(study), StudyFolder(small_work.study("small")), list[StudyState]()
+    result = run_search(study, inputs, folder, on_state=seen.append)
 
     sound, of_cta, diverged, _ = result.configurations
     assert [each.state for each in result.configurations] == ["finished", "finished", "failed", "failed"]
     # The objective is the mean over the folds, at the best checkpoints, of what the stored predictions say.
     aucs = []
     for fold in range(2):
-        predictions = read_predictions(trial_folder(folder, sound.configuration, fold) / "predictions.csv")
+        predictions = read_predictions(folder.trial(sound.key, fold) / PREDICTIONS)
         assert set(predictions["patient"]) == set(inputs.split.validation(fold))
         aucs.append(roc_auc_score(predictions["label"], predictions["probability"]))
-    assert sound.auc == pytest.approx(sum(aucs) / 2)
-    assert result.best is max(sound, of_cta, key=lambda each: each.auc or 0.0)
-    assert "nan" in next(iter(diverged.failures.values()))
-    complete = [(TrialState.COMPLETE, sound.auc), (TrialState.COMPLETE, of_cta.auc)]
-    assert optuna_trials(folder) == [*complete, *[(TrialState.FAIL, None)] * 2]
+    assert sound.objective == pytest.approx(sum(aucs) / 2)
+    assert result.best is max(sound, of_cta, key=lambda each: each.objective or 0.0)
+    assert "nan" in next(iter(diverged.reasons("failed").values()))
+    complete = [(TrialState.COMPLETE, sound.objective), (TrialState.COMPLETE, of_cta.objective)]
+    assert told(folder) == [*complete, *[(TrialState.FAIL, None)] * 2]
 
-    last: SearchProgress = seen[-1]
-    assert (last.configurations_total, last.trials_total, last.trials_done, last.trials_failed) == (4, 8, 4, 4)
-    assert last.best_auc == result.best.auc
-    assert any(progress.running for progress in seen)
+    last = seen[-1]
+    assert (last.configurations_total, last.trials_total) == (4, 8)
+    assert (last.count("finished"), last.count("failed", "skipped")) == (4, 4)
+    assert last.best == result.best
+    assert last.is_complete
+    assert any(state.count("running") for state in seen)
+    assert not seen[0].is_complete
 
-    before = written(folder / "trials")  # again: what has a record is not run
-    assert not run_search(study, inputs, folder).had_work
-    assert written(folder / "trials") == before
+    before = written(folder)  # again: what has a record is not run
+    again: list[StudyState] = []
+    run_search(study, inputs, folder, on_state=again.append)
+    assert [state.is_complete for state in again] == [True]
+    assert written(folder) == before
 
     # Trained apart from Ray, a trial is the same.
     torch.set_num_threads(1)
     alone = fit(
         sound.configuration,
         inputs.fold_data(0),
-        workdir.path / "alone",
-        inputs.identity(sound.configuration, 0),
+        small_work.path / "alone",
+        inputs.identity(sound.key, 0),
         seed=study.seed,
         device="cpu",
     )
@@ -85,11 +89,11 @@ def test_a_search_from_start_to_end(
     assert alone.files == sound.records[0].files
 
 
-def test_a_patients_bad_volume_stops_the_search_and_once_mended_it_goes_on(
-    make_study: Callable[..., StudyConfig], opened: Callable[..., StudyInputs], workdir: Workdir
+def test_a_patients_bad_volume_stops_the_search_and_once_it_is_repaired_the_search_continues(
+    make_small: MakeStudy, open_small: OpenStudy, small_work: Workdir
 ) -> None:
-    study = make_study(space={"enumerate": {"model.modality": ["NCCT", "CTA"]}}, search={"concurrent_trials": 1})
-    inputs, folder = opened(study), workdir.study("small")
+    study = make_small(space={"enumerate": {"model.modality": ["NCCT", "CTA"]}}, search={"concurrent_trials": 1})
+    inputs, folder = open_small(study), StudyFolder(small_work.study("small"))
     patient = inputs.split.folds[0][0]
     volume = inputs.volumes[patient] / "cta.npy"
     away = volume.rename(volume.with_suffix(".away"))
@@ -100,117 +104,121 @@ def test_a_patients_bad_volume_stops_the_search_and_once_mended_it_goes_on(
     finally:
         away.replace(volume)
     assert stop.value.exit_code == 2
-    before = written(folder / "trials")
-    assert len(list(folder.rglob("record.json"))) == 2  # of NCCT; no trial of CTA left one, nor ids for MLflow
-    assert [state for state, _ in optuna_trials(folder)].count(TrialState.FAIL) == 0
+    before = written(folder)
+    assert (
+        sum((trial / RECORD).exists() for trial in folder.trials()) == 2
+    )  # of NCCT; no trial of CTA left one, nor ids for MLflow
+    assert [state for state, _ in told(folder)].count(TrialState.FAIL) == 0
     result = run_search(study, inputs, folder)
     assert [each.state for each in result.configurations] == ["finished"] * 2
-    after = written(folder / "trials")
+    after = written(folder)
     assert {path: after[path] for path in before} == before
 
 
 def test_one_and_two_trials_at_a_time_give_the_same_bit_for_bit(
-    make_study: Callable[..., StudyConfig], opened: Callable[..., StudyInputs], workdir: Workdir
+    make_small: MakeStudy, open_small: OpenStudy, small_work: Workdir
 ) -> None:
     results, epochs = [], []
     for at_once in (1, 2):
-        study = make_study(
+        study = make_small(
             training={"epochs": 3, "batch_size": 4},
             space={"enumerate": {"model.modality": ["NCCT", "BOTH"]}},
             search={"concurrent_trials": at_once},
         )
-        folder = workdir.path / f"at-once-{at_once}"
-        result = run_search(study, opened(study), folder)
+        folder = StudyFolder(small_work.path / f"at-once-{at_once}")
+        result = run_search(study, open_small(study), folder)
         results.append(
             {
-                (each.configuration.key, fold): record.model_copy(update={"seconds": 0.0})
+                (each.key, fold): record.model_copy(update={"seconds": 0.0})
                 for each in result.configurations
                 for fold, record in each.records.items()
             }
         )
-        epochs.append({path.relative_to(folder): path.read_bytes() for path in folder.rglob("epochs.jsonl")})
+        epochs.append({path.relative_to(folder.path): path.read_bytes() for path in folder.path.rglob("epochs.jsonl")})
     assert len(results[0]) == len(epochs[0]) == 4
     assert results[0] == results[1]  # metrics, and checksums of weights and predictions
     assert epochs[0] == epochs[1]
 
 
 def test_a_pruned_search_trains_step_by_step_and_its_records_say_who_was_pruned(
-    make_study: Callable[..., StudyConfig], opened: Callable[..., StudyInputs], workdir: Workdir
+    make_small: MakeStudy, open_small: OpenStudy, small_work: Workdir
 ) -> None:
-    study = make_study(
+    study = make_small(
         training={"epochs": 4, "batch_size": 4},
         space={"enumerate": {"training.learning_rate": [1e-3, 3e-3, 1e-2, 1e-5]}},
         search={"pruning": "halving", "min_epochs": 1, "first_folds": 1, "concurrent_trials": 2},
     )
-    inputs, folder, once = opened(study), workdir.study("small"), []
+    inputs, folder, once = open_small(study), StudyFolder(small_work.study("small")), []
 
-    def interrupt(progress: SearchProgress) -> None:
-        if not once and len(list(folder.rglob("record.json"))) >= 2:
+    def interrupt(state: StudyState) -> None:
+        if not once and sum((trial / RECORD).exists() for trial in folder.trials()) >= 2:
             once.append(1)
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        run_search(study, inputs, folder, on_progress=interrupt)
-    before = written(folder / "trials")
+        run_search(study, inputs, folder, on_state=interrupt)
+    before = written(folder)
     result = run_search(study, inputs, folder)
-    after = written(folder / "trials")
+    after = written(folder)
     assert {path: after[path] for path in before} == before  # what had ended was left alone
 
     assert sorted(each.state for each in result.configurations) == ["finished", "pruned", "pruned", "pruned"]
     finished = result.best
     assert finished is not None
     for each in result.configurations:
-        records = [read_record(trial_folder(folder, each.configuration, fold)) for fold in range(2)]
+        records = [read_record(folder.trial(each.key, fold)) for fold in range(2)]
         if each is finished:
             assert [record and (record.status, record.epochs) for record in records] == [("finished", 4)] * 2
             continue
         assert records[1] is None
         assert records[0] is not None
-        assert records[0].epochs == len(read_epochs(trial_folder(folder, each.configuration, 0)))
+        assert records[0].epochs == len(read_epochs(folder.trial(each.key, 0)))
         if records[0].status == "pruned":
             assert records[0].epochs in (1, 2)
             assert "went on and were better" in (records[0].reason or "")
             assert records[0].seconds > 0
-    assert sorted(state.name for state, _ in optuna_trials(folder)) == ["COMPLETE", "PRUNED", "PRUNED", "PRUNED"]
-    assert not run_search(study, inputs, folder).had_work
+    assert sorted(state.name for state, _ in told(folder)) == ["COMPLETE", "PRUNED", "PRUNED", "PRUNED"]
+    again: list[StudyState] = []
+    run_search(study, inputs, folder, on_state=again.append)
+    assert [state.is_complete for state in again] == [True]
 
     torch.set_num_threads(1)  # trained in one go, the survivor's trials are the same
     alone = fit(
         finished.configuration,
         inputs.fold_data(0),
-        workdir.path / "alone",
-        inputs.identity(finished.configuration, 0),
+        small_work.path / "alone",
+        inputs.identity(finished.key, 0),
         seed=study.seed,
         device="cpu",
     )
     assert alone.files == finished.records[0].files
 
 
-def test_an_interrupted_search_goes_on_and_a_dead_process_is_replaced(
-    make_study: Callable[..., StudyConfig], opened: Callable[..., StudyInputs], workdir: Workdir
+def test_an_interrupted_search_continues_and_a_dead_process_is_replaced(
+    make_small: MakeStudy, open_small: OpenStudy, small_work: Workdir
 ) -> None:
-    study = make_study(
+    study = make_small(
         training={"epochs": 40, "batch_size": 4, "learning_rate": 1e-3},
         search={"max_failures": 1, "concurrent_trials": 1},
     )
-    inputs, folder = opened(study), workdir.study("small")
-    trials = [trial_folder(folder, study.configuration({}), fold) for fold in range(2)]
+    inputs, folder = open_small(study), StudyFolder(small_work.study("small"))
+    trials = [folder.trial(study.configuration({}).key, fold) for fold in range(2)]
     once: list[int] = []
 
-    def interrupt(progress: SearchProgress) -> None:
-        if not once and any(trial.epoch >= 2 for trial in progress.running):
+    def interrupt(state: StudyState) -> None:
+        if not once and any(trial.epoch >= 2 for trial in running(state)):
             once.append(1)
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        run_search(study, inputs, folder, on_progress=interrupt)
-    assert optuna_trials(folder) == [(TrialState.RUNNING, None)]
+        run_search(study, inputs, folder, on_state=interrupt)
+    assert told(folder) == [(TrialState.RUNNING, None)]
     stopped = [read_epochs(trial) for trial in trials]
     assert any(stopped)
     assert all(read_record(trial) is None for trial in trials)
 
-    def kill_the_workers(progress: SearchProgress) -> None:
-        if len(once) == 1 and any(trial.epoch >= len(stopped[trial.fold]) + 2 for trial in progress.running):
+    def kill_the_workers(state: StudyState) -> None:
+        if len(once) == 1 and any(trial.epoch >= len(stopped[trial.fold]) + 2 for trial in running(state)):
             once.append(2)
             workers = [
                 p for p in psutil.process_iter(["cmdline"]) if "ray::ImplicitFunc" in (p.info["cmdline"] or [""])[0]
@@ -220,11 +228,11 @@ def test_an_interrupted_search_goes_on_and_a_dead_process_is_replaced(
                 if worker.pid in mine:
                     worker.kill()
 
-    result = run_search(study, inputs, folder, on_progress=kill_the_workers)
+    result = run_search(study, inputs, folder, on_state=kill_the_workers)
     assert once == [1, 2]
     assert result.configurations[0].state == "finished"
-    assert optuna_trials(folder) == [(TrialState.COMPLETE, result.configurations[0].auc)]
+    assert told(folder) == [(TrialState.COMPLETE, result.configurations[0].objective)]
     for trial, before in zip(trials, stopped, strict=True):
         epochs = read_epochs(trial)
         assert [epoch["epoch"] for epoch in epochs] == list(range(1, 41))
-        assert epochs[: len(before)] == before  # gone on with, not begun again
+        assert epochs[: len(before)] == before  # continued, not started again

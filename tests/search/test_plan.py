@@ -2,48 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
+from support.small_study import MakeStudy
 
-from rlvo.config.study import StudyConfig
 from rlvo.errors import RlvoError
-from rlvo.models.classifier import build_classifier
-from rlvo.search.plan import model_specs, plan_study
-
-MakeStudy = Callable[..., StudyConfig]
+from rlvo.models.classifier import Classifier
+from rlvo.search.plan import plan_study
+from rlvo.study.inputs import model_specs
 
 GRID = {"shape": (40, 36, 34), "spacing": (4, 4, 4), "origin": (0, 0, 0)}
 
 
-def test_trials_epochs_and_disk_are_counted_over_the_enumerated_grid(make_study: MakeStudy) -> None:
+def test_trials_epochs_and_disk_are_counted_over_the_enumerated_grid(make_small: MakeStudy) -> None:
     space = {"enumerate": {"model.modality": ["NCCT", "CTA", "BOTH"], "model.fusion": ["none", "daft"]}}
-    study = make_study(grid=GRID, space=space, training={"epochs": 7, "batch_size": 4})
+    study = make_small(grid=GRID, space=space, training={"epochs": 7, "batch_size": 4})
     planned = plan_study(study)
     assert (planned.configurations, planned.folds, planned.trials, planned.epochs) == (6, 2, 12, 84)
     assert planned.expected_epochs == 84
     assert planned.tabular_features == 5  # age, sex, nihss, side twice
     weights = [
-        sum(p.numel() for p in build_classifier(study.configuration(values).model, 5).parameters())
+        sum(p.numel() for p in Classifier(study.configuration(values).model, 5).parameters())
         for values in study.space.combinations()
     ]
     assert planned.checkpoint_bytes == 2 * sum(weights) * 4 * 4
     assert planned.store_bytes_a_patient == 40 * 36 * 34 * (2 + 2 + 1) + (64 << 10)
 
 
-def test_models_that_cost_the_same_are_listed_once(make_study: MakeStudy) -> None:
-    planned = plan_study(make_study(grid=GRID, space={"enumerate": {"model.modality": ["NCCT", "CTA", "BOTH"]}}))
+def test_models_that_cost_the_same_are_listed_once(make_small: MakeStudy) -> None:
+    planned = plan_study(make_small(grid=GRID, space={"enumerate": {"model.modality": ["NCCT", "CTA", "BOTH"]}}))
     assert [model.channels for model in planned.models] == [1, 2]
     assert planned.models[0].last_map == (8, 2, 2, 2)
 
 
-def test_sampled_axes_are_planned_at_their_ends(make_study: MakeStudy) -> None:
+def test_sampled_axes_are_planned_at_their_ends(make_small: MakeStudy) -> None:
     sample = {
         "training.learning_rate": {"low": 1e-5, "high": 1e-3, "log": True},
         "training.batch_size": {"low": 2, "high": 6},
         "training.epochs": {"choices": [5, 9]},
     }
-    study = make_study(grid=GRID, space={"sample": sample}, search={"sampler": "tpe", "configurations": 10})
+    study = make_small(grid=GRID, space={"sample": sample}, search={"sampler": "tpe", "configurations": 10})
     planned = plan_study(study)
     assert len(model_specs(study)) == 4
     assert planned.epochs == 10 * 2 * 9
@@ -52,6 +49,6 @@ def test_sampled_axes_are_planned_at_their_ends(make_study: MakeStudy) -> None:
     assert large.activation_bytes == 3 * small.activation_bytes
 
 
-def test_a_grid_too_small_is_refused(make_study: MakeStudy) -> None:
+def test_a_grid_too_small_is_refused(make_small: MakeStudy) -> None:
     with pytest.raises(RlvoError, match="smallest cube"):
-        plan_study(make_study(training={"batch_size": 1}))
+        plan_study(make_small(training={"batch_size": 1}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 from collections import Counter
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from optuna.trial import TrialState
 
 from rlvo.config.loading import parse_study
 from rlvo.config.study import StudyConfig
-from rlvo.errors import RlvoError
-from rlvo.search.proposals import Proposal, Proposals
-from rlvo.search.storage import JOURNAL
+from rlvo.errors import MachineError, RlvoError
+from rlvo.search.proposals import ADDRESS, Proposal, Proposals
+from rlvo.study.folder import StudyFolder
+from rlvo.tracking.study_items import shareable
 
 ENUMERATE = {"model.modality": ["NCCT", "CTA", "BOTH"], "model.prior": [True, False]}
 SAMPLE = {
@@ -39,16 +41,20 @@ def objective(proposal: Proposal) -> float:
 
 def run(study: StudyConfig, folder: Path, stop_after: int = 1000) -> list[Proposal]:
     """Propose and tell until the budget is spent, or the process is stopped."""
-    proposals = Proposals(study, folder)
+    proposals = Proposals(study, StudyFolder(folder))
     taken = proposals.earlier()
-    while len(taken) < min(proposals.budget, stop_after):
-        taken.append(proposals.propose(taken))
+    for proposal in taken:
+        proposals.take(proposal)
+    while not proposals.is_spent and len(taken) < stop_after:
+        taken.append(proposals.propose())
         proposals.tell(taken[-1], objective(taken[-1]))
     return taken
 
 
 def stored(folder: Path) -> optuna.Study:
-    return optuna.load_study(study_name="study", storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))))
+    return optuna.load_study(
+        study_name="study", storage=JournalStorage(JournalFileBackend(str(StudyFolder(folder).journal)))
+    )
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
@@ -91,7 +97,7 @@ def test_the_seed_decides_the_proposals(sampler: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_a_restarted_study_goes_on_as_if_it_had_not_stopped(sampler: str, tmp_path: Path) -> None:
+def test_a_restarted_study_continues_as_if_it_had_not_stopped(sampler: str, tmp_path: Path) -> None:
     study = a_study(sampler, 14)
     run(study, tmp_path / "stopped", stop_after=5)
     run(study, tmp_path / "stopped", stop_after=12)
@@ -105,18 +111,18 @@ def test_tpe_draws_near_the_optimum_after_its_first_random_ones(tmp_path: Path) 
 
 
 def test_a_failed_configuration_is_fail_in_optuna(tmp_path: Path) -> None:
-    proposals = Proposals(a_study("tpe", 2), tmp_path)
-    failed = proposals.propose([])
+    proposals = Proposals(a_study("tpe", 2), StudyFolder(tmp_path))
+    failed = proposals.propose()
     proposals.tell(failed, None)
-    proposals.tell(proposals.propose([failed]), 0.75)
+    proposals.tell(proposals.propose(), 0.75)
     assert [trial.state for trial in stored(tmp_path).trials] == [TrialState.FAIL, TrialState.COMPLETE]
     assert stored(tmp_path).best_value == 0.75
 
 
 def test_a_proposal_under_way_is_taken_up_by_the_next_process(tmp_path: Path) -> None:
     study = a_study("tpe", 2)
-    asked = Proposals(study, tmp_path).propose([])
-    again = Proposals(study, tmp_path)
+    asked = Proposals(study, StudyFolder(tmp_path)).propose()
+    again = Proposals(study, StudyFolder(tmp_path))
     assert again.earlier() == [asked]
     again.tell(again.earlier()[0], 0.5)
     assert [trial.value for trial in stored(tmp_path).trials] == [0.5]
@@ -124,9 +130,9 @@ def test_a_proposal_under_way_is_taken_up_by_the_next_process(tmp_path: Path) ->
 
 def test_a_death_in_the_middle_of_asking_leaves_no_proposal(tmp_path: Path) -> None:
     study = a_study("tpe", 2)
-    Proposals(study, tmp_path)
+    Proposals(study, StudyFolder(tmp_path))
     stored(tmp_path).ask()  # the values were not drawn yet
-    assert Proposals(study, tmp_path).earlier() == []
+    assert Proposals(study, StudyFolder(tmp_path)).earlier() == []
     assert [trial.state for trial in stored(tmp_path).trials] == [TrialState.FAIL]
 
 
@@ -148,16 +154,16 @@ CONDITIONAL = {
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_a_value_is_drawn_only_where_it_matters(sampler: str, tmp_path: Path) -> None:
     study = parse_study({"name": "study", "space": CONDITIONAL, "search": {"sampler": sampler, "configurations": 30}})
-    proposals = Proposals(study, tmp_path)
+    proposals = Proposals(study, StudyFolder(tmp_path))
     taken: list[Proposal] = []
     for _ in range(30):
-        taken.append(proposals.propose(taken))
+        taken.append(proposals.propose())
         proposals.tell(taken[-1], float(len(taken)))
     for proposal in taken:
         assert ("model.daft.bottleneck_ratio" in proposal.values) == (proposal.values["model.fusion"] == "daft")
         assert ("training.plateau_patience" in proposal.values) == (proposal.values["training.schedule"] == "plateau")
     assert {proposal.configuration.model.daft.bottleneck_ratio for proposal in taken} == {3, 7}
-    assert Proposals(study, tmp_path).earlier() == [
+    assert Proposals(study, StudyFolder(tmp_path)).earlier() == [
         Proposal(proposal.number, proposal.values, proposal.configuration, TrialState.COMPLETE) for proposal in taken
     ]
 
@@ -165,10 +171,8 @@ def test_a_value_is_drawn_only_where_it_matters(sampler: str, tmp_path: Path) ->
 def test_a_grid_has_no_two_points_that_differ_only_in_what_does_not_matter(tmp_path: Path) -> None:
     sample = CONDITIONAL["sample"] | {"training.plateau_patience": {"choices": [2, 8]}}
     study = parse_study({"name": "study", "space": CONDITIONAL | {"sample": sample}})
-    proposals, taken = Proposals(study, tmp_path), []
-    for _ in range(proposals.budget):
-        taken.append(proposals.propose(taken))
-    keys = [proposal.configuration.key for proposal in taken]
+    proposals = Proposals(study, StudyFolder(tmp_path))
+    keys = [proposals.propose().key for _ in range(proposals.budget)]
     assert len(keys) == len(set(keys)) == study.configurations == (1 + 2) * (2 + 1)
 
 
@@ -176,7 +180,10 @@ def test_the_defaults_come_first_where_asked_for(tmp_path: Path) -> None:
     content = {"name": "study", "space": CONDITIONAL, "model": {"fusion": "daft"}, "training": {"plateau_patience": 5}}
     search = {"sampler": "tpe", "configurations": 4, "defaults_first": True}
     study = parse_study(content | {"search": search})
-    first, second = Proposals(study, tmp_path).propose([]), Proposals(study, tmp_path / "again").propose([])
+    first, second = (
+        Proposals(study, StudyFolder(tmp_path)).propose(),
+        Proposals(study, StudyFolder(tmp_path / "again")).propose(),
+    )
     assert first == second
     assert first.configuration == study.configuration({})
     assert dict(first.values) == {
@@ -186,7 +193,7 @@ def test_the_defaults_come_first_where_asked_for(tmp_path: Path) -> None:
         "training.plateau_patience": 5,
     }
     elsewhere = parse_study(content | {"search": search, "model": {"fusion": "film"}})  # which the space does not deal
-    assert dict(Proposals(elsewhere, tmp_path / "film").propose([]).values) == {
+    assert dict(Proposals(elsewhere, StudyFolder(tmp_path / "film")).propose().values) == {
         "model.fusion": "none",
         "training.schedule": "plateau",
         "training.plateau_patience": 5,
@@ -195,16 +202,90 @@ def test_the_defaults_come_first_where_asked_for(tmp_path: Path) -> None:
 
 def test_defaults_outside_the_space_are_refused() -> None:
     content = {"name": "study", "space": CONDITIONAL, "search": {"sampler": "tpe", "defaults_first": True}}
-    with pytest.raises(RlvoError, match="plateau_patience is 10, which the space does not hold"):
+    with pytest.raises(RlvoError, match="plateau_patience is 10, which is outside the space"):
         parse_study(content)
 
 
 def test_intermediate_means_are_kept_and_a_pruned_configuration_is_pruned_with_its_last(tmp_path: Path) -> None:
-    proposals = Proposals(a_study("tpe", 2), tmp_path)
-    proposal = proposals.propose([])
+    proposals = Proposals(a_study("tpe", 2), StudyFolder(tmp_path))
+    proposal = proposals.propose()
     proposals.report(proposal, {1: 0.6, 2: 0.7})
     proposals.report(proposal, {2: 0.9, 3: 0.65})
     proposals.tell(proposal, None, pruned=True)
     [trial] = stored(tmp_path).trials
     assert (trial.state, trial.value) == (TrialState.PRUNED, 0.65)
     assert trial.intermediate_values == {1: 0.6, 2: 0.7, 3: 0.65}
+
+
+def a_stored_study(storage: str | None = None) -> StudyConfig:
+    space = {"sample": {"training.learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}}}
+    search = {"sampler": "tpe", "configurations": 14, "storage": storage}
+    return parse_study({"name": "study", "space": space, "search": search})
+
+
+def proposed(study: StudyConfig, folder: Path, stop_after: int = 14) -> list[str]:
+    """Keys of all configurations, after proposing and telling until the budget is spent."""
+    proposals = Proposals(study, StudyFolder(folder))
+    taken = proposals.earlier()
+    for proposal in taken:
+        proposals.take(proposal)
+    while len(taken) < stop_after:
+        taken.append(proposals.propose())
+        proposals.report(taken[-1], {1: 0.5})
+        proposals.tell(taken[-1], 1 - taken[-1].configuration.training.learning_rate)
+    return [proposal.key for proposal in taken]
+
+
+def test_a_database_proposes_what_a_journal_proposes_and_continues_where_it_stood(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path / 'optuna.db'}"
+    study = a_stored_study(address)
+    first = proposed(study, tmp_path / "one", stop_after=6)
+    whole = proposed(study, tmp_path / "one")
+    assert whole[:6] == first
+    assert whole == proposed(a_stored_study(), tmp_path / "journal")
+    assert not StudyFolder(tmp_path / "one").journal.exists()
+    assert proposed(study, tmp_path / "two") == whole  # another work folder is another study there
+    names = optuna.get_all_study_names(address)
+    assert sorted(names) == sorted(
+        StudyFolder(tmp_path / folder).name_in_database.read_text() for folder in ("one", "two")
+    )
+
+
+def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ADDRESS, f"sqlite:///{tmp_path / 'there.db'}")
+    Proposals(a_stored_study(f"sqlite:///{tmp_path / 'not-there.db'}"), StudyFolder(tmp_path))
+    assert (tmp_path / "there.db").exists()
+    assert not (tmp_path / "not-there.db").exists()
+
+
+def test_the_address_is_written_nowhere() -> None:
+    study = a_stored_study("postgresql+psycopg://me:secret@db/optuna")
+    assert study.search.storage == "postgresql+psycopg://me:secret@db/optuna"
+    assert "secret" not in study.model_dump_json() + repr(study) + str(shareable(study))
+    assert "secret" in str(StudyConfig.model_copy(study).search.storage)
+
+
+def test_a_study_stays_where_it_was_started(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path / 'optuna.db'}"
+    Proposals(a_stored_study(), StudyFolder(tmp_path / "journal"))
+    with pytest.raises(RlvoError, match="in a journal, not in a database"):
+        Proposals(a_stored_study(address), StudyFolder(tmp_path / "journal"))
+    Proposals(a_stored_study(address), StudyFolder(tmp_path / "database"))
+    with pytest.raises(RlvoError, match="in a database, and none is named"):
+        Proposals(a_stored_study(), StudyFolder(tmp_path / "database"))
+    with pytest.raises(RlvoError, match="does not hold this study"):
+        Proposals(a_stored_study(f"sqlite:///{tmp_path / 'other.db'}"), StudyFolder(tmp_path / "database"))
+
+
+def test_a_database_that_is_away_is_one_line_without_the_password(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for address in (f"postgresql+psycopg://me:secret@127.0.0.1:{port}/optuna", "secret", f"sqlite:///{tmp_path}/no/db"):
+        with pytest.raises(MachineError) as refusal:
+            Proposals(a_stored_study(address), StudyFolder(tmp_path))
+        line = str(refusal.value)
+        assert line.startswith("search.storage: Optuna's database does not answer: ")
+        assert "\n" not in line
+        assert "secret" not in line
+    assert list(tmp_path.iterdir()) == []

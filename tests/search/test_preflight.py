@@ -7,24 +7,25 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
-from ray._common.utils import get_system_memory
+from support.small_study import MakeStudy
 
-from rlvo.config.study import StudyConfig
 from rlvo.errors import MachineError, RlvoError
-from rlvo.search.guards import LOCK, alone, check_disk, check_memory, cut_torn_line
 from rlvo.search.plan import plan_study
+from rlvo.search.preflight import check_disk, check_memory, cut_torn_line, study_lock
+from rlvo.study.folder import StudyFolder
+from rlvo.training.records import RECORD
 
-MakeStudy = Callable[..., StudyConfig]
 HOLD = """
 import sys
 from pathlib import Path
-from rlvo.search.guards import alone
-with alone(Path(sys.argv[1])):
+from rlvo.search.preflight import study_lock
+from rlvo.study.folder import StudyFolder
+with study_lock(StudyFolder(Path(sys.argv[1]))):
     print("at work", flush=True)
     sys.stdin.read()
 """
@@ -35,59 +36,60 @@ def test_a_second_search_is_refused_until_the_first_has_died(tmp_path: Path) -> 
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "at work\n"
-        told = rf"another search.*process {first.pid} on .*rlvo status"
-        with pytest.raises(RlvoError, match=told) as refusal, alone(tmp_path):
+        message = rf"another search.*process {first.pid} on .*rlvo status"
+        with pytest.raises(RlvoError, match=message) as refusal, study_lock(StudyFolder(tmp_path)):
             pytest.fail("two searches")
         assert refusal.value.exit_code == 2
         assert "\n" not in str(refusal.value)
         first.kill()
-    with alone(tmp_path):
+    with study_lock(StudyFolder(tmp_path)):
         pass
-    with alone(tmp_path):
+    with study_lock(StudyFolder(tmp_path)):
         pass
 
 
 def test_children_of_a_killed_search_do_not_hold_its_lock(tmp_path: Path) -> None:
-    with alone(tmp_path):
+    with study_lock(StudyFolder(tmp_path)):
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        with (tmp_path / LOCK).open() as file:
+        with StudyFolder(tmp_path).lock.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:
         child.kill()
         child.communicate()
 
 
-def test_the_disk_must_hold_the_checkpoints_of_what_has_not_ended(make_study: MakeStudy, tmp_path: Path) -> None:
-    planned = plan_study(make_study())
-    check_disk(planned, tmp_path)
+def test_the_disk_must_hold_the_checkpoints_of_what_has_not_ended(make_small: MakeStudy, tmp_path: Path) -> None:
+    planned = plan_study(make_small())
+    check_disk(planned, StudyFolder(tmp_path))
     huge = replace(planned, checkpoint_bytes=10**18)
     for fold in range(2):
-        left = rf"{2 - fold} trial\(s\) need {1e9 - fold * 5e8:.1f} GB for checkpoints, [0-9.]+ GB are free"
+        left = rf"{2 - fold} trial\(s\) need {1e9 - fold * 5e8:.1f} GB for checkpoints, but only [0-9.]+ GB are free"
         with pytest.raises(MachineError, match=left):
-            check_disk(huge, tmp_path)
-        (tmp_path / "trials" / "key" / f"fold-{fold}").mkdir(parents=True)
-        (tmp_path / "trials" / "key" / f"fold-{fold}" / "record.json").touch()
-    check_disk(huge, tmp_path)
+            check_disk(huge, StudyFolder(tmp_path))
+        trial = StudyFolder(tmp_path).trial("key", fold)
+        trial.mkdir(parents=True)
+        (trial / RECORD).touch()
+    check_disk(huge, StudyFolder(tmp_path))
 
 
-def test_memory_is_refused_where_it_cannot_do_and_doubted_where_it_may_not(
-    make_study: MakeStudy, caplog: pytest.LogCaptureFixture
+def test_a_batch_that_cannot_fit_is_refused_and_one_that_may_not_is_doubted(
+    make_small: MakeStudy, caplog: pytest.LogCaptureFixture
 ) -> None:
     def batch(size: int) -> int:
         """Bytes of one batch."""
         return size * 16**3 * 4
 
-    there = get_system_memory()
+    available = psutil.virtual_memory().total
     with caplog.at_level(logging.WARNING):
-        check_memory(plan_study(make_study()), on_gpu=False)
+        check_memory(plan_study(make_small()), on_gpu=False)
         assert not caplog.messages
-        doubtful = there // batch(1) // 2
-        check_memory(plan_study(make_study(training={"batch_size": doubtful})), on_gpu=False)
+        doubtful = available // batch(1) // 2
+        check_memory(plan_study(make_small(training={"batch_size": doubtful})), on_gpu=False)
         (warning,) = caplog.messages
     assert f"resnet18 with training.batch_size {doubtful} may need" in warning
-    with pytest.raises(RlvoError, match=r"needs at least .* GB, the machine has"):
-        check_memory(plan_study(make_study(training={"batch_size": there // batch(1) + 1})), on_gpu=False)
+    with pytest.raises(RlvoError, match=r"needs at least .* GB, but the machine has"):
+        check_memory(plan_study(make_small(training={"batch_size": available // batch(1) + 1})), on_gpu=False)
 
 
 def test_a_line_cut_short_is_dropped_and_a_whole_file_stays(tmp_path: Path) -> None:
