@@ -9,6 +9,7 @@ import pytest
 from rlvo.config.loading import parse_study
 from rlvo.errors import MachineError
 from rlvo.search.proposals import Proposals
+from rlvo.study.folder import StudyFolder
 
 
 @pytest.fixture
@@ -21,21 +22,23 @@ def database(postgres: str) -> str:
     return postgres.replace("postgresql://", "postgresql+psycopg://").removesuffix("/mlflow") + "/optuna"
 
 
-def test_a_study_goes_on_from_postgres_as_from_a_journal(database: str, tmp_path: Path) -> None:
+def test_a_study_continues_from_postgres_as_from_a_journal(database: str, tmp_path: Path) -> None:
     def keys(storage: str | None, *stops: int) -> list[str]:
         search = {"sampler": "tpe", "configurations": 14, "storage": storage}
         space = {"sample": {"training.learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}}}
         study = parse_study({"name": "study", "space": space, "search": search})
         for stop in stops:
-            proposals = Proposals(study, tmp_path / str(storage is None))
+            proposals = Proposals(study, StudyFolder(tmp_path / str(storage is None)))
             taken = proposals.earlier()
+            for proposal in taken:
+                proposals.take(proposal)
             while len(taken) < stop:
-                taken.append(proposals.propose(taken))
+                taken.append(proposals.propose())
                 proposals.report(taken[-1], {1: 0.5, 2: 0.6})
                 proposals.tell(
                     taken[-1], None if len(taken) % 5 == 0 else taken[-1].configuration.training.learning_rate
                 )
-        return [proposal.configuration.key for proposal in taken]
+        return [proposal.key for proposal in taken]
 
     assert keys(database, 6, 14) == keys(None, 14)
     with pytest.raises(MachineError, match="password authentication failed") as refusal:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from support.victim import Victim, write_cohort
 
 HERE = Path(__file__).parent

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,8 @@ from support.victim import Victim, stamp
 from rlvo.config.loading import load_study
 from rlvo.config.workdir import Workdir
 from rlvo.errors import RlvoError
-from rlvo.study.opening import open_study
+from rlvo.progress import no_progress
+from rlvo.study.inputs import open_study
 from rlvo.training.fit import Report, fit
 from rlvo.training.records import BEST_WEIGHTS, EPOCHS, PREDICTIONS, RECORD, CompletionRecord
 
@@ -31,17 +31,13 @@ class StoppedError(Exception):
 
 @pytest.fixture(scope="module")
 def train(undisturbed: Victim, tmp_path_factory: pytest.TempPathFactory) -> Train:
-    """Trains a trial of six epochs in a folder, or goes on with it."""
-
-    @contextlib.contextmanager
-    def quiet(description: str) -> Iterator[Callable[[int, int], None]]:
-        yield lambda done, total: None
+    """Trains a trial of six epochs in a folder, or continues it."""
 
     victim = undisturbed.beside(tmp_path_factory.mktemp("damage"))
     study = load_study(victim.root / "victim.yaml")
-    inputs = open_study(study, victim.cohort / "cohort.csv", Workdir.at(victim.work), progress=quiet, workers=1)
+    inputs = open_study(study, victim.cohort / "cohort.csv", Workdir.at(victim.work), progress=no_progress, workers=1)
     configuration = study.configuration({"training.epochs": LAST, "training.learning_rate": 1e-2})
-    data, identity = inputs.fold_data(0), inputs.identity(configuration, 0)
+    data, identity = inputs.fold_data(0), inputs.identity(configuration.key, 0)
     torch.set_num_threads(1)
     return lambda folder, report: fit(configuration, data, folder, identity, seed=1, device="cpu", report=report)
 
