@@ -25,43 +25,37 @@ def youden(y: np.ndarray, score: np.ndarray) -> float:
     return max(t for t in score if (score[y == 1] >= t).mean() - (score[y == 0] >= t).mean() >= best - 1e-12)
 
 
-def score_of(weighting: str, q: list[float], tpr: list[float], tnr: list[float]) -> float:
-    """Combined score of one patient, written out."""
+def combined(weighting: str, p: np.ndarray, tpr: np.ndarray, tnr: np.ndarray) -> np.ndarray:
+    """Combined scores [N] of probabilities [3, N], written out."""
     if weighting == "class_rates":
-        support, opposition = 0.0, 0.0
-        for p, r1, r0 in zip(q, tpr, tnr, strict=True):
-            support, opposition = support + r1 * p, opposition + r0 * (1 - p)
-        return support / (support + opposition)
-    weights = [(r1 + r0) / 2 if weighting == "balanced_accuracy" else 1.0 for r1, r0 in zip(tpr, tnr, strict=True)]
-    return sum(w * p for w, p in zip(weights, q, strict=True)) / sum(weights)
+        support, opposition = tpr @ p, tnr @ (1 - p)
+        return np.asarray(support / (support + opposition))
+    weights = (tpr + tnr) / 2 if weighting == "balanced_accuracy" else np.ones(3)
+    return np.asarray(weights @ p / weights.sum())
 
 
 def by_hand(predictions: pd.DataFrame, new: np.ndarray, weighting: str, tie: str) -> dict[str, Any]:
     """The ensemble of THREE and its answers to `new` probabilities [fold, modality, N]."""
-    found: dict[str, list[Any]] = {"threshold": [], "tpr": [], "tnr": [], "combined": []}
+    found: dict[str, Any] = {"threshold": [], "tpr": [], "tnr": [], "combined": []}
     margins = np.empty((FOLDS, new.shape[2]))
     for fold in range(FOLDS):
         rows = predictions[(predictions.fold == fold) & (predictions.split == "validation")]
-        p = [rows[rows.member == f"{c.key}-f{fold}"].sort_values("patient").probability.to_numpy() for c in THREE]
-        y = rows[rows.member == f"{THREE[0].key}-f{fold}"].sort_values("patient").label.to_numpy()
-        t = [youden(y, p[m]) for m in range(3)]
-        tpr = [(p[m][y == 1] >= t[m]).mean() for m in range(3)]
-        tnr = [(p[m][y == 0] < t[m]).mean() for m in range(3)]
-        own = np.array([score_of(weighting, [p[m][n] for m in range(3)], tpr, tnr) for n in range(len(y))])
-        combined = youden(y, np.round(own, 12))
-        for name, value in zip(found, (t, tpr, tnr, combined), strict=True):
+        p = rows.pivot(index="member", columns="patient", values="probability")
+        p, y = (
+            p.loc[[f"{c.key}-f{fold}" for c in THREE]].to_numpy(),
+            rows.groupby("patient")["label"].first().to_numpy(),
+        )
+        t = np.array([youden(y, own) for own in p])
+        positive = p >= t[:, None]
+        tpr, tnr = positive[:, y == 1].mean(axis=1), 1 - positive[:, y == 0].mean(axis=1)
+        threshold = youden(y, combined(weighting, p, tpr, tnr).round(12))
+        margins[fold] = combined(weighting, new[fold], tpr, tnr) - threshold
+        for name, value in zip(found, (t, tpr, tnr, threshold), strict=True):
             found[name].append(value)
-        for n in range(new.shape[2]):
-            margins[fold, n] = score_of(weighting, list(new[fold, :, n]), tpr, tnr) - combined
-    score, votes, rlvo = [], [], []
-    for n in range(new.shape[2]):
-        positive = sum(margins[fold, n] >= 0 for fold in range(FOLDS))
-        mean = sum(margins[:, n]) / FOLDS
-        drawn = {"negative": False, "positive": True, "margin": mean >= 0}[tie]
-        score.append(mean)
-        votes.append(positive)
-        rlvo.append(int(positive > FOLDS - positive or (positive == FOLDS - positive and drawn)))
-    return {**found, "score": score, "votes": votes, "rlvo": rlvo}
+    votes, mean = (margins >= 0).sum(axis=0), margins.mean(axis=0)
+    drawn = {"negative": False, "positive": True, "margin": mean >= 0}[tie]
+    rlvo = (votes > FOLDS - votes) | ((votes == FOLDS - votes) & drawn)
+    return {**found, "score": mean, "votes": votes.tolist(), "rlvo": rlvo.astype(int).tolist()}
 
 
 def answer(spec: EnsembleSpec, new: np.ndarray) -> EnsembleAnswer:
