@@ -84,7 +84,7 @@ def test_the_searched_modalities_are_the_spaces_or_the_models() -> None:
         assert searched_modalities(parse_study({"name": "s", **study})) == expected
 
 
-def test_ranking_names_modalities_nobody_finished() -> None:
+def test_ranking_names_searched_modalities_that_have_not_finished() -> None:
     ranking = rank_configurations(records_of(stored(THREE), THREE[:2]), modalities=MODALITIES)
     assert ranking.missing == ("no BOTH configuration has finished",)
     assert [c.auc for c in ranking.candidates] == sorted((c.auc for c in ranking.candidates), reverse=True)

@@ -45,7 +45,7 @@ def test_of_equal_maxima_the_highest_threshold_is_taken() -> None:
     assert youden_threshold([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.6]) == 0.9
 
 
-def test_without_signal_nobody_is_positive_and_the_threshold_is_a_number() -> None:
+def test_without_signal_no_patient_is_positive_and_the_threshold_is_a_number() -> None:
     y, score = [0, 1, 0, 1], [1.0, 1.0, 1.0, 1.0]
     threshold = youden_threshold(y, score)
     assert threshold > 1

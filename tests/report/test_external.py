@@ -28,7 +28,7 @@ def text(table: Table) -> str:
     return " ".join(console.export_text().split())
 
 
-def test_everybody_is_accounted_for() -> None:
+def test_every_patient_is_accounted_for() -> None:
     found = measure_answers(answers(0), LABEL)
     selection = Selection(tuple(PATIENTS), (Exclusion("severe artefacts", ("x", "y", "z")),))
     shown = text(answers_table(found, selection, title="a on b"))
