@@ -1,9 +1,50 @@
-"""Errors a user can cause or must know of: one line that says what, where and how to mend it."""
+"""Errors a user can cause or must know about: one line that says what, where and how to fix it."""
 
 from __future__ import annotations
 
+import logging
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import quote, unquote_to_bytes
+
+SECRETS = ("PASSWORD", "TOKEN", "SECRET_ACCESS_KEY")
+"""How the names of environment variables end that hold a password."""
+
+
+def hide_passwords(text: str) -> str:
+    """`text` without what precedes the host in an address, and without passwords from the environment.
+
+    An address loses everything between `scheme://` and the last `@` of its line, because a password may hold any
+    character, spaces included.
+    """
+    for name, value in os.environ.items():
+        if name.endswith(SECRETS) and len(value) > 3:  # hiding a shorter one would garble ordinary words
+            text = text.replace(value, "***").replace(quote(value, safe=""), "***")
+    return re.sub(r"://(?!/).*@", "://", text)
+
+
+def encode_password(address: str) -> str:
+    """An address with its user and password percent-encoded, so that no library takes a part of them for the host."""
+    scheme, mark, rest = address.partition("://")
+    user, at, host = rest.rpartition("@")
+    if not at or rest.startswith("/"):  # no user, or a file
+        return address
+    return f"{scheme}{mark}{':'.join(quote(unquote_to_bytes(part), safe='') for part in user.split(':', 1))}@{host}"
+
+
+class _HidePasswords(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = hide_passwords(record.getMessage()), ()
+        return True
+
+
+def get_logger(name: str) -> logging.Logger:
+    """The logger of a module; what it prints holds no password."""
+    logger = logging.getLogger(name)
+    logger.addFilter(_HidePasswords())
+    return logger
 
 
 class RlvoError(Exception):
@@ -12,7 +53,7 @@ class RlvoError(Exception):
     Args:
         what: what is wrong, as a short clause.
         where: file, patient or field it is about.
-        fix: how to mend it.
+        fix: how to fix it, as a sentence without its full stop.
     """
 
     exit_code = 2
@@ -23,7 +64,7 @@ class RlvoError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where is not None else self.what
-        return f"{text}. {self.fix}" if self.fix else text
+        return hide_passwords(f"{text}. {self.fix}" if self.fix else text)
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.where, self.fix)
@@ -41,11 +82,11 @@ class MachineError(RlvoError):
 
 
 class PatientError(RlvoError):
-    """A patient's prepared volumes are at fault: every trial would meet that, so the search stops."""
+    """A patient's prepared volumes are at fault. Every trial would fail on them, so the search stops."""
 
 
 class DiskFullError(MachineError):
-    """No room to write: every trial would meet that, so the search stops."""
+    """The disk is full. Every trial would fail on that, so the search stops."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +98,7 @@ class Finding:
     what: str
     fix: str | None = None
     value: str | None = None
-    """The cell as it was written, where it is about one."""
+    """The cell as it was written, if the finding is about one."""
     allowed: str | None = None
     """What the cell may hold, in words."""
 
@@ -71,7 +112,7 @@ class Finding:
 
 
 class CohortError(RlvoError):
-    """Everything wrong with a cohort, told at once: one line a finding."""
+    """Everything wrong with a cohort, reported at once: one line per finding."""
 
     def __init__(self, findings: Sequence[Finding], *, where: object = None) -> None:
         self.findings = tuple(findings)

@@ -26,4 +26,4 @@ def test_the_start_script_tells_where_there_is_no_work_folder(tmp_path: Path) ->
     for folder in (tmp_path, tmp_path / "missing"):
         done = subprocess.run([script, folder], capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr == f"{folder}: no mlflow.db here. Name a work folder, as for --workdir\n"
+        assert done.stderr == f"{folder}: there is no mlflow.db here. Name a work folder, as for --workdir\n"

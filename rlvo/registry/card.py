@@ -7,82 +7,52 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
-from mlflow import MlflowClient
 
-from rlvo.registry.cohort_summary import CohortSummary
-from rlvo.registry.folder import ModelDescription
-from rlvo.registry.location import registry_at
+from rlvo.inference.description import ModelDescription
+from rlvo.inference.training_cohort import CohortSummary
+from rlvo.mlflow_client import Tracking
 
 LIMIT = 5000
-"""Characters that a registry's database keeps of a version's description."""
+"""How many characters of a version's description a registry's database keeps."""
 ADDED = "\n## Evaluated: "
-"""Heading of what is added to a description after registration."""
+"""Heading of a section that is added to a description after registration."""
 
-TEMPLATE = """# Refractory large-vessel occlusion before thrombectomy
-
-## Intended use
-{notice} For adults with an acute occlusion of the internal carotid or middle cerebral artery on CT angiography for whom
-thrombectomy is planned: whether recanalisation is likely to be difficult. Not for finding or excluding an occlusion,
-and not for choosing or withholding a treatment.
-
-## Development patients
-{cohort}
-
-## How it was made
-{made}
-
-## Validation
-On development patients, each scored by the members of the one fold that did not train on them. *Nested*: chosen,
-weighted and thresholded without the scored patients; *optimistic*: with them. The vote over folds cannot be estimated
-on these patients.
-
-{figures}
-
-## Missing inputs
-{missing}
-
-## Limits
-- Patients of one study. No other hospital's figures unless they stand below.
-- Networks, weights and thresholds hold for volumes that this version prepares; scanners and protocols that were not
-  among the development patients' may shift the score. Values outside the training range are named in `warnings`.
-- `score` is a margin, not a probability. `probability` was calibrated on out-of-fold margins: check it locally.
-- Side, site and clinical values are taken as given; an error there is not noticed.
-{notes}"""
+TEMPLATE = Path(__file__).with_name("model_card.md")
 
 
 def model_card(description: ModelDescription, validation: pd.DataFrame) -> str:
     """The card in Markdown.
 
     Args:
-        validation: the ensemble's rows of `rlvo.ensemble.comparison.compare_ensembles`, `nested` and `optimistic`.
+        validation: the ensemble's rows of `rlvo.ensemble.comparison.compare_ensembles`: `nested` and `optimistic`.
     """
-    return TEMPLATE.format(
+    return TEMPLATE.read_text().rstrip("\n").format(
         notice=description.notice,
         cohort=_cohort(description.cohort),
         made=_made(description),
-        figures=_figures(validation),
+        results=_results(validation),
         missing=_missing(description),
         notes="".join(f"- {note}\n" for note in description.spec.notes),
     )
 
 
-def add_to_description(tracking_uri: str, name: str, version: str, title: str, lines: Sequence[str]) -> None:
-    """Add a section of figures to a version's description, say of an opening of the hold-out or another hospital.
+def add_to_description(tracking: Tracking, name: str, version: str, title: str, lines: Sequence[str]) -> None:
+    """Add a section of results to a version's description, for an opening of the hold-out or another hospital's cohort.
 
-    Where a database has no room for it, the oldest sections added before make way; the card itself stays.
+    If a database has no room for it, the oldest added sections are dropped; the card itself stays.
 
     Args:
-        title: what was evaluated, and the number of a hold-out's opening.
-        lines: a list item each; they name no patient.
+        title: what was evaluated, and for a hold-out which opening it was.
+        lines: one list item each; they name no patient.
 
     Raises:
         RlvoError: there is no such version.
-        MachineError: the server does not answer.
+        MachineError: the registry does not answer.
     """
-    with registry_at(tracking_uri, f"{name}/{version}"):
-        client = MlflowClient(tracking_uri)
+    with tracking.registry(f"{name}/{version}") as client:
         card, *added = (client.get_model_version(name, version).description or "").split(ADDED)
         added.append(f"{title}\n" + "".join(f"- {line}\n" for line in lines))
         while len(added) > 1 and len(ADDED.join([card, *added])) > LIMIT:
@@ -113,8 +83,8 @@ def _made(description: ModelDescription) -> str:
     calibration = "none" if spec.calibration is None else spec.calibration.method
     return "\n".join(
         [
-            f"- {len(spec.folds)} folds, {len(spec.members)} networks; a fold: {members}",
-            f"- combined by {spec.weighting.replace('_', ' ')}, Youden's threshold a fold, ties {spec.tie}; "
+            f"- {len(spec.folds)} folds, {len(spec.members)} networks; per fold: {members}",
+            f"- combined by {spec.weighting.replace('_', ' ')}, Youden's threshold per fold, ties {spec.tie}; "
             f"calibration: {calibration}",
             f"- volumes on {shape} voxels of {spacing} mm",
             *(f"- {name.replace('_', ' ')}: {value}" for name, value in description.provenance.items()),
@@ -123,7 +93,7 @@ def _made(description: ModelDescription) -> str:
     )
 
 
-def _figures(validation: pd.DataFrame) -> str:
+def _results(validation: pd.DataFrame) -> str:
     rows = ["| | AUC (95 % interval) | balanced accuracy | sensitivity | specificity |", "|---|---|---|---|---|"]
     for row in validation.sort_values("estimate").to_dict("records"):
         decisions = " | ".join(f"{row[name]:.2f}" for name in ("balanced_accuracy", "sensitivity", "specificity"))
@@ -132,9 +102,11 @@ def _figures(validation: pd.DataFrame) -> str:
 
 
 def _missing(description: ModelDescription) -> str:
-    lines = ["- A value that is missing or not allowed: imputed as in training and named in `warnings`."]
+    lines = ["- A value that is missing or not allowed is imputed as in training and named in `warnings`."]
     for variant in description.variants[1:]:
         members = f"{len(variant.spec.members)} networks, {len(variant.predictors)} predictors"
-        lines.append(f"- *{variant.name}* ({members}, thresholds of its own) answers where what it lacks is missing.")
-    lines.append("- Where nothing can answer: no answer, and `warnings` says why.")
+        lines.append(
+            f"- *{variant.name}* ({members}, its own thresholds) answers if only inputs it does not use are missing."
+        )
+    lines.append("- If nothing can answer, there is no answer, and `warnings` says why.")
     return "\n".join(lines)

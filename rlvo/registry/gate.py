@@ -1,4 +1,4 @@
-"""The gate: a version becomes the champion only if it reproduces what its members said in training."""
+"""The gate: a version becomes the champion only if it reproduces what its members predicted in training."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rlvo.cohort.variables import source_columns
+from rlvo.cohort.variables import VOLUMES, source_columns
 from rlvo.errors import RlvoError
-from rlvo.registry.folder import ModelDescription
-from rlvo.registry.patients import VOLUMES
-from rlvo.registry.process import ModelProcess
+from rlvo.inference.description import ModelDescription
+from rlvo.registry.process import run_model
 
 GATE_TAG = "rlvo.gate"
-"""Of a version: what the gate found; begins with "passed" or "failed"."""
+"""Tag of a version: what the gate found; begins with "passed" or "failed"."""
 BFLOAT16_TAG = "rlvo.bfloat16"
-"""Of a version: what reduced precision changed on the gate's patients, where that was asked for."""
+"""Tag of a version: what reduced precision changed for the gate's patients, if that was asked for."""
 TOLERANCE = 1e-5
-"""Of a member's probability."""
-PATIENTS_A_FOLD = 4
+"""How far a member's probability may be from the stored one."""
+PATIENTS_PER_FOLD = 4
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Evidence:
     """A study's stored predictions, and what they were made from."""
 
     predictions: pd.DataFrame
-    """Of its finished trials, columns of `rlvo.evaluation.predictions`."""
+    """Those of its finished trials, columns of `rlvo.evaluation.predictions`."""
     table: pd.DataFrame
     """The development patients' rows of the cohort table, index patient id."""
     folder: Path
@@ -39,23 +38,23 @@ class Evidence:
     store: Path
     """Prepared volumes."""
     check_bfloat16: bool = False
-    """Also answer in reduced precision, and say what that changes."""
+    """Whether to answer in reduced precision too, and report what that changes."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What the gate found of a version."""
+    """What the gate found about a version."""
 
     tags: Mapping[str, str]
     failure: str | None
-    """Why the version does not pass, for the user's terminal; the tags name no patient."""
+    """Why the version does not pass, for the user's terminal only: it may name a patient; the tags name none."""
 
 
 def check_version(root: Path, description: ModelDescription, evidence: Evidence) -> Gate:
-    """Answer for up to 4 development patients a fold in a fresh process, and compare with the stored predictions.
+    """Answer for up to 4 development patients per fold in a fresh process, and compare with the stored predictions.
 
-    Each patient's own fold's members must give their stored out-of-fold probability to 1e-5, and the answer must be
-    finite. A patient whom an ensemble with fewer inputs answers for counts for its members.
+    The members of each patient's own fold must reproduce their stored out-of-fold probability to 1e-5, and the answer
+    must be finite. If a patient is scored by an ensemble with fewer inputs, that counts for its members.
 
     Args:
         root: the version's MLflow model folder, verified.
@@ -67,24 +66,26 @@ def check_version(root: Path, description: ModelDescription, evidence: Evidence)
 
 
 def _compare(root: Path, description: ModelDescription, evidence: Evidence) -> Gate:
-    due = _stored(evidence.predictions)
-    patients = [p for fold in description.spec.folds for p in _chosen(fold.fold, description, evidence)]
+    stored = _stored(evidence.predictions)
+    patients = [
+        patient for fold in description.spec.folds for patient in choose_patients(fold.fold, description, evidence)
+    ]
     seen: set[str] = set()
     largest, moved, changed = 0.0, 0.0, 0
-    with ModelProcess(root) as process:
+    with run_model(root) as process:
         for patient, row in zip(patients, _cells(patients, description, evidence), strict=True):
             given = {"folder": str(evidence.folder), "store": str(evidence.store)}
             answer = process.answer(row, members=True, **given)
-            if not _answered(answer):
+            if not _is_scored(answer):
                 return _failed("a development patient is not answered for", f"patient {patient}: {answer['warnings']}")
             for member, probability in _probabilities(answer).items():
-                if (member, patient) in due:
+                if (member, patient) in stored:
                     seen.add(member)
-                    largest = max(largest, abs(probability - due[member, patient]))
+                    largest = max(largest, abs(probability - stored[member, patient]))
             if evidence.check_bfloat16:
                 reduced = process.answer(row, precision="bfloat16", **given)
                 changed += reduced["rlvo"] != answer["rlvo"]
-                moved = max(moved, abs(reduced["score"] - answer["score"]) if _answered(reduced) else np.inf)
+                moved = max(moved, abs(reduced["score"] - answer["score"]) if _is_scored(reduced) else np.inf)
     if unseen := [member.key for member in description.spec.members if member.key not in seen]:
         return _failed("there is no stored prediction to compare a member with", f"member {unseen[0]}")
     if largest > TOLERANCE:
@@ -96,8 +97,8 @@ def _compare(root: Path, description: ModelDescription, evidence: Evidence) -> G
     return Gate(tags, None)
 
 
-def _failed(why: str, which: str | None = None) -> Gate:
-    return Gate({GATE_TAG: f"failed: {why}"}, f"{why} ({which})" if which else why)
+def _failed(why: str, detail: str | None = None) -> Gate:
+    return Gate({GATE_TAG: f"failed: {why}"}, f"{why} ({detail})" if detail else why)
 
 
 def _stored(predictions: pd.DataFrame) -> dict[tuple[str, str], float]:
@@ -106,29 +107,29 @@ def _stored(predictions: pd.DataFrame) -> dict[tuple[str, str], float]:
     return dict(zip(zip(own["member"], own["patient"], strict=True), own["probability"], strict=True))
 
 
-def _chosen(fold: int, description: ModelDescription, evidence: Evidence) -> list[str]:
-    """Validation patients of a fold, half of them positive where there are enough, complete ones first."""
+def choose_patients(fold: int, description: ModelDescription, evidence: Evidence) -> list[str]:
+    """Validation patients of a fold, half of them positive if there are enough, those with complete rows first."""
     rows = evidence.predictions
     own = rows[(rows["split"] == "validation") & (rows["fold"] == fold)].drop_duplicates("patient")
     needed = evidence.table.reindex(columns=source_columns(description.predictors))
     complete = needed.notna().all(axis=1).reindex(own["patient"], fill_value=False).to_numpy()
     own = own.assign(complete=complete).sort_values(["complete", "patient"], ascending=[False, True])
-    half = own.groupby("label").head(PATIENTS_A_FOLD // 2)["patient"]
-    return list(dict.fromkeys([*half, *own["patient"]]))[:PATIENTS_A_FOLD]
+    half = own.groupby("label").head(PATIENTS_PER_FOLD // 2)["patient"]
+    return list(dict.fromkeys([*half, *own["patient"]]))[:PATIENTS_PER_FOLD]
 
 
 def _cells(patients: Sequence[str], description: ModelDescription, evidence: Evidence) -> list[dict[str, Any]]:
-    """The patients' rows of a cohort table, as JSON has them."""
+    """The patients' rows of a cohort table, as JSON holds them."""
     columns = ["patient_id", *VOLUMES, *source_columns(description.predictors)]
     table = evidence.table.loc[list(patients)].reset_index(names="patient_id")
     table = table[[column for column in columns if column in table]]
     return list(json.loads(table.to_json(orient="records", double_precision=15)))
 
 
-def _answered(answer: Mapping[str, Any]) -> bool:
+def _is_scored(answer: Mapping[str, Any]) -> bool:
     return answer["rlvo"] is not None and answer["score"] is not None  # JSON has no NaN
 
 
 def _probabilities(answer: Mapping[str, Any]) -> dict[str, float]:
-    """By member key, of the members that answered."""
+    """Probabilities by member key, of the members that answered."""
     return {name.removeprefix("p_"): value for name, value in answer.items() if name[:2] == "p_" and value is not None}

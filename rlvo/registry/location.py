@@ -1,25 +1,21 @@
-"""Finding a model by its folder or its name in the registry, and verifying it."""
+"""Finding a model by its folder or its name in the registry, and verifying every file of it."""
 
 from __future__ import annotations
 
 import atexit
-import logging
-import os
+import json
 import re
 import shutil
 import tempfile
-import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
-from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
-from rlvo.errors import MachineError, RlvoError
-from rlvo.registry.manifest import DIGEST_TAG, verify
+from rlvo.errors import RlvoError
+from rlvo.files import atomic_write, file_sha256
+from rlvo.mlflow_client import Tracking
+from rlvo.registry.model import MANIFEST, AlteredModelError, check_files, model_files
 
 CHAMPION = "champion"
 """Alias of the version in use."""
@@ -27,66 +23,32 @@ ARTIFACT = "model"
 """The model folder's name among the MLflow model's artifacts."""
 ARTIFACT_PATH = f"artifacts/{ARTIFACT}"
 """The model folder's path within the MLflow model."""
-DATABASE = "sqlite:///"
+DIGEST_TAG = "rlvo.manifest"
+"""Tag of a version: SHA-256 of its manifest."""
 
 
-@contextmanager
-def registry_at(tracking_uri: str, model: str) -> Iterator[None]:
-    """MLflow's own calls go to one server or database inside, quietly. The environment is as before afterwards.
-
-    `mlflow.set_tracking_uri` alone would leave `MLFLOW_TRACKING_URI` set, which wins over every work folder.
-
-    Raises:
-        RlvoError: what is asked for is not there; `model` names it.
-        MachineError: the server does not answer, or refuses.
-    """
-    before = dict(os.environ)
-    logger = logging.getLogger("mlflow")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # 4 s for a server that is away, not 4 min
-    os.environ.pop("MLFLOW_RUN_ID", None)  # it would override explicit run ids
-    mlflow.set_tracking_uri(tracking_uri)
-    mlflow.set_registry_uri(tracking_uri)
-    try:
-        yield
-    except MlflowException as error:
-        reason = textwrap.shorten(str(error), 160, placeholder=" …")
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise RlvoError(f"not in the registry ({reason})", where=model, fix="See 'rlvo ensemble'") from None
-        fix = "Check the server, or MLFLOW_TRACKING_URI"
-        raise MachineError(f"the registry does not answer ({reason})", where=model, fix=fix) from None
-    finally:
-        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
-        mlflow.set_registry_uri(None)  # type: ignore[arg-type]
-        os.environ.clear()
-        os.environ.update(before)
-        logger.setLevel(level)
-
-
-def locate_model(model: str, tracking_uri: str) -> Path:
-    """The MLflow model's folder, every file of it verified; one on a server is fetched.
+def locate_model(model: str, tracking: Tracking) -> Path:
+    """The folder of an MLflow model, every file of it verified; a model on a server is downloaded.
 
     Args:
         model: an MLflow model's folder, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `NAME@ALIAS`, `NAME/VERSION`, or
             `NAME` for its champion.
-        tracking_uri: of the registry.
+        tracking: whose registry to look in.
 
     Raises:
         RlvoError: there is no such model, or it is not what was registered.
-        MachineError: the server does not answer.
+        MachineError: the registry does not answer.
     """
     path = Path(model).expanduser()
     if (path / "MLmodel").is_file():
         verify(path)
         return path
-    version = find_version(model, tracking_uri)
-    with registry_at(tracking_uri, model):
-        # A database's artifacts are files beside it and are used where they lie.
-        into = None if tracking_uri.startswith(DATABASE) else _temporary_folder()
-        uri = f"models:/{version.name}/{version.version}"
-        root = Path(mlflow.artifacts.download_artifacts(uri, dst_path=into))
+    version = find_version(model, tracking)
+    with tracking.registry(model) as client:
+        # A database's artifacts are files beside it and are used where they are.
+        into = _temporary_folder() if tracking.database_file is None else None
+        artifacts = client.get_model_version_download_uri(version.name, version.version)
+        root = Path(mlflow.artifacts.download_artifacts(artifacts, dst_path=into, tracking_uri=tracking.uri))
     if DIGEST_TAG not in version.tags:
         fix = "Register the ensemble again"
         raise RlvoError(f"the version has no tag {DIGEST_TAG}, so it cannot be verified", where=model, fix=fix)
@@ -94,33 +56,52 @@ def locate_model(model: str, tracking_uri: str) -> Path:
     return root
 
 
-def find_version(model: str, tracking_uri: str) -> ModelVersion:
-    """The registered version of this name: as `locate_model` takes it, but no folder's. Raises as it does."""
+def find_version(model: str, tracking: Tracking) -> ModelVersion:
+    """The registered version of this name, as `locate_model` takes it, but not a folder. Raises as `locate_model`."""
     named = re.fullmatch(r"(?:models:/)?(?P<name>[\w.-]+)(?:@(?P<alias>[\w.-]+)|/(?P<version>\d+))?", model)
     if Path(model).expanduser().is_dir() or named is None:
         fix = f"Name a registered model, e.g. rlvo-ensemble@{CHAMPION}, or the folder of one"
-        raise RlvoError("no model lies here", where=model, fix=fix)
-    check_registry(tracking_uri, model)
+        raise RlvoError("there is no model here", where=model, fix=fix)
     name, alias, number = named.group("name", "alias", "version")
-    with registry_at(tracking_uri, model):
-        client = MlflowClient()
-        version = (
-            client.get_model_version(name, number)
-            if number
-            else client.get_model_version_by_alias(name, alias or CHAMPION)
-        )
-    return version
+    with tracking.registry(model) as client:
+        if number:
+            return client.get_model_version(name, number)
+        return client.get_model_version_by_alias(name, alias or CHAMPION)
 
 
-def check_registry(tracking_uri: str, model: str) -> None:
-    """Raise RlvoError where the database is not there yet: MLflow would make one."""
-    if tracking_uri.startswith(DATABASE) and not Path(tracking_uri.removeprefix(DATABASE)).is_file():
-        fix = "Run 'rlvo ensemble' first, or name the right --workdir"
-        raise RlvoError("there is no registry in this work folder", where=model, fix=fix)
+def write_manifest(root: Path) -> str:
+    """Write what every file of the MLflow model in `root` is at registration; return the manifest's SHA-256."""
+    digests = {name: file_sha256(root / name) for name in sorted(model_files(root))}
+    atomic_write(root / MANIFEST, json.dumps(digests, indent=1))
+    return file_sha256(root / MANIFEST)
+
+
+def verify(root: Path, digest: str | None = None) -> None:
+    """Check every file of the MLflow model in `root` before anything of it is imported.
+
+    Compiled files that an earlier loading left beside the entry file are deleted: Python would run them in its place.
+
+    Args:
+        digest: SHA-256 of the manifest, as the registry's version tag has it; None: the manifest is taken at its word.
+
+    Raises:
+        RlvoError: a file is missing, altered or was added, or the manifest is not the registered one.
+    """
+    fix = "Fetch the model again, or register the ensemble again; do not use this one"
+    if digest is not None and (not (root / MANIFEST).is_file() or file_sha256(root / MANIFEST) != digest):
+        raise RlvoError(f"{MANIFEST} is not the one that was registered", where=root, fix=fix)
+    try:
+        check_files(root)
+    except AlteredModelError as error:
+        raise RlvoError(str(error), where=root, fix=fix) from None
+    compiled = root / "__pycache__"
+    shutil.rmtree(compiled, ignore_errors=True)
+    if compiled.exists():
+        raise RlvoError("the folder holds compiled files that cannot be deleted", where=compiled, fix="Delete it")
 
 
 def _temporary_folder() -> str:
-    """Deleted when the process ends."""
+    """A folder that is deleted when the process ends."""
     folder = tempfile.mkdtemp(prefix="rlvo-model-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE, PERMISSION_DENIED
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 MANIFEST = "manifest.json"
-"""SHA-256 of every other file of the MLflow model, by its path within."""
+"""SHA-256 of every other file of the MLflow model, by its path in the model."""
 UNLISTED = re.compile(r"manifest\.json|registered_model_meta|__pycache__/model\.[\w.-]+")
-"""The manifest itself, and what loading writes: MLflow's note of the version, and this file compiled."""
+"""The manifest itself, and what loading writes: MLflow's note of the version, and this file, compiled."""
 
 
 class AlteredModelError(Exception):
@@ -29,7 +31,7 @@ class AlteredModelError(Exception):
 
 
 def model_files(root: Path) -> Iterator[str]:
-    """Paths within `root` of what a manifest lists: every file, and links to folders, which can hide files."""
+    """Paths, relative to `root`, of what a manifest lists: every file, and links to folders, which can hide files."""
     for folder, folders, files in os.walk(root):
         links = [name for name in folders if (Path(folder) / name).is_symlink()]
         names = ((Path(folder) / name).relative_to(root).as_posix() for name in [*files, *links])
@@ -54,7 +56,11 @@ def check_files(root: Path) -> None:
 
 
 def import_own_code(code: Path) -> None:
-    """Import the rlvo in `code`. One that was imported from elsewhere before will do where it is the same."""
+    """Import the rlvo in `code`. One that was imported from elsewhere before will do if it is the same.
+
+    Raises:
+        AlteredModelError: this process has imported another rlvo.
+    """
     import rlvo
 
     own, imported = code / "rlvo", Path(rlvo.__file__ or "").parent
@@ -77,22 +83,33 @@ class RlvoEnsemble(PythonModel):
         sys.dont_write_bytecode = True  # compiled files beside the code would count as added
         import_own_code(root / "code")
 
-        from rlvo.registry.inference import EnsemblePredictor
-        from rlvo.registry.serving import Service
+        from rlvo.inference.predictor import EnsemblePredictor
+        from rlvo.inference.service import Service
 
         self.service = Service(EnsemblePredictor.load(folder))
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
+        """Answer one row per patient. While served, errors are MLflow's, which have an HTTP status."""
+        from rlvo.errors import MachineError, RlvoError
+        from rlvo.inference.service import ForbiddenPathError, is_served
+
         given = params or {}
-        return self.service.predict(
-            model_input,
-            given.get("folder", "."),
-            given.get("store", ""),
-            members=given.get("members", False),
-            precision=given.get("precision", "float32"),
-        )
+        try:
+            return self.service.predict(
+                model_input,
+                given.get("folder", "."),
+                given.get("store", ""),
+                members=given.get("members", False),
+                precision=given.get("precision", "float32"),
+            )
+        except RlvoError as error:
+            if not is_served():
+                raise
+            codes = {ForbiddenPathError: PERMISSION_DENIED, MachineError: INTERNAL_ERROR}
+            code = next((code for kind, code in codes.items() if isinstance(error, kind)), INVALID_PARAMETER_VALUE)
+            raise MlflowException(" ".join(str(error).split()), error_code=code) from None
 
 
 def _sha256(path: Path) -> str:

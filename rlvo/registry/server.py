@@ -1,4 +1,4 @@
-"""MLflow's scoring server for one verified model: small JSON requests only, errors of one line, an audit on disk."""
+"""MLflow's scoring server for one verified model: small JSON requests, one-line errors, an audit file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from rlvo.errors import RlvoError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 CONCEALED = ("patient_id", "warnings", "notice")
-"""Columns of an answer that the audit leaves out: ids, words that may name files, and what is always there."""
+"""Columns of an answer that the audit leaves out: ids, text that may name files, and the constant notice."""
 
 Cell = str | float | int | bool | None
 
@@ -52,12 +52,12 @@ class Split(BaseModel):
 
 
 class Params(BaseModel):
-    """What a request may set of the model's `predict`."""
+    """The parameters of the model's `predict` that a request may set."""
 
     model_config = ConfigDict(extra="forbid")
 
     folder: str = "."
-    """Below the data root: what volume paths are relative to."""
+    """A folder below the data root that volume paths are relative to."""
     members: bool = False
     precision: str = "float32"
 
@@ -80,19 +80,19 @@ class Question(BaseModel):
 
 @dataclass(frozen=True)
 class Audit:
-    """An append-only file of JSON lines (mode 0600) that names patients by pseudonym, and holds no path."""
+    """An append-only file of JSON lines (mode 0600). It names patients by pseudonym and holds no path."""
 
     path: Path
     version: Mapping[str, str]
-    """Of what answers."""
+    """Name and manifest digest of the model that answers."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def answered(self, asked: pd.DataFrame, answers: pd.DataFrame) -> None:
-        """A line for every patient: which cells were given, a keyed hash of the row, and the answer."""
+    def record(self, asked: pd.DataFrame, answers: pd.DataFrame) -> None:
+        """Append one line per patient: which cells were given, a keyed hash of the row, and the answer."""
         key = cohort_key(self.path.parent)
-        told = answers.drop(columns=[name for name in CONCEALED if name in answers]).astype(object)
+        shown = answers.drop(columns=[name for name in CONCEALED if name in answers]).astype(object)
         lines = []
-        for row, (_, answer) in enumerate(told.where(told.notna(), None).iterrows()):
+        for row, (_, answer) in enumerate(shown.where(shown.notna(), None).iterrows()):
             cells = {str(name): None if pd.isna(cell) else str(cell) for name, cell in asked.iloc[row].items()}
             line = {
                 "patient": pseudonym(str(answers["patient_id"].iloc[row]), key),
@@ -105,7 +105,7 @@ class Audit:
         self.write(*lines)
 
     def write(self, *lines: Mapping[str, Any]) -> None:
-        """Append lines, each with the time and the model, all of them or none."""
+        """Append lines, each with the time and the model: all of them or none."""
         about = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **self.version}
         text = "".join(f"{json.dumps({**about, **line})}\n" for line in lines)
         with self._lock:
@@ -115,23 +115,23 @@ class Audit:
 
 
 @dataclass(frozen=True)
-class Audited:
-    """A loaded model whose answers are on record before they are given."""
+class AuditedModel:
+    """A loaded model whose answers are recorded before they are given."""
 
     model: PyFuncModel
     audit: Audit
 
     @property
     def metadata(self) -> Any:
-        """The model's; the scoring server takes the signature from it."""
+        """The model's metadata, from which the scoring server takes the signature."""
         return self.model.metadata
 
     def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
-        """As the model does. Raises MlflowException (500) where the audit cannot be written."""
+        """Answer as the model does. Raises MlflowException (500) if the audit cannot be written."""
         answers = self.model.predict(data, params=params)
         assert isinstance(answers, pd.DataFrame)
         try:
-            self.audit.answered(data, answers)
+            self.audit.record(data, answers)
         except (OSError, RlvoError):
             raise MlflowException("the audit cannot be written", error_code=INTERNAL_ERROR) from None
         return answers
@@ -140,25 +140,25 @@ class Audited:
 def serve(
     model: PyFuncModel, *, version: Mapping[str, str], host: str, port: int, max_bytes: int, audit: str | None
 ) -> None:
-    """Serve until standard input ends. The address is the one line on standard output.
+    """Serve until standard input ends. Prints one line, the address.
 
     Args:
         version: the model's name and the digest of its manifest, for the audit.
-        port: 0: any that is free.
-        max_bytes: of a request.
-        audit: file to append to.
+        port: 0 means any free port.
+        max_bytes: size of the largest request that is accepted.
+        audit: file to append to; None: there is no audit.
     """
-    logging.getLogger("mlflow").setLevel(logging.ERROR)  # it remarks on single requests
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # it comments on single requests
     record = Audit(Path(audit), version) if audit else None
-    served = cast(PyFuncModel, Audited(model, record)) if record else model
-    app = guarded(scoring_server.init(served), max_bytes, record)
-    if host in LOOPBACK:  # a web page must not reach a local server through a name of its own
+    served = cast(PyFuncModel, AuditedModel(model, record)) if record else model
+    app = add_guard(scoring_server.init(served), max_bytes, record)
+    if host in LOOPBACK:  # a web page must not reach a local server through a host name of its own
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False))
     try:
         opened = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        print(f"error: {host}:{port}: {error.strerror}. Name another --port or --host", file=sys.stderr)
+        print(f"error: {host}:{port}: {error.strerror}. Choose another --port or --host", file=sys.stderr)
         sys.exit(RlvoError.exit_code)
 
     def stop_with_parent() -> None:
@@ -166,18 +166,18 @@ def serve(
         server.should_exit = True
 
     threading.Thread(target=stop_with_parent, daemon=True).start()
-    shown = f"[{host}]" if ":" in host else host
-    print(f"http://{shown}:{opened.getsockname()[1]}", flush=True)
+    address = f"[{host}]" if ":" in host else host
+    print(f"http://{address}:{opened.getsockname()[1]}", flush=True)
     with suppress(KeyboardInterrupt):
         server.run(sockets=[opened])
 
 
-def guarded(app: FastAPI, max_bytes: int, audit: Audit | None) -> FastAPI:
-    """Put checks before MLflow's scoring server and make its errors one line; what is refused is on record."""
+def add_guard(app: FastAPI, max_bytes: int, audit: Audit | None) -> FastAPI:
+    """Check requests before MLflow's scoring server gets them, shorten its errors to one line, record refusals."""
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[StreamingResponse]]) -> Response:
-        refused = await refusal(request, max_bytes)
+        refused = await check_request(request, max_bytes)
         if refused is None:
             response = await call_next(request)
             if response.status_code < 400:
@@ -192,12 +192,12 @@ def guarded(app: FastAPI, max_bytes: int, audit: Audit | None) -> FastAPI:
     return app
 
 
-async def refusal(request: Request, max_bytes: int) -> tuple[int, str] | None:
-    """Status and reason of a request that does not reach the model; None for one that may."""
+async def check_request(request: Request, max_bytes: int) -> tuple[int, str] | None:
+    """Status and reason for a request that must not reach the model; None for one that may."""
     if request.method != "POST":
         return None
     if not (length := request.headers.get("content-length", "")).isdecimal():
-        return 411, "the request does not say its length"
+        return 411, "the request does not state its length"
     if int(length) > max_bytes:
         return 413, f"the request is larger than {max_bytes} bytes"
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
@@ -214,8 +214,8 @@ async def refusal(request: Request, max_bytes: int) -> tuple[int, str] | None:
 def _one_line(content: bytes) -> str:
     """The message of an error without MLflow's echo of the request and its stack trace."""
     try:
-        said = json.loads(content)
-        text = str(said.get("message") or said.get("detail") or "refused")
+        error = json.loads(content)
+        text = str(error.get("message") or error.get("detail") or "refused")
     except ValueError:
         text = content.decode(errors="replace")
     return " ".join(text.rpartition("Error: ")[2].split())

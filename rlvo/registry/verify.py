@@ -1,4 +1,4 @@
-"""Check an unpacked model archive: `python verify.py [DIGEST]`, with the SHA-256 of SHA256SUMS from who made it."""
+"""Check an unpacked model archive: `python verify.py [DIGEST]`. DIGEST, the SHA-256 of SHA256SUMS, is its maker's."""
 
 import hashlib
 import sys
@@ -9,13 +9,13 @@ SUMS = "SHA256SUMS"
 
 
 def sha256(path: Path) -> str:
-    """Of a file's bytes, hex."""
+    """SHA-256 of a file's bytes, hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def wrong(digest: str | None) -> str | None:
-    """What is not as it was packed; None where all is."""
+def find_change(digest: str | None) -> str | None:
+    """What is not as it was packed; None if everything is."""
     sums = FOLDER / SUMS
     if not sums.is_file() or (digest is not None and sha256(sums) != digest.lower()):
         return f"{SUMS} is not the one that was packed"
@@ -30,6 +30,6 @@ def wrong(digest: str | None) -> str | None:
 
 if __name__ == "__main__":
     given = sys.argv[1] if len(sys.argv) > 1 else None
-    if what := wrong(given):
+    if what := find_change(given):
         sys.exit(f"error: {what}. Do not use this model")
     print("every file is as it was packed" if given else "the files agree with each other; give the DIGEST to be sure")

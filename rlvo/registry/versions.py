@@ -10,13 +10,14 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from rlvo.errors import RlvoError
+from rlvo.mlflow_client import Tracking
 from rlvo.registry.gate import GATE_TAG
-from rlvo.registry.location import CHAMPION, check_registry, locate_model, registry_at
+from rlvo.registry.location import CHAMPION, locate_model
 
 HISTORY_TAG = "rlvo.champions"
-"""Of the registered model: every version that was made the champion, oldest first, separated by spaces."""
-REMEMBERED = 200
-"""So many champions of the past."""
+"""Tag of the registered model: every version that was made the champion, oldest first, separated by spaces."""
+MAX_HISTORY = 200
+"""How many champions the history keeps."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Version:
     aliases: tuple[str, ...]
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
-    """Of its run: `val/auc_mean` (optimistic); after an opening of the hold-out `test/…`."""
+    """Those of its run: `val/auc_mean` (optimistic); after an opening of the hold-out `test/…`."""
     created: datetime
 
     @property
@@ -36,16 +37,14 @@ class Version:
         return self.tags.get(GATE_TAG, "never ran")
 
 
-def list_versions(tracking_uri: str, name: str) -> list[Version]:
+def list_versions(tracking: Tracking, name: str) -> list[Version]:
     """All versions, the newest first.
 
     Raises:
         RlvoError: there is no such model.
-        MachineError: the server does not answer.
+        MachineError: the registry does not answer.
     """
-    check_registry(tracking_uri, name)
-    with registry_at(tracking_uri, name):
-        client = MlflowClient()
+    with tracking.registry(name) as client:
         aliases = client.get_registered_model(name).aliases
         versions = [
             Version(
@@ -60,80 +59,74 @@ def list_versions(tracking_uri: str, name: str) -> list[Version]:
     return sorted(versions, key=lambda version: -version.number)
 
 
-def registered_version(tracking_uri: str, name: str, tags: Mapping[str, str]) -> str | None:
-    """The newest version of `name` that has all these tags and passed its gate; None where there is none.
+def registered_version(tracking: Tracking, name: str, tags: Mapping[str, str]) -> str | None:
+    """The newest version of `name` that has all these tags and passed its gate; None if there is none.
 
-    Raises MachineError where the server does not answer.
+    Raises MachineError if the registry does not answer.
     """
-    with registry_at(tracking_uri, name):
-        found = MlflowClient(tracking_uri).search_model_versions(f"name = '{name}'")
-    numbers = [
-        int(version.version) for version in found if tags.items() <= version.tags.items() and has_passed(version.tags)
-    ]
+    with tracking.registry(name) as client:
+        found = client.search_model_versions(f"name = '{name}'")
+    numbers = [int(each.version) for each in found if tags.items() <= each.tags.items() and has_passed(each.tags)]
     return str(max(numbers)) if numbers else None
 
 
 def has_passed(tags: Mapping[str, str]) -> bool:
-    """Whether the version of these tags passed its gate."""
+    """Whether the version with these tags passed its gate."""
     return tags.get(GATE_TAG, "").startswith("passed")
 
 
-def promote(tracking_uri: str, name: str, number: int) -> int | None:
-    """Make a version the champion; who was it before, None where nobody was.
+def promote(tracking: Tracking, name: str, number: int) -> int | None:
+    """Make a version the champion; return the previous champion's number, or None if there was none.
 
     Raises:
         RlvoError: there is no such version, it did not pass its gate, or its files are not those registered.
-        MachineError: the server does not answer.
+        MachineError: the registry does not answer.
     """
     where = f"{name}/{number}"
-    check_registry(tracking_uri, where)
-    with registry_at(tracking_uri, where):
-        tags = MlflowClient().get_model_version(name, str(number)).tags
+    with tracking.registry(where) as client:
+        tags = client.get_model_version(name, str(number)).tags
     if not has_passed(tags):
-        fix = "Only a version that passed becomes the champion; register the ensemble again"
-        raise RlvoError(f"did not pass its gate ({tags.get(GATE_TAG, 'it never ran')})", where=where, fix=fix)
-    locate_model(where, tracking_uri)
-    with registry_at(tracking_uri, where):
-        client = MlflowClient()
-        before = _champions(client, name)
+        fix = "Only a version that passed can become the champion; register the ensemble again"
+        raise RlvoError(f"it did not pass its gate ({tags.get(GATE_TAG, 'it never ran')})", where=where, fix=fix)
+    locate_model(where, tracking)
+    with tracking.registry(where) as client:
+        champions = _champions(client, name)
         make_champion(client, name, str(number))
-    return before[-1] if before else None
+    return champions[-1] if champions else None
 
 
-def rollback(tracking_uri: str, name: str) -> tuple[int, int]:
-    """Make the champion before this one the champion again: the version that was, and the one that is now.
+def rollback(tracking: Tracking, name: str) -> tuple[int, int]:
+    """Make the previous champion the champion again; return the number it replaces and its own.
 
-    A version that was deleted since, or whose gate failed, is passed over.
+    A version that has been deleted, or whose gate failed, is passed over.
 
     Raises:
-        RlvoError: nobody was the champion before, or its files are not those registered.
-        MachineError: the server does not answer.
+        RlvoError: there is no previous champion, or its files are not those registered.
+        MachineError: the registry does not answer.
     """
-    check_registry(tracking_uri, name)
-    with registry_at(tracking_uri, name):
-        client = MlflowClient()
+    with tracking.registry(name) as client:
         champions = _champions(client, name)
         sound = {int(v.version) for v in client.search_model_versions(f"name = '{name}'") if has_passed(v.tags)}
-    now = champions[-1] if champions else None
-    earlier = [at for at, number in enumerate(champions) if number in sound and number != now]
-    if now is None or not earlier:
+    current = champions[-1] if champions else None
+    earlier = [at for at, number in enumerate(champions) if number in sound and number != current]
+    if current is None or not earlier:
         fix = "'rlvo models' lists the versions; 'rlvo models promote' chooses one"
         raise RlvoError("there is no earlier champion to go back to", where=name, fix=fix)
-    again = champions[earlier[-1]]
-    locate_model(f"{name}/{again}", tracking_uri)
-    with registry_at(tracking_uri, name):
+    previous = champions[earlier[-1]]
+    locate_model(f"{name}/{previous}", tracking)
+    with tracking.registry(name) as client:
         _write(client, name, champions[: earlier[-1] + 1])
-    return now, again
+    return current, previous
 
 
 def make_champion(client: MlflowClient, name: str, number: str) -> None:
-    """Give a version the alias, and remember who had it; within `registry_at`."""
+    """Give a version the alias, and remember which one had it."""
     champions = _champions(client, name)
     _write(client, name, champions if champions[-1:] == [int(number)] else [*champions, int(number)])
 
 
 def _champions(client: MlflowClient, name: str) -> list[int]:
-    """The history, oldest first; its last is the champion, also where the alias was moved by other means."""
+    """The history, oldest first. Its last is the current champion, even if the alias was moved by other means."""
     model = client.get_registered_model(name)
     history = [int(number) for number in model.tags.get(HISTORY_TAG, "").split()]
     current = model.aliases.get(CHAMPION)
@@ -144,11 +137,11 @@ def _champions(client: MlflowClient, name: str) -> list[int]:
 
 def _write(client: MlflowClient, name: str, champions: list[int]) -> None:
     client.set_registered_model_alias(name, CHAMPION, str(champions[-1]))
-    client.set_registered_model_tag(name, HISTORY_TAG, " ".join(map(str, champions[-REMEMBERED:])))
+    client.set_registered_model_tag(name, HISTORY_TAG, " ".join(map(str, champions[-MAX_HISTORY:])))
 
 
 def _metrics(client: MlflowClient, run_id: str | None) -> Mapping[str, float]:
-    """A run's; none where it was deleted."""
+    """A run's metrics; none if it was deleted."""
     try:
         return dict(client.get_run(run_id).data.metrics) if run_id else {}
     except MlflowException:

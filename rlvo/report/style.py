@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -18,38 +17,15 @@ INK, GREY, PALE_INK, PALE = "#1a1d21", "#6b737c", "#b4bbc3", "#eef1f4"
 PAGE_WIDTH = 6.9
 """Width of two columns of a journal page, in inches."""
 DPI = 300
-STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["Arial", "Helvetica", "Liberation Sans", "DejaVu Sans"],
-    "font.size": 8,
-    "axes.titlesize": 9,
-    "axes.titleweight": "bold",
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.7,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "rlvo",
-}
+STYLE = Path(__file__).with_name("paper.mplstyle")
 
-paper_style = rc_context(STYLE)
+paper_style = rc_context(fname=STYLE)
 """Decorator for functions that draw."""
 
 
 def svg(figure: Figure) -> str:
     """Render a figure as SVG; the same figure always gives the same text."""
-    with rc_context(STYLE):
+    with rc_context(fname=STYLE):
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()

@@ -1,7 +1,9 @@
-"""Runs of one experiment, found or made by their identity, so that nothing is written twice."""
+"""The runs of one MLflow experiment, and the one writer that carries items into them, each no more than once."""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,157 +11,220 @@ from typing import Literal
 
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.utils.time import get_current_time_millis
 
-from rlvo.tracking.connection import connect
+from rlvo.mlflow_client import Tracking
 
 Kind = Literal["study", "configuration", "trial", "ensemble", "baseline"]
-Status = Literal["SCHEDULED", "RUNNING", "FINISHED", "FAILED", "KILLED"]
+RunStatus = Literal["SCHEDULED", "RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 KIND, IDENTITY, PARENT = "rlvo.kind", "rlvo.identity", "mlflow.parentRunId"
-DIGEST = "rlvo.digest"
-"""SHA-256 of the file that a run shows in full; set once everything is there."""
 NEUTRAL = {"mlflow.user": "rlvo", "mlflow.source.name": "rlvo"}
-"""In place of the user's name and the path of a script."""
-EPOCHS_A_BATCH = 100
-"""MLflow takes 1000 metrics a batch; an epoch has eight."""
+"""Replaces the user's name and the path of a script."""
+EPOCHS_PER_BATCH = 100
+"""MLflow accepts 1000 metrics per batch; an epoch has eight."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class NewRun:
+    """A run, created unless it exists. Parameters that it lacks are added; those that are set stay."""
+
+    run: str
+    """The identity (tag `rlvo.identity`) by which all items name their run."""
+    kind: Kind
+    name: str
+    parent: str | None = None
+    params: Mapping[str, object] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """Metrics by epoch (`epoch` is the step, from 1), of which those after the last one logged are written."""
+
+    run: str
+    epochs: Sequence[Mapping[str, float]]
+    when: int
+    """Milliseconds since 1970."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Metrics of the whole run, of which those that changed are written."""
+
+    run: str
+    metrics: Mapping[str, float]
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file, written unless the run's `tag` is `digest` already; the tag is set afterwards."""
+
+    run: str
+    name: str
+    """Its path among the run's artifacts."""
+    content: str | Path
+    """Its text, or a file with the same name."""
+    tag: str | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class NoArtifacts:
+    """A folder of artifacts and a tag that must not exist."""
+
+    run: str
+    folder: str
+    tag: str
+
+
+@dataclass(frozen=True)
+class NoOpenRuns:
+    """What still runs or waits below a run is killed."""
+
+    run: str
+
+
+@dataclass(frozen=True)
+class Tags:
+    """Values of tags; a tag that is None is removed."""
+
+    run: str
+    tags: Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a run stands."""
+
+    run: str
+    status: RunStatus
+
+
+Item = NewRun | Epochs | Summary | Artifact | NoArtifacts | NoOpenRuns | Tags | Status
+
+
 class TrackedRun:
     """What MLflow holds of a run, as far as we know."""
 
-    id: str
-    status: str
-    artifact_uri: str
-    params: dict[str, str] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-    last_step: int | None = None
-    """Last epoch logged; None: not yet asked for."""
+    def __init__(self, run: Run) -> None:
+        self.id: str = run.info.run_id
+        self.status, self.artifact_uri = run.info.status, run.info.artifact_uri
+        self.params, self.metrics, self.tags = {**run.data.params}, {**run.data.metrics}, {**run.data.tags}
+        self.last_epoch: int | None = None  # not asked for yet
 
 
 class RunTree:
-    """The runs of an experiment by `rlvo.identity`. One process at a time writes to an experiment's study."""
+    """The runs of an experiment by `rlvo.identity`. Only one process at a time may write to an experiment."""
 
-    def __init__(self, tracking_uri: str, experiment: str, artifacts: Path) -> None:
-        """Connect and read which runs there are. Raises MachineError where MLflow does not answer."""
-        self.client, self._experiment = connect(tracking_uri, experiment, artifacts)
-        self._tracking_uri = tracking_uri
-        found: dict[str, list[Run]] = {}
-        for run in self._search():
-            if IDENTITY in run.data.tags:
-                found.setdefault(run.data.tags[IDENTITY], []).append(run)
-        self._runs = {identity: _tracked(self._only(runs)) for identity, runs in found.items()}
+    def __init__(self, tracking: Tracking, experiment: str) -> None:
+        """Connect and read which runs exist. Raises MachineError if MLflow does not answer."""
+        self._client, self._experiment = tracking.open_experiment(experiment)
+        self._tracking_uri = tracking.uri
+        self.runs = self._find()
 
-    def open(
-        self,
-        identity: str,
-        kind: Kind,
-        name: str,
-        *,
-        parent: TrackedRun | None = None,
-        params: Mapping[str, object] | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> TrackedRun:
-        """The run of this identity, made where it is missing; it has `params` (once set, they stay) afterwards."""
-        run = self._runs.get(identity)
-        if run is None:
-            nesting = {PARENT: parent.id} if parent else {}
-            fixed = {KIND: kind, IDENTITY: identity, **nesting, **NEUTRAL, **(tags or {})}
-            self.client.create_run(self._experiment, tags=fixed, run_name=name)
-            # MLflow's client asks again where an answer was lost on its way, and so makes a second run.
-            found = self._search(f"tags.`{IDENTITY}` = '{identity}'")
-            run = self._runs[identity] = _tracked(self._only(found))
-        missing = {key: str(value) for key, value in (params or {}).items() if key not in run.params}
+    def write(self, item: Item) -> None:
+        """Make MLflow hold what the item says. What it holds already is not written again."""
+        if isinstance(item, NewRun):
+            return self._open(item)
+        run = self.runs[item.run]
+        match item:
+            case Epochs():
+                self._log_epochs(run, item)
+            case Summary():
+                new = {name: value for name, value in item.metrics.items() if run.metrics.get(name) != value}
+                if new:
+                    self._log_metrics(run, {item.step: new}, time.time_ns() // 1_000_000)
+                    run.metrics.update(new)
+            case Artifact():
+                if item.tag is None or run.tags.get(item.tag) != item.digest:
+                    if isinstance(item.content, Path):
+                        self._client.log_artifact(run.id, str(item.content), os.path.dirname(item.name) or None)
+                    else:
+                        self._client.log_text(run.id, item.content, item.name)
+                    self._set_tags(run, {item.tag: item.digest} if item.tag else {})
+            case NoArtifacts():
+                if item.tag in run.tags:
+                    repository = get_artifact_repository(run.artifact_uri, self._tracking_uri)
+                    repository.delete_artifacts(item.folder)  # type: ignore[no-untyped-call]
+                    self._set_tags(run, {item.tag: None})
+            case NoOpenRuns():
+                self._kill_open_runs(run)
+            case Tags():
+                self._set_tags(run, item.tags)
+            case Status():
+                self._set_status(run, item.status)
+
+    def _open(self, item: NewRun) -> None:
+        if item.run not in self.runs:
+            parent = {PARENT: self.runs[item.parent].id} if item.parent else {}
+            tags = {KIND: item.kind, IDENTITY: item.run, **parent, **NEUTRAL, **item.tags}
+            self._client.create_run(self._experiment, tags=tags, run_name=item.name)
+            # If an answer is lost on its way, MLflow's client asks again and so makes a second run.
+            self.runs |= self._find(f"tags.`{IDENTITY}` = '{item.run}'")
+        run = self.runs[item.run]
+        missing = {key: str(value) for key, value in item.params.items() if key not in run.params}
         if missing:
-            self.client.log_batch(run.id, params=[Param(key, value) for key, value in missing.items()])
+            self._client.log_batch(run.id, params=[Param(key, value) for key, value in missing.items()])
             run.params.update(missing)
-        return run
 
-    def log_epochs(self, run: TrackedRun, epochs: Sequence[Mapping[str, float]], when: int) -> None:
-        """Log the epochs (`epoch` is the step, counted from 1) that are not there yet; `when` in ms since 1970."""
-        if run.last_step is None:
-            history = self.client.get_metric_history(run.id, "train/loss")
-            run.last_step = max((metric.step for metric in history), default=0)
-        new = [epoch for epoch in epochs if epoch["epoch"] > run.last_step]
-        for start in range(0, len(new), EPOCHS_A_BATCH):
-            batch = new[start : start + EPOCHS_A_BATCH]
-            metrics = [
-                Metric(name, value, when, int(epoch["epoch"]))
-                for epoch in batch
-                for name, value in epoch.items()
-                if name != "epoch"
-            ]
-            self.client.log_batch(run.id, metrics=metrics)
-            run.last_step = int(batch[-1]["epoch"])
+    def _log_epochs(self, run: TrackedRun, item: Epochs) -> None:
+        if run.last_epoch is None:
+            history = self._client.get_metric_history(run.id, "train/loss")
+            run.last_epoch = max((metric.step for metric in history), default=0)
+        new = [epoch for epoch in item.epochs if epoch["epoch"] > run.last_epoch]
+        for start in range(0, len(new), EPOCHS_PER_BATCH):
+            batch = {int(epoch["epoch"]): epoch for epoch in new[start : start + EPOCHS_PER_BATCH]}
+            self._log_metrics(run, batch, item.when)
+            run.last_epoch = max(batch)
 
-    def log_summary(self, run: TrackedRun, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log figures that describe the whole run; those that are there already are left alone."""
-        now = get_current_time_millis()
-        new = {name: value for name, value in metrics.items() if run.metrics.get(name) != value}
+    def _log_metrics(self, run: TrackedRun, metrics: Mapping[int, Mapping[str, float]], when: int) -> None:
+        """Log metrics by step."""
+        rows = [(step, name, value) for step, values in metrics.items() for name, value in values.items()]
+        self._client.log_batch(run.id, [Metric(name, at, when, step) for step, name, at in rows if name != "epoch"])
+
+    def _set_tags(self, run: TrackedRun, tags: Mapping[str, str | None]) -> None:
+        new = {key: value for key, value in tags.items() if value is not None and run.tags.get(key) != value}
         if new:
-            self.client.log_batch(run.id, metrics=[Metric(name, value, now, step) for name, value in new.items()])
-            run.metrics.update(new)
+            self._client.log_batch(run.id, tags=[RunTag(key, value) for key, value in new.items()])
+            run.tags.update(new)
+        for key in [key for key, value in tags.items() if value is None and key in run.tags]:
+            self._client.delete_tag(run.id, key)
+            del run.tags[key]
 
-    def set_tags(self, run: TrackedRun, tags: Mapping[str, str]) -> None:
-        """Set tags, in one call."""
-        self.client.log_batch(run.id, tags=[RunTag(key, value) for key, value in tags.items()])
-        run.tags.update(tags)
-
-    def set_status(self, run: TrackedRun, status: Status) -> None:
-        """End a run, or mark it as running or waiting again."""
+    def _set_status(self, run: TrackedRun, status: RunStatus) -> None:
         if run.status == status:
             return
         if status in ("RUNNING", "SCHEDULED"):
-            self.client.update_run(run.id, status)
+            self._client.update_run(run.id, status)
         else:
-            self.client.set_terminated(run.id, status)
+            self._client.set_terminated(run.id, status)
         run.status = status
 
-    def remove_tags(self, run: TrackedRun, *keys: str) -> None:
-        """Remove tags, where the run has them."""
-        for key in keys:
-            if key in run.tags:
-                self.client.delete_tag(run.id, key)
-                del run.tags[key]
+    def _kill_open_runs(self, ancestor: TrackedRun) -> None:
+        children = {run.id for run in self.runs.values() if run.tags.get(PARENT) == ancestor.id}
+        for run in self.runs.values():
+            if run.tags.get(PARENT) in {ancestor.id, *children} and run.status in ("RUNNING", "SCHEDULED"):
+                self._set_status(run, "KILLED")
 
-    def delete_artifacts(self, run: TrackedRun, path: str) -> None:
-        """Delete a file or folder of a run's artifacts; one that is not there is fine."""
-        get_artifact_repository(run.artifact_uri, self._tracking_uri).delete_artifacts(path)
+    def _find(self, query: str = "") -> dict[str, TrackedRun]:
+        """The runs by identity. Of several the one that holds most, or else the oldest, is kept; others are deleted."""
 
-    def below(self, ancestor: TrackedRun) -> list[TrackedRun]:
-        """The runs whose parent, or parent's parent, is `ancestor`."""
-        children = [run for run in self._runs.values() if run.tags.get(PARENT) == ancestor.id]
-        parents = {run.id for run in children}
-        return children + [run for run in self._runs.values() if run.tags.get(PARENT) in parents]
-
-    def _search(self, query: str = "") -> list[Run]:
-        page = self.client.search_runs([self._experiment], query)
-        runs = list(page)
-        while page.token:
-            page = self.client.search_runs([self._experiment], query, page_token=page.token)
-            runs += page
-        return runs
-
-    def _only(self, runs: Sequence[Run]) -> Run:
-        """Of several runs of one identity the one that holds most, else the oldest; the others are deleted."""
-
-        def holds(run: Run) -> tuple[int, int]:
+        def rank(run: Run) -> tuple[int, int]:
             return len(run.data.params) + len(run.data.metrics) + len(run.data.tags), -run.info.start_time
 
-        kept, *others = sorted(runs, key=holds, reverse=True)
-        for other in others:
-            self.client.delete_run(other.info.run_id)
-        return kept
-
-
-def _tracked(run: Run) -> TrackedRun:
-    return TrackedRun(
-        run.info.run_id,
-        run.info.status,
-        run.info.artifact_uri,
-        dict(run.data.params),
-        dict(run.data.metrics),
-        dict(run.data.tags),
-    )
+        token: str | None = None
+        found: dict[str, list[Run]] = {}
+        while token != "":
+            page = self._client.search_runs([self._experiment], query, page_token=token)
+            token = page.token or ""
+            for run in page:
+                if IDENTITY in run.data.tags:
+                    found.setdefault(run.data.tags[IDENTITY], []).append(run)
+        tracked = {}
+        for identity, runs in found.items():
+            kept, *others = sorted(runs, key=rank, reverse=True)
+            for other in others:
+                self._client.delete_run(other.info.run_id)
+            tracked[identity] = TrackedRun(kept)
+        return tracked

@@ -1,19 +1,17 @@
-"""The model card says what the model is for, what it was made from and how good it is, and names nobody."""
+"""The model card says what the model is for, what it was made from and how good it is, and names no patient."""
 
-import subprocess
+import shutil
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-from mlflow import MlflowClient
 
-from rlvo import NOTICE
+from rlvo.about import NOTICE
 from rlvo.errors import RlvoError
+from rlvo.inference.description import read_description
+from rlvo.inference.training_cohort import CohortSummary, ContinuousSummary
+from rlvo.mlflow_client import Tracking
 from rlvo.registry.card import LIMIT, add_to_description, model_card
-from rlvo.registry.cohort_summary import CohortSummary, ContinuousSummary
-from rlvo.registry.folder import read_description
-from rlvo.registry.provenance import provenance, source_commit
 
 VALIDATION = pd.DataFrame(
     {
@@ -56,49 +54,18 @@ def test_the_card_says_it_all_in_what_a_registry_holds(model_folder: Path) -> No
     assert "/" not in card.replace("://", "").replace(" / ", "")
 
 
-def test_figures_are_added_and_the_oldest_make_way_for_new_ones(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    client = MlflowClient(uri, uri)
+def test_results_are_added_and_the_oldest_dropped_for_new_ones(empty_database: Path, tmp_path: Path) -> None:
+    tracking = Tracking(f"sqlite:///{shutil.copy(empty_database, tmp_path)}", tmp_path)
+    client = tracking.client()
     client.create_registered_model("rlvo-ensemble")
     version = client.create_model_version("rlvo-ensemble", str(tmp_path), description="# The card\n").version
     for opening in range(1, 40):
-        add_to_description(
-            uri, "rlvo-ensemble", version, f"hold-out, opening {opening}", [f"AUC 0.{opening}", "x" * 200]
-        )
+        lines = [f"AUC 0.{opening}", "x" * 200]
+        add_to_description(tracking, "rlvo-ensemble", version, f"hold-out, opening {opening}", lines)
     description = client.get_model_version("rlvo-ensemble", version).description
     assert description.startswith("# The card\n\n## Evaluated: hold-out, opening ")
     assert "opening 39\n- AUC 0.39\n" in description
     assert "opening 1\n" not in description
     assert LIMIT - 300 < len(description) <= LIMIT
     with pytest.raises(RlvoError, match="not in the registry"):
-        add_to_description(uri, "rlvo-ensemble", "7", "elsewhere", [])
-
-
-def test_provenance_names_settings_and_packages_and_no_path(study: Any) -> None:
-    said = provenance(study.config)
-    elsewhere = study.config.model_copy(
-        update={"cohort": study.config.cohort.model_copy(update={"table": Path("b.csv")})}
-    )
-    assert said == provenance(elsewhere)
-    assert said["study_hash"] != provenance(study.config.model_copy(update={"seed": 1}))["study_hash"]
-    assert said["torch"].startswith("2")
-    assert "/" not in "".join(said.values())
-
-
-def test_the_commit_is_that_of_the_checkout_the_sources_lie_in(tmp_path: Path) -> None:
-    def git(*arguments: str) -> str:
-        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
-        command = ["git", "-C", str(tmp_path), *identity, *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    package = tmp_path / "package"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    assert source_commit(package) is None
-    git("init", "-q")
-    assert source_commit(package) is None  # in somebody else's checkout, as an installed package may be
-    git("add", ".")
-    git("commit", "-q", "-m", "first")
-    assert source_commit(package) == git("rev-parse", "HEAD")
-    (package / "__init__.py").write_text("1\n")
-    assert source_commit(package) == git("rev-parse", "HEAD") + " (altered)"
+        add_to_description(tracking, "rlvo-ensemble", "7", "elsewhere", [])

@@ -4,45 +4,43 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
+from support.tiny_study import TinyStudy
 
-from rlvo.ensemble.trials import Trials
-from rlvo.registry.folder import read_description
-from rlvo.registry.gate import TOLERANCE, Evidence, _chosen, check_version
-from rlvo.registry.packaging import package_model
+from rlvo.inference.description import ModelDescription
+from rlvo.registry.gate import TOLERANCE, Evidence, check_version, choose_patients
+from rlvo.study.folder import EndedTrials
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def evidence(study: Any, trials: Trials) -> Evidence:
+def evidence(study: TinyStudy, trials: EndedTrials) -> Evidence:
     return Evidence(trials.predictions, study.inputs.table, study.cohort.parent, study.workdir.store)
 
 
 @pytest.fixture(scope="module")
-def package(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    package = tmp_path_factory.mktemp("gated") / "package"
-    package_model(model_folder, package, "# A card\n")
-    return package
+def description(model_folder: Path) -> ModelDescription:
+    return read_description(model_folder)
 
 
-def test_patients_of_both_classes_are_chosen_complete_ones_first(model_folder: Path, evidence: Evidence) -> None:
-    description = read_description(model_folder)
+def test_patients_of_both_classes_are_chosen_complete_ones_first(
+    description: ModelDescription, evidence: Evidence
+) -> None:
     own = evidence.predictions.query("split == 'validation' and fold == 0").drop_duplicates("patient")
     label = own.set_index("patient")["label"]
-    chosen = _chosen(0, description, evidence)
+    chosen = choose_patients(0, description, evidence)
     assert set(chosen) <= set(label.index)
     assert len(chosen) == len(set(chosen)) == min(4, len(label))
     assert label[chosen].sum() == min(2, label.sum())
     lacking = evidence.table.assign(age=evidence.table["age"].where(evidence.table.index != chosen[0]))
-    assert _chosen(0, description, replace(evidence, table=lacking))[0] != chosen[0]
+    assert choose_patients(0, description, replace(evidence, table=lacking))[0] != chosen[0]
 
 
-def test_what_was_trained_passes(package: Path, model_folder: Path, evidence: Evidence) -> None:
-    passed = check_version(package, read_description(model_folder), replace(evidence, check_bfloat16=True))
+def test_what_was_trained_passes(package: Path, description: ModelDescription, evidence: Evidence) -> None:
+    passed = check_version(package, description, replace(evidence, check_bfloat16=True))
     assert passed.failure is None
     assert re.fullmatch(r"\d+ of 8 decisions the same, largest difference \S+", passed.tags["rlvo.bfloat16"])
     assert 0 < float(passed.tags["rlvo.bfloat16"].split()[-1]) < 0.1
@@ -50,8 +48,9 @@ def test_what_was_trained_passes(package: Path, model_folder: Path, evidence: Ev
     assert float(passed.tags["rlvo.gate"].split()[-1]) <= TOLERANCE
 
 
-def test_a_member_that_says_otherwise_does_not_pass(package: Path, model_folder: Path, evidence: Evidence) -> None:
-    description = read_description(model_folder)
+def test_a_member_that_predicts_otherwise_does_not_pass(
+    package: Path, description: ModelDescription, evidence: Evidence
+) -> None:
     member = description.spec.members[-1].key
     is_its = evidence.predictions["member"] == member
     moved = evidence.predictions.assign(
@@ -65,9 +64,8 @@ def test_a_member_that_says_otherwise_does_not_pass(package: Path, model_folder:
 
 
 def test_a_member_without_stored_predictions_does_not_pass(
-    package: Path, model_folder: Path, evidence: Evidence
+    package: Path, description: ModelDescription, evidence: Evidence
 ) -> None:
-    description = read_description(model_folder)
     member = description.spec.members[0].key
     fewer = evidence.predictions[evidence.predictions["member"] != member]
     failed = check_version(package, description, replace(evidence, predictions=fewer))
@@ -76,21 +74,21 @@ def test_a_member_without_stored_predictions_does_not_pass(
 
 
 def test_a_patient_who_is_not_answered_for_is_named_to_the_user_alone(
-    package: Path, model_folder: Path, evidence: Evidence
+    package: Path, description: ModelDescription, evidence: Evidence
 ) -> None:
     table = evidence.table.assign(ncct=pd.NA, cta=pd.NA, vessels=pd.NA)
-    failed = check_version(package, read_description(model_folder), replace(evidence, table=table))
+    failed = check_version(package, description, replace(evidence, table=table))
     assert failed.failure is not None
     assert "PLANTED" in failed.failure
     assert failed.tags == {"rlvo.gate": "failed: a development patient is not answered for"}
 
 
 def test_a_version_that_does_not_load_does_not_pass(
-    package: Path, model_folder: Path, evidence: Evidence, tmp_path: Path
+    package: Path, description: ModelDescription, evidence: Evidence, tmp_path: Path
 ) -> None:
     root = Path(shutil.copytree(package, tmp_path / "copy"))
     (root / "code/rlvo/errors.py").unlink()
-    failed = check_version(root, read_description(model_folder), evidence)
+    failed = check_version(root, description, evidence)
     assert failed.failure is not None
     assert "code/rlvo/errors.py is missing" in failed.failure
     assert failed.tags == {"rlvo.gate": "failed: it does not load or answer"}

@@ -1,3 +1,5 @@
+"""The mirror: what a study folder holds arrives in MLflow, once, whatever happens to either."""
+
 from __future__ import annotations
 
 import contextlib
@@ -8,26 +10,21 @@ import socket
 import sqlite3
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from mlflow import MlflowClient
+from support.study_on_disk import CTA, KEY, NCCT, StudyOnDisk
 
 from rlvo.cohort.pseudonym import pseudonym
-from rlvo.config.model import Configuration
 from rlvo.errors import MachineError, RlvoError
-from rlvo.search.status import Note, write_note
-from rlvo.tracking.mirror import hyperparameters, over_folds
-
-NCCT = Configuration.model_validate({"model": {"modality": "NCCT", "fusion": "none"}})
-CTA = Configuration.model_validate({"model": {"modality": "CTA", "fusion": "daft"}})
+from rlvo.mlflow_client import Tracking
+from rlvo.study.status import Note, write_note
 
 
-def everything(on_disk: Any) -> dict[str, Any]:
+def everything(on_disk: StudyOnDisk) -> dict[str, tuple[object, ...]]:
     """All that MLflow holds: runs, the full history of every metric, and artifacts with the time they were written."""
-    client = MlflowClient(on_disk.tracking_uri)
+    client = on_disk.tracking.client()
     return {
         run.info.run_id: (
             run.info.status,
@@ -48,7 +45,7 @@ def everything(on_disk: Any) -> dict[str, Any]:
     }
 
 
-def test_a_finished_study_becomes_a_tree(on_disk: Any) -> None:
+def test_a_finished_study_becomes_a_tree(on_disk: StudyOnDisk) -> None:
     for configuration in (NCCT, CTA):
         for fold in range(2):
             on_disk.end(configuration, fold, on_disk.epochs(fold))
@@ -74,13 +71,13 @@ def test_a_finished_study_becomes_a_tree(on_disk: Any) -> None:
     }
 
 
-def test_a_trial_shows_its_epochs_best_figures_and_files(on_disk: Any) -> None:
+def test_a_trial_shows_its_epochs_best_metrics_and_files(on_disk: StudyOnDisk) -> None:
     epochs = on_disk.epochs(0)
     on_disk.end(NCCT, 0, epochs)
     on_disk.mirror().sync()
 
     (trial,) = on_disk.runs("trial")
-    client = MlflowClient(on_disk.tracking_uri)
+    client = on_disk.tracking.client()
     for name in epochs[0]:
         history = client.get_metric_history(trial.info.run_id, name)
         assert [(metric.step, metric.value) for metric in history] == [(i + 1, e[name]) for i, e in enumerate(epochs)]
@@ -96,7 +93,7 @@ def test_a_trial_shows_its_epochs_best_figures_and_files(on_disk: Any) -> None:
     pd.testing.assert_frame_equal(logged.drop(columns="patient"), stored.drop(columns="patient"))
 
 
-def test_a_configuration_has_mean_and_sd_once_all_folds_are_done(on_disk: Any) -> None:
+def test_a_configuration_has_mean_and_sd_once_all_folds_are_done(on_disk: StudyOnDisk) -> None:
     folds = [on_disk.epochs(fold) for fold in range(2)]
     mirror = on_disk.mirror()
     on_disk.end(NCCT, 0, folds[0])
@@ -114,7 +111,7 @@ def test_a_configuration_has_mean_and_sd_once_all_folds_are_done(on_disk: Any) -
     assert configuration.data.metrics["val/auc_sd"] == pytest.approx(np.std(aucs, ddof=1), abs=1e-12)
 
 
-def test_a_second_sync_and_a_new_process_write_nothing(on_disk: Any) -> None:
+def test_a_second_sync_and_a_new_process_write_nothing(on_disk: StudyOnDisk) -> None:
     on_disk.end(NCCT, 0, on_disk.epochs(0))
     on_disk.end(NCCT, 1, on_disk.epochs(1))
     on_disk.end(CTA, 0, [], reason="the loss is nan in epoch 1")
@@ -128,7 +125,7 @@ def test_a_second_sync_and_a_new_process_write_nothing(on_disk: Any) -> None:
     assert everything(on_disk) == before
 
 
-def test_epochs_arrive_by_step_also_across_mirrors(on_disk: Any) -> None:
+def test_epochs_arrive_by_step_across_mirrors_too(on_disk: StudyOnDisk) -> None:
     epochs = on_disk.epochs(0, count=250)
     mirror = on_disk.mirror()
     for count in (1, 2, 130):
@@ -137,11 +134,11 @@ def test_epochs_arrive_by_step_also_across_mirrors(on_disk: Any) -> None:
     on_disk.end(NCCT, 0, epochs)
     on_disk.mirror().sync()
     (trial,) = on_disk.runs("trial")
-    history = MlflowClient(on_disk.tracking_uri).get_metric_history(trial.info.run_id, "val/auc")
+    history = on_disk.tracking.client().get_metric_history(trial.info.run_id, "val/auc")
     assert [(m.step, m.value) for m in history] == [(i, epoch["val/auc"]) for i, epoch in enumerate(epochs, 1)]
 
 
-def test_an_interrupted_study_leaves_no_run_running_and_goes_on(on_disk: Any) -> None:
+def test_an_interrupted_study_leaves_no_run_running_and_continues(on_disk: StudyOnDisk) -> None:
     epochs = on_disk.epochs(0)
     on_disk.start(NCCT, 0, epochs[:1])
     mirror = on_disk.mirror()
@@ -159,8 +156,8 @@ def test_an_interrupted_study_leaves_no_run_running_and_goes_on(on_disk: Any) ->
     assert [run.info.status for run in on_disk.runs()] == ["FINISHED"] * 4
 
 
-def test_a_failed_fold_fails_its_configuration(on_disk: Any) -> None:
-    patient, path = on_disk.split.test[0], on_disk.folder / "cohort.csv"
+def test_a_failed_fold_fails_its_configuration(on_disk: StudyOnDisk) -> None:
+    patient, path = on_disk.split.test[0], on_disk.workdir / "cohort.csv"
     on_disk.end(NCCT, 0, on_disk.epochs(0), reason=f"no volume for {patient} at {path} in epoch 4")
     on_disk.end(NCCT, 1, on_disk.epochs(1))
     on_disk.start(CTA, 0)
@@ -171,19 +168,19 @@ def test_a_failed_fold_fails_its_configuration(on_disk: Any) -> None:
     assert status["CTA"].info.status == "FAILED", "a trial that left no record has failed"
     failed = next(run for run in on_disk.runs("trial") if "rlvo.reason" in run.data.tags)
     assert failed.info.status == "FAILED"
-    assert failed.data.tags["rlvo.reason"] == f"no volume for {pseudonym(patient, b'k' * 32)} at …"
+    assert failed.data.tags["rlvo.reason"] == f"no volume for {pseudonym(patient, KEY)} at …"
 
 
-def test_studies_of_one_name_on_other_data_stay_apart(new_study: Callable[..., Any]) -> None:
+def test_studies_of_one_name_on_other_data_stay_apart(new_study: Callable[..., StudyOnDisk]) -> None:
     first, second = new_study(), new_study(data_hash="e" * 64, folder="a work folder/other")
     for study in (first, second):
         for fold in range(2):
             study.end(NCCT, fold, study.epochs(fold))
-        study.mirror(first.tracking_uri).close()
+        study.mirror(first.tracking).close()
     assert [len(first.runs(kind)) for kind in ("study", "configuration", "trial")] == [2, 2, 4]
 
 
-def test_an_extended_study_shows_its_new_settings(new_study: Callable[..., Any]) -> None:
+def test_an_extended_study_shows_its_new_settings(new_study: Callable[..., StudyOnDisk]) -> None:
     small = new_study(search={"configurations": 1})
     small.end(NCCT, 0, small.epochs(0))
     small.mirror().close()
@@ -192,13 +189,13 @@ def test_an_extended_study_shows_its_new_settings(new_study: Callable[..., Any])
     assert '"configurations": 2' in (small.artifacts / study.info.run_id / "artifacts/study.json").read_text()
 
 
-def test_a_server_that_is_away_is_told_once_and_gets_everything_later(
-    on_disk: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_server_that_is_away_is_logged_once_and_gets_everything_later(
+    on_disk: StudyOnDisk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+        nobody = Tracking(f"http://me:p@ss/w0rd@127.0.0.1:{free.getsockname()[1]}", on_disk.artifacts)
     on_disk.end(NCCT, 0, on_disk.epochs(0))
     mirror = on_disk.mirror(nobody)
     with pytest.raises(MachineError):
@@ -208,14 +205,15 @@ def test_a_server_that_is_away_is_told_once_and_gets_everything_later(
         time.sleep(1)
         problem = mirror.close()
     assert problem is not None
-    assert problem.startswith("MLflow lacks 1 trial(s)")
+    assert problem.startswith("MLflow is missing 1 trial(s)")
     assert "\n" not in problem
     assert len(caplog.records) == 1
+    assert "w0rd" not in problem + caplog.text
     assert on_disk.mirror().close() is None
     assert len(on_disk.runs("trial")) == 1
 
 
-def test_the_background_mirror_delivers_while_trials_run(on_disk: Any) -> None:
+def test_the_background_mirror_delivers_while_trials_run(on_disk: StudyOnDisk) -> None:
     mirror = on_disk.mirror()
     mirror.start(interval=0.05)
     on_disk.start(NCCT, 0, on_disk.epochs(0)[:1])
@@ -227,7 +225,7 @@ def test_the_background_mirror_delivers_while_trials_run(on_disk: Any) -> None:
     assert mirror.close() is None
 
 
-def test_a_pruned_configuration_is_killed_and_counts_as_ended(new_study: Callable[..., Any]) -> None:
+def test_a_pruned_configuration_is_killed_and_counts_as_ended(new_study: Callable[..., StudyOnDisk]) -> None:
     on_disk = new_study(search={"configurations": 2})
     on_disk.end(NCCT, 0, on_disk.epochs(0)[:1], reason="below the others at epoch 1", status="pruned")
     on_disk.end(NCCT, 1, [], reason="below the others at epoch 1", status="pruned")
@@ -244,14 +242,14 @@ def test_a_pruned_configuration_is_killed_and_counts_as_ended(new_study: Callabl
     assert everything(on_disk) == before
 
 
-def test_what_had_begun_is_killed_with_its_pruned_configuration(on_disk: Any) -> None:
+def test_trials_that_had_started_are_killed_with_their_pruned_configuration(on_disk: StudyOnDisk) -> None:
     on_disk.end(NCCT, 0, on_disk.epochs(0), reason="below the others at epoch 3", status="pruned")
     on_disk.start(NCCT, 1)
     on_disk.mirror().sync()
     assert {run.info.status for run in on_disk.runs("trial")} == {"KILLED"}
 
 
-def test_a_trial_that_waits_for_others_shows_scheduled(on_disk: Any) -> None:
+def test_a_trial_that_waits_for_others_shows_scheduled(on_disk: StudyOnDisk) -> None:
     def status() -> list[str]:
         return [run.info.status for run in sorted(on_disk.runs("trial"), key=lambda run: run.data.params["fold"])]
 
@@ -266,7 +264,7 @@ def test_a_trial_that_waits_for_others_shows_scheduled(on_disk: Any) -> None:
     assert {run.info.status for run in on_disk.runs()} == {"KILLED"}
 
 
-def test_the_best_trial_and_configuration_are_tagged_and_they_alone(on_disk: Any) -> None:
+def test_the_best_trial_and_configuration_are_tagged_and_they_alone(on_disk: StudyOnDisk) -> None:
     def tagged(kind: str) -> list[str]:
         return [run.data.params["modality"] for run in on_disk.runs(kind) if "rlvo.best" in run.data.tags]
 
@@ -280,7 +278,7 @@ def test_the_best_trial_and_configuration_are_tagged_and_they_alone(on_disk: Any
     assert best_trial.data.params["fold"] == "1"
 
 
-def test_half_a_configuration_is_not_the_best(on_disk: Any) -> None:
+def test_half_a_configuration_is_not_the_best(on_disk: StudyOnDisk) -> None:
     on_disk.end(NCCT, 0, on_disk.epochs(0))
     on_disk.end(CTA, 0, on_disk.epochs(1))
     on_disk.end(CTA, 1, [], reason="the loss is nan in epoch 1")
@@ -290,7 +288,7 @@ def test_half_a_configuration_is_not_the_best(on_disk: Any) -> None:
 
 
 @pytest.mark.parametrize("keep", [1, 3, None])
-def test_only_the_best_checkpoints_stay(new_study: Callable[..., Any], keep: int | None) -> None:
+def test_only_the_best_checkpoints_stay(new_study: Callable[..., StudyOnDisk], keep: int | None) -> None:
     on_disk = new_study(mlflow={"keep_checkpoints": keep})
 
     def kept() -> set[float]:
@@ -316,7 +314,7 @@ def test_only_the_best_checkpoints_stay(new_study: Callable[..., Any], keep: int
 
 @pytest.mark.parametrize(("limits", "kept"), [((3, 2.5), 2), ((1, 2.5), 1), ((3, 0.5), 0), ((None, 9.0), 4)])
 def test_checkpoints_stay_within_a_disk_budget(
-    new_study: Callable[..., Any], limits: tuple[int | None, float], kept: int
+    new_study: Callable[..., StudyOnDisk], limits: tuple[int | None, float], kept: int
 ) -> None:
     keep, files = limits
     on_disk = new_study()
@@ -331,7 +329,7 @@ def test_checkpoints_stay_within_a_disk_budget(
     assert sum(holds) == kept
 
 
-def test_fewer_checkpoints_are_kept_where_the_study_says_so_later(new_study: Callable[..., Any]) -> None:
+def test_fewer_checkpoints_are_kept_if_the_study_says_so_later(new_study: Callable[..., StudyOnDisk]) -> None:
     all_kept = new_study()
     for fold in range(2):
         all_kept.end(NCCT, fold, all_kept.epochs(fold))
@@ -341,11 +339,11 @@ def test_fewer_checkpoints_are_kept_where_the_study_says_so_later(new_study: Cal
     assert len(list(all_kept.artifacts.rglob("model.safetensors"))) == 1
 
 
-def test_runs_made_twice_are_one_again(on_disk: Any) -> None:
+def test_runs_made_twice_are_one_again(on_disk: StudyOnDisk) -> None:
     on_disk.end(NCCT, 0, on_disk.epochs(0))
     on_disk.mirror().close(interrupted=True)
     before = everything(on_disk)
-    client = MlflowClient(on_disk.tracking_uri)
+    client = on_disk.tracking.client()
     for run in on_disk.runs():
         tags = {name: run.data.tags[name] for name in ("rlvo.kind", "rlvo.identity")}
         client.create_run(run.info.experiment_id, tags=tags, start_time=run.info.start_time - 1)
@@ -353,7 +351,7 @@ def test_runs_made_twice_are_one_again(on_disk: Any) -> None:
     assert everything(on_disk) == before
 
 
-def test_a_trial_whose_folder_was_deleted_leaves_no_run_running(on_disk: Any) -> None:
+def test_a_trial_whose_folder_was_deleted_leaves_no_run_running(on_disk: StudyOnDisk) -> None:
     on_disk.start(NCCT, 0, on_disk.epochs(0)[:1])
     on_disk.end(NCCT, 1, on_disk.epochs(1))
     on_disk.mirror().sync()
@@ -363,7 +361,7 @@ def test_a_trial_whose_folder_was_deleted_leaves_no_run_running(on_disk: Any) ->
 
 
 @pytest.mark.parametrize("name", ["record.json", "epochs.jsonl", "best/model.safetensors"])
-def test_a_damaged_trial_holds_up_no_other(on_disk: Any, name: str) -> None:
+def test_a_damaged_trial_holds_up_no_other(on_disk: StudyOnDisk, name: str) -> None:
     on_disk.end(NCCT, 0, on_disk.epochs(0))
     on_disk.end(CTA, 0, on_disk.epochs(1))
     path = min(on_disk.trial(NCCT, 0), on_disk.trial(CTA, 0)) / name
@@ -375,14 +373,14 @@ def test_a_damaged_trial_holds_up_no_other(on_disk: Any, name: str) -> None:
     assert sorted(run.info.status for run in on_disk.runs("trial")) == ["FINISHED", "RUNNING"]
     problem = mirror.close()
     assert problem is not None
-    assert problem.startswith("MLflow lacks 1 trial(s)")
+    assert problem.startswith("MLflow is missing 1 trial(s)")
     assert sorted(run.info.status for run in on_disk.runs("trial")) == ["FAILED", "FINISHED"]
     path.write_bytes(whole)
     assert on_disk.mirror().close() is None
     assert [run.info.status for run in on_disk.runs("trial")] == ["FINISHED", "FINISHED"]
 
 
-def test_a_configuration_without_its_file_is_known_from_a_record(on_disk: Any) -> None:
+def test_a_configuration_without_its_file_is_known_from_a_record(on_disk: StudyOnDisk) -> None:
     on_disk.end(NCCT, 0, on_disk.epochs(0))
     path = on_disk.trial(NCCT, 0).parent / "configuration.json"
     path.write_bytes(b"\0" * 8)
@@ -393,7 +391,7 @@ def test_a_configuration_without_its_file_is_known_from_a_record(on_disk: Any) -
     assert "configuration.json" in (on_disk.mirror().close() or "")
 
 
-def test_a_locked_database_is_waited_for(on_disk: Any) -> None:
+def test_a_locked_database_is_waited_for(on_disk: StudyOnDisk) -> None:
     on_disk.start(NCCT, 0, on_disk.epochs(0)[:1])
     mirror = on_disk.mirror()
     mirror.sync()
@@ -404,24 +402,12 @@ def test_a_locked_database_is_waited_for(on_disk: Any) -> None:
         time.sleep(2)
     assert mirror.close(interrupted=True) is None
     (trial,) = on_disk.runs("trial")
-    history = MlflowClient(on_disk.tracking_uri).get_metric_history(trial.info.run_id, "val/auc")
+    history = on_disk.tracking.client().get_metric_history(trial.info.run_id, "val/auc")
     assert [metric.step for metric in history] == [1, 2, 3]
 
 
-def test_leaving_the_context_by_an_exception_means_interrupted(on_disk: Any) -> None:
+def test_leaving_the_context_by_an_exception_means_interrupted(on_disk: StudyOnDisk) -> None:
     on_disk.start(NCCT, 0, on_disk.epochs(0)[:1])
     with pytest.raises(KeyboardInterrupt), on_disk.mirror():
         raise KeyboardInterrupt
     assert {run.info.status for run in on_disk.runs()} == {"KILLED"}
-
-
-def test_parameters_are_flat_and_named() -> None:
-    params = hyperparameters(CTA)
-    assert (params["backbone"], params["fusion"], params["daft.bottleneck_ratio"]) == ("densenet169", "daft", 7)
-    assert params["augmentation.flip"] == 0.5
-    assert not any(isinstance(value, dict) for value in params.values())
-
-
-def test_over_folds_leaves_out_what_a_fold_lacks() -> None:
-    summary = over_folds([{"val/auc": 0.5, "val/f1": 0.1, "lr": 1.0}, {"val/auc": 0.7, "lr": 1.0}])
-    assert summary == {"val/auc_mean": pytest.approx(0.6), "val/auc_sd": pytest.approx(np.sqrt(0.02))}

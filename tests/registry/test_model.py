@@ -1,5 +1,7 @@
 """The registered model's files are checked: by rlvo before anything is imported, and by the model itself."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
@@ -12,30 +14,21 @@ import pytest
 
 from rlvo.errors import RlvoError
 from rlvo.files import file_sha256
-from rlvo.registry.manifest import verify, write_manifest
-from rlvo.registry.packaging import package_model
+from rlvo.registry.location import verify, write_manifest
 
 LOAD_ALL = """
 import json, sys
 import mlflow.pyfunc
-said = {}
+answers = {}
 for name, folder in json.loads(sys.argv[1]).items():
     try:
         mlflow.pyfunc.load_model(folder)
-        said[name] = "loaded"
+        answers[name] = "loaded"
     except Exception as error:
-        said[name] = f"{type(error).__name__}: {error}"
-    said[name] += " (rlvo imported)" if "rlvo" in sys.modules else ""
-print(json.dumps(said))
+        answers[name] = f"{type(error).__name__}: {error}"
+    answers[name] += " (rlvo imported)" if "rlvo" in sys.modules else ""
+print(json.dumps(answers))
 """
-
-
-@pytest.fixture(scope="module")
-def package(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow model as it is registered."""
-    package = tmp_path_factory.mktemp("packaged") / "package"
-    package_model(model_folder, package, "# A card\n")
-    return package
 
 
 def flip(name: str) -> Callable[[Path], None]:
@@ -114,25 +107,20 @@ def test_the_model_itself_refuses_before_it_imports_anything(package: Path, tmp_
     for case, (_, tamper) in TAMPERED.items():
         copies[case] = str(shutil.copytree(package, tmp_path / case.replace(" ", "-")))
         tamper(Path(copies[case]))
-    said = json.loads(run(LOAD_ALL, json.dumps(copies)))
+    answers = json.loads(run(LOAD_ALL, json.dumps(copies)))
     for case, (name, _) in TAMPERED.items():
-        assert said[case].startswith(f"AlteredModelError: {name}"), said[case]
-        assert "rlvo imported" not in said[case]
+        assert answers[case].startswith(f"AlteredModelError: {name}"), answers[case]
+        assert "rlvo imported" not in answers[case]
 
 
 @pytest.mark.slow
 def test_another_rlvo_that_is_imported_already_is_refused(package: Path, tmp_path: Path) -> None:
-    another_rlvo(tmp_path)
-    said = run(
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import rlvo\n{LOAD_ALL}", json.dumps({"": str(package)})
-    )
-    assert "this process has imported another rlvo (version 9.9)" in said
-    assert "in a process of its own" in said
-
-
-def another_rlvo(site: Path) -> None:
-    (site / "rlvo").mkdir()
-    (site / "rlvo/__init__.py").write_text('__version__ = "9.9"\n')
+    (tmp_path / "rlvo").mkdir()
+    (tmp_path / "rlvo/__init__.py").write_text('__version__ = "9.9"\n')
+    imports = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import rlvo\n"
+    answer = run(imports + LOAD_ALL, json.dumps({"": str(package)}))
+    assert "this process has imported another rlvo (version 9.9)" in answer
+    assert "in a process of its own" in answer
 
 
 def run(script: str, argument: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import shutil
 import signal
 import threading
 import time
@@ -11,13 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
-from mlflow import MlflowClient
-from mlflow_server import free_port, server, wait_until
+from support.mlflow_server import free_port, server, wait_until
+from support.study_on_disk import NCCT, StudyOnDisk
 
-from rlvo.config.model import Configuration
+from rlvo.mlflow_client import Tracking
 
 
 class Lossy(BaseHTTPRequestHandler):
@@ -63,96 +63,93 @@ def lossy(port: int) -> Iterator[LossyServer]:
         proxy.shutdown()
 
 
+@pytest.fixture
+def server_folder(empty_database: Path, tmp_path: Path) -> Path:
+    """A folder for `server`, with a database in it: creating one takes seconds."""
+    (tmp_path / "server").mkdir()
+    shutil.copy(empty_database, tmp_path / "server" / "mlflow.db")
+    return tmp_path / "server"
+
+
 @pytest.mark.slow
 def test_nothing_is_lost_or_doubled_while_the_server_is_away(
-    on_disk: Any,
-    empty_database: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    on_disk: StudyOnDisk, server_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     port = free_port()
-    uri, configuration, epochs = f"http://127.0.0.1:{port}", Configuration(), on_disk.epochs(0, count=4)
-    folder = tmp_path / "server"
-    folder.mkdir()
-    (folder / "mlflow.db").write_bytes(empty_database.read_bytes())
+    tracking, epochs = Tracking(f"http://127.0.0.1:{port}", on_disk.artifacts), on_disk.epochs(0, count=4)
 
     def problems() -> int:
         return len([record for record in caplog.records if record.name.startswith("rlvo")])
 
-    on_disk.start(configuration, 0, epochs[:1])
-    on_disk.start(configuration, 1, epochs[:1])
-    mirror = on_disk.mirror(uri)
+    on_disk.start(NCCT, 0, epochs[:1])
+    on_disk.start(NCCT, 1, epochs[:1])
+    mirror = on_disk.mirror(tracking)
     mirror.start(interval=0.1)
     wait_until(lambda: problems() == 1)
-    with server(folder, port) as group:
-        wait_until(lambda: len([run for run in on_disk.runs("trial", uri) if "val/auc" in run.data.metrics]) == 2)
+    with server(server_folder, port) as group:
+        wait_until(lambda: len([run for run in on_disk.runs("trial", tracking) if "val/auc" in run.data.metrics]) == 2)
 
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
         os.killpg(group, signal.SIGSTOP)
-        on_disk.end(configuration, 0, epochs)
+        on_disk.end(NCCT, 0, epochs)
         wait_until(lambda: problems() == 2)
         monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT")
         os.killpg(group, signal.SIGCONT)
-        on_disk.end(configuration, 1, epochs)
+        on_disk.end(NCCT, 1, epochs)
         assert mirror.close() is None
 
-        assert [len(on_disk.runs(kind, uri)) for kind in ("study", "configuration", "trial")] == [1, 1, 2]
-        assert {run.info.status for run in on_disk.runs(tracking_uri=uri)} == {"FINISHED"}
-        client = MlflowClient(uri)
-        for trial in on_disk.runs("trial", uri):
+        assert [len(on_disk.runs(kind, tracking)) for kind in ("study", "configuration", "trial")] == [1, 1, 2]
+        assert {run.info.status for run in on_disk.runs(tracking=tracking)} == {"FINISHED"}
+        client = tracking.client()
+        for trial in on_disk.runs("trial", tracking):
             history = client.get_metric_history(trial.info.run_id, "val/auc")
             assert [(metric.step, metric.value) for metric in history] == [
                 (step, epoch["val/auc"]) for step, epoch in enumerate(epochs, 1)
             ]
             names = {artifact.path for artifact in client.list_artifacts(trial.info.run_id)}
             assert names == {"best", "validation_predictions.csv"}
-    assert problems() == 2, "an absence is told once"
+    assert problems() == 2, "an absence is logged once"
     assert not on_disk.artifacts.exists(), "a server keeps artifacts itself"
 
 
 @pytest.mark.slow
 def test_a_server_away_for_the_whole_run_gets_everything_once_though_answers_are_lost(
-    new_study: Callable[..., Any], empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_study: Callable[..., StudyOnDisk], server_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
     port = free_port()
     on_disk = new_study(mlflow={"keep_checkpoints": 1}, search={"configurations": 1})
-    configuration = Configuration()
-    folder = tmp_path / "server"
-    folder.mkdir()
-    (folder / "mlflow.db").write_bytes(empty_database.read_bytes())
 
     def end(fold: int, auc: float) -> None:
-        on_disk.end(configuration, fold, [{**epoch, "val/auc": auc} for epoch in on_disk.epochs(fold)])
+        on_disk.end(NCCT, fold, [{**epoch, "val/auc": auc} for epoch in on_disk.epochs(fold)])
 
-    away = on_disk.mirror(f"http://127.0.0.1:{port}")
+    away = on_disk.mirror(Tracking(f"http://127.0.0.1:{port}", on_disk.artifacts))
     away.start(interval=0.1)
     end(0, 0.7)
     time.sleep(0.5)
-    assert (away.close() or "").startswith("MLflow lacks 1 trial(s)")
+    assert (away.close() or "").startswith("MLflow is missing 1 trial(s)")
 
-    with server(folder, port), lossy(port) as proxy:
-        uri = f"http://127.0.0.1:{proxy.server_port}"
-        client = MlflowClient(uri)
-        mirror = on_disk.mirror(uri)
+    with server(server_folder, port), lossy(port) as proxy:
+        tracking = Tracking(f"http://127.0.0.1:{proxy.server_port}", on_disk.artifacts)
+        client = tracking.client()
+        mirror = on_disk.mirror(tracking)
         mirror.sync()
-        (first,) = on_disk.runs("trial", uri)
+        (first,) = on_disk.runs("trial", tracking)
         assert [artifact.path for artifact in client.list_artifacts(first.info.run_id, "best")]
 
         end(1, 0.8)  # a better one takes the place of its checkpoint
         mirror.sync()
         assert proxy.made == 2 * 4, "each run was asked for twice"
-        assert [len(on_disk.runs(kind, uri)) for kind in ("study", "configuration", "trial")] == [1, 1, 2]
-        assert {run.info.status for run in on_disk.runs(tracking_uri=uri)} == {"FINISHED"}
-        for trial in on_disk.runs("trial", uri):
+        assert [len(on_disk.runs(kind, tracking)) for kind in ("study", "configuration", "trial")] == [1, 1, 2]
+        assert {run.info.status for run in on_disk.runs(tracking=tracking)} == {"FINISHED"}
+        for trial in on_disk.runs("trial", tracking):
             history = client.get_metric_history(trial.info.run_id, "val/auc")
             assert [metric.step for metric in history] == [1, 2, 3]
             names = {artifact.path for artifact in client.list_artifacts(trial.info.run_id)}
             is_best = trial.data.metrics["best/auc"] == 0.8
             assert names == ({"best"} if is_best else set()) | {"validation_predictions.csv"}
             assert ("rlvo.best" in trial.data.tags) == is_best
-    (kept,) = folder.rglob("model.safetensors")
-    assert kept.read_bytes() == (on_disk.trial(configuration, 1) / "best/model.safetensors").read_bytes()
+    (kept,) = server_folder.rglob("model.safetensors")
+    assert kept.read_bytes() == (on_disk.trial(NCCT, 1) / "best/model.safetensors").read_bytes()

@@ -1,0 +1,218 @@
+"""Registering an ensemble: a model folder becomes an MLflow model that loads where rlvo is not installed."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType, DataType
+
+from rlvo.about import NOTICE, SOURCES
+from rlvo.cohort.variables import VARIABLES, VOLUMES, source_columns
+from rlvo.config.base import content_hash
+from rlvo.config.study import StudyConfig
+from rlvo.errors import MachineError
+from rlvo.files import file_sha256
+from rlvo.inference.description import read_description
+from rlvo.inference.predictor import ANSWER_COLUMNS
+from rlvo.mlflow_client import Tracking
+from rlvo.registry.card import LIMIT
+from rlvo.registry.gate import Evidence, check_version
+from rlvo.registry.location import ARTIFACT, DIGEST_TAG, locate_model, write_manifest
+from rlvo.registry.versions import make_champion
+
+PACKAGES = (
+    "mlflow", "monai", "nibabel", "nilearn", "numpy", "pandas", "pydantic", "pydicom", "python-gdcm", "ruamel.yaml",
+    "safetensors", "scikit-learn", "scipy", "SimpleITK", "torch",
+)  # fmt: skip
+"""What inference imports; the model's requirements leave out all other dependencies of rlvo."""
+NAMED_PACKAGES = ("mlflow", "monai", "numpy", "SimpleITK", "torch")
+"""Packages whose versions are part of a model's provenance."""
+
+
+def register_ensemble(
+    folder: Path,
+    tracking: Tracking,
+    *,
+    run_id: str,
+    name: str,
+    evidence: Evidence,
+    card: str,
+    tags: Mapping[str, str] | None = None,
+) -> str:
+    """Log a model folder into the ensemble's run, register it under `name`, and make it the champion if it passes.
+
+    The version, fetched as anyone would fetch it, must pass `gate.check_version` before it gets the alias. What is
+    logged names no patient and no path but MLflow's own artifact location.
+
+    Args:
+        folder: written by `rlvo.inference.description.write_model_folder`.
+        tracking: where the run is and the version goes.
+        run_id: the ensemble's run.
+        evidence: what the version must reproduce.
+        card: the model card: the version's description, and `card.md` within the model.
+        tags: tags of the version, besides its provenance.
+
+    Returns:
+        The version's number.
+
+    Raises:
+        MachineError: the registry does not answer; or the version does not pass, and is left without an alias.
+    """
+    description = read_description(folder)
+    tags = {f"rlvo.{key}": value for key, value in description.provenance.items()} | {
+        "rlvo.split_hash": description.spec.split_hash,
+        "rlvo.data_hash": description.spec.data_hash,
+        "rlvo.preparation": description.preparation,
+        "rlvo.version": description.rlvo_version,
+        **(tags or {}),
+    }
+    with tracking.registry(name) as client, tempfile.TemporaryDirectory() as temporary:
+        package = Path(temporary) / "package"
+        tags[DIGEST_TAG] = package_model(folder, package, card)
+        run = client.get_run(run_id)
+        logged = client.create_logged_model(
+            run.info.experiment_id, "ensemble", run_id, tags=tags, params=run.data.params, model_type="ensemble"
+        )
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        client.log_model_artifacts(logged.model_id, str(package))
+        client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+        number = tracking.register(logged.model_uri, name, tags)
+        client.update_model_version(name, number, card[:LIMIT])
+        client.update_registered_model(name, description=NOTICE)
+    passed = check_version(locate_model(f"{name}/{number}", tracking), description, evidence)
+    with tracking.registry(name) as client:
+        for key, value in passed.tags.items():
+            client.set_model_version_tag(name, number, key, value)
+        if passed.failure is None:
+            make_champion(client, name, number)
+    if passed.failure is not None:
+        raise MachineError(
+            f"registered without an alias, because {passed.failure}",
+            where=f"{name} version {number}",
+            fix="Register it again on the machine and with the packages it was trained with",
+        )
+    return number
+
+
+def package_model(folder: Path, package: Path, card: str) -> str:
+    """Write a model folder as a complete MLflow model into the new folder `package`; return its manifest's SHA-256.
+
+    Args:
+        card: the model card; `card.md` within the model.
+    """
+    description = read_description(folder)
+    package = package.resolve()
+    with _staged(folder) as (model, code):
+        mlflow.pyfunc.save_model(
+            package,
+            python_model="model.py",
+            artifacts={ARTIFACT: model},
+            code_paths=[code],
+            signature=signature(description.predictors),
+            input_example=(example(description.predictors), {"folder": "."}),
+            pip_requirements=requirements(),
+            metadata={"notice": NOTICE},
+        )
+    saved = Model.load(package)
+    # MLflow notes the path in the staging folder, although it loads the entry file by its name.
+    saved.flavors["python_function"]["model_code_path"] = "model.py"
+    saved.save(package / "MLmodel")
+    (package / "card.md").write_text(card)
+    for compiled in package.rglob("__pycache__"):
+        shutil.rmtree(compiled)
+    return write_manifest(package)
+
+
+def signature(predictors: tuple[str, ...]) -> ModelSignature:
+    """Cells of any type, because typed columns refuse integers, booleans and empty columns; only the id is required."""
+    anything = AnyType()  # type: ignore[no-untyped-call]
+    inputs = [ColSpec(anything, name, required=name == "patient_id") for name in example(predictors).columns]
+    outputs = [ColSpec(anything, name) for name in ANSWER_COLUMNS]
+    params = [
+        ParamSpec("folder", DataType.string, "."),
+        ParamSpec("store", DataType.string, ""),
+        ParamSpec("members", DataType.boolean, False),
+        ParamSpec("precision", DataType.string, "float32"),
+    ]
+    return ModelSignature(Schema([*inputs]), Schema([*outputs]), ParamSchema(params))
+
+
+def example(predictors: tuple[str, ...]) -> pd.DataFrame:
+    """One made-up patient with the columns the model takes; the files do not exist."""
+    row: dict[str, object] = {"patient_id": "example-1", **{name: f"example-1/{name}.nii.gz" for name in VOLUMES}}
+    for column in source_columns(predictors):
+        variable = VARIABLES[column]
+        middle = (variable.low + variable.high) / 2 if variable.kind == "continuous" else 0.0
+        row[column] = variable.levels[0] if variable.levels else middle
+    return pd.DataFrame([row])
+
+
+def requirements() -> list[str]:
+    """The installed versions of what inference imports, pinned."""
+    return [f"{package}=={version(package).split('+')[0]}" for package in PACKAGES]
+
+
+@contextlib.contextmanager
+def _staged(folder: Path) -> Iterator[tuple[str, str]]:
+    """The model folder and rlvo's sources in a temporary folder that is the working directory meanwhile.
+
+    MLflow writes the paths it is given into the model, so it is given relative ones.
+    """
+    with tempfile.TemporaryDirectory() as staging, contextlib.chdir(staging):
+        shutil.copytree(folder, ARTIFACT)
+        shutil.copytree(SOURCES, "rlvo", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copyfile(SOURCES / "registry" / "model.py", "model.py")
+        yield ARTIFACT, "rlvo"
+
+
+def provenance(study: StudyConfig) -> dict[str, str]:
+    """For `ModelDescription.provenance`: hashes of settings and sources, commit, and versions. Holds no path.
+
+    Hashes of split and data are the ensemble's own.
+
+    Args:
+        study: as it was frozen. Where files and MLflow are and what a trial may use is left out of its hash.
+    """
+    settings = study.model_dump(
+        mode="json", exclude={"cohort": {"table"}, "atlas": True, "resources": True, "mlflow": True}
+    )
+    hashes = {"study_hash": content_hash(settings), "code_hash": code_hash(SOURCES)}
+    commit = {} if (found := source_commit(SOURCES)) is None else {"commit": found}
+    packages = {package.lower(): version(package) for package in NAMED_PACKAGES}
+    return {"study": study.name, **hashes, **commit, "python": platform.python_version(), **packages}
+
+
+def code_hash(sources: Path) -> str:
+    """SHA-256 over a package's modules, by name and content."""
+    modules = sorted(sources.rglob("*.py"))
+    return content_hash({path.relative_to(sources).as_posix(): file_sha256(path) for path in modules})
+
+
+def source_commit(package: Path) -> str | None:
+    """Commit of the checkout that tracks the sources, "… (altered)" if they differ; None without a checkout."""
+    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    commit, altered = _git(package, "rev-parse", "HEAD"), _git(package, "status", "--porcelain", "--", ".")
+    return f"{commit} (altered)" if commit and altered else commit
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git prints; None if it fails or is not installed."""
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,75 @@
+"""What is added to a study's run after its search: ensembles, baselines, and seals of the log of openings.
+
+A seal is the hash of the last line of the log in which the work folder counts how often hold-outs were opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from rlvo.config.study import StudyConfig
+from rlvo.mlflow_client import Tracking
+from rlvo.study.folder import StudyFolder, read_config, study_identity
+from rlvo.tracking.runs import Artifact, NewRun, RunTree, Status, Summary, Tags
+from rlvo.tracking.study_items import study_run
+
+SEAL, OPENINGS = "rlvo.openings.seal", "rlvo.openings"
+"""Tags of a study's run: the seal, and how often the study's hold-out had been opened by then."""
+
+
+def log_summary_run(
+    config: StudyConfig,
+    study: StudyFolder,
+    tracking: Tracking,
+    *,
+    kind: Literal["ensemble", "baseline"],
+    key: str,
+    name: str,
+    params: Mapping[str, object],
+    metrics: Mapping[str, float],
+    files: Sequence[Path] = (),
+) -> str:
+    """Create, or add to, the run of an ensemble or a baseline below its study's, and return its id.
+
+    Args:
+        key: identifies the run within its study, e.g. a hash of the ensemble's specification.
+        params: once set, they stay.
+        metrics: of the whole run; a changed one is logged again.
+        files: artifacts. They must name patients by pseudonym only and hold no paths.
+
+    Raises:
+        MachineError: MLflow does not answer.
+    """
+    tree, parent = _open_study_run(config, study, tracking)
+    run = f"{parent}/{key}"
+    tree.write(NewRun(run, kind, name, parent, params))
+    tree.write(Summary(run, metrics))
+    for file in files:
+        tree.write(Artifact(run, file.name, file))
+    tree.write(Status(run, "FINISHED"))
+    return tree.runs[run].id
+
+
+def write_seal(config: StudyConfig, study: StudyFolder, tracking: Tracking, *, seal: str, openings: int) -> None:
+    """Keep a seal as a tag of the study's run. Raises MachineError if MLflow does not answer."""
+    tree, run = _open_study_run(config, study, tracking)
+    tree.write(Tags(run, {SEAL: seal, OPENINGS: str(openings)}))
+
+
+def read_seals(studies: Iterable[StudyFolder], tracking: Tracking) -> list[str]:
+    """The seals that the runs of these studies keep. Raises MachineError if MLflow does not answer."""
+    seals = []
+    for study in studies:
+        config = read_config(study)
+        run = RunTree(tracking, config.name).runs.get(study_identity(study, config))
+        seals += [run.tags[SEAL]] if run is not None and SEAL in run.tags else []
+    return seals
+
+
+def _open_study_run(config: StudyConfig, study: StudyFolder, tracking: Tracking) -> tuple[RunTree, str]:
+    tree = RunTree(tracking, config.name)
+    for item in study_run(config, study):
+        tree.write(item)
+    return tree, study_identity(study, config)

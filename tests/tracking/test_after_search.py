@@ -1,0 +1,59 @@
+"""What is added to a study's run after its search: ensembles, baselines, seals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from support.study_on_disk import NCCT, StudyOnDisk
+
+from rlvo.tracking.after_search import log_summary_run, read_seals, write_seal
+
+
+def test_an_ensemble_is_below_its_study_and_is_added_to(on_disk: StudyOnDisk, tmp_path: Path) -> None:
+    on_disk.end(NCCT, 0, on_disk.epochs(0))
+    on_disk.mirror().close()
+    (tmp_path / "roc.png").write_bytes(b"picture")
+
+    def log(metrics: dict[str, float], key: str = "0" * 12, files: tuple[Path, ...] = ()) -> str:
+        where = on_disk.config, on_disk.folder, on_disk.tracking
+        params = {"tie": "negative"}
+        return log_summary_run(
+            *where, kind="ensemble", key=key, name="best", params=params, metrics=metrics, files=files
+        )
+
+    first = log({"validation/auc": 0.8})
+    again = log({"validation/auc": 0.8, "test/auc": 0.7}, files=(tmp_path / "roc.png",))
+    other = log({}, key="1" * 12)
+    assert first == again != other
+
+    (study,) = on_disk.runs("study")
+    run = on_disk.tracking.client().get_run(first)
+    assert run.data.tags["mlflow.parentRunId"] == study.info.run_id
+    assert run.data.params == {"tie": "negative"}
+    assert run.data.metrics == {"validation/auc": 0.8, "test/auc": 0.7}
+    assert run.info.status == "FINISHED"
+    assert (on_disk.artifacts / first / "artifacts/roc.png").read_bytes() == b"picture"
+    history = on_disk.tracking.client().get_metric_history(first, "validation/auc")
+    assert len(history) == 1
+    assert len(on_disk.runs("ensemble")) == 2
+
+
+def test_a_baseline_is_beside_the_ensembles(on_disk: StudyOnDisk) -> None:
+    where = on_disk.config, on_disk.folder, on_disk.tracking
+    made = log_summary_run(
+        *where, kind="baseline", key="baseline/nihss", name="NIHSS", params={}, metrics={"val/auc_mean": 0.6}
+    )
+    (run,) = on_disk.runs("baseline")
+    assert (run.info.run_id, run.info.run_name) == (made, "NIHSS")
+
+
+def test_seals_are_kept_at_the_runs_of_their_studies(new_study: Callable[..., StudyOnDisk]) -> None:
+    first, second = new_study(), new_study(name="other")
+    assert read_seals([first.folder, second.folder], first.tracking) == []
+    write_seal(first.config, first.folder, first.tracking, seal="a" * 64, openings=1)
+    write_seal(second.config, second.folder, first.tracking, seal="b" * 64, openings=1)
+    write_seal(first.config, first.folder, first.tracking, seal="c" * 64, openings=2)
+    assert read_seals([first.folder, second.folder], first.tracking) == ["c" * 64, "b" * 64]
+    (run,) = first.runs("study")
+    assert run.data.tags["rlvo.openings"] == "2"
