@@ -30,7 +30,8 @@ class Backbone(nn.Module):
         self.features, self.activation, self.out_channels = features, activation, out_channels
 
     def forward(self, volume: Tensor) -> Tensor:
-        return self.features(volume)
+        features: Tensor = self.features(volume)
+        return features
 
 
 def build_backbone(config: ModelConfig) -> Backbone:
@@ -128,7 +129,8 @@ class _ResidualSum(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         block = self.block
         residual = x if block.downsample is None else block.downsample(x)
-        return block.bn2(block.conv2(block.act(block.bn1(block.conv1(x))))) + residual
+        summed: Tensor = block.bn2(block.conv2(block.act(block.bn1(block.conv1(x))))) + residual
+        return summed
 
 
 LARGEST_SIDE = 1024

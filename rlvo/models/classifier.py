@@ -46,14 +46,16 @@ class Classifier(nn.Module):
         standardised = (volume - mean) / std
         # Skull and contrast agent are tens of SDs away from brain tissue: uncompressed, they would set the scale of
         # the first batch norm, and the contrast within the tissue would be lost.
-        return self.backbone.features(standardised.asinh() if self.compresses else standardised)
+        features: Tensor = self.backbone.features(standardised.asinh() if self.compresses else standardised)
+        return features
 
     def classify(self, features: Tensor, tabular: Tensor | None = None) -> Tensor:
         """Last feature map after fusion, and table [B, T] → logits [B]."""
         pooled = self.backbone.activation(features).mean(dim=(2, 3, 4))
         if self.concatenates:
             pooled = torch.cat([pooled, _required(tabular)], dim=1)
-        return self.head(self.dropout(pooled)).squeeze(1)
+        logits: Tensor = self.head(self.dropout(pooled))
+        return logits.squeeze(1)
 
     def forward(self, volume: Tensor, tabular: Tensor | None = None) -> Tensor:
         """Volume [B, C, X, Y, Z] (HU, vessel channel 0/1) and encoded table [B, T] → logits [B]."""

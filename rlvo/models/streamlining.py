@@ -89,4 +89,5 @@ class PaddedConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.conv.kernel_size, self.conv.stride
         sides = [(x.shape[2 + i] + self.added[i] - kernel[i]) // stride[i] + 1 for i in range(3)]
-        return self.conv(x)[:, :, *(slice(cut, cut + side) for cut, side in zip(self.cut, sides, strict=True))]
+        convolved: Tensor = self.conv(x)
+        return convolved[:, :, *(slice(cut, cut + side) for cut, side in zip(self.cut, sides, strict=True))]

@@ -38,21 +38,21 @@ def ceilings(profile: Profile) -> dict[str, float]:
     `additive` is the logit without its product term: what a fusion that only adds can reach. It equals `bayes` if the
     profile has no interaction.
     """
-    model, sample = calibrate(profile), reference()
-    clinical = model.clinical_logit(sample.clinic)
-    fibrillation = sample.clinic["atrial_fibrillation"].to_numpy()
-    logit = model.logit(sample.clinic, sample.z_cta, sample.z_ncct)
+    model, (clinic, z_cta, z_ncct) = calibrate(profile), reference()
+    clinical = model.clinical_logit(clinic)
+    fibrillation = clinic["atrial_fibrillation"].to_numpy()
+    logit = model.logit(clinic, z_cta, z_ncct)
     cta_weight = model.cta_weight(fibrillation)
     image_sd = np.hypot(cta_weight, profile.ncct_weight)
     images = _image_score(model, clinical[:_CLINICS], fibrillation[:_CLINICS])
     scores = {
         "clinical": _over_normal(clinical, image_sd),
-        "ncct": np.interp(sample.z_ncct, _LATENTS, _WEIGHTS @ images(_NODES[:, None], _LATENTS)),
-        "cta": np.interp(sample.z_cta, _LATENTS, _WEIGHTS @ images(_LATENTS, _NODES[:, None])),
-        "both": images(sample.z_cta, sample.z_ncct),
-        "ncct_clinical": _over_normal(clinical + profile.ncct_weight * sample.z_ncct, cta_weight),
-        "cta_clinical": _over_normal(clinical + cta_weight * sample.z_cta, profile.ncct_weight),
-        "additive": clinical + profile.cta_weight * sample.z_cta + profile.ncct_weight * sample.z_ncct,
+        "ncct": np.interp(z_ncct, _LATENTS, _WEIGHTS @ images(_NODES[:, None], _LATENTS)),
+        "cta": np.interp(z_cta, _LATENTS, _WEIGHTS @ images(_LATENTS, _NODES[:, None])),
+        "both": images(z_cta, z_ncct),
+        "ncct_clinical": _over_normal(clinical + profile.ncct_weight * z_ncct, cta_weight),
+        "cta_clinical": _over_normal(clinical + cta_weight * z_cta, profile.ncct_weight),
+        "additive": clinical + profile.cta_weight * z_cta + profile.ncct_weight * z_ncct,
         "bayes": logit,
     }
     return {block: soft_auc(expit(logit), scores[block]) for block in BLOCKS}
@@ -60,7 +60,8 @@ def ceilings(profile: Profile) -> dict[str, float]:
 
 def _over_normal(logit: np.ndarray, sd: np.ndarray | float) -> np.ndarray:
     """E[expit(logit + sd·z)] over a standard normal z, which the block does not observe."""
-    return np.sum([weight * expit(logit + sd * node) for node, weight in zip(_NODES, _WEIGHTS, strict=True)], axis=0)
+    terms = [weight * expit(logit + sd * node) for node, weight in zip(_NODES, _WEIGHTS, strict=True)]
+    return np.asarray(np.sum(terms, axis=0))
 
 
 def _image_score(
@@ -75,6 +76,6 @@ def _image_score(
         without, with_fibrillation = (
             np.interp(model.cta_weight(value) * z_cta + ncct, terms, means[value]) for value in (0, 1)
         )
-        return (1 - share) * without + share * with_fibrillation
+        return np.asarray((1 - share) * without + share * with_fibrillation)
 
     return score

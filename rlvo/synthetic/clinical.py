@@ -34,11 +34,12 @@ def _copula_factor() -> np.ndarray:
 
 def two_piece_normal(z: np.ndarray, median: float, first_quartile: float, third_quartile: float) -> np.ndarray:
     """Map standard normal z to values with this median and these quartiles."""
-    return median + z * np.where(z < 0, median - first_quartile, third_quartile - median) / ndtri(0.75)
+    spread = np.where(z < 0, median - first_quartile, third_quartile - median)
+    return np.asarray(median + z * spread / ndtri(0.75))
 
 
 def _log_two_piece(z: np.ndarray, median: float, first_quartile: float, third_quartile: float) -> np.ndarray:
-    return np.exp(two_piece_normal(z, *np.log([median, first_quartile, third_quartile])))
+    return np.asarray(np.exp(two_piece_normal(z, *np.log([median, first_quartile, third_quartile]))))
 
 
 def _cbf(z: np.ndarray) -> np.ndarray:
@@ -75,4 +76,4 @@ def draw_clinic(patients: int, rng: np.random.Generator) -> pd.DataFrame:
 
 
 def _whole(values: np.ndarray, low: int, high: int) -> np.ndarray:
-    return np.clip(np.rint(values), low, high).astype(int)
+    return np.asarray(np.clip(np.rint(values), low, high), dtype=int)

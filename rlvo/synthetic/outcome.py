@@ -73,22 +73,13 @@ def get_profile(name: str) -> Profile:
     return PROFILES[name]
 
 
-@dataclass(frozen=True)
-class Reference:
-    """A large fixed sample of the population, the same for every profile and seed."""
-
-    clinic: pd.DataFrame
-    z_cta: np.ndarray
-    z_ncct: np.ndarray
-
-
 @cache
-def reference() -> Reference:
-    """The sample over which intercepts and ceilings are computed."""
+def reference() -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """The sample over which intercepts and ceilings are computed: clinical variables, CTA latent, NCCT latent."""
     rng = np.random.default_rng(20_250_101)
     clinic = draw_clinic(REFERENCE_PATIENTS, rng)
     z_cta, z_ncct = rng.standard_normal((2, REFERENCE_PATIENTS))
-    return Reference(clinic, z_cta, z_ncct)
+    return clinic, z_cta, z_ncct
 
 
 @dataclass(frozen=True)
@@ -103,7 +94,7 @@ class LabelModel:
     def clinical_logit(self, clinic: pd.DataFrame) -> np.ndarray:
         """Intercept and clinical terms [N]: the logit without its image terms."""
         terms = [slope * (clinic[name].to_numpy() - self.means[name]) for name, slope in LOG_ODDS.items()]
-        return self.intercept + self.profile.clinical_scale * np.sum(terms, axis=0)
+        return np.asarray(self.intercept + self.profile.clinical_scale * np.sum(terms, axis=0))
 
     def cta_weight(self, atrial_fibrillation: np.ndarray | float) -> np.ndarray | float:
         """Log odds per standard deviation of the CTA latent, given atrial fibrillation (0/1)."""
@@ -113,18 +104,18 @@ class LabelModel:
     def logit(self, clinic: pd.DataFrame, z_cta: np.ndarray, z_ncct: np.ndarray) -> np.ndarray:
         """The true logit [N]."""
         weight = self.cta_weight(clinic["atrial_fibrillation"].to_numpy())
-        return self.clinical_logit(clinic) + weight * z_cta + self.profile.ncct_weight * z_ncct
+        return np.asarray(self.clinical_logit(clinic) + weight * z_cta + self.profile.ncct_weight * z_ncct)
 
 
 @cache
 def calibrate(profile: Profile) -> LabelModel:
     """Find the intercepts that give the reference sample the profile's prevalence and the share of ICAD."""
-    sample = reference()
-    means = {name: float(sample.clinic[name].mean()) for name in LOG_ODDS}
-    terms = LabelModel(profile, 0.0, means, 0.0).logit(sample.clinic, sample.z_cta, sample.z_ncct)
+    clinic, z_cta, z_ncct = reference()
+    means = {name: float(clinic[name].mean()) for name in LOG_ODDS}
+    terms = LabelModel(profile, 0.0, means, 0.0).logit(clinic, z_cta, z_ncct)
     intercept = brentq(lambda b: expit(b + terms).mean() - profile.prevalence, -30, 30)
     probability = expit(intercept + terms)
-    icad = brentq(lambda a: np.average(expit(a + sample.z_cta), weights=probability) - ICAD_SHARE, -30, 30)
+    icad = brentq(lambda a: np.average(expit(a + z_cta), weights=probability) - ICAD_SHARE, -30, 30)
     return LabelModel(profile, intercept, means, icad)
 
 

@@ -59,7 +59,7 @@ class Misregistration:
 
     def to_patient(self, atlas: np.ndarray) -> np.ndarray:
         """[N, 3] atlas mm to patient mm."""
-        return HEAD_CENTRE + (atlas - HEAD_CENTRE) @ self.matrix.T + self.shift
+        return np.asarray(HEAD_CENTRE + (atlas - HEAD_CENTRE) @ self.matrix.T + self.shift)
 
     def atlas_coordinates(self, grid: Grid) -> list[np.ndarray]:
         """x, y and z of the grid's voxels in atlas mm, each [x, y, z]."""
@@ -91,7 +91,7 @@ def make_phantom(lesion: Lesion, grid: Grid, rng: np.random.Generator, *, full_i
 
 def _scan(hu: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
     noisy = hu + noise * rng.standard_normal(hu.shape, dtype=np.float32)
-    return np.rint(np.maximum(noisy, -1024)).astype(np.int16)  # as scanners store it
+    return np.asarray(np.rint(np.maximum(noisy, -1024)), dtype=np.int16)  # as scanners store it
 
 
 def _vessels(grid: Grid, frame: Misregistration, tree: OccludedTree, lesion: Lesion, plaque_mm3: float) -> np.ndarray:

@@ -66,7 +66,7 @@ def ellipsoid(
     parts = zip(coordinates, centre, radii, strict=True)
     distance = sum(((coordinate - np.float32(c)) / np.float32(r)) ** 2 for coordinate, c, r in parts)
     voxels = np.float32(np.cbrt(np.prod(radii) / np.prod(grid.spacing)))
-    return np.clip((1 - np.sqrt(distance)) * voxels + np.float32(0.5), 0, 1)
+    return np.asarray(np.clip((1 - np.sqrt(distance)) * voxels + np.float32(0.5), 0, 1))
 
 
 @lru_cache(maxsize=2)

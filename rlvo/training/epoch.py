@@ -44,7 +44,7 @@ def build_schedule(optimizer: torch.optim.Optimizer, settings: TrainingConfig, p
 
 def batches(order: Tensor, size: int) -> list[Tensor]:
     """`order` in batches, without a last batch of one: batch norm would learn from a single patient."""
-    parts = list(order.split(size))
+    parts = list(torch.split(order, size))
     return parts[:-1] if len(parts) > 1 and len(parts[-1]) == 1 < size else parts
 
 
@@ -86,7 +86,7 @@ def train_epoch(
         if not math.isfinite(losses[-1]):
             raise NonFiniteLossError(f"the training loss became {losses[-1]}")
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(classifier.parameters(), settings.clip_norm)
         optimizer.step()

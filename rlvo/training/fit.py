@@ -89,7 +89,8 @@ def fit(
         torch.set_num_threads(threads)
     check_volume(configuration.model, data.brain_mask.shape, min(configuration.training.batch_size, len(data.training)))
     with disk_full_errors(folder), _out_of_memory_errors(), torch.random.fork_rng():
-        return _train(configuration, data, folder, identity, seed, _choose(device), report)
+        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        return _train(configuration, data, folder, identity, seed, torch.device(chosen), report)
 
 
 def _train(
@@ -171,10 +172,6 @@ def _seed(seed: int, identity: TrialIdentity, epoch: int) -> None:
     """Seed torch for the weights (epoch 0) or one epoch, so that a continued trial draws the same numbers."""
     digest = hashlib.sha256(f"{seed}/{identity.key}/{epoch}".encode()).digest()
     torch.manual_seed(int.from_bytes(digest[:8], "big", signed=True))
-
-
-def _choose(device: str) -> torch.device:
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
 
 
 def _check_same(key: str, identity: TrialIdentity, folder: Path) -> None:

@@ -94,7 +94,8 @@ def predict_probabilities(
     precision: Precision = "float32",
 ) -> np.ndarray:
     """Probabilities of rLVO [N] float64; see `predict_logits`."""
-    return expit(predict_logits(classifier, volumes, tabular, batch, precision).numpy().astype(np.float64))
+    logits = predict_logits(classifier, volumes, tabular, batch, precision).numpy()
+    return np.asarray(expit(logits.astype(np.float64)))
 
 
 @contextmanager

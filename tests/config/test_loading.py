@@ -13,7 +13,7 @@ def sampled(**axis: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ({"trainning": {}}, "unknown key 'trainning'; did you mean 'training'?"),
         ({"training": {"epoch": 3}}, "unknown key 'training.epoch'; did you mean 'epochs'?"),
@@ -37,10 +37,10 @@ def sampled(**axis: object) -> dict[str, object]:
         ),
     ],
 )
-def test_a_mistake_is_one_clear_line(content: dict[str, object], told: str) -> None:
+def test_a_mistake_is_one_clear_line(content: dict[str, object], message: str) -> None:
     with pytest.raises(RlvoError) as caught:
         parse_study({"name": "study", "search": {"sampler": "random"}, **content}, where="study.yaml")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert str(caught.value).startswith("study.yaml: ")
     assert "\n" not in str(caught.value)
     assert "Choices" not in str(caught.value)  # of the alternatives, only the one that was meant is mentioned

@@ -33,8 +33,7 @@ def test_soft_auc_is_the_expected_share_of_ordered_pairs() -> None:
 
 
 def draw_labels(profile: Profile, seed: int) -> np.ndarray:
-    sample = reference()
-    logit = calibrate(profile).logit(sample.clinic, sample.z_cta, sample.z_ncct)
+    logit = calibrate(profile).logit(*reference())
     return np.random.default_rng(seed).random(len(logit)) < expit(logit)
 
 
@@ -46,10 +45,9 @@ def fitted_auc(x: np.ndarray, labels: np.ndarray) -> float:
 
 
 def test_no_fitted_additive_model_beats_the_additive_ceiling() -> None:
-    profile, sample = PROFILES["interaction"], reference()
+    profile, (clinic, *latents) = PROFILES["interaction"], reference()
     labels = draw_labels(profile, seed=3)
-    clinic = sample.clinic[list(LOG_ODDS)].to_numpy(float)
-    design = np.column_stack([clinic, sample.z_cta, sample.z_ncct])
+    design = np.column_stack([clinic[list(LOG_ODDS)].to_numpy(float), *latents])
     design = (design - design.mean(axis=0)) / design.std(axis=0)
     assert fitted_auc(design, labels) == pytest.approx(ceilings(profile)["additive"], abs=0.006)
     product = design[:, [0]] * design[:, [4]]
@@ -58,7 +56,8 @@ def test_no_fitted_additive_model_beats_the_additive_ceiling() -> None:
 
 @pytest.mark.parametrize("image", ["cta", "ncct"])
 def test_a_model_of_the_table_and_one_image_reaches_their_ceiling(image: str) -> None:
-    profile, sample = PROFILES["demo"], reference()
-    seen = np.column_stack([calibrate(profile).clinical_logit(sample.clinic), getattr(sample, f"z_{image}")])
+    profile, (clinic, z_cta, z_ncct) = PROFILES["demo"], reference()
+    latent = {"cta": z_cta, "ncct": z_ncct}[image]
+    seen = np.column_stack([calibrate(profile).clinical_logit(clinic), latent])
     expected = ceilings(profile)[f"{image}_clinical"]
     assert fitted_auc(seen, draw_labels(profile, seed=4)) == pytest.approx(expected, abs=0.006)

@@ -76,13 +76,10 @@ def test_the_taper_runs_out_at_the_occlusion_and_is_longer_with_z_cta() -> None:
     assert half_length(1.0) == pytest.approx(4 * np.exp(0.4), abs=0.3)
 
 
-def test_lumen_beyond_the_clot() -> None:
+def test_collateral_filling_and_the_lumen_beyond_the_clot() -> None:
     tree = occluded("M2", collateral=0.4)
     beyond = tree.beyond >= 0
     assert set(tree.lumen[beyond & (tree.tree.segment == "M2a")]) == {0.8}
     assert set(tree.lumen[beyond & (tree.tree.segment == "M3b")]) == {0.75 + 0.25 * 0.4}
-
-
-def test_collateral_filling() -> None:
     assert collateral_filling(0.4 / 1.5) == pytest.approx(0.5)
     assert collateral_filling(1) == pytest.approx(1 / (1 + np.exp(-1.1)))

@@ -51,10 +51,6 @@ def test_last_and_best(folder: Path) -> None:
     assert best_epoch(folder) == 2
 
 
-def test_there_is_no_checkpoint_before_the_first_epoch(tmp_path: Path) -> None:
-    assert load_last(tmp_path) is None
-
-
 @pytest.mark.parametrize("name", ["model.safetensors", "state.pt", "manifest.json"])
 def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(
     folder: Path, name: str, caplog: pytest.LogCaptureFixture
@@ -123,6 +119,7 @@ def test_what_an_interrupted_save_left_is_removed(folder: Path) -> None:
 
 
 def test_best_weights_that_a_death_left_unwritten_are_written_again(tmp_path: Path) -> None:
+    assert load_last(tmp_path) is None
     progress = Progress("trial")
     save(tmp_path, progress, 0.7)
     stale = (tmp_path / "best" / "model.safetensors").read_bytes()

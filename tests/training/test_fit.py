@@ -175,15 +175,15 @@ def test_batch_size_one_and_positive_weight(fold_data: FoldData, tmp_path: Path)
     assert weighted_loss > plain_loss
 
 
-@pytest.mark.parametrize(("damage", "told"), [(Path.unlink, "is missing"), (Path.touch, "damaged volume")])
+@pytest.mark.parametrize(("damage", "message"), [(Path.unlink, "is missing"), (Path.touch, "damaged volume")])
 def test_a_patients_bad_volume_is_reported_with_the_patient(
-    fold_data: FoldData, tmp_path: Path, damage: Callable[[Path], None], told: str
+    fold_data: FoldData, tmp_path: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     volume = fold_data.training.volumes[4] / "cta.npy"
     volume.unlink()
     volume.touch()
     damage(volume)
-    with pytest.raises(PatientError, match=f"patient p04: .*{told}"):
+    with pytest.raises(PatientError, match=f"patient p04: .*{message}"):
         run(configured(), fold_data, tmp_path)
 
 
