@@ -23,7 +23,7 @@ for name in MLFLOW_BACKEND_STORE_URI MLFLOW_ARTIFACTS_DESTINATION MLFLOW_AUTH_AD
     [ -n "$value" ] || fail "$settings: $name is empty. Fill it in"
 done
 
-# Users are kept in the same database, and see nothing that was not granted to them. The file holds the database's password.
+# Users are kept in the same database and see only what was granted to them. The file holds the database's password.
 umask 077
 export MLFLOW_AUTH_CONFIG_PATH="$folder/basic_auth.ini"
 {
@@ -32,12 +32,12 @@ export MLFLOW_AUTH_CONFIG_PATH="$folder/basic_auth.ini"
     printf 'database_uri = %s\n' "$MLFLOW_BACKEND_STORE_URI" | sed 's/%/%%/g'
 } >"$MLFLOW_AUTH_CONFIG_PATH"
 
-# The repository's own environment, where it is not activated.
+# The repository's own environment, if it is not activated.
 PATH=$PATH:$(cd "$(dirname "$0")/.." && pwd)/.venv/bin
 export MLFLOW_DISABLE_TELEMETRY=true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
 export MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false
 unset MLFLOW_TRACKING_URI
 
-cd "$folder" # all settings come from the environment: passwords do not show in the list of processes
+cd "$folder" # all settings come from the environment, so that no password shows in the list of processes
 exec mlflow server --app-name basic-auth

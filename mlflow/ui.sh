@@ -6,12 +6,12 @@ workdir=${1:-${RLVO_WORKDIR:-./rlvo-work}}
 port=${2:-5000}
 
 if [ ! -f "$workdir/mlflow.db" ]; then
-    echo "$workdir: no mlflow.db here. Name a work folder, as for --workdir" >&2
+    echo "$workdir: there is no mlflow.db here. Name a work folder, as for --workdir" >&2
     exit 2
 fi
 workdir=$(cd "$workdir" && pwd)
 
-# The repository's own environment, where it is not activated.
+# The repository's own environment, if it is not activated.
 PATH=$PATH:$(cd "$(dirname "$0")/.." && pwd)/.venv/bin
 export MLFLOW_DISABLE_TELEMETRY=true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false

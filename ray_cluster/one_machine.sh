@@ -1,18 +1,18 @@
 #!/bin/sh
-# A Ray of this machine's own that outlives a terminal, for jobs: ray_cluster/one_machine.sh TOKEN_FILE
-# It stays in the foreground and Ctrl-C ends it, and nobody else's Ray. (rlvo search alone needs none of this.)
-# Beside another Ray: RAY_PORT, RAY_DASHBOARD_PORT and RAY_AGENT_PORT, and RAY_TMPDIR for its files.
+# A Ray on this machine, for jobs: ray_cluster/one_machine.sh TOKEN_FILE
+# It stays in the foreground; Ctrl-C ends it, and no other Ray. (`rlvo search` alone needs none of this.)
+# Beside another Ray, set RAY_PORT, RAY_DASHBOARD_PORT, RAY_AGENT_PORT, and RAY_TMPDIR for its files.
 set -eu
 
 token=${1:-}
 if [ ! -s "$token" ]; then
-    echo "${token:-no token file named}: no token here. Make one: (umask 077; openssl rand -hex 32 > ray.token)" >&2
+    echo "${token:-no token file named}: no token here. Create one: (umask 077; openssl rand -hex 32 > ray.token)" >&2
     exit 2
 fi
 RAY_AUTH_TOKEN_PATH=$(cd "$(dirname "$token")" && pwd)/$(basename "$token")
 export RAY_AUTH_TOKEN_PATH RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 
-# The repository's own environment, where it is not activated.
+# The repository's own environment, if it is not activated.
 PATH=$PATH:$(cd "$(dirname "$0")/.." && pwd)/.venv/bin
 
 exec ray start --head --block --node-ip-address 127.0.0.1 --port "${RAY_PORT:-6379}" \

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from support.tiny_study import TinyStudy
 
-from rlvo.inference.description import ModelDescription
+from rlvo.inference.description import ModelDescription, read_description
 from rlvo.registry.gate import TOLERANCE, Evidence, check_version, choose_patients
 from rlvo.study.folder import EndedTrials
 
