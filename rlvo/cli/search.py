@@ -175,8 +175,8 @@ def _print_result(state: StudyState) -> None:
         notes = dict.fromkeys(failures or each.reasons("pruned").values())
         auc = each.state if each.objective is None else f"{each.objective:.3f}"
         rows.append((each.label, each.key, auc, "; ".join(notes)))
-    title = f"{state.name}: mean over folds of val/auc (validation, so optimistic)"
-    console.print(text_table(["configuration", "key", numeric("val/auc"), "note"], rows, title=title))
+    print_line(f"{state.name}: mean over folds of val/auc (validation, so optimistic)")
+    console.print(text_table(["configuration", "key", numeric("val/auc"), "note"], rows))
 
 
 def _result_json(state: StudyState) -> dict[str, Any]:
