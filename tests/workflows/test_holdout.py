@@ -16,7 +16,7 @@ from rlvo.ensemble.spec import EnsembleSpec
 from rlvo.errors import RlvoError
 from rlvo.evaluation.predictions import read_predictions
 from rlvo.inference.predictor import EnsemblePredictor
-from rlvo.study.folder import read_config
+from rlvo.study.folder import StudyFolder, read_config, read_declared, write_declared
 from rlvo.study.openings import openings_of
 from rlvo.workflows.holdout import HoldOut, kept_holdout, open_holdout
 from rlvo.workflows.study import OpenStudy
@@ -106,3 +106,14 @@ def test_altered_weights_and_another_split_are_refused_and_open_nothing(
     with pytest.raises(RlvoError, match="another split: CTA"):
         opened(copy, {"CTA": other})
     assert not (copy.workdir.path / "openings.jsonl").exists()
+
+
+def test_declared_ensembles_read_back(specs: dict[str, EnsembleSpec], tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path)
+    with pytest.raises(RlvoError, match="no ensemble was built"):
+        read_declared(folder)
+    write_declared(folder, specs)
+    assert read_declared(folder) == specs
+    folder.declared.write_text("{")
+    with pytest.raises(RlvoError, match="damaged"):
+        read_declared(folder)
