@@ -1,6 +1,9 @@
 """Where a volume comes from: files, folders and series, good ones oddly written, and when two are the same scan."""
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -56,11 +59,24 @@ def test_split_series(tmp_path: Path) -> None:
         check_exists(tmp_path / "nowhere#1.2")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_paths_are_reported(tmp_path: Path) -> None:
-    path, folder = nifti()(tmp_path), write_series(tmp_path / "series")
-    for place in (path, folder / "003.dcm", folder):
-        place.chmod(0)
-        with pytest.raises(RlvoError, match="cannot be read: permission denied"):
-            read_volume(path if place == path else folder)
-        place.chmod(0o700)
+@contextmanager
+def any_user() -> Iterator[None]:
+    """This process as a user without rights of its own, if it is root's: root may read everything."""
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(os.getuid())
+
+
+def test_unreadable_paths_are_reported() -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        Path(temporary).chmod(0o755)
+        path, folder = nifti()(Path(temporary)), write_series(Path(temporary) / "series")
+        for place in (path, folder / "003.dcm", folder):
+            mode = place.stat().st_mode
+            place.chmod(0)
+            with any_user(), pytest.raises(RlvoError, match="cannot be read: permission denied"):
+                read_volume(path if place == path else folder)
+            place.chmod(mode)
