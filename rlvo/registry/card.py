@@ -29,7 +29,8 @@ def model_card(description: ModelDescription, validation: pd.DataFrame) -> str:
     Args:
         validation: the ensemble's rows of `rlvo.ensemble.comparison.compare_ensembles`: `nested` and `optimistic`.
     """
-    return TEMPLATE.read_text().rstrip("\n").format(
+    template = TEMPLATE.read_text().rstrip("\n")
+    return template.format(
         notice=description.notice,
         cohort=_cohort(description.cohort),
         made=_made(description),

@@ -63,19 +63,10 @@ class Artifact:
     run: str
     name: str
     """Its path among the run's artifacts."""
-    content: str | Path
-    """Its text, or a file with the same name."""
+    content: str | Path | None
+    """Its text, or a file of the same name; None: a run with this tag loses both."""
     tag: str | None = None
-    digest: str = ""
-
-
-@dataclass(frozen=True)
-class NoArtifacts:
-    """A folder of artifacts and a tag that must not exist."""
-
-    run: str
-    folder: str
-    tag: str
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +92,7 @@ class Status:
     status: RunStatus
 
 
-Item = NewRun | Epochs | Summary | Artifact | NoArtifacts | NoOpenRuns | Tags | Status
+Item = NewRun | Epochs | Summary | Artifact | NoOpenRuns | Tags | Status
 
 
 class TrackedRun:
@@ -138,16 +129,8 @@ class RunTree:
                     run.metrics.update(new)
             case Artifact():
                 if item.tag is None or run.tags.get(item.tag) != item.digest:
-                    if isinstance(item.content, Path):
-                        self._client.log_artifact(run.id, str(item.content), os.path.dirname(item.name) or None)
-                    else:
-                        self._client.log_text(run.id, item.content, item.name)
+                    self._write_artifact(run, item)
                     self._set_tags(run, {item.tag: item.digest} if item.tag else {})
-            case NoArtifacts():
-                if item.tag in run.tags:
-                    repository = get_artifact_repository(run.artifact_uri, self._tracking_uri)
-                    repository.delete_artifacts(item.folder)  # type: ignore[no-untyped-call]
-                    self._set_tags(run, {item.tag: None})
             case NoOpenRuns():
                 self._kill_open_runs(run)
             case Tags():
@@ -182,6 +165,15 @@ class RunTree:
         """Log metrics by step."""
         rows = [(step, name, value) for step, values in metrics.items() for name, value in values.items()]
         self._client.log_batch(run.id, [Metric(name, at, when, step) for step, name, at in rows if name != "epoch"])
+
+    def _write_artifact(self, run: TrackedRun, item: Artifact) -> None:
+        if item.content is None:
+            repository = get_artifact_repository(run.artifact_uri, self._tracking_uri)
+            repository.delete_artifacts(item.name)  # type: ignore[no-untyped-call]
+        elif isinstance(item.content, Path):
+            self._client.log_artifact(run.id, str(item.content), os.path.dirname(item.name) or None)
+        else:
+            self._client.log_text(run.id, item.content, item.name)
 
     def _set_tags(self, run: TrackedRun, tags: Mapping[str, str | None]) -> None:
         new = {key: value for key, value in tags.items() if value is not None and run.tags.get(key) != value}

@@ -25,7 +25,7 @@ from rlvo.files import file_sha256
 from rlvo.study.folder import StartedTrial, StudyFolder, started_trials, study_identity
 from rlvo.study.state import State, combined_state
 from rlvo.study.status import TrialKey, read_note
-from rlvo.tracking.runs import Artifact, Epochs, Item, NewRun, NoArtifacts, NoOpenRuns, RunStatus, Status, Summary, Tags
+from rlvo.tracking.runs import Artifact, Epochs, Item, NewRun, NoOpenRuns, RunStatus, Status, Summary, Tags
 from rlvo.training.records import BEST_WEIGHTS, EPOCHS, PREDICTIONS, CompletionRecord, read_epochs, read_record
 
 DIGEST = "rlvo.digest"
@@ -221,9 +221,9 @@ def _checkpoints(trials: Collection[TrialFiles], limits: MlflowConfig) -> Iterat
     room = math.inf if limits.checkpoint_gb is None else limits.checkpoint_gb * 1e9
     sizes = accumulate(weights[run].stat().st_size for run in ranked)
     kept = ranked[: min(sum(size <= room for size in sizes), limits.keep_checkpoints or len(ranked))]
-    yield from (NoArtifacts(run, "best", CHECKPOINT) for run in weights.keys() - set(kept))
+    yield from (Artifact(run, "best", None, CHECKPOINT) for run in weights.keys() - set(kept))
     for run in kept:
-        yield Artifact(run, f"best/{weights[run].name}", weights[run], tag=CHECKPOINT, digest=digests[run])
+        yield Artifact(run, f"best/{weights[run].name}", weights[run], CHECKPOINT, digests[run])
 
 
 def hyperparameters(configuration: Configuration) -> dict[str, object]:

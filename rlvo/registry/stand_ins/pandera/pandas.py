@@ -5,48 +5,38 @@ which is no longer installed along with rlvo. `rlvo.registry.interpreter` theref
 process, behind everything that is installed, so that a real pandera is preferred.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pandas as pd
 
+Passed = Callable[[pd.Series], pd.Series]
+"""Which values satisfy a check."""
+
 
 class SchemaErrors(Exception):  # noqa: N818 (pandera's name)
-    """Values fail a check; `failure_cases["index"]` says which."""
+    def __init__(self, failed: pd.Index) -> None:
+        self.failure_cases = pd.DataFrame({"index": failed})
 
-    def __init__(self, failure_cases: pd.DataFrame) -> None:
-        self.failure_cases = failure_cases
+
+class Check:
+    @staticmethod
+    def isin(allowed: Collection[object]) -> Passed:
+        return lambda values: values.isin(allowed)
+
+    @staticmethod
+    def in_range(low: float, high: float) -> Passed:
+        return lambda values: values.between(low, high)
+
+
+class SeriesSchema:
+    def __init__(self, checks: Passed, nullable: bool) -> None:
+        self._passed = checks
+
+    def validate(self, values: pd.Series, lazy: bool) -> None:
+        failed = values.notna() & ~self._passed(values)
+        if failed.any():
+            raise SchemaErrors(values.index[failed])
 
 
 errors = SimpleNamespace(SchemaErrors=SchemaErrors)
-
-
-@dataclass(frozen=True)
-class Check:
-    """What a value must satisfy, unless it is missing."""
-
-    passed: Callable[[pd.Series], pd.Series]
-
-    @classmethod
-    def isin(cls, allowed: Collection[object]) -> Check:
-        return cls(lambda values: values.isin(allowed))
-
-    @classmethod
-    def in_range(cls, low: float, high: float) -> Check:
-        return cls(lambda values: values.between(low, high))
-
-
-@dataclass(frozen=True)
-class SeriesSchema:
-    """Applies one check to a column. Earlier copies always set both flags, so neither has an effect here."""
-
-    checks: Check
-    nullable: bool
-
-    def validate(self, values: pd.Series, lazy: bool) -> None:
-        failed = values.index[values.notna() & ~self.checks.passed(values)]
-        if len(failed):
-            raise SchemaErrors(pd.DataFrame({"index": failed}))
