@@ -4,8 +4,6 @@ A notebook starts from `rlvo.Study` and `rlvo.load_model` (docs/api.md). They ar
 `import rlvo` by itself loads neither torch nor Ray nor MLflow.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

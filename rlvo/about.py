@@ -1,7 +1,5 @@
 """What every part of rlvo may say about itself: its version, where its sources are, and the intended-use sentence."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 __version__ = "0.1.0"

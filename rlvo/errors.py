@@ -1,7 +1,5 @@
 """Errors a user can cause or must know about: one line that says what, where and how to fix it."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -1,7 +1,5 @@
 """The one connection to MLflow: quiet, bounded in time, its errors in one line."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

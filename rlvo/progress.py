@@ -1,7 +1,5 @@
 """How long work reports how far it is: the caller hands in what shows it, so nothing below the commands prints."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 

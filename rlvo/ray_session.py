@@ -1,6 +1,4 @@
-"""The one connection to Ray: on this machine or on a cluster, quiet, bounded in time, on storage that all nodes share."""
-
-from __future__ import annotations
+"""The one connection to Ray: local or to a cluster, quiet, bounded in time, on storage that all nodes share."""
 
 import logging
 import os

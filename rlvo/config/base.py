@@ -1,7 +1,5 @@
 """What all configuration models share: frozen, unknown keys refused, one stable hash."""
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import json

@@ -3,8 +3,6 @@
 Arrays are indexed [x, y, z] in RAS+ order (x to the right, y to the front, z upwards); lengths are in millimetres.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 import numpy as np

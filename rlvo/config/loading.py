@@ -1,7 +1,5 @@
 """From a YAML file to a study; every mistake is reported with its dotted path and, if one is close, the right key."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, get_args
 

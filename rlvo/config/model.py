@@ -1,7 +1,5 @@
 """A configuration: the model spec and its hyperparameters."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self

@@ -1,7 +1,5 @@
 """How much each tabular variable moves DAFT's scales and shifts (González et al. 2025, section 2.5)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.func import jacfwd, vmap

@@ -1,7 +1,5 @@
 """MONAI's 3-D networks up to their last feature map, and the smallest volume that each can take."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The whole network: standardised volume → backbone → fusion with the table → one logit."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """The cost of a model, computed without running it (meta device)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

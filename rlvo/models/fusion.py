@@ -7,8 +7,6 @@ DAFT (Wolf et al., NeuroImage 2022; González et al. 2025, eq. 1–2), implement
 with one scale and one shift per channel. FiLM (Perez et al., AAAI 2018) is the same without P here.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -1,7 +1,5 @@
 """Rewrites a classifier's image network for prediction: the same function in fewer passes over its feature maps."""
 
-from __future__ import annotations
-
 from typing import TypeVar
 
 import torch

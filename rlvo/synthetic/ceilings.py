@@ -5,8 +5,6 @@ quadrature and over clinical variables with a reference sample. Its AUC counts e
 weight expit(logit) and as negative with the remaining weight, so that no label noise enters.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache
 

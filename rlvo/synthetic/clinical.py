@@ -1,7 +1,5 @@
 """Draws of clinical variables: a Gaussian copula with the marginals of the paper's Table 1 (training column)."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri

@@ -1,7 +1,5 @@
 """A synthetic cohort on disk in the layout of a real one, with the truth beside it."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

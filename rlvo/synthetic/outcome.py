@@ -1,7 +1,5 @@
 """Profiles of synthetic cohorts, the label model of a profile, and outcomes that agree with the drawn label."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 

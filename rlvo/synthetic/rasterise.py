@@ -1,7 +1,5 @@
 """Shapes in millimetres, drawn as volume fractions on a grid."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 

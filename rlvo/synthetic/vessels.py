@@ -4,8 +4,6 @@ Centre lines are in atlas millimetres (RAS) relative to the plane of the ICA ter
 its mirror image. Radii (mm) taper linearly along a segment.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Light 3-D augmentation of a training batch: left-right flip, shift, intensity."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Clinical baselines: one model per fold, with the folds, thresholds and metrics of the networks (section 2.4)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

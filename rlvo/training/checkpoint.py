@@ -5,8 +5,6 @@ A checkpoint is a folder of `model.safetensors` (weights), `state.pt` (everythin
 before it, and the best weights that this one refers to, are kept until the trial ends.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """The patients of one fold, and their prepared volumes as tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One epoch: a pass over the training patients in batches, then the metrics of the validation patients."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

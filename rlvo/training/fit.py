@@ -4,8 +4,6 @@ Knows no Ray and no MLflow. On CPU with the same number of threads, the same see
 interrupted in between.
 """
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """A trained member: load its weights, and predict as training, evaluation and inference all do."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from pathlib import Path

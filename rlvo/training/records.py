@@ -1,7 +1,5 @@
 """What a trial leaves on disk: one line per epoch, and a completion record with its identity, written last."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Collection, Sequence

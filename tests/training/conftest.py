@@ -1,7 +1,5 @@
 """A fold of small random volumes in which the label shows in both images and in one tabular variable."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
