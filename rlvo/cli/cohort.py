@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.table import Table
 
 from rlvo.cli.common import JsonOption, WorkdirOption, writing
 from rlvo.config.grid import PRESETS
@@ -17,8 +18,6 @@ from rlvo.errors import CohortError, Finding, RlvoError
 from rlvo.report.console import console, print_json, print_line, show_progress, text_table
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from rlvo.imaging.cohort_preparation import PreparedCohort
     from rlvo.imaging.store import VolumeStore
     from rlvo.report.cohort_page import CohortContents
@@ -50,6 +49,7 @@ def validate(
 
     Example: rlvo validate cohort.csv --map age=Edad --html cohort.html
     """
+    from rlvo.report.style import write_picture
     from rlvo.report.table_one import table_one_table
 
     try:
@@ -65,7 +65,11 @@ def validate(
         if html:
             _write_page(html, cohort.name, examined.leaks, contents)
         if pictures:
-            _write_pictures(pictures, contents)
+            with writing(pictures):
+                write_picture(contents.flow, pictures / "flow_chart")
+                if contents.missingness:
+                    write_picture(contents.missingness, pictures / "missing_values")
+            print_line(f"pictures: {pictures}")
     summary = _summary(examined)
     if json:
         print_json(summary | {"table_one": examined.table_one.to_dict("records")})
@@ -117,16 +121,6 @@ def _write_page(path: Path, name: str, findings: Sequence[Finding], contents: Co
     with writing(path):
         atomic_write(path, cohort_page(name, findings, contents))
     print_line(f"page: {path}")
-
-
-def _write_pictures(folder: Path, contents: CohortContents) -> None:
-    from rlvo.report.style import write_picture
-
-    with writing(folder):
-        write_picture(contents.flow, folder / "flow_chart")
-        if contents.missingness:
-            write_picture(contents.missingness, folder / "missing_values")
-    print_line(f"pictures: {folder}")
 
 
 def _summary_table(summary: dict[str, Any], title: str) -> Table:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
 from rlvo.cli.common import JsonOption, StudyArgument, WorkdirOption
 from rlvo.config.workdir import DEFAULT, Workdir
@@ -13,7 +14,6 @@ from rlvo.report.console import console, format_interval, numeric, print_json, p
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.table import Table
 
     from rlvo.workflows.ensemble import BuiltEnsemble
 
@@ -41,7 +41,7 @@ def ensemble(
     Example: rlvo ensemble demo
     """
     from rlvo.workflows import ensemble as workflow
-    from rlvo.workflows.study import open_searched_study
+    from rlvo.workflows.study import labels_by_modality, open_searched_study
 
     work = Workdir.at(workdir)
     if compare:
@@ -56,8 +56,15 @@ def ensemble(
         opened, partial=partial, reduced=reduced, check_bfloat16=check_bfloat16, progress=show_progress
     )
     if json:
-        shown = {"model": built.model, "version": built.version, "folder": built.folder}
-        print_json({**shown, "ensembles": {name: _validation_json(built, name) for name in built.specs}})
+        ensembles = {
+            name: {
+                "configurations": labels_by_modality(spec),
+                "validation_optimistic": workflow.mean_and_sd(built.validation[name]),
+                "notes": spec.notes,
+            }
+            for name, spec in built.specs.items()
+        }
+        print_json({"model": built.model, "version": built.version, "folder": built.folder, "ensembles": ensembles})
         return
     console.print(_validation_table(built, opened.config.name))
     for note in built.notes:
@@ -101,15 +108,3 @@ def _validation_table(built: BuiltEnsemble, study: str) -> Table:
         title=f"{study}: mean over folds (SD) on validation patients",
         caption="Optimistic: weights and thresholds were fitted to them.",
     )
-
-
-def _validation_json(built: BuiltEnsemble, name: str) -> dict[str, Any]:
-    from rlvo.workflows.ensemble import mean_and_sd
-    from rlvo.workflows.study import labels_by_modality
-
-    spec = built.specs[name]
-    return {
-        "configurations": labels_by_modality(spec),
-        "validation_optimistic": mean_and_sd(built.validation[name]),
-        "notes": list(spec.notes),
-    }

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
 from rlvo.about import NOTICE
 from rlvo.cli.common import JsonOption, ModelArgument, WorkdirOption, look_into, registry_of
@@ -16,8 +17,6 @@ from rlvo.files import file_sha256
 from rlvo.report.console import console, numeric, print_json, print_line, show_progress, text_table
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from rlvo.registry.versions import Version
 
 NameOption = Annotated[str, typer.Option("--model", help="The registered model.")]
@@ -35,7 +34,11 @@ def models(
     Example: rlvo models; rlvo models promote 3; rlvo models compare 2 3 hospital-b.csv
     """
     if (command := context.invoked_subcommand) is not None:
-        _refuse_options_before(command, context)
+        for name in context.params:  # an option that the sub-command would not see: it would act elsewhere
+            source = context.get_parameter_source(name)
+            if source is not None and source.name == "COMMANDLINE":
+                fix = f"Put it after: rlvo models {command} --{name}"
+                raise RlvoError(f"--{name} stands before {command}", fix=fix)
         return
     from rlvo.registry.versions import has_passed, list_versions
 
@@ -135,14 +138,6 @@ def bundle(
         return
     print_line(f"wrote {output}, SHA-256 {file_sha256(archive)}")
     print_line(f"to check it where it is unpacked: python verify.py {digest}")
-
-
-def _refuse_options_before(command: str, context: typer.Context) -> None:
-    """Raise RlvoError for an option that the sub-command would not see: it would act elsewhere."""
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            raise RlvoError(f"--{name} stands before {command}", fix=f"Put it after: rlvo models {command} --{name}")
 
 
 def _table(model: str, versions: list[Version]) -> Table:

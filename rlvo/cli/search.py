@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,11 +18,11 @@ from rlvo.config.loading import load_study
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
 from rlvo.report.console import console, numeric, print_json, print_line, show_progress, text_table
+from rlvo.study.state import StudyState
 
 if TYPE_CHECKING:
     from rlvo.search.plan import StudyPlan
     from rlvo.study.inputs import StudyInputs
-    from rlvo.study.state import StudyState
 
 LINE_INTERVAL = 10.0
 """Seconds between lines if the output is not a terminal."""
@@ -73,7 +73,7 @@ def search(
     if configurations is not None:
         study = with_configurations(study, configurations)
     work = Workdir.at(workdir)
-    _, state = search(study, cohort, work, address=address, progress=show_progress, show_state=_show_all)
+    _, state = search(study, cohort, work, address=address, progress=show_progress, show_state=_show_cohort_and_search)
     if json:
         print_json(_result_json(state))
     else:
@@ -88,46 +88,27 @@ def search(
 def show_search(inputs: StudyInputs) -> Iterator[Callable[[StudyState], None]]:
     """Where a search stands: on a terminal the page of `rlvo status`, elsewhere its first lines now and then."""
     first: StudyState | None = None
-    with _show_page() if console.is_terminal else _show_lines() as show:
+    shown, last = 0.0, ""
+    with Live(console=console, refresh_per_second=4) if console.is_terminal else nullcontext() as live:
 
-        def tell(state: StudyState) -> None:
-            nonlocal first
+        def show(state: StudyState) -> None:
+            nonlocal first, shown, last
             first = first or state
-            show(state)
+            if live is not None:
+                live.update(study_page(state))
+                return
+            is_due = state.is_complete or time.monotonic() - shown >= LINE_INTERVAL
+            if is_due and (line := "; ".join(headlines(state)[:2])) != last:
+                print_line(line)
+                shown, last = time.monotonic(), line
 
-        yield tell
+        yield show
     if first is not None and first.is_complete:
         print_line(f"{first.name}: finished before, nothing was left to run")
 
 
 @contextmanager
-def _show_page() -> Iterator[Callable[[StudyState], None]]:
-    with Live(console=console, refresh_per_second=4) as live:
-        yield lambda state: live.update(study_page(state))
-
-
-@contextmanager
-def _show_lines() -> Iterator[Callable[[StudyState], None]]:
-    shown, last = 0.0, ""
-
-    def show(state: StudyState) -> None:
-        nonlocal shown, last
-        is_due = state.is_complete or time.monotonic() - shown >= LINE_INTERVAL
-        if is_due and (line := "; ".join(headlines(state)[:2])) != last:
-            print_line(line)
-            shown, last = time.monotonic(), line
-
-    yield show
-
-
-@contextmanager
-def _show_all(inputs: StudyInputs) -> Iterator[Callable[[StudyState], None]]:
-    _print_cohort(inputs)
-    with show_search(inputs) as show:
-        yield show
-
-
-def _print_cohort(inputs: StudyInputs) -> None:
+def _show_cohort_and_search(inputs: StudyInputs) -> Iterator[Callable[[StudyState], None]]:
     split = inputs.split
     for exclusion in inputs.excluded:
         if exclusion.patients:
@@ -138,6 +119,8 @@ def _print_cohort(inputs: StudyInputs) -> None:
     print_line(f"{counted}: {len(split.development)} in {len(split.folds)} folds, {len(split.test)} held out")
     if inputs.doubts:
         print_line(f"the volumes of {len(inputs.doubts)} patients need a review: rlvo prepare shows them")
+    with show_search(inputs) as show:
+        yield show
 
 
 def _print_plan(planned: StudyPlan) -> None:

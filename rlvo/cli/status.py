@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
@@ -19,10 +20,9 @@ from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
 from rlvo.report import console as terminal
 from rlvo.report.console import literal, numeric, print_json, text_table
-
-if TYPE_CHECKING:
-    from rlvo.study.folder import StudyFolder
-    from rlvo.study.state import ConfigurationState, StudyState, TrialState
+from rlvo.study.folder import StudyFolder, started_studies
+from rlvo.study.state import ENDED, ConfigurationState, StudyState
+from rlvo.study.status import read_state
 
 INTERVAL = 2.0
 """Seconds between two looks at the folder."""
@@ -45,16 +45,12 @@ def status(
 
     Example: rlvo status paper_grid --watch
     """
-    from rlvo.study.status import read_state
-
     work = look_into(workdir)
     if watch and json:
         raise RlvoError("--watch and --json exclude each other", fix="Call rlvo status --json as often as you like")
-    if study is not None:
-        _check_exists(study, work)
 
     def look() -> list[StudyState]:
-        return [read_state(folder) for folder in _folders(work) if study in (None, folder.path.name)]
+        return [read_state(folder) for folder in _find_studies(work, study)]
 
     if watch:
         _watch(look)
@@ -113,46 +109,37 @@ def _one_line(text: str, style: str = "") -> RenderableType:
     return line
 
 
-def _folders(work: Workdir) -> list[StudyFolder]:
-    from rlvo.study.folder import started_studies
-
+def _find_studies(work: Workdir, name: str | None) -> list[StudyFolder]:
+    """The study of this name; None: all of the work folder."""
     if not (folders := started_studies(work.path / "studies")):
         fix = "Start one with rlvo search, or name another --workdir"
         raise RlvoError("no study was started here", where=work.path, fix=fix)
-    return folders
-
-
-def _check_exists(study: str, work: Workdir) -> None:
-    names = [folder.path.name for folder in _folders(work)]
-    if study not in names:
-        raise RlvoError("no study of this name was started", where=study, fix=f"Studies here: {', '.join(names)}")
+    names = [folder.path.name for folder in folders]
+    if name is not None and name not in names:
+        raise RlvoError("no study of this name was started", where=name, fix=f"Studies here: {', '.join(names)}")
+    return [folder for folder in folders if name in (None, folder.path.name)]
 
 
 def _watch(look: Callable[[], list[StudyState]]) -> None:
-    with Live(console=terminal.console, auto_refresh=False) as live:
-        try:
-            while True:
-                studies = look()
-                live.update(_page(studies), refresh=True)
-                if all(each.is_complete for each in studies):
-                    return
-                time.sleep(INTERVAL)
-        except KeyboardInterrupt:
-            return
+    with Live(console=terminal.console, auto_refresh=False) as live, suppress(KeyboardInterrupt):
+        while True:
+            studies = look()
+            live.update(_page(studies), refresh=True)
+            if all(each.is_complete for each in studies):
+                return
+            time.sleep(INTERVAL)
 
 
 def _page(studies: Sequence[StudyState]) -> RenderableType:
-    return study_page(studies[0]) if len(studies) == 1 else _overview(studies)
-
-
-def _overview(studies: Sequence[StudyState]) -> Table:
+    if len(studies) == 1:
+        return study_page(studies[0])
     counted = ("finished", "running", "silent", "pruned", "failed", "best")
     rows = [
         (
             each.name,
             f"{each.count('finished')}/{each.trials_total}",
-            *(_nonzero(each.count(state)) for state in ("running", "silent", "pruned")),
-            _nonzero(each.count("failed", "damaged")),
+            *(str(each.count(state) or "") for state in ("running", "silent", "pruned")),
+            str(each.count("failed", "damaged") or ""),
             _auc(each.best.auc if each.best else None),
             "" if each.quiet_seconds is None else f"{_duration(each.quiet_seconds)} ago",
         )
@@ -175,8 +162,6 @@ def _configurations(shown: Sequence[ConfigurationState], folds: int) -> Table:
 
 
 def _left(study: StudyState) -> int:
-    from rlvo.study.state import ENDED
-
     return max(study.trials_total - study.count(*ENDED), 0)
 
 
@@ -201,19 +186,14 @@ def _as_json(study: StudyState) -> dict[str, Any]:
                 "state": each.state,
                 "val/auc": each.auc,
                 "epochs": each.epochs,
-                "folds": [_trial_json(trial) for trial in each.trials],
+                "folds": [
+                    {name: getattr(trial, name) for name in ("fold", "state", "epoch", "auc", "reason")}
+                    for trial in each.trials
+                ],
             }
             for each in study.configurations
         ],
     }
-
-
-def _trial_json(trial: TrialState) -> dict[str, Any]:
-    return {name: getattr(trial, name) for name in ("fold", "state", "epoch", "auc", "reason")}
-
-
-def _nonzero(count: int) -> str:
-    return str(count) if count else ""
 
 
 def _auc(auc: float | None) -> str:

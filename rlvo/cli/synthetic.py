@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,9 +16,6 @@ from rlvo.config.grid import PRESETS
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import hide_passwords
 from rlvo.report.console import console, print_json, print_line, show_progress
-
-if TYPE_CHECKING:
-    from rlvo.workflows.demo import Demonstration
 
 
 def synth(
@@ -97,10 +94,6 @@ def demo(
     console.print(performance_table(made.models, title=title))
     if not made.is_new:
         print_line("finished before: nothing was trained, registered or opened again")
-    _print_farewell(made, work, time.monotonic() - started)
-
-
-def _print_farewell(made: Demonstration, work: Workdir, seconds: float) -> None:
     commands = {
         "picture": made.picture,
         "MLflow UI": f"mlflow ui --backend-store-uri {hide_passwords(work.tracking_uri())} --host 127.0.0.1",
@@ -109,7 +102,8 @@ def _print_farewell(made: Demonstration, work: Workdir, seconds: float) -> None:
         "the paper": "rlvo plan tune_configs/paper_grid.yaml",
     }
     print_line("")
-    print_line(f"{seconds / 60:.1f} minutes. Opening {made.holdout.opening} of this hold-out. {NOTICE}")
+    minutes = (time.monotonic() - started) / 60
+    print_line(f"{minutes:.1f} minutes. Opening {made.holdout.opening} of this hold-out. {NOTICE}")
     print_line("")
     for name, command in commands.items():
         print_line(f"{name:<11} {command}")

@@ -13,6 +13,7 @@ from rlvo.about import SOURCES
 from rlvo.config.loading import load_study
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
+from rlvo.ensemble.build import STUDY_ENSEMBLE
 from rlvo.ensemble.spec import EnsembleSpec
 from rlvo.errors import RlvoError
 from rlvo.imaging.store import open_volumes
@@ -21,7 +22,7 @@ from rlvo.report.study_picture import RocCurve, draw_study_picture
 from rlvo.report.tables import ModelResults
 from rlvo.synthetic.cohort import write_synthetic_cohort
 from rlvo.workflows.ensemble import BuiltEnsemble, build_and_register
-from rlvo.workflows.holdout import Evaluation, HoldOut, evaluate, kept_evaluation
+from rlvo.workflows.holdout import HoldOut, evaluate, kept_evaluation
 from rlvo.workflows.search import ShowState, search
 from rlvo.workflows.study import OpenStudy
 
@@ -73,7 +74,12 @@ def demonstrate(
     built = build_and_register(opened, progress=progress)
     kept = kept_evaluation(opened)
     evaluated = kept or evaluate(opened, progress=progress)
-    models = _with_ceilings(built.specs, evaluated, truth["ceilings"])
+    specs, ceilings = built.specs, truth["ceilings"]
+    models = {
+        name: replace(model, ceiling=ceiling(specs[name], ceilings) if name in specs else ceilings["clinical"])
+        for name, model in evaluated.models.items()
+    }
+    models[STUDY_ENSEMBLE] = models.pop(STUDY_ENSEMBLE)
     picture = _draw(work.path / f"{study.name}.png", opened, evaluated.holdout)
     return Demonstration(study.name, table, truth, built, evaluated.holdout, models, picture, is_new=kept is None)
 
@@ -114,18 +120,6 @@ def _write_cohort(
             fix="Use another --workdir",
         )
     return known
-
-
-def _with_ceilings(
-    specs: Mapping[str, EnsembleSpec], evaluated: Evaluation, ceilings: Mapping[str, float]
-) -> dict[str, ModelResults]:
-    models = {
-        name: replace(model, ceiling=ceiling(specs[name], ceilings) if name in specs else ceilings["clinical"])
-        for name, model in evaluated.models.items()
-    }
-    own = next(iter(specs))
-    last = models.pop(own)
-    return {**models, own: last}
 
 
 def _draw(path: Path, study: OpenStudy, holdout: HoldOut) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,14 +25,7 @@ from rlvo.registry.gate import Evidence
 from rlvo.registry.register import provenance, register_ensemble
 from rlvo.registry.versions import registered_version
 from rlvo.report.calibration import draw_reliability
-from rlvo.study.folder import (
-    EndedTrials,
-    StudyFolder,
-    member_weights,
-    read_config,
-    read_ended_trials,
-    write_declared,
-)
+from rlvo.study.folder import EndedTrials, StudyFolder, member_weights, read_config, read_ended_trials, write_declared
 from rlvo.workflows.study import OpenStudy, open_searched_study
 
 
@@ -84,18 +76,44 @@ def build_and_register(
     fewer = _open_reduced(reduced, study, progress) if reduced else None
     description = _describe(study, specs[STUDY_ENSEMBLE], trials, fewer, partial)
     write_declared(study.folder, specs)
-    _write_model(study, description, fewer)
+    reduced_variant = description.variants[1] if fewer is not None else None
 
+    def weights(variant: Variant, member: MemberSpec) -> Path:
+        trained = fewer if fewer is not None and variant is reduced_variant else study
+        return member_weights(trained.folder, member)
+
+    write_model_folder(study.folder.model, description, weights)
     validation = {name: validation_metrics(spec, trials.predictions) for name, spec in specs.items()}
-    pictures = _draw_reliability(study, trials)
+    settings = study.config.ensemble
+    calibrated = nested_probabilities(trials.records, trials.predictions, settings)
+    label, probability = (calibrated[column].to_numpy() for column in ("label", "probability"))
+    pictures = draw_reliability(study.folder.reliability, label, probability, name="Out of fold, nested")
     run_id = study.log_ensemble(specs[STUDY_ENSEMBLE], mean_and_sd(validation[STUDY_ENSEMBLE]), pictures)
     for name, result in study.baselines.items():
         metrics = mean_and_sd(result.validation_metrics())
         study.log_figures("baseline", name, name, metrics, {"predictors": len(result.predictors)})
 
-    model, tags = study.config.mlflow.registered_model, _tags(study.config, description)
-    known = registered_version(study.tracking, model, tags)
-    version = known or _register(study, description, trials, run_id, tags, check_bfloat16)
+    model = study.config.mlflow.registered_model
+    tags = {  # by these a version is recognised as the same ensemble, from the same study and code
+        "rlvo.study": study.config.name,
+        "rlvo.ensemble": content_hash(description.spec),
+        "rlvo.variants": content_hash([variant.model_dump(mode="json") for variant in description.variants]),
+        "rlvo.code_hash": description.provenance["code_hash"],
+    }
+    version = known = registered_version(study.tracking, model, tags)
+    if version is None:
+        compared = compare_ensembles(trials.records, trials.predictions, [settings.selection], [settings.weighting])
+        version = register_ensemble(
+            study.folder.model,
+            study.tracking,
+            run_id=run_id,
+            name=model,
+            evidence=Evidence(
+                trials.predictions, study.development, study.inputs.cohort_folder, study.work.store, check_bfloat16
+            ),
+            card=model_card(description, compared),
+            tags=tags,
+        )
     return BuiltEnsemble(specs, validation, study.folder.model, tuple(pictures), model, version, known is None)
 
 
@@ -120,14 +138,9 @@ def mean_and_sd(metrics: pd.DataFrame) -> dict[str, float]:
 
 
 def _declare(config: StudyConfig, trials: EndedTrials, partial: bool) -> dict[str, EnsembleSpec]:
-    modalities = searched_modalities(config)
+    settings, modalities = config.ensemble, searched_modalities(config)
     return study_ensembles(
-        trials.records,
-        trials.predictions,
-        config.ensemble,
-        modalities=modalities,
-        missing=trials.missing,
-        partial=partial,
+        trials.records, trials.predictions, settings, modalities=modalities, missing=trials.missing, partial=partial
     )
 
 
@@ -167,54 +180,4 @@ def _describe(
         fallbacks=fit_fallbacks(champion, trials.predictions),
         cohort=summarise(study.development, study.inputs.label[study.development.index], study.inputs.predictors),
         provenance=provenance(study.config),
-    )
-
-
-def _write_model(study: OpenStudy, description: ModelDescription, fewer: OpenStudy | None) -> None:
-    reduced = description.variants[1] if fewer is not None else None
-
-    def weights(variant: Variant, member: MemberSpec) -> Path:
-        trained = fewer if fewer is not None and variant is reduced else study
-        return member_weights(trained.folder, member)
-
-    write_model_folder(study.folder.model, description, weights)
-
-
-def _draw_reliability(study: OpenStudy, trials: EndedTrials) -> list[Path]:
-    calibrated = nested_probabilities(trials.records, trials.predictions, study.config.ensemble)
-    label, probability = (calibrated[column].to_numpy() for column in ("label", "probability"))
-    return draw_reliability(study.folder.reliability, label, probability, name="Out of fold, nested")
-
-
-def _tags(config: StudyConfig, description: ModelDescription) -> dict[str, str]:
-    """By these a version is recognised as the same ensemble, from the same study and code."""
-    return {
-        "rlvo.study": config.name,
-        "rlvo.ensemble": content_hash(description.spec),
-        "rlvo.variants": content_hash([variant.model_dump(mode="json") for variant in description.variants]),
-        "rlvo.code_hash": description.provenance["code_hash"],
-    }
-
-
-def _register(
-    study: OpenStudy,
-    description: ModelDescription,
-    trials: EndedTrials,
-    run_id: str,
-    tags: Mapping[str, str],
-    check_bfloat16: bool,
-) -> str:
-    settings = study.config.ensemble
-    compared = compare_ensembles(trials.records, trials.predictions, [settings.selection], [settings.weighting])
-    evidence = Evidence(
-        trials.predictions, study.development, study.inputs.cohort_folder, study.work.store, check_bfloat16
-    )
-    return register_ensemble(
-        study.folder.model,
-        study.tracking,
-        run_id=run_id,
-        name=study.config.mlflow.registered_model,
-        evidence=evidence,
-        card=model_card(description, compared),
-        tags=tags,
     )

@@ -103,7 +103,9 @@ def open_external(models: Sequence[str], table: Path, work: Workdir) -> External
     named = tuple(v if isinstance(v, str) else f"{v.name}/{v.version}" for v in versions)  # an alias may move meanwhile
     roots = tuple(locate_model(name, tracking) for name in named)
     external = read_external(table, tuple(dict.fromkeys(name for root in roots for name in input_columns(root))))
-    _check_strangers(external, {_split_of(root) for root in roots}, work)
+    # Each model's description is read as it is, whichever rlvo wrote it.
+    descriptions = [json.loads((root / ARTIFACT_PATH / DESCRIPTION).read_bytes()) for root in roots]
+    _check_strangers(external, {each["variants"][0]["spec"]["split_hash"] for each in descriptions}, work)
     shifts = shift_warnings(roots[0], external.patients) if len(roots) == 1 else ()
     return ExternalQuestion(named, roots, external, work, tuple(shifts))
 
@@ -135,9 +137,12 @@ def evaluate_external(
         draw_reliability(place, label, probability.to_numpy(), name="External validation", found=found)
         picture = place.with_suffix(".svg")
     if record:
+        considered, included = cohort.selection.considered, len(cohort.selection.included)
+        lines = [f"{considered} patients, {considered - included} excluded by the rules of the development cohort"]
+        if question.external.lacking:
+            lines.append(f"columns that were missing: {', '.join(question.external.lacking)}")
         name, _, version = model.rpartition("/")
-        lines = [*_selection_lines(question.external), *card_lines(performance)]
-        add_to_description(tracking_of(question.work), name, version, record, lines)
+        add_to_description(tracking_of(question.work), name, version, record, [*lines, *card_lines(performance)])
     return ExternalResult(performance, answer_subgroups(answers, cohort.label, cohort.included), table, picture)
 
 
@@ -193,17 +198,5 @@ def _check_strangers(external: ExternalCohort, splits: set[str], work: Workdir) 
             )
 
 
-def _split_of(root: Path) -> str:
-    """Hash of the split a model was made on; its description is read as it is, whichever rlvo wrote it."""
-    description = json.loads((root / ARTIFACT_PATH / DESCRIPTION).read_bytes())
-    return str(description["variants"][0]["spec"]["split_hash"])
-
-
 def _is_folder(model: str) -> bool:
     return (Path(model).expanduser() / "MLmodel").is_file()
-
-
-def _selection_lines(external: ExternalCohort) -> list[str]:
-    considered, included = external.cohort.selection.considered, len(external.cohort.selection.included)
-    lines = [f"{considered} patients, {considered - included} excluded by the rules of the development cohort"]
-    return lines + ([f"columns that were missing: {', '.join(external.lacking)}"] if external.lacking else [])

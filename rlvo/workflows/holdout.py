@@ -82,16 +82,23 @@ def evaluate(study: OpenStudy, *, reason: str | None = None, progress: ShowProgr
         RlvoError: as `open_holdout`.
         MachineError: MLflow does not answer.
     """
-    specs, openings = read_declared(study.folder), _openings(study)
+    specs, config = read_declared(study.folder), study.config
+    # The log is compared with what MLflow keeps of it at the runs of all the work folder's studies.
+    openings = openings_of(study.work.path, read_seals(started_studies(study.work.path / "studies"), study.tracking))
     with progress("hold-out patients") as advance:
         holdout = open_holdout(study, specs, openings, reason=reason, advance=advance)
     seal = openings.seal()
     assert seal is not None  # it was just opened
-    write_seal(study.config, study.folder, study.tracking, seal=seal, openings=holdout.opening)
+    write_seal(config, study.folder, study.tracking, seal=seal, openings=holdout.opening)
     study.log_ensemble(specs[STUDY_ENSEMBLE], _metrics(holdout.ensembles[STUDY_ENSEMBLE], holdout.opening))
     for name, found in holdout.baselines.items():
         study.log_figures("baseline", name, name, _metrics(found, holdout.opening))
-    _describe(study, specs[STUDY_ENSEMBLE], holdout)
+    tags = {"rlvo.study": config.name, "rlvo.ensemble": content_hash(specs[STUDY_ENSEMBLE])}
+    name = config.mlflow.registered_model
+    if (version := registered_version(study.tracking, name, tags)) is not None:
+        title = f"hold-out of {config.name}, opening {holdout.opening}"
+        lines = card_lines(measure_answers(holdout.own_answers, study.inputs.label))
+        add_to_description(study.tracking, name, version, title, lines)
     return _evaluation(study, specs, holdout)
 
 
@@ -138,12 +145,17 @@ def open_holdout(
     opening = openings.append(split_hash, study.config.name, hashes, reason).opening
     truth = label.loc[[answer.patient for answer in answers]].to_numpy(int)
     tables = {
-        name: _with_label(shape_answers(spec, answers, description.notice), truth) for name, spec in specs.items()
+        name: shape_answers(spec, answers, description.notice).drop(columns="notice") for name, spec in specs.items()
     }
+    for table in tables.values():
+        table.insert(1, "label", truth)
     performance = baseline_performance(study.baselines, study.test, label)
     holdout = HoldOut(
         opening,
-        {name: _measure(own) for name, own in tables.items()},
+        {
+            name: measure_performance(own["label"], own["score"], own["rlvo"].to_numpy(float, na_value=np.nan))
+            for name, own in tables.items()
+        },
         {name: model.holdout for name, model in performance.items()},
         pd.concat(tables, names=["ensemble"]).reset_index("ensemble").reset_index(drop=True),
     )
@@ -180,16 +192,6 @@ def _hashes(specs: Mapping[str, EnsembleSpec]) -> dict[str, str]:
     return {name: content_hash(spec) for name, spec in specs.items()}
 
 
-def _with_label(answers: pd.DataFrame, truth: np.ndarray) -> pd.DataFrame:
-    answers = answers.drop(columns="notice")
-    answers.insert(1, "label", truth)
-    return answers
-
-
-def _measure(answers: pd.DataFrame) -> Performance:
-    return measure_performance(answers["label"], answers["score"], answers["rlvo"].to_numpy(float, na_value=np.nan))
-
-
 def _ask(
     study: OpenStudy, description: ModelDescription, members: Mapping[str, MemberSpec], advance: Advance | None
 ) -> list[PatientAnswers]:
@@ -216,12 +218,6 @@ def _member_predictions(
     return pd.DataFrame(rows, columns=list(COLUMNS)).dropna(subset="probability")
 
 
-def _openings(study: OpenStudy) -> Openings:
-    """The work folder's log, to be compared with what MLflow keeps of it at the runs of all the folder's studies."""
-    seals = read_seals(started_studies(study.work.path / "studies"), study.tracking)
-    return openings_of(study.work.path, seals)
-
-
 def _metrics(found: Performance, opening: int) -> dict[str, float]:
     """`test/<metric>` for MLflow, and beside them which opening it was."""
     values = asdict(found)
@@ -230,25 +226,11 @@ def _metrics(found: Performance, opening: int) -> dict[str, float]:
     return {f"test/{name}": value for name, value in values.items()}
 
 
-def _describe(study: OpenStudy, champion: EnsembleSpec, holdout: HoldOut) -> None:
-    """Add the figures of the study's own ensemble to the description of its version, if it is registered."""
-    name = study.config.mlflow.registered_model
-    tags = {"rlvo.study": study.config.name, "rlvo.ensemble": content_hash(champion)}
-    if (version := registered_version(study.tracking, name, tags)) is not None:
-        title = f"hold-out of {study.config.name}, opening {holdout.opening}"
-        lines = card_lines(measure_answers(holdout.own_answers, study.inputs.label))
-        add_to_description(study.tracking, name, version, title, lines)
-
-
 def _evaluation(study: OpenStudy, specs: Mapping[str, EnsembleSpec], holdout: HoldOut) -> Evaluation:
     predictions = read_ended_trials(study.folder).predictions
-    clinical = {
-        name: ModelResults(study.baselines[name].validation_metrics(), found)
-        for name, found in holdout.baselines.items()
-    }
-    ensembles = {
-        name: ModelResults(validation_metrics(specs[name], predictions), found)
-        for name, found in holdout.ensembles.items()
-    }
+    validation = {name: result.validation_metrics() for name, result in study.baselines.items()}
+    validation |= {name: validation_metrics(spec, predictions) for name, spec in specs.items()}
+    shown = {**holdout.baselines, **holdout.ensembles}
+    models = {name: ModelResults(validation[name], found) for name, found in shown.items()}
     subgroups = answer_subgroups(holdout.own_answers, study.inputs.label, study.inputs.table)
-    return Evaluation(holdout, {**clinical, **ensembles}, subgroups)
+    return Evaluation(holdout, models, subgroups)

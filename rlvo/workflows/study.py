@@ -87,11 +87,7 @@ class OpenStudy:
 
 
 def open_searched_study(
-    study: str | Path | StudyConfig,
-    work: Workdir,
-    *,
-    cohort: Path | None = None,
-    progress: ShowProgress = no_progress,
+    study: str | Path | StudyConfig, work: Workdir, *, cohort: Path | None = None, progress: ShowProgress = no_progress
 ) -> OpenStudy:
     """Open a study that was searched: as it was started, or with the ensemble settings that are given now.
 

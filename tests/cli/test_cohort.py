@@ -28,22 +28,14 @@ def table() -> pd.DataFrame:
     random = np.random.default_rng(0)
     n = 120
     nihss = random.integers(0, 30, n)
-    binaries = (
-        "hypertension",
-        "dyslipidemia",
-        "diabetes",
-        "smoking",
-        "atrial_fibrillation",
-        "ivt",
-        "unwitnessed_onset",
-    )
+    flags = ("hypertension", "dyslipidemia", "diabetes", "smoking", "atrial_fibrillation", "ivt", "unwitnessed_onset")
     tmax6 = random.uniform(20, 200, n).round(1)
     return pd.DataFrame(
         {
             "patient_id": [f"{i:03d}" for i in range(n)],
             "age": random.integers(40, 95, n),
             "sex": random.choice(["F", "M"], n),
-            **{name: random.integers(0, 2, n) for name in binaries},
+            **{name: random.integers(0, 2, n) for name in flags},
             "nihss": nihss,
             "occlusion_side": random.choice(["left", "right"], n),
             "occlusion_site": random.choice(["TICA", "M1", "M2"], n),

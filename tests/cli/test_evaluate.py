@@ -98,13 +98,8 @@ def test_a_model_is_evaluated_elsewhere_without_seeing_an_outcome(
     arguments = ("evaluate", CHAMPION, elsewhere, "--workdir", evaluated.workdir.path)
     result = run(*arguments, "--json")
     shown = json.loads(result.stdout)
-    assert {name for row in asked for name in row} <= {
-        "patient_id",
-        "ncct",
-        "cta",
-        "vessels",
-        *evaluated.inputs.predictors,
-    }
+    allowed = {"patient_id", "ncct", "cta", "vessels", *evaluated.inputs.predictors}
+    assert {name for row in asked for name in row} <= allowed
     assert [row["patient_id"] for row in asked] == [f"B-{i}" for i in range(1, 12)]
     assert (shown["considered"], shown["excluded"]["no occlusion on DSA"]) == (12, 1)
     assert (shown["patients"], shown["positives"], shown["unanswered"], shown["unanswered_positives"]) == (10, 2, 1, 1)
@@ -132,16 +127,15 @@ def test_a_model_is_evaluated_elsewhere_without_seeing_an_outcome(
 
 
 def test_two_models_are_compared_on_the_same_patients(evaluated: TinyStudy, other: Path, elsewhere: Path) -> None:
-    shown = json.loads(
-        run("models", "compare", 1, other, elsewhere, "--workdir", evaluated.workdir.path, "--json").stdout
-    )
+    work = ("--workdir", evaluated.workdir.path)
+    shown = json.loads(run("models", "compare", 1, other, elsewhere, *work, "--json").stdout)
     assert (shown["a"], shown["b"]) == ("rlvo-ensemble/1", str(other))
     assert (shown["patients"], shown["positives"], shown["neither"]) == (10, 2, 1)
     assert shown["delong"]["auc_a"] == pytest.approx(shown["estimates_a"]["auc"]["value"])
     changed = {each["patient_id"] for each in shown["changed"]}
     wrong_or_right = shown["mcnemar"]["only_a"] + shown["mcnemar"]["only_b"]
     assert len(changed) == wrong_or_right  # a changed decision is right for one of them
-    shown_as_table = run("models", "compare", CHAMPION, other, elsewhere, "--workdir", evaluated.workdir.path).stderr
+    shown_as_table = run("models", "compare", CHAMPION, other, elsewhere, *work).stderr
     assert "10 patients (2 with rLVO) whom both answer for" in " ".join(shown_as_table.split())
     assert "neither answers for 1 patients" in shown_as_table
 
@@ -160,6 +154,5 @@ def test_what_is_at_fault_is_said_before_anything_runs(evaluated: TinyStudy, oth
     assert "--again" in refused(*given, "--again", "--reason", "x")
     assert "no description" in refused(*given, "--record", "Hospital B")
     assert "--record" in refused("evaluate", "tiny", *work, "--record", "Hospital B")
-    assert "no registry" in refused(
-        "evaluate", "rlvo-ensemble", elsewhere, "--workdir", evaluated.workdir.path / "nothing"
-    )
+    nowhere = evaluated.workdir.path / "nothing"
+    assert "no registry" in refused("evaluate", "rlvo-ensemble", elsewhere, "--workdir", nowhere)

@@ -77,10 +77,7 @@ def test_the_page_tells_counts_the_best_and_every_reason_in_full(work: Path) -> 
     assert "best densenet169 NCCT" in page
     assert "0.750" in page
     assert f"fold 0: {LONG}" in page
-
-
-def test_the_only_study_needs_no_name(work: Path) -> None:
-    assert run("--workdir", work)[1] == run("small", "--workdir", work)[1]
+    assert run("--workdir", work)[1] == page  # the only study needs no name
 
 
 def test_several_studies_are_an_overview(work: Path) -> None:
@@ -105,13 +102,10 @@ def test_json_is_one_study_or_all(work: Path) -> None:
     assert [each["study"] for each in everything["studies"]] == ["small"]
 
 
-def test_looking_makes_no_work_folder(tmp_path: Path) -> None:
+def test_a_study_that_is_not_there_is_told(work: Path, tmp_path: Path) -> None:
+    assert "Studies here: small" in refused("status", "smal", "--workdir", work)
     assert "no study was started here" in refused("status", "--workdir", tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
-
-
-def test_an_unknown_study_names_those_there_are(work: Path) -> None:
-    assert "Studies here: small" in refused("status", "smal", "--workdir", work)
 
 
 def test_watching_ends_with_the_study(work: Path) -> None:
