@@ -1,7 +1,5 @@
 """One column of a cohort table: text to values, with a finding for every cell that does not fit the variable."""
 
-from __future__ import annotations
-
 import re
 from datetime import date, timedelta
 

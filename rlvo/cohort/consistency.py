@@ -1,7 +1,5 @@
 """Errors that no single cell shows: rows that are not patients, ids spelt two ways, wrong units, nested volumes."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 

@@ -1,7 +1,5 @@
 """Predictors as numbers: imputation, derived variables, 0–1 scaling and one-hots, all fitted on a training fold."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -5,8 +5,6 @@ also lacks final stenosis and rescue treatment, and almost every patient was rec
 but cannot train rLVO.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import zlib

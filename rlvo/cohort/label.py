@@ -1,7 +1,5 @@
 """The label: refractory large-vessel occlusion (rLVO), derived from outcomes or given."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 

@@ -1,7 +1,5 @@
 """Suspected leaks: a predictor that alone separates rLVO from the others may be an outcome."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Column names of other tables: a mapping from ours to theirs, which users give and rlvo never guesses."""
 
-from __future__ import annotations
-
 import difflib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Pseudonyms: in MLflow a patient is named by an HMAC whose key stays beside the cohort."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import os

@@ -1,7 +1,5 @@
 """Reading a cohort table: typed values, checked units and ranges, volumes that exist, all findings reported at once."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

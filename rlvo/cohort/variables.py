@@ -1,7 +1,5 @@
 """The columns of a cohort table: names, units, allowed values, and what each may be used for."""
 
-from __future__ import annotations
-
 import difflib
 import math
 import re

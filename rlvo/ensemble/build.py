@@ -3,8 +3,6 @@
 Completion records and stored validation predictions are all it takes: no images, no network, no GPU.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Sequence
 
 import pandas as pd

@@ -6,8 +6,6 @@ become too extreme. And each is the margin of one fold, whereas a new patient's 
 varies less: the probabilities stay too close to the prevalence. Only the hold-out shows the net effect.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Compare all ways to build an ensemble on the development patients."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import product
 from typing import get_args

@@ -1,7 +1,5 @@
 """A frozen ensemble, and its answers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """One vote per fold, one decision per patient."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np

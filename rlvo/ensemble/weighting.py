@@ -1,7 +1,5 @@
 """Combine the probabilities of several members into one score."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np

@@ -1,7 +1,5 @@
 """How good a frozen model's answers are on patients it was not built from, and whether two models' answers differ."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

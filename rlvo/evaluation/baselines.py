@@ -1,7 +1,5 @@
 """The baselines to beat, models of encoded predictors alone: logistic regression (section 2.4) and boosted trees."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Protocol
 

@@ -3,8 +3,6 @@
 Reliability curve, Brier score, calibration error, intercept and slope; net benefit (Vickers & Elkin 2006).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -3,8 +3,6 @@
 McNemar's test compares two models' decisions, DeLong's their scores; DeLong's variances compare AUCs between groups.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """Metrics of one score against labels, their 95 % intervals, and their mean over folds."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Odds ratios of a multivariate logistic fit (section 3.1, figure A1)."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike

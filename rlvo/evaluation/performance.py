@@ -1,7 +1,5 @@
 """How one model performs on patients it was not fitted on: the metrics of a results table, with their intervals."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Predictions: the one table that everything after training reads, one row per patient and member."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """One model in groups of patients: its metrics with intervals and counts, and tests of whether they differ."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Decision thresholds: a patient is positive if `score >= threshold`."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import roc_curve

@@ -1,7 +1,5 @@
 """Preparation of a cohort over the nodes of a Ray cluster."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Content hashes of files and folders, remembered so that a cohort of 100 GB is read once and not at every start."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import time

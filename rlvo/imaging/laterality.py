@@ -4,8 +4,6 @@ Beyond an occlusion, CTA shows fewer vessels. If a header mirrors a scan, or a t
 with fewer vessels is not the one given.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

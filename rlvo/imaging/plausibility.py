@@ -1,7 +1,5 @@
 """Checks before registration: can a volume be a head CT in HU, and if not, what is probably wrong with it?"""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """One patient, from files to clipped volumes on the grid (section 2.2.1 of the paper)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

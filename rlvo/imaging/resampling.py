@@ -1,7 +1,5 @@
 """Resampling: sheared axes made orthogonal, and volumes brought onto the grid."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Sequence

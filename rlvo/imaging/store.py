@@ -1,7 +1,5 @@
 """Prepared volumes on disk: memory-mapped, shared by all trials of a node, addressed by what they were made from."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import hashlib

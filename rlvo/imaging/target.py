@@ -1,7 +1,5 @@
 """What a cohort's volumes are prepared to: grid, atlas and intensity windows."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rlvo.config.base import Frozen

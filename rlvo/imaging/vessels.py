@@ -4,8 +4,6 @@ Bone is removed first: by the registered NCCT if there is one (matched mask bone
 2001), otherwise by growing from the skull. Bright voxels that remain are graded by how much they resemble a tube.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 from collections.abc import Mapping, Sequence

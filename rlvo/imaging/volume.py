@@ -1,7 +1,5 @@
 """A volume in scanner or atlas space: an array and where its voxels lie."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

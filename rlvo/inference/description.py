@@ -7,8 +7,6 @@ atlas.npz              only if volumes were registered to the user's own templat
 ```
 """
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence

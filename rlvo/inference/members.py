@@ -1,7 +1,5 @@
 """The networks of a model: loaded when they are first needed, and asked about one patient at a time."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path

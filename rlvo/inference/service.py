@@ -1,7 +1,5 @@
 """How a registered model answers when several callers ask at once, and which files it may open while it is served."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Callable, Iterator

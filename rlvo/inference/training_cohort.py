@@ -1,7 +1,5 @@
 """A summary of the training patients that travels with the model, and how other patients differ. Names no patient."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

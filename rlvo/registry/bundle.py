@@ -1,7 +1,5 @@
 """A registered model as one archive, to carry to a machine without tracking server or network."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import io

@@ -3,8 +3,6 @@
 After Mitchell et al. 2019, "Model Cards for Model Reporting". It names no patient.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Asking a registered model about the patients of a table, one by one; answers it has already given are kept."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The gate: a version becomes the champion only if it reproduces what its members predicted in training."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The Python process that a registered model runs in: the model brings its own copy of rlvo, so it needs its own."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

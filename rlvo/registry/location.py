@@ -1,7 +1,5 @@
 """Finding a model by its folder or its name in the registry, and verifying every file of it."""
 
-from __future__ import annotations
-
 import atexit
 import json
 import re

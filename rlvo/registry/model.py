@@ -3,8 +3,6 @@
 Nothing but the standard library and MLflow, which brings pandas, is imported before the check.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """A folder with one subfolder per patient, read as a cohort table."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """A registered model in a process of its own, which runs the code that the model was registered with."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import tempfile

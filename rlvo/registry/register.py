@@ -1,7 +1,5 @@
 """Registering an ensemble: a model folder becomes an MLflow model that loads where rlvo is not installed."""
 
-from __future__ import annotations
-
 import contextlib
 import platform
 import shutil

@@ -1,7 +1,5 @@
 """The versions of a registered model: which there are, and which one is the champion."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Clinical baselines on the hold-out and as pictures: odds ratios (a forest plot), calibration, net benefit."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from functools import partial

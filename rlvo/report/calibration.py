@@ -1,7 +1,5 @@
 """Calibration and usefulness of probabilities: reliability curves with histograms, and decision curves."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

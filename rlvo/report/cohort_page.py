@@ -1,7 +1,5 @@
 """One page about a cohort: what is wrong with its table, who is included, who the patients are, what is missing."""
 
-from __future__ import annotations
-
 import base64
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A cohort in pictures: the flow chart from all its patients to hold-out and folds (Fig. 1), and missing values."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What users see in a terminal: lines, tables, intervals, progress, JSON. Users' own text is shown literally."""
 
-from __future__ import annotations
-
 import json
 import math
 import unicodedata

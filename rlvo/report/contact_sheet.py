@@ -1,7 +1,5 @@
 """A page of all patients of a prepared cohort, worst first: verdict, reasons, figures with their limits, picture."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections import Counter

@@ -1,7 +1,5 @@
 """A frozen model on another cohort, and two models on the same patients: as tables, JSON and lines of a model card."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Names of the variables in tables and pictures."""
 
-from __future__ import annotations
-
 from rlvo.cohort.variables import VARIABLES
 
 NAMES = {

@@ -1,7 +1,5 @@
 """A picture of a prepared patient: is the head where the atlas is, and are the vessels vessels?"""
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass
 from pathlib import Path

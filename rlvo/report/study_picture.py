@@ -1,7 +1,5 @@
 """A study in one picture: ROC curves on the hold-out beside what the networks were shown."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

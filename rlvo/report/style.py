@@ -1,7 +1,5 @@
 """The style of pictures: quiet, in colours that colour-blind readers can tell apart, as vectors and as pixels."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

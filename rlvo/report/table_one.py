@@ -1,7 +1,5 @@
 """Table 1: the patients of development and test set, and those with rLVO among them."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Collection
 from typing import Any

@@ -1,7 +1,5 @@
 """Results as tables in a terminal: every estimate with its interval, and what is optimistic marked as such."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ come can change that. So which ones survive depends on their values alone: not o
 which trials end, or on restarts.
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """What a study would run, without running it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 

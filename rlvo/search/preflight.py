@@ -1,7 +1,5 @@
 """What must hold before a search starts: one process per study, room on the disk, memory for a trial."""
 
-from __future__ import annotations
-
 import fcntl
 import math
 import os

@@ -1,7 +1,5 @@
 """Optuna's side of a study: one Optuna trial per configuration, in a journal in the study's folder or in a database."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

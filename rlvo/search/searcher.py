@@ -1,7 +1,5 @@
 """The fold-aware searcher: Optuna sees one trial per configuration, Tune one trial per configuration and fold."""
 
-from __future__ import annotations
-
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """What the trials of a study are trained on: read, selected, labelled, split and prepared, the same at every start."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections.abc import Mapping

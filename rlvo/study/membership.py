@@ -1,7 +1,5 @@
 """Whether patients of a table belong to a study: which were held out there, and which it was developed on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path

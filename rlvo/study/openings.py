@@ -4,8 +4,6 @@ The lock belongs to the split: the first opening is free, each later one, by any
 last line is also kept outside the log (a seal), so that a log that was edited, cut or deleted is noticed.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import os

@@ -3,8 +3,6 @@
 A seal is the hash of the last line of the log in which the work folder counts how often hold-outs were opened.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal

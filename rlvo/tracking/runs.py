@@ -1,7 +1,5 @@
 """The runs of one MLflow experiment, and the one writer that carries items into them, each no more than once."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Mapping, Sequence

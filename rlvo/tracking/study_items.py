@@ -3,8 +3,6 @@
 No item holds a path or a patient id: patients are named by pseudonym, and text ends before its first path.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """Real services on the loopback address: Postgres, and the team's MLflow server as mlflow/server.sh starts it."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import os

@@ -1,7 +1,5 @@
 """The cluster files say what Ray, Kubernetes, SLURM and Docker understand, and open no door."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import shutil

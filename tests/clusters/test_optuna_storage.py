@@ -1,7 +1,5 @@
 """A study whose Optuna state lies in a real Postgres."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

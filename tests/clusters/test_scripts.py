@@ -1,7 +1,5 @@
 """The scripts that start a Ray really do, and end it."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -4,8 +4,6 @@ Two loopback addresses stand in for two machines. sshd gives whoever logs in the
 machine's own; the ssh client knows sshd's port and key.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """The team's MLflow server: real Postgres, artifacts through the server, nothing without a password."""
 
-from __future__ import annotations
-
 import http.client
 import shutil
 import subprocess

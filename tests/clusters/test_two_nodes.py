@@ -1,7 +1,5 @@
 """A study on a real Ray of two nodes, submitted with a token and mirrored into the team's MLflow server."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import urllib.error

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from rlvo.cohort.variables import CTP, VARIABLES, check_predictors, known_after_procedure, source_columns

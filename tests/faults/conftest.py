@@ -3,8 +3,6 @@
 `FAULTS=full make faults` runs more rounds; `FAULTS_SEED=N` repeats the random moments of an earlier run.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import subprocess

@@ -1,7 +1,5 @@
 """Files truncated or zeroed at random: the trial or study is recovered or refused, and never silently begun again."""
 
-from __future__ import annotations
-
 import random
 import shutil
 from collections.abc import Callable

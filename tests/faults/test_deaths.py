@@ -1,8 +1,6 @@
 """A search whose driver or workers die, or whose disk is full, goes on: nothing that had ended is lost or runs again,
 and the result is the same."""
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Callable, Iterator

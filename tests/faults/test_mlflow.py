@@ -1,7 +1,5 @@
 """MLflow locked or away while a search trains: the search goes on, and all that the records say arrives, once."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sqlite3

@@ -1,7 +1,5 @@
 """A cluster of two nodes on this machine loses one, then all: the trials go on elsewhere from their checkpoints."""
 
-from __future__ import annotations
-
 import contextlib
 import secrets
 import shutil

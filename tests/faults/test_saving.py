@@ -1,7 +1,5 @@
 """Deaths and full disks during a save: the checkpoint before it, or the new one, is there every time."""
 
-from __future__ import annotations
-
 import os
 import random
 import resource

@@ -1,7 +1,5 @@
 """The process that a model runs in: earlier models find what is no longer installed along with rlvo."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Finding a registered model by every name, and refusing one that is not what was registered."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The registered model's files are checked: by rlvo before anything is imported, and by the model itself."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

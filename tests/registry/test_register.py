@@ -1,7 +1,5 @@
 """The registered model: what is in it, and that it gives the same answers where rlvo is not installed."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import json
 import os

@@ -1,7 +1,5 @@
 """The champion: which version may become it, which one was it, and going back."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Whole searches on a real Ray with real training; each run of Tune costs seconds, so a test looks at many things."""
 
-from __future__ import annotations
-
 import os
 import signal
 from pathlib import Path

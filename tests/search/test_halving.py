@@ -1,7 +1,5 @@
 """Who continues: by hand on a few configurations, and whole searches on the planted problem."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Sequence

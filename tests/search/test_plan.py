@@ -1,7 +1,5 @@
 """What would run: counts by hand, costs from a real model."""
 
-from __future__ import annotations
-
 import pytest
 from support.small_study import MakeStudy
 

@@ -1,7 +1,5 @@
 """Refusals before a search starts: a second search, too little disk, too little memory."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import logging

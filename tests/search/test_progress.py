@@ -1,7 +1,5 @@
 """What a search says while it runs, to its caller and, by its note, to those who watch; why a trial died."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Optuna's side: every combination gets its share, and what was proposed survives the process."""
 
-from __future__ import annotations
-
 import math
 import socket
 from collections import Counter

@@ -1,7 +1,5 @@
 """One Optuna trial per configuration, one Tune trial per configuration and fold; the records are given by hand here."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

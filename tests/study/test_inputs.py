@@ -1,7 +1,5 @@
 """Opening a study: the same inputs at every start, or a refusal that says what differs."""
 
-from __future__ import annotations
-
 import pickle
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The lock on the hold-out: what it refuses, counts and notices."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """One decision on the state of a trial, a configuration and a study."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Where a study stands, told from what trials leave in its folder."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

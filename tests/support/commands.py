@@ -1,7 +1,5 @@
 """The command `rlvo` run in this process, as a user runs it in a terminal."""
 
-from __future__ import annotations
-
 from typer.testing import CliRunner, Result
 
 from rlvo.cli.main import app

@@ -1,7 +1,5 @@
 """A sound table, and the ways in which hospital tables go wrong: each writes one to refuse, and what must be said."""
 
-from __future__ import annotations
-
 import datetime
 import io
 import re

@@ -1,7 +1,5 @@
 """A real MLflow server on the loopback address."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

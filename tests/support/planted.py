@@ -5,8 +5,6 @@ its parts), a speed (high learning rates are quick and end lower) and overfits i
 all, and every configuration has luck on every fold and epoch. Curves cross, so early ranks mislead.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Mapping, Sequence

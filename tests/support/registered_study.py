@@ -3,8 +3,6 @@
 Tests that open the hold-out, register or write take a copy (`TinyStudy.copy`).
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """What is added to a study's run after its search: ensembles, baselines, seals."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The mirror: what a study folder holds arrives in MLflow, once, whatever happens to either."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import logging

@@ -1,7 +1,5 @@
 """What MLflow gets: figures by name, and nothing that identifies patients or this machine."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path

@@ -4,8 +4,6 @@ The images show tissue inside the skull only. Skull, scalp and skull base are ad
 typical thicknesses and HU: enough for mutual information to find a CT's skull, which brain-only templates are not.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import zlib

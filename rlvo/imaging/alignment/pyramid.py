@@ -1,7 +1,5 @@
 """What registration compares: heads on RAS axes, HU remapped to 0–1, at 8, 4 and 2 mm, and where they are valid."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ reach a mutual information of 0.66 and a correlation of 0.77, and fit a mirrored
 a skull base did not (0.95).
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

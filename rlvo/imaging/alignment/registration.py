@@ -8,8 +8,6 @@ single thread (several run side by side): the same volumes give the same transfo
 Transforms are 4×4 matrices in RAS mm that take a point of the atlas to a point of the scan.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 from collections.abc import Iterable

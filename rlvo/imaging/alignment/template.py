@@ -1,7 +1,5 @@
 """A CT template in MNI space as the registration target, in place of the head that comes with rlvo."""
 
-from __future__ import annotations
-
 import hashlib
 from functools import lru_cache
 from pathlib import Path

@@ -5,8 +5,6 @@ Nth file [frames, rows, columns], as stored, to `FOLDER/N.npy`. It imports nothi
 rlvo comes with a registered model and is not installed.
 """
 
-from __future__ import annotations
-
 import os
 import resource
 import sys

@@ -3,8 +3,6 @@
 GDCM ignores gantry tilt, and ITK averages irregular gaps.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import subprocess

@@ -3,8 +3,6 @@
 Only a bounded part of each file is read, so that no length, sequence or compressed stream in it can exhaust memory.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import struct

@@ -10,8 +10,6 @@ series with enough slices for a volume, each criterion in turn keeps those that 
 If several remain (two scans, for example), they are listed, and the user names one: `<folder>#<SeriesInstanceUID>`.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence

@@ -4,8 +4,6 @@ SimpleITK fills truncated files with zeros, turns NaN into 0 and crashes on 5-D 
 1 mm. So header, size and content are checked here, and no image library opens the file.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import math

@@ -1,7 +1,5 @@
 """Where a volume comes from: a NIfTI file or a DICOM series, checked before any library may crash on it."""
 
-from __future__ import annotations
-
 import stat
 import warnings
 from collections.abc import Iterator
