@@ -14,7 +14,7 @@ from rlvo.ensemble.fitting import Validation, fit_fold, score_patients
 from rlvo.ensemble.selection import MODALITIES, per_spec, rank_configurations, select_configurations
 from rlvo.ensemble.spec import EnsembleSpec
 from rlvo.errors import RlvoError
-from rlvo.evaluation.metrics import classification_metrics
+from rlvo.evaluation.performance import answer_metrics
 from rlvo.training.records import CompletionRecord
 
 STUDY_ENSEMBLE = "ensemble"
@@ -143,12 +143,7 @@ def score_out_of_fold(spec: EnsembleSpec, validation: Validation) -> pd.DataFram
 
 
 def validation_metrics(spec: EnsembleSpec, predictions: pd.DataFrame) -> pd.DataFrame:
-    """`classification_metrics` of `score_out_of_fold`, one row per fold. Just as optimistic: say so if you show it."""
-    rows = {}
-    for fold, own in score_out_of_fold(spec, Validation.of(predictions)).groupby("fold"):
-        of_votes, of_scores = (
-            classification_metrics(own["label"], own[column], threshold)
-            for column, threshold in (("vote", 0.5), ("score", 0.0))
-        )
-        rows[fold] = of_votes | {"auc": of_scores["auc"]}
+    """`answer_metrics` of `score_out_of_fold`, one row per fold. Just as optimistic: say so if you show it."""
+    by_fold = score_out_of_fold(spec, Validation.of(predictions)).groupby("fold")
+    rows = {fold: answer_metrics(own["label"], own["score"], own["vote"]) for fold, own in by_fold}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("fold")

@@ -1,20 +1,12 @@
 """The baselines to beat, models of encoded predictors alone: logistic regression (section 2.4) and boosted trees."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
-
-
-class BaselineModel(Protocol):
-    """A fitted baseline."""
-
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        """Probabilities [N] of encoded patients [N, T]; a patient's does not depend on the other rows."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +18,8 @@ class LogisticBaseline:
     intercept: float
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Probabilities [N] of encoded patients [N, T]."""
-        # Summed row by row, not as a matrix product: a patient's probability must not depend on the other rows.
+        """Probabilities [N] of encoded patients [N, T]; a patient's does not depend on the other rows."""
+        # Summed row by row: a matrix product rounds a row differently by what stands beside it.
         logit = (np.ascontiguousarray(x, np.float64) * self.coefficients).sum(axis=1) + self.intercept
         return np.asarray(0.5 * (1 + np.tanh(logit / 2)))  # the logistic function, without overflow
 
@@ -39,9 +31,12 @@ class BoostedBaseline:
     trees: HistGradientBoostingClassifier
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Probabilities [N] of encoded patients [N, T]."""
+        """As `LogisticBaseline.predict`."""
         with _one_thread():
             return np.asarray(self.trees.predict_proba(np.asarray(x, np.float64))[:, 1])
+
+
+BaselineModel = LogisticBaseline | BoostedBaseline
 
 
 def fit_logistic(x: np.ndarray, y: ArrayLike) -> LogisticBaseline:

@@ -49,8 +49,7 @@ def reliability_curve(y_true: ArrayLike, probability: ArrayLike) -> pd.DataFrame
     found = table.groupby("bin").agg(
         predicted=("p", "mean"), observed=("y", "mean"), positives=("y", "sum"), patients=("y", "size")
     )
-    intervals = [wilson_interval(*counts) for counts in found[["positives", "patients"]].to_numpy(int)]
-    found[["low", "high"]] = np.array(intervals)
+    found[["low", "high"]] = [wilson_interval(*counts) for counts in found[["positives", "patients"]].to_numpy(int)]
     return found[["predicted", "observed", "low", "high", "patients"]].reset_index(drop=True)
 
 

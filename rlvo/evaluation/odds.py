@@ -23,16 +23,10 @@ def odds_ratios(design: pd.DataFrame, y: ArrayLike) -> pd.DataFrame:
     found = log_odds(design, y)
     margin = norm.ppf(TAILS[1]) * found["error"]
     with np.errstate(over="ignore"):
-        return pd.DataFrame(
-            {
-                "term": found["term"],
-                "odds_ratio": np.exp(found["log_odds"]),
-                "low": np.exp(found["log_odds"] - margin),
-                "high": np.exp(found["log_odds"] + margin),
-                "p": found["p"],
-                "note": found["note"],
-            }
-        )
+        found["odds_ratio"] = np.exp(found["log_odds"])
+        found["low"] = np.exp(found["log_odds"] - margin)
+        found["high"] = np.exp(found["log_odds"] + margin)
+    return found[["term", "odds_ratio", "low", "high", "p", "note"]]
 
 
 def log_odds(design: pd.DataFrame, y: ArrayLike) -> pd.DataFrame:

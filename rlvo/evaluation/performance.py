@@ -34,6 +34,12 @@ class Performance:
     """Of the score; chance level is the prevalence."""
 
 
+def answer_metrics(y_true: ArrayLike, score: ArrayLike, vote: ArrayLike) -> dict[str, float]:
+    """`classification_metrics` of the votes, with the AUC of the score."""
+    auc = classification_metrics(y_true, score, 0.0)["auc"]
+    return classification_metrics(y_true, vote, DECISION) | {"auc": auc}
+
+
 def measure_performance(y_true: ArrayLike, score: ArrayLike, vote: ArrayLike) -> Performance:
     """Measure a model's performance on N patients.
 
@@ -85,5 +91,4 @@ def _answered(y_true: ArrayLike, score: ArrayLike, vote: ArrayLike) -> tuple[np.
 
 
 def _values(truth: np.ndarray, scores: np.ndarray, votes: np.ndarray) -> dict[str, float]:
-    of_votes = classification_metrics(truth, votes, DECISION)
-    return of_votes | {"auc": classification_metrics(truth, scores, 0.0)["auc"], "auprc": auprc(truth, scores)}
+    return answer_metrics(truth, scores, votes) | {"auprc": auprc(truth, scores)}

@@ -73,9 +73,7 @@ def analyse_subgroups(
         raise ValueError(f"no patient has a level of {name}")
     given = level.notna().to_numpy()
     of_positives = not (given & ~labels).any()
-    names = (
-        list(level.cat.categories) if isinstance(level.dtype, pd.CategoricalDtype) else sorted(level[given].unique())
-    )
+    names = level.astype("category").cat.categories
     members = {str(each): (level == each).to_numpy() for each in names if (level == each).any()}
     groups = {each: own | ~labels if of_positives else own for each, own in members.items()}
     rows: list[dict[str, object]] = []

@@ -52,22 +52,16 @@ def table_one(table: pd.DataFrame, label: pd.Series, test: Collection[str]) -> p
         both = _tableone(shown[known], part, smd=True)
         of_development = _tableone(shown[known][~is_test], outcome[~is_test], pval=True)
         of_test = _tableone(shown[known][is_test & rlvo], outcome[is_test & rlvo])
-    columns = {
-        "development": _cells(both, "development"),
-        "development_rlvo": _cells(of_development, "rlvo"),
-        "test": _cells(both, "test"),
-        "test_rlvo": _cells(of_test, "rlvo"),
+    groups = {
+        "development": (~is_test, _cells(both, "development")),
+        "development_rlvo": (~is_test & rlvo, _cells(of_development, "rlvo")),
+        "test": (is_test, _cells(both, "test")),
+        "test_rlvo": (is_test & rlvo, _cells(of_test, "rlvo")),
     }
-    counts = {
-        "development": ~is_test,
-        "development_rlvo": ~is_test & rlvo,
-        "test": is_test,
-        "test_rlvo": is_test & rlvo,
-    }
-    rows = [{"variable": "Patients", **{name: str(chosen.sum()) for name, chosen in counts.items()}}]
+    rows = [{"variable": "Patients", **{group: str(chosen.sum()) for group, (chosen, _) in groups.items()}}]
     for name in shown.columns.astype(str):
         for number, level in enumerate(_levels(name)):
-            row = {column: cells.get((name, level), ABSENT) for column, cells in columns.items()}
+            row = {group: cells.get((name, level), ABSENT) for group, (_, cells) in groups.items()}
             row["variable"] = level_label(name, level) if level not in ("", "1") else variable_label(name)
             if number == 0:
                 row["missing"] = str(shown[name].isna().sum())

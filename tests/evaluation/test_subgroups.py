@@ -54,16 +54,6 @@ def test_the_interaction_is_the_likelihood_ratio(model: tuple[np.ndarray, ...]) 
     assert found.decision_p == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_model_that_works_in_one_group_only_is_found_out() -> None:
-    random = np.random.default_rng(1)
-    y = (random.random(600) < 0.3).astype(int)
-    group = pd.Series(np.arange(600) % 2).map({0: "a", 1: "b"})
-    score = random.normal(size=600) + 2 * y * (group == "a")
-    found = analyse_subgroups("center", group, y, score, (score > 0.8).astype(int))
-    assert found.auc_p < 0.001
-    assert found.decision_p < 0.001
-
-
 def test_etiology_sets_each_causes_patients_against_all_without_rlvo(model: tuple[np.ndarray, ...]) -> None:
     y, score, vote = model
     etiology = pd.Series(np.where(np.arange(240) % 2 == 0, "icad", "other"), dtype=object).where(y == 1)

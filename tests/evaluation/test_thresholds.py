@@ -1,10 +1,8 @@
 """Youden's threshold against every other cutpoint and scikit-learn's curve."""
 
-import json
-
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
@@ -20,6 +18,8 @@ def youden(y: np.ndarray, score: np.ndarray, threshold: float) -> float:
 
 
 @given(patients)
+@example([(False, 12), (True, 12)])
+@example([(True, 1), (False, 11)])
 def test_no_cutpoint_is_better(pairs: list[tuple[bool, int]]) -> None:
     y, score = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs]) / 12
     threshold = youden_threshold(y, score)
@@ -27,32 +27,13 @@ def test_no_cutpoint_is_better(pairs: list[tuple[bool, int]]) -> None:
     best = max(youden(y, score, cut) for cut in cutpoints)
     assert youden(y, score, threshold) == pytest.approx(best, abs=1e-12)
     assert better_than_chance(y, score) == (best > 0)
-    assert np.isfinite(threshold)
-    if not better_than_chance(y, score):
-        assert threshold == np.nextafter(score.max(), np.inf)
-
-
-def test_it_is_the_first_maximum_of_scikit_learns_curve() -> None:
-    random = np.random.default_rng(0)
-    for _ in range(50):
-        y = random.random(80) < 0.3
-        score = (random.random(80) + 0.5 * y).round(2)
-        fpr, tpr, thresholds = roc_curve(y, score)
-        assert youden_threshold(y.astype(int), score) == thresholds[np.argmax(tpr - fpr)]
+    fpr, tpr, thresholds = roc_curve(y, score)
+    first = thresholds[np.argmax(tpr - fpr)]
+    assert threshold == (first if better_than_chance(y, score) else np.nextafter(score.max(), np.inf))
 
 
 def test_of_equal_maxima_the_highest_threshold_is_taken() -> None:
     assert youden_threshold([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.6]) == 0.9
-
-
-def test_without_signal_no_patient_is_positive_and_the_threshold_is_a_number() -> None:
-    y, score = [0, 1, 0, 1], [1.0, 1.0, 1.0, 1.0]
-    threshold = youden_threshold(y, score)
-    assert threshold > 1
-    assert threshold - 1 < 1e-15
-    assert json.loads(json.dumps(threshold, allow_nan=False)) == threshold
-    assert not better_than_chance(y, score)
-    assert not better_than_chance([1, 0], [0.1, 0.9])
 
 
 @pytest.mark.parametrize(

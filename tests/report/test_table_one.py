@@ -11,6 +11,8 @@ from scipy.stats import chi2_contingency, fisher_exact, kruskal
 from rlvo.report.console import format_p
 from rlvo.report.table_one import HEADINGS, table_one, table_one_table
 
+IS_TEST = np.arange(160) % 5 == 0
+
 
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
@@ -54,12 +56,11 @@ def quartiles(values: pd.Series, digits: int = 0) -> str:
 
 
 def test_cells_are_medians_and_counts_of_each_group(table: pd.DataFrame, label: pd.Series, rows: pd.DataFrame) -> None:
-    is_test = np.arange(len(table)) % 5 == 0
     groups = {
-        "development": table[~is_test],
-        "development_rlvo": table[~is_test & (label == 1)],
-        "test": table[is_test],
-        "test_rlvo": table[is_test & (label == 1)],
+        "development": table[~IS_TEST],
+        "development_rlvo": table[~IS_TEST & (label == 1)],
+        "test": table[IS_TEST],
+        "test_rlvo": table[IS_TEST & (label == 1)],
     }
     for name, group in groups.items():
         assert rows.loc["Patients", name] == str(len(group))
@@ -78,29 +79,27 @@ def test_cells_are_medians_and_counts_of_each_group(table: pd.DataFrame, label: 
 def test_p_compares_rlvo_with_the_others_in_development_only(
     table: pd.DataFrame, label: pd.Series, rows: pd.DataFrame
 ) -> None:
-    is_test = np.arange(len(table)) % 5 == 0
-    development, own = table[~is_test], label[~is_test]
+    development, own = table[~IS_TEST], label[~IS_TEST]
     expected = kruskal(development.loc[own == 1, "nihss"], development.loc[own == 0, "nihss"]).pvalue
     assert rows.loc["NIHSS", "p"] == format_p(expected)
     counts = pd.crosstab(development["occlusion_site"], own)
     assert rows.loc["Occlusion, TICA", "p"] == format_p(chi2_contingency(counts).pvalue)
-    changed = label.where(~is_test, 1 - label)
-    assert table_one(table, changed, table.index[is_test]).set_index("variable")["p"].equals(rows["p"])
+    changed = label.where(~IS_TEST, 1 - label)
+    assert table_one(table, changed, table.index[IS_TEST]).set_index("variable")["p"].equals(rows["p"])
 
 
 def test_small_counts_are_tested_exactly(table: pd.DataFrame, label: pd.Series) -> None:
     rare = table.assign(hypertension=(np.arange(len(table)) % 40 == 1).astype(float))
-    development, own = rare[np.arange(len(table)) % 5 != 0], label[np.arange(len(table)) % 5 != 0]
+    development, own = rare[~IS_TEST], label[~IS_TEST]
     found = table_one(rare, label, table.index[::5]).set_index("variable")
     expected = fisher_exact(pd.crosstab(development["hypertension"], own)).pvalue
     assert found.loc["Hypertension", "p"] == format_p(expected)
 
 
 def test_smd_is_the_standardised_difference_of_test_from_development(table: pd.DataFrame, rows: pd.DataFrame) -> None:
-    is_test = np.arange(len(table)) % 5 == 0
-    a, b = table.loc[~is_test, "nihss"], table.loc[is_test, "nihss"]
+    a, b = table.loc[~IS_TEST, "nihss"], table.loc[IS_TEST, "nihss"]
     assert rows.loc["NIHSS", "smd"] == f"{abs(b.mean() - a.mean()) / np.sqrt((a.var() + b.var()) / 2):.2f}"
-    p, q = (table.loc[chosen, "hypertension"].mean() for chosen in (~is_test, is_test))
+    p, q = (table.loc[chosen, "hypertension"].mean() for chosen in (~IS_TEST, IS_TEST))
     assert rows.loc["Hypertension", "smd"] == f"{abs(q - p) / np.sqrt((p * (1 - p) + q * (1 - q)) / 2):.2f}"
 
 
