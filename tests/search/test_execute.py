@@ -139,8 +139,9 @@ def test_one_and_two_trials_at_a_time_give_the_same_bit_for_bit(
 
 
 def test_a_pruned_search_trains_step_by_step_and_its_records_say_who_was_pruned(
-    make_small: MakeStudy, open_small: OpenStudy, small_work: Workdir
+    make_small: MakeStudy, open_small: OpenStudy, small_work: Workdir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("rlvo.search.execute.INTERVAL", 0.0)  # within a second the whole search may be over
     study = make_small(
         training={"epochs": 4, "batch_size": 4},
         space={"enumerate": {"training.learning_rate": [1e-3, 3e-3, 1e-2, 1e-5]}},
