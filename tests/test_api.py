@@ -1,7 +1,5 @@
 """What a notebook starts from: the study and the model as values, and the documented example as it stands."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

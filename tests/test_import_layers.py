@@ -1,7 +1,5 @@
 """The import rules of the house, read from the source: imports point down only, and heavy parts stay in their place."""
 
-from __future__ import annotations
-
 import ast
 import graphlib
 import re

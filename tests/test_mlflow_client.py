@@ -1,7 +1,5 @@
 """The connection to MLflow: quiet, quick to give up, errors in one line, and no password anywhere."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The folder `mlflow/` of this repository must not hide the package of that name."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

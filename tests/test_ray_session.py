@@ -1,7 +1,5 @@
 """Refusals before a search would hang."""
 
-from __future__ import annotations
-
 import socket
 
 import pytest

@@ -1,7 +1,5 @@
 """The command `rlvo`: one line and an exit code for every error a user can cause."""
 
-from __future__ import annotations
-
 import sys
 import traceback
 from types import TracebackType

@@ -1,7 +1,5 @@
 """`rlvo predict` and `rlvo serve`: a registered model's answers for new patients."""
 
-from __future__ import annotations
-
 import json as json_module
 import os
 import signal

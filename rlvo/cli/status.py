@@ -1,7 +1,5 @@
 """`rlvo status`: where the studies of a work folder stand, from any terminal and after a crash."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress

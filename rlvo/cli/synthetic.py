@@ -1,7 +1,5 @@
 """`rlvo synth` and `rlvo demo`: a synthetic cohort whose ceilings are known, and the whole platform on one."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import asdict
 from pathlib import Path

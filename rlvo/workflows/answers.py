@@ -1,7 +1,5 @@
 """Asking a registered model about patients, from a table or from folders of volumes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

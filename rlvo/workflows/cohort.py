@@ -1,7 +1,5 @@
 """A cohort before any study: who is included, what is suspect, what clinical variables predict; preparing volumes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial

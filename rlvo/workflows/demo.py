@@ -1,7 +1,5 @@
 """The demonstration: the whole platform on a synthetic cohort for which the best possible AUCs are known."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Mapping

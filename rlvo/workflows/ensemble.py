@@ -1,7 +1,5 @@
 """From trials to a registered model, and the ways to combine trials side by side."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

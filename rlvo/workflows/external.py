@@ -3,8 +3,6 @@
 A model answers in a process of its own and is given what it takes, never an outcome; labels stay here.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

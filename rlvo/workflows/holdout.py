@@ -1,7 +1,5 @@
 """A study's hold-out: opened for its frozen ensembles and the clinical baselines only, every opening on record."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """A study that was searched, opened again: what building its ensembles and evaluating them have in common."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

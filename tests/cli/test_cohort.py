@@ -1,7 +1,5 @@
 """`rlvo validate`, `baseline`, `prepare` and `import-isles`: a cohort's table and volumes, before any study."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`rlvo ensemble` on a tiny study that was really trained."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

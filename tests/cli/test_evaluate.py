@@ -1,7 +1,5 @@
 """The hold-out, another cohort, and two models on it, as the commands do it, with a study that was really trained."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Bad input, as a user meets it in a terminal: one clear line, exit code 2, no traceback."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

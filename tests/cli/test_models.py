@@ -1,7 +1,5 @@
 """`rlvo models` on a registry whose versions are small files."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 How a server answers is in tests/registry/test_server.py.
 """
 
-from __future__ import annotations
-
 import json
 import socket
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`rlvo plan` and `rlvo search` as a user runs them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`rlvo synth`, and `rlvo demo` on a tiny study: every part is real, only small."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

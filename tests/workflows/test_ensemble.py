@@ -1,7 +1,5 @@
 """From trials to a registered model: what is registered again, built in part, or answers without CT perfusion."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

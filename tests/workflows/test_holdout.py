@@ -1,7 +1,5 @@
 """The hold-out of a study that was really trained: opened once for all its ensembles, on record, and kept."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
