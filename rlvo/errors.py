@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import quote, unquote_to_bytes
 
 SECRETS = ("PASSWORD", "TOKEN", "SECRET_ACCESS_KEY")
@@ -32,17 +33,16 @@ def encode_password(address: str) -> str:
     return f"{scheme}{mark}{':'.join(quote(unquote_to_bytes(part), safe='') for part in user.split(':', 1))}@{host}"
 
 
-class _HidePasswords(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = hide_passwords(record.getMessage()), ()
-        return True
-
-
 def get_logger(name: str) -> logging.Logger:
     """The logger of a module; what it prints holds no password."""
     logger = logging.getLogger(name)
-    logger.addFilter(_HidePasswords())
+    logger.addFilter(_hide_in_record)
     return logger
+
+
+def _hide_in_record(record: logging.LogRecord) -> bool:
+    record.msg, record.args = hide_passwords(record.getMessage()), ()
+    return True
 
 
 class RlvoError(Exception):
@@ -65,12 +65,8 @@ class RlvoError(Exception):
         return hide_passwords(f"{text}. {self.fix}" if self.fix else text)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.what, self.where, self.fix)
-
-
-def _rebuild(kind: type[RlvoError], what: str, where: object, fix: str | None) -> RlvoError:
-    # Keyword-only arguments do not survive the default pickling of exceptions (worker processes raise these).
-    return kind(what, where=where, fix=fix)
+        # Keyword-only arguments do not survive the default pickling of exceptions (worker processes raise these).
+        return partial(type(self), self.what, where=self.where, fix=self.fix), ()
 
 
 class MachineError(RlvoError):
@@ -101,12 +97,9 @@ class Finding:
     """What the cell may hold, in words."""
 
     def __str__(self) -> str:
-        where = ", ".join(
-            part for part in (f"patient {self.patient}" if self.patient else "", self.field or "") if part
-        )
+        where = ", ".join(filter(None, (f"patient {self.patient}" if self.patient else None, self.field)))
         text = f"{where}: {self.what}" if where else self.what
-        allowed = f"Allowed: {self.allowed}" if self.allowed else None
-        return ". ".join(part for part in (text, allowed, self.fix) if part)
+        return ". ".join(filter(None, (text, f"Allowed: {self.allowed}" if self.allowed else None, self.fix)))
 
 
 class CohortError(RlvoError):
@@ -120,8 +113,4 @@ class CohortError(RlvoError):
         return "\n".join([super().__str__(), *(f"  {finding}" for finding in self.findings)])
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_cohort_error, (self.findings, self.where)
-
-
-def _rebuild_cohort_error(findings: Sequence[Finding], where: object) -> CohortError:
-    return CohortError(findings, where=where)
+        return partial(CohortError, self.findings, where=self.where), ()
