@@ -37,7 +37,6 @@ WITH_A_REGISTERED_MODEL = {
     "safetensors", "ruamel",
 }  # fmt: skip
 """What is installed where a registered model answers."""
-SLOW = {"torch", "monai", "ray", "optuna", "mlflow", "sklearn"}
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -157,12 +156,6 @@ def test_a_registered_model_loads_without_what_only_training_needs() -> None:
     loaded = loaded_with("rlvo.inference.predictor", ROOT)
     assert "torch" in loaded, "the walk over the imports is broken"
     assert {library: users for library, users in loaded.items() if library not in WITH_A_REGISTERED_MODEL} == {}
-
-
-def test_the_command_line_starts_without_slow_libraries() -> None:
-    loaded = loaded_with("rlvo.cli.main", ROOT)
-    assert "typer" in loaded, "the walk over the imports is broken"
-    assert {library: users for library, users in loaded.items() if library in SLOW} == {}
 
 
 @pytest.mark.parametrize(

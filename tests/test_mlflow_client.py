@@ -71,7 +71,7 @@ def test_errors_are_reported_by_us_alone(tmp_path: Path) -> None:
     )
     (tmp_path / "mlflow.db").write_text("not a database, but long enough to look like one" * 100)
     uris = (f"sqlite:///{tmp_path}/mlflow.db", f"http://{NOBODY}", f"mysql://{NOBODY}/driver-is-missing")
-    output, errors = run_alone(program, *uris, home=tmp_path)
+    output, errors = run_alone(program, *uris, home=tmp_path, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
     assert len(output.splitlines()) == 3
     assert errors == ""
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from support.commands import refused, run
+from support.commands import run
 from support.registered_study import Registered
+
+pytestmark = pytest.mark.slow
 
 
 def versions(registered: Registered) -> int:
@@ -37,7 +39,6 @@ def test_nothing_in_mlflow_names_a_patient_or_the_cohort(registered: Registered)
         assert b"planted-hospital" not in content, path
 
 
-@pytest.mark.slow
 def test_building_again_says_that_it_is_registered(registered: Registered, tmp_path: Path) -> None:
     shown = run("ensemble", "tiny", "--workdir", registered.study.copy(tmp_path / "work").workdir.path)
     assert "Optimistic" in shown.stderr
@@ -51,7 +52,3 @@ def test_a_comparison_registers_nothing(registered: Registered) -> None:
     shown = json.loads(run(*arguments, registered.study.workdir.path, "--json").stdout)
     assert len(shown["out_of_fold"]) == 3 * 3 * 2
     assert versions(registered) == before
-
-
-def test_what_is_at_fault_is_said_in_one_line(tmp_path: Path) -> None:
-    assert "no study" in refused("ensemble", "unknown", "--workdir", tmp_path)

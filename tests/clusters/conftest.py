@@ -6,20 +6,17 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
+from support.mlflow_server import is_up
+from support.processes import free_port, kill_node, listens, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 PASSWORD = "p@ss/w%rd:1"
@@ -40,21 +37,6 @@ class TeamServer:
 
 
 @pytest.fixture(scope="session")
-def wait_until() -> Callable[..., None]:
-    return _wait_until
-
-
-@pytest.fixture(scope="session")
-def free_port() -> Callable[[], int]:
-    return _free_port
-
-
-@pytest.fixture(scope="session")
-def kill_node() -> Callable[[subprocess.Popen[bytes]], None]:
-    return _kill_node
-
-
-@pytest.fixture(scope="session")
 def postgres_bin() -> Path:
     """The folder of Postgres' programs."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
@@ -70,7 +52,7 @@ def postgres(postgres_bin: Path) -> Iterator[str]:
     if importlib.util.find_spec("psycopg") is None:
         pytest.skip("no psycopg in this environment (pip install 'psycopg[binary]')")
     user = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
-    port, folder = _free_port(), Path(tempfile.mkdtemp(prefix="rlvo-postgres-"))
+    port, folder = free_port(), Path(tempfile.mkdtemp(prefix="rlvo-postgres-"))
     (folder / "password").write_text(PASSWORD)
     if user:
         for path in (folder, folder / "password"):
@@ -82,17 +64,8 @@ def postgres(postgres_bin: Path) -> Iterator[str]:
             arguments, check=True, capture_output=True, cwd=folder, env={**os.environ, **environment}, **user
         )  # type: ignore[call-overload]
 
-    run(
-        "initdb",
-        "-D",
-        str(folder / "data"),
-        "-U",
-        "mlflow",
-        "-A",
-        "scram-sha-256",
-        "--pwfile",
-        str(folder / "password"),
-    )
+    as_mlflow = ["-U", "mlflow", "-A", "scram-sha-256", "--pwfile", str(folder / "password")]
+    run("initdb", "-D", str(folder / "data"), *as_mlflow)
     options = ["-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-c", "fsync=off"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -100,7 +73,7 @@ def postgres(postgres_bin: Path) -> Iterator[str]:
         )  # type: ignore[call-overload]
     try:
         ready = [str(postgres_bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
-        _wait_until(lambda: subprocess.run(ready).returncode == 0, process)
+        wait_until(lambda: subprocess.run(ready).returncode == 0, process)
         run("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "mlflow", "mlflow", PGPASSWORD=PASSWORD)
         yield f"postgresql://mlflow:{ENCODED}@127.0.0.1:{port}/mlflow"
     finally:
@@ -130,7 +103,7 @@ def serve() -> Callable[[str, Path], AbstractContextManager[TeamServer]]:
 
 @contextlib.contextmanager
 def _serve(database: str, folder: Path) -> Iterator[TeamServer]:
-    port = _free_port()
+    port = free_port()
     values = {
         "MLFLOW_BACKEND_STORE_URI": database,
         "MLFLOW_ARTIFACTS_DESTINATION": f"'{folder / 'artifacts'}'",
@@ -155,7 +128,7 @@ def _serve(database: str, folder: Path) -> Iterator[TeamServer]:
         )
     try:
         uri = f"http://127.0.0.1:{port}"
-        _wait_until(lambda: _is_up(f"{uri}/health"), process)
+        wait_until(lambda: is_up(port), process)
         yield TeamServer(uri, settings, folder / "artifacts", database, process.pid)
     finally:
         if process.poll() is None:
@@ -169,28 +142,6 @@ def _filled_in(text: str, values: dict[str, str]) -> str:
         (place,) = (number for number, line in enumerate(lines) if line.startswith(f"{name}="))
         lines[place] = f"{name}={value}"
     return "\n".join(lines) + "\n"
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def _is_up(url: str) -> bool:
-    try:
-        urllib.request.urlopen(url, timeout=5).close()
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False
-    return True
-
-
-def _wait_until(condition: Callable[[], object], process: subprocess.Popen[bytes] | None = None) -> None:
-    deadline = time.monotonic() + 240
-    while not condition():
-        assert process is None or process.poll() is None, "it ended by itself"
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
 
 
 @dataclass(frozen=True)
@@ -218,14 +169,14 @@ def two_nodes(tmp_path: Path) -> Iterator[Cluster]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(home / "ray.token"),
     }
-    port, dashboard = _free_port(), _free_port()
+    port, dashboard = free_port(), free_port()
     head = ["--head", "--port", str(port), "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)]
     nodes: list[subprocess.Popen[bytes]] = []
 
     def start(name: str, *arguments: str) -> None:
         command = ["ray", "start", "--block", *arguments, "--node-ip-address", "127.0.0.1", "--num-cpus", "1"]
         command += ["--temp-dir", str(scratch / name), "--object-store-memory", str(80 * 2**20)]
-        command += ["--dashboard-agent-listen-port", str(_free_port())]  # by itself every node takes the same
+        command += ["--dashboard-agent-listen-port", str(free_port())]  # by itself every node takes the same
         with (scratch / f"{name}.log").open("wb") as log:
             nodes.append(
                 subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True)
@@ -233,30 +184,10 @@ def two_nodes(tmp_path: Path) -> Iterator[Cluster]:
 
     try:
         start("head", *head)
-        _wait_until(lambda: _answers(dashboard), nodes[0])
+        wait_until(lambda: listens(dashboard), nodes[0])
         start("worker", "--address", f"127.0.0.1:{port}")
         yield Cluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", environment, (nodes[0], nodes[1]))
     finally:
         for node in reversed(nodes):
-            _kill_node(node)
+            kill_node(node)
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _kill_node(node: subprocess.Popen[bytes]) -> None:
-    """Kill a node as a power cut would: all its processes at once."""
-    try:
-        processes = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        processes = []
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    node.wait(30)
-
-
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True

@@ -7,11 +7,12 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from support.processes import free_port, wait_until
 
 FOLDER = Path(__file__).parents[2] / "ray_cluster"
 STUBS = {
@@ -41,7 +42,7 @@ def environment(folder: Path, **values: str) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.cluster
-def test_a_slurm_job_starts_a_ray_and_ends_it(tmp_path: Path, short_path: Path, free_port: Callable[[], int]) -> None:
+def test_a_slurm_job_starts_a_ray_and_ends_it(tmp_path: Path, short_path: Path) -> None:
     for name, program in STUBS.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{program}\n")
         (tmp_path / name).chmod(0o755)
@@ -63,9 +64,7 @@ def test_a_slurm_job_starts_a_ray_and_ends_it(tmp_path: Path, short_path: Path, 
 
 @pytest.mark.slow
 @pytest.mark.cluster
-def test_one_machines_ray_asks_for_the_token(
-    tmp_path: Path, short_path: Path, free_port: Callable[[], int], wait_until: Callable[..., None]
-) -> None:
+def test_one_machines_ray_asks_for_the_token(tmp_path: Path, short_path: Path) -> None:
     script, token = FOLDER / "one_machine.sh", tmp_path / "ray.token"
     done = subprocess.run([script, token], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")

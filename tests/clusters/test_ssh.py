@@ -14,12 +14,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
+from support.processes import free_port, wait_until
 
 from rlvo.config.grid import PRESETS
 from rlvo.synthetic.cohort import write_synthetic_cohort
@@ -99,7 +100,7 @@ class Machines:
 
 
 @pytest.fixture
-def machines(tmp_path: Path, free_port: Callable[[], int], wait_until: Callable[..., None]) -> Iterator[Machines]:
+def machines(tmp_path: Path) -> Iterator[Machines]:
     sshd, ssh = shutil.which("sshd", path="/usr/sbin:/usr/bin"), shutil.which("ssh")
     if not (sshd and ssh and shutil.which("rsync")):
         pytest.skip("no sshd or no rsync on this machine (Debian packages openssh-server, rsync)")
@@ -173,7 +174,7 @@ def filled_in(folder: Path, shared: Path, port: str, name: str) -> str:
 @pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_study_on_machines_reached_by_ssh(machines: Machines, wait_until: Callable[..., None]) -> None:
+def test_a_study_on_machines_reached_by_ssh(machines: Machines) -> None:
     cluster, shared = "on_premise.yaml", machines.shared
     write_synthetic_cohort(shared / "cohort", patients=24, profile="demo", seed=0, grid=PRESETS["focus"], workers=1)
     (machines.here / "tune_configs").mkdir()

@@ -4,12 +4,12 @@ import json
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from support.processes import kill_node, wait_until
 
 from rlvo.config.grid import PRESETS
 from rlvo.synthetic.cohort import write_synthetic_cohort
@@ -80,9 +80,7 @@ def test_a_study_is_submitted_as_a_job(
 @pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_other_node_goes_on_where_a_dead_one_stopped(
-    two_nodes: Any, shared: Path, wait_until: Callable[..., None], kill_node: Callable[[Any], None]
-) -> None:
+def test_the_other_node_goes_on_where_a_dead_one_stopped(two_nodes: Any, shared: Path) -> None:
     epochs = 600
     (shared / "dead.yaml").write_text(STUDY.format(name="dead", epochs=epochs))
     search = f"search {shared}/dead.yaml --cohort {shared}/cohort/cohort.csv --workdir {shared}/work"

@@ -81,7 +81,7 @@ def test_the_disk_full_during_a_search(
     assert code == 1, said
     assert "Traceback" not in said
     assert said.splitlines()[-1].startswith(f"error: {victim.folder}"), said
-    assert "the disk is full. Make room" in said.splitlines()[-1]
+    assert "the disk is full. Free some space" in said.splitlines()[-1]
     ended, epochs = victim.ended(), victim.epochs()
     filler.unlink()
     victim.finish()

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from support.mlflow_server import free_port, server
+from support.mlflow_server import server
+from support.processes import free_port
 from support.victim import TRIALS, Victim, check_mlflow, wait_for
 
 pytestmark = pytest.mark.timeout(900)

@@ -1,9 +1,7 @@
 """A cluster of two nodes on this machine loses one, then all: the trials go on elsewhere from their checkpoints."""
 
-import contextlib
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -11,21 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
+from support.processes import free_port, kill_node
 from support.victim import EPOCH_COUNT, TRIALS, Victim, check_same, wait_for
 
 pytestmark = pytest.mark.timeout(900)
 
 StartNode = Callable[..., subprocess.Popen[bytes]]
-
-
-def end(process: psutil.Process) -> None:
-    """Kill a node: the process that started it and everything below it."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for each in (*process.children(recursive=True), process):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                each.kill()
 
 
 @pytest.fixture
@@ -49,16 +39,8 @@ def start_node(monkeypatch: pytest.MonkeyPatch) -> Iterator[StartNode]:
 
     yield start
     for node in nodes:
-        if node.poll() is None:
-            end(psutil.Process(node.pid))
-        node.wait()
+        kill_node(node)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def new_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def alive_nodes(address: str) -> int:
@@ -69,7 +51,7 @@ def alive_nodes(address: str) -> int:
 
 def test_a_node_lost_and_then_the_whole_cluster(undisturbed: Victim, start_node: StartNode, tmp_path: Path) -> None:
     victim = undisturbed.beside(tmp_path)
-    address = new_address()
+    address = f"127.0.0.1:{free_port()}"
     head = start_node(address, head=True)
     while alive_nodes(address) < 1:
         time.sleep(1)
@@ -79,15 +61,15 @@ def test_a_node_lost_and_then_the_whole_cluster(undisturbed: Victim, start_node:
     process = victim.start("--address", address)
     wait_for(lambda: len(victim.epochs()) >= 2 and victim.epoch_count() >= EPOCH_COUNT // 2, process)
     before = victim.epochs()
-    end(psutil.Process(other.pid))
+    kill_node(other)
     wait_for(lambda: victim.epoch_count() >= EPOCH_COUNT * TRIALS // 2, process)  # goes on on the head alone
     assert all(victim.epochs()[trial][: len(lines)] == lines for trial, lines in before.items())
     ended, before = victim.ended(), victim.epochs()
-    end(psutil.Process(head.pid))
+    kill_node(head)
     process.kill()
     process.communicate()
 
-    address = new_address()
+    address = f"127.0.0.1:{free_port()}"
     start_node(address, head=True)
     while alive_nodes(address) < 1:
         time.sleep(1)

@@ -13,7 +13,8 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from support.mlflow_server import free_port, server
+from support.mlflow_server import server
+from support.processes import free_port
 from support.tiny_study import TinyStudy
 
 from rlvo.errors import MachineError, RlvoError

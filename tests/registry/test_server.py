@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
-from support.mlflow_server import free_port
+from support.processes import free_port
 from support.tiny_study import TinyStudy
 
 from rlvo.cohort.pseudonym import cohort_key, pseudonym

@@ -14,7 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from support.mlflow_server import free_port, server, wait_until
+from support.mlflow_server import server
+from support.processes import free_port, wait_until
 from support.study_on_disk import NCCT, StudyOnDisk
 
 from rlvo.mlflow_client import Tracking
