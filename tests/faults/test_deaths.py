@@ -1,4 +1,4 @@
-"""A search whose driver or workers die, or whose disk is full, goes on: nothing that had ended is lost or runs again,
+"""A search whose driver or workers die, or whose disk is full, continues: nothing that had ended is lost or runs again,
 and the result is the same."""
 
 import random
@@ -45,7 +45,7 @@ def test_the_driver_killed_at_random_moments(
             time.sleep(moments.uniform(0, 0.3))
         orphans += kill(process)
         now = victim.epochs()
-        assert all(now[trial][: len(lines)] == lines for trial, lines in epochs.items())  # gone on, not begun again
+        assert all(now[trial][: len(lines)] == lines for trial, lines in epochs.items())  # continued, not begun again
         assert all(victim.ended()[trial] == files for trial, files in ended.items())
         ended, epochs = victim.ended(), now
     victim.finish()

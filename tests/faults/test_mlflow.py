@@ -1,4 +1,4 @@
-"""MLflow locked or away while a search trains: the search goes on, and all that the records say arrives, once."""
+"""MLflow locked or away while a search trains: the search continues, and all that the records say arrives, once."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A cluster of two nodes on this machine loses one, then all: the trials go on elsewhere from their checkpoints."""
+"""A cluster of two nodes on this machine loses one, then all: the trials continue elsewhere from their checkpoints."""
 
 import secrets
 import shutil
@@ -62,7 +62,7 @@ def test_a_node_lost_and_then_the_whole_cluster(undisturbed: Victim, start_node:
     wait_for(lambda: len(victim.epochs()) >= 2 and victim.epoch_count() >= EPOCH_COUNT // 2, process)
     before = victim.epochs()
     kill_node(other)
-    wait_for(lambda: victim.epoch_count() >= EPOCH_COUNT * TRIALS // 2, process)  # goes on on the head alone
+    wait_for(lambda: victim.epoch_count() >= EPOCH_COUNT * TRIALS // 2, process)  # continues on the head alone
     assert all(victim.epochs()[trial][: len(lines)] == lines for trial, lines in before.items())
     ended, before = victim.ended(), victim.epochs()
     kill_node(head)
