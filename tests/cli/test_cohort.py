@@ -250,30 +250,22 @@ def test_a_store_elsewhere_on_the_grid_of_a_study(cohort: Path, tmp_path: Path) 
     assert np.load(volume).shape == (20, 20, 20)
 
 
-def test_what_is_no_business_of_preparation_is_not_looked_at(cohort: Path) -> None:
-    table = pd.read_csv(cohort, dtype=str).head(2)[["patient_id", "ncct", "age"]].assign(age="old", rlvo="9")
-    table.loc[1, "ncct"] = "not-there.nii.gz"
-    table.to_csv(cohort, index=False)
-    result = call(*arguments(cohort, "--json"))
-    assert isinstance(result.exception, RlvoError)
-    first, second = json.loads(result.stdout)["patients"]
-    assert (first["status"], second["status"]) == ("prepared", "refused")
-    assert "no such file" in second["reason"]
-
-
-def test_a_refused_patient_is_told_and_the_others_are_prepared(cohort: Path) -> None:
-    table = pd.read_csv(cohort, dtype=str)
+def test_refused_patients_are_told_the_others_prepared_and_other_columns_not_looked_at(cohort: Path) -> None:
+    table = pd.read_csv(cohort, dtype=str).assign(age="old", rlvo="9")
     ncct = cohort.parent / table.loc[3, "ncct"]
     ncct.write_bytes(ncct.read_bytes()[:-100])
     cta = cohort.parent / table.loc[5, "cta"]
     nibabel.save(nibabel.Nifti1Image(np.zeros((*FOCUS.shape, 2), dtype=np.int16), FOCUS.affine), cta)
+    table.loc[7, "ncct"] = "not-there.nii.gz"
+    table.to_csv(cohort, index=False)
     result = call(*arguments(cohort, "--json"))
     assert isinstance(result.exception, RlvoError)
     assert result.exception.exit_code == 2
-    assert "2 of 10 patients refused" in str(result.exception)
+    assert "3 of 10 patients refused" in str(result.exception)
     patients = json.loads(result.stdout)["patients"]
     assert [each["patient_id"] for each in patients] == table["patient_id"].tolist()
-    reasons = {each["patient_id"]: each["reason"] for each in patients if each["status"] == "refused"}
-    assert set(reasons) == set(table.loc[[3, 5], "patient_id"])
-    assert "truncated" in reasons[table.loc[3, "patient_id"]]
-    assert "4-D" in reasons[table.loc[5, "patient_id"]]
+    assert {each["status"] for each in patients} == {"prepared", "refused"}
+    refused = {number: each["reason"] for number, each in enumerate(patients) if each["status"] == "refused"}
+    assert list(refused) == [3, 5, 7]
+    for reason, part in zip(refused.values(), ("truncated", "4-D", "no such file"), strict=True):
+        assert part in reason

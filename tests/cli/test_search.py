@@ -79,14 +79,22 @@ def test_a_plan_with_pruning_tells_what_is_left_of_it(config: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
-def test_a_search_leaves_a_result_and_runs_in_mlflow(config: Path, cohort: Path, tmp_path: Path) -> None:
+def test_a_search_leaves_a_result_and_runs_and_extended_only_what_is_new_runs(
+    config: Path, cohort: Path, tmp_path: Path
+) -> None:
+    config.write_text(STUDY + SAMPLED)
     arguments = ("search", config, "--cohort", cohort, "--workdir", tmp_path / "work", "--json")
+
+    def trials() -> dict[Path, tuple[int, bytes]]:
+        files = (path for path in (tmp_path / "work/studies/small/trials").glob("*/fold-*/**/*") if path.is_file())
+        return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
     output, messages = run(*arguments)
     result = json.loads(output)
-    [configuration] = result["configurations"]
-    assert configuration["state"] == "finished"
-    assert list(configuration["folds"]) == ["0", "1"]
-    assert configuration["val/auc"] == pytest.approx(sum(f["val/auc"] for f in configuration["folds"].values()) / 2)
+    [first] = result["configurations"]
+    assert first["state"] == "finished"
+    assert list(first["folds"]) == ["0", "1"]
+    assert first["val/auc"] == pytest.approx(sum(f["val/auc"] for f in first["folds"].values()) / 2)
     assert "2/2 trials" in messages
     assert "Traceback" not in messages
 
@@ -95,24 +103,12 @@ def test_a_search_leaves_a_result_and_runs_in_mlflow(config: Path, cohort: Path,
     assert sorted(run.data.tags["rlvo.kind"] for run in runs) == ["configuration", "study", "trial", "trial"]
     assert {run.info.status for run in runs if run.data.tags["rlvo.kind"] == "trial"} == {"FINISHED"}
 
-    output, messages = run(*arguments)
-    assert json.loads(output) == result  # nothing runs again
-    assert "finished before, nothing was left to run" in messages
-    assert "the grid has 1 points, not 5" in refused(*arguments, "--configurations", 5)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_session")
-def test_a_finished_study_is_extended_and_only_what_is_new_runs(config: Path, cohort: Path, tmp_path: Path) -> None:
-    config.write_text(STUDY + SAMPLED)
-    arguments = ("search", config, "--cohort", cohort, "--workdir", tmp_path / "work", "--json")
-
-    def trials() -> dict[Path, tuple[int, bytes]]:
-        files = (path for path in (tmp_path / "work/studies/small/trials").glob("*/fold-*/**/*") if path.is_file())
-        return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
-
-    [first] = json.loads(run(*arguments)[0])["configurations"]
     before = trials()
+    output, messages = run(*arguments)
+    assert json.loads(output) == result
+    assert "finished before, nothing was left to run" in messages
+    assert trials() == before
+
     output, messages = run(*arguments, "--configurations", 2)
     again, second = json.loads(output)["configurations"]
     after = trials()
@@ -127,3 +123,7 @@ def test_a_finished_study_is_extended_and_only_what_is_new_runs(config: Path, co
 
 def test_a_search_needs_a_cohort(config: Path, tmp_path: Path) -> None:
     assert "--cohort" in refused("search", config, "--workdir", tmp_path / "work")
+
+
+def test_a_grid_has_no_more_configurations_than_points(config: Path) -> None:
+    assert "the grid has 1 points, not 5" in refused("search", config, "--configurations", 5)
