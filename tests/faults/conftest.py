@@ -16,10 +16,6 @@ HERE = Path(__file__).parent
 SEED = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(2**32))
 
 
-def pytest_report_header() -> str:
-    return f"faults: FAULTS_SEED={SEED} repeats these moments"
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
@@ -35,6 +31,7 @@ def rounds() -> int:
 @pytest.fixture
 def moments(request: pytest.FixtureRequest) -> random.Random:
     """When to kill; each test draws from its own sequence, so that one test can be repeated alone."""
+    print(f"FAULTS_SEED={SEED} repeats these moments")  # pytest shows it if the test fails
     return random.Random(f"{SEED} {request.node.name}")
 
 
