@@ -1,18 +1,16 @@
 """One page about a cohort: what is wrong with its table, who is included, who the patients are, what is missing."""
 
-import base64
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
 
 from rlvo.cohort.selection import FlowStep
 from rlvo.errors import Finding
-from rlvo.report.style import svg
+from rlvo.report.style import render_page
 from rlvo.report.table_one import CAPTION, HEADINGS
 
 TEMPLATE = Path(__file__).with_name("cohort_page.html")
@@ -49,11 +47,8 @@ def cohort_page(name: str, findings: Sequence[Finding], contents: CohortContents
         findings: all of them; the first `MOST_FINDINGS` are listed, all are counted.
         contents: None if the findings leave no table to show.
     """
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["picture"] = _embedded
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    return render_page(
+        TEMPLATE,
         name=name,
         findings=findings[:MOST_FINDINGS],
         total=len(findings),
@@ -62,8 +57,3 @@ def cohort_page(name: str, findings: Sequence[Finding], contents: CohortContents
         headings=HEADINGS,
         caption=CAPTION,
     )
-
-
-def _embedded(figure: Figure) -> str:
-    """A figure as a data URL."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg(figure).encode()).decode()}"

@@ -8,8 +8,6 @@ from concurrent.futures import as_completed
 from pathlib import Path
 from urllib.parse import quote
 
-import jinja2
-
 from rlvo.config.grid import Grid
 from rlvo.errors import MachineError
 from rlvo.files import atomic_write
@@ -19,6 +17,7 @@ from rlvo.imaging.prepare import ROLE_NAMES
 from rlvo.imaging.store import VolumeStore
 from rlvo.progress import Advance
 from rlvo.report.pictures import SLAB_MM, draw_overlay
+from rlvo.report.style import render_page
 
 TEMPLATE = Path(__file__).with_name("contact_sheet.html")
 
@@ -68,9 +67,6 @@ def write_page(cohort: PreparedCohort, pictures: Mapping[str, Path], folder: Pat
 
     `pictures` are existing files by patient, linked relative to the page. Raises OSError if the page cannot be written.
     """
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
 
     def rank(patient: str) -> tuple[bool, float, int]:
         each = cohort.prepared[patient]
@@ -78,7 +74,8 @@ def write_page(cohort: PreparedCohort, pictures: Mapping[str, Path], folder: Pat
 
     ordered = sorted(cohort.prepared, key=rank)
     counts = Counter(each.verdict for each in cohort.prepared.values())
-    page = environment.from_string(TEMPLATE.read_text()).render(
+    page = render_page(
+        TEMPLATE,
         refused={patient: str(error) for patient, error in cohort.refused.items()},
         patients=[_describe(patient, cohort.prepared[patient], pictures.get(patient), folder) for patient in ordered],
         counts={"refused": len(cohort.refused), "review": counts["review"], "prepared": counts["prepared"]},

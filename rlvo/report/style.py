@@ -1,8 +1,10 @@
-"""The style of pictures: quiet, in colours that colour-blind readers can tell apart, as vectors and as pixels."""
+"""The look of pictures and pages: quiet, in colours that colour-blind readers can tell apart, vectors and pixels."""
 
+import base64
 import io
 from pathlib import Path
 
+import jinja2
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
@@ -37,3 +39,14 @@ def write_picture(figure: Figure, path: Path) -> tuple[Path, Path]:
     atomic_write(vector, svg(figure))
     atomic_write(raster, pixels.getvalue())
     return vector, raster
+
+
+def render_page(template: Path, **contents: object) -> str:
+    """Fill in an HTML template, which escapes all text; its filter `picture` embeds a figure as a data URL."""
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["picture"] = lambda figure: (
+        f"data:image/svg+xml;base64,{base64.b64encode(svg(figure).encode()).decode()}"
+    )
+    return environment.from_string(template.read_text(encoding="utf-8")).render(**contents)

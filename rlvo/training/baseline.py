@@ -132,7 +132,7 @@ def clinical_baseline(
         folds.append(BaselineFold(encoder, model, youden_threshold(label[validation], probability)))
         rows = {
             "patient": validation,
-            "member": _fold_name(baseline.member, k),
+            "member": f"{baseline.member}-f{k}",
             "fold": k,
             "split": "validation",
             "probability": probability,
@@ -167,11 +167,6 @@ def _design(encoder: TabularEncoder, table: pd.DataFrame) -> pd.DataFrame:
     """Encoded predictors without the reference levels, which the intercept represents."""
     encoded = pd.DataFrame(encoder.transform(table).astype(np.float64), table.index, list(encoder.feature_names))
     return encoded.drop(columns=list(encoder.reference_features))
-
-
-def _fold_name(member: str, fold: int) -> str:
-    """Names a baseline's model of one fold in predictions, as `member_key` names a network."""
-    return f"{member}-f{fold}"
 
 
 def _unit(term: str) -> str:
