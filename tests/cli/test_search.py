@@ -5,21 +5,14 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from support import commands
+from support import commands, networks
 from support.commands import refused
 
 from rlvo.config.grid import PRESETS
 from rlvo.synthetic.cohort import write_synthetic_cohort
 
 CONFIGS = Path(__file__).parents[2] / "tune_configs"
-STUDY = """
-name: small
-grid: focus
-model: {backbone: densenet121, modality: NCCT, fusion: none,
-        densenet: {init_features: 4, growth_rate: 4, block_config: [2, 2], stem_kernel: 3}}
-training: {epochs: 1, batch_size: 8}
-folds: {folds: 2}
-"""
+STUDY = "name: small\ntraining: {epochs: 1, batch_size: 8}" + networks.STUDY
 
 
 def run(*arguments: object) -> tuple[str, str]:

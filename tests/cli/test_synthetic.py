@@ -6,16 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from support import networks
 from support.commands import call, refused, run
 
-STUDY = """
-name: tiny
-grid: focus
-model: {backbone: densenet121, densenet: {init_features: 4, growth_rate: 4, block_config: [2, 2], stem_kernel: 3}}
-training: {epochs: 1, batch_size: 8}
-folds: {folds: 2}
-space: {enumerate: {model.modality: [NCCT, CTA], model.fusion: [none, daft]}}
-"""
+AXES = "space: {enumerate: {model.modality: [NCCT, CTA], model.fusion: [none, daft]}}"
 
 
 def test_synth_writes_and_tells_the_ceilings(tmp_path: Path) -> None:
@@ -41,7 +35,7 @@ def test_synth_refuses_what_it_does_not_know(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("ray_session")
 def test_demo_from_nothing_to_a_registered_model_and_again(tmp_path: Path) -> None:
     config, work = tmp_path / "tiny.yaml", tmp_path / "work"
-    config.write_text(STUDY)
+    config.write_text(f"name: tiny\ntraining: {{epochs: 1, batch_size: 8}}{networks.STUDY}{AXES}")
     arguments = ["demo", "--workdir", work, "--patients", 60, "--config", config, "--json"]
 
     first = run(*arguments)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support import networks
 from support.processes import free_port, wait_until
 
 from rlvo.config.grid import PRESETS
@@ -57,14 +58,7 @@ case $1 in
     *) exec {ray} "$@" ;;
 esac
 """
-STUDY = """
-name: ssh
-grid: focus
-model: {backbone: densenet121, modality: NCCT, fusion: none,
-        densenet: {init_features: 4, growth_rate: 4, block_config: [2, 2], stem_kernel: 3}}
-training: {epochs: 2, batch_size: 8}
-folds: {folds: 2}
-"""
+STUDY = "name: ssh\ntraining: {epochs: 2, batch_size: 8}" + networks.STUDY
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,14 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from support import networks
 from support.processes import kill_node, wait_until
 
 from rlvo.config.grid import PRESETS
 from rlvo.synthetic.cohort import write_synthetic_cohort
 
 REPOSITORY = Path(__file__).parents[2]
-STUDY = """
-name: {name}
-grid: focus
-model: {{backbone: densenet121, modality: NCCT, fusion: none,
-        densenet: {{init_features: 4, growth_rate: 4, block_config: [2, 2], stem_kernel: 3}}}}
-training: {{epochs: {epochs}, batch_size: 8}}
-folds: {{folds: 2}}
-"""
+STUDY = "name: {name}\ntraining: {{epochs: {epochs}, batch_size: 8}}"
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +38,7 @@ def test_a_study_is_submitted_as_a_job(
     (home / ".mlflow/credentials").write_text(
         "[mlflow]\nmlflow_tracking_username = admin\nmlflow_tracking_password = correct horse battery\n"
     )
-    (shared / "job.yaml").write_text(STUDY.format(name="job", epochs=2))
+    (shared / "job.yaml").write_text(STUDY.format(name="job", epochs=2) + networks.STUDY)
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(f"{two_nodes.dashboard}/api/jobs/", timeout=20)
 
@@ -82,7 +76,7 @@ def test_a_study_is_submitted_as_a_job(
 @pytest.mark.timeout(600)
 def test_the_other_node_goes_on_where_a_dead_one_stopped(two_nodes: Any, shared: Path) -> None:
     epochs = 600
-    (shared / "dead.yaml").write_text(STUDY.format(name="dead", epochs=epochs))
+    (shared / "dead.yaml").write_text(STUDY.format(name="dead", epochs=epochs) + networks.STUDY)
     search = f"search {shared}/dead.yaml --cohort {shared}/cohort/cohort.csv --workdir {shared}/work"
     assert (
         submit(two_nodes, f"python -m rlvo.cli.main {search}", "--submission-id", "dead", "--no-wait").returncode == 0

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.victim import Victim, write_cohort
+from support.tiny_study import write_cohort
+from support.victim import Victim
 
 HERE = Path(__file__).parent
 SEED = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(2**32))

@@ -15,9 +15,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import nibabel
-import numpy as np
-import pandas as pd
 import psutil
 from mlflow import MlflowClient
 
@@ -25,12 +22,12 @@ from rlvo.cohort.pseudonym import cohort_key, pseudonym
 from rlvo.evaluation.predictions import read_predictions
 from rlvo.files import file_sha256
 from rlvo.training.records import BEST_WEIGHTS, EPOCHS, PREDICTIONS, RECORD, read_epochs, read_record
+from support.tiny_study import GRID
 
-SHAPE, SPACING, ORIGIN = (16, 16, 16), (8, 8, 8), (-60, -76, -50)
 EPOCH_COUNT, TRIALS = 40, 6
 CONFIG = {
     "name": "victim",
-    "grid": {"shape": SHAPE, "spacing": SPACING, "origin": ORIGIN},
+    "grid": GRID.model_dump(),
     "cohort": {"predictors": ["age", "nihss"]},
     "model": {
         "backbone": "resnet18",
@@ -42,30 +39,6 @@ CONFIG = {
     "space": {"enumerate": {"training.learning_rate": [1e-4, 1e-3, 1e-2]}},
     "folds": {"folds": 2, "test_fraction": 0.25},
 }
-
-
-def write_cohort(folder: Path) -> None:
-    """24 patients in `folder`/cohort.csv, a bright block where the label is 1."""
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    affine = np.diag([*SPACING, 1.0])
-    affine[:3, 3] = ORIGIN
-    label = np.arange(24) % 2
-    table = pd.DataFrame(
-        {
-            "patient_id": [f"planted-{i:03}" for i in range(24)],
-            "ncct": [f"{i}.nii.gz" for i in range(24)],
-            "cta": [f"{i}.nii.gz" for i in range(24)],
-            "age": random.integers(40, 90, 24),
-            "nihss": random.integers(0, 30, 24),
-            "rlvo": label,
-        }
-    )
-    for i in range(24):
-        volume = random.normal(40, 5, SHAPE)
-        volume[6:10, 6:10, 6:10] += 6 * label[i]
-        nibabel.save(nibabel.Nifti1Image(volume.astype(np.float32), affine), folder / f"{i}.nii.gz")
-    table.to_csv(folder / "cohort.csv", index=False)
 
 
 class Victim:
