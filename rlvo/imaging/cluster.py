@@ -23,17 +23,10 @@ def prepare_on_cluster(
 ) -> Iterator[tuple[str, Outcome]]:
     """Prepare every patient's files into the store, with one CPU per patient; bind `address` for `prepare_cohort`.
 
-    Args:
-        rows: files by patient, on storage that every node mounts under the same path; so must the store be.
-        verify: as in `prepare_cohort`.
-        address: the cluster's (`host:port`, `ray://host:port`, `auto`); a Ray that is connected already is used.
-
-    Yields:
-        (patient, outcome of `prepare_into`), as they finish.
-
-    Raises:
-        MachineError: no cluster answers, or a patient's workers keep dying.
-        NotSharedError: a node does not see a file or the store.
+    Every node must mount the files and the store under the same paths. `address` is the cluster's (`host:port`,
+    `ray://host:port`, `auto`); a Ray that is connected already is used. Yields (patient, outcome of `prepare_into`),
+    as they finish. Raises MachineError if no cluster answers or a patient's workers keep dying, and NotSharedError if
+    a node does not see a file or the store.
     """
     with connect_to_cluster(address), shared(store.path) as mark:
         task = ray.remote(num_cpus=1, max_retries=RETRIES)(_prepare)

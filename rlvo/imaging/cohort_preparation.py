@@ -33,9 +33,7 @@ Files = Mapping[str, Path | None]
 class PreparedPatient:
     """What a study or a reader needs to know about a patient whose volumes are in the store; see `Prepared`.
 
-    Attributes:
-        roles: of the scans: `cta`, `ncct`.
-        seconds: duration of the preparation, when it was done.
+    `roles` are those of the scans: `cta`, `ncct`. `seconds` is how long the preparation took when it was done.
     """
 
     address: str
@@ -47,7 +45,7 @@ class PreparedPatient:
 
     @property
     def verdict(self) -> Literal["prepared", "review"]:
-        """See `Prepared.verdict`."""
+        """`review` if there are doubts. A refused patient has no volumes at all: preparation raises."""
         return "review" if self.doubts else "prepared"
 
 
@@ -91,9 +89,8 @@ def prepare_cohort(
         verify: compare entries of the store with their checksums, and prepare damaged ones again.
         progress: called with (done, total) after each patient.
 
-    Raises:
-        MachineError: a worker process died (mostly for lack of memory), or the store cannot be written; a patient's own
-            errors are in `refused`.
+    Raises MachineError if a worker process died (mostly for lack of memory) or the store cannot be written; a
+    patient's own errors are in `refused`.
     """
     store.remove_leftovers()
     store.check_space(target, rows.values())
@@ -121,24 +118,21 @@ def prepare_into(
 ) -> Outcome:
     """Prepare one patient unless the store has it. Raises MachineError for errors that are not the patient's."""
     try:
-        for path in files.values():
-            if path is not None:
-                check_exists(path, patient=patient)
+        for path in filter(None, files.values()):
+            check_exists(path, patient=patient)
         address = store.address(target, files)
         if not (store.verify(address) if verify else store.has(address)):
             start = time.perf_counter()
-            prepared = prepare(
-                target, files.get("ncct"), files.get("cta"), files.get("vessels"), patient=patient, threads=threads
-            )
+            paths = (files.get(role) for role in ("ncct", "cta", "vessels"))
+            prepared = prepare(target, *paths, patient=patient, threads=threads)
             store.put(address, prepared, seconds=time.perf_counter() - start)
         stored = store.read(address)
     except MachineError:
         raise
     except RlvoError as error:
         return error
-    return PreparedPatient(
-        address, tuple(stored.transforms), stored.doubts, stored.notes, stored.figures, store.seconds(address)
-    )
+    roles, seconds = tuple(stored.transforms), store.seconds(address)
+    return PreparedPatient(address, roles, stored.doubts, stored.notes, stored.figures, seconds)
 
 
 def _prepare_in_processes(

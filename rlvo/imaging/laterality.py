@@ -25,13 +25,9 @@ CLEAR = 0.3
 
 
 def vessel_asymmetry(mask: np.ndarray, grid: Grid) -> float:
-    """Compute (R − L) / (R + L) of the vessel volumes in the middle cerebral territories, −1 to 1.
+    """Compute (R − L) / (R + L) of the vessel volumes in the middle cerebral territories, −1 to 1; NaN for too few.
 
-    Args:
-        mask: [x, y, z] on `grid`, 0/1.
-
-    Returns:
-        Positive if there are more vessels on the right; NaN if there are too few.
+    `mask` is 0/1, [x, y, z] on `grid`.
     """
     x, y, z = grid_axes(grid)
     (near, far), *others = TERRITORY_MM

@@ -1,16 +1,14 @@
 """One patient, from files to clipped volumes on the grid (section 2.2.1 of the paper)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from rlvo.config.base import content_hash
 from rlvo.config.grid import Grid
 from rlvo.errors import RlvoError
-from rlvo.imaging.alignment.atlas import Atlas
 from rlvo.imaging.alignment.quality import assess
 from rlvo.imaging.alignment.registration import REGISTRATION_VERSION, RegisteredScan, register_cta, register_ncct
 from rlvo.imaging.alignment.template import atlas_key, load_atlas
@@ -21,7 +19,6 @@ from rlvo.imaging.reading.source import Source, locate_source, read_source
 from rlvo.imaging.resampling import resample_mask_to_grid, resample_to_grid
 from rlvo.imaging.target import WINDOWS, Target
 from rlvo.imaging.vessels import find_vessels, too_coarse
-from rlvo.imaging.volume import Volume
 
 PREPARATION_VERSION = 2
 """Increased whenever the same files would give other volumes; stored entries of older versions are prepared again."""
@@ -50,11 +47,6 @@ class Prepared:
     transforms: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
-    def verdict(self) -> Literal["prepared", "review"]:
-        """`review` if there are doubts. A `refused` patient has no volumes at all: preparation raises."""
-        return "review" if self.doubts else "prepared"
-
-    @property
     def warnings(self) -> tuple[str, ...]:
         """Return doubts, then notes."""
         return (*self.doubts, *self.notes)
@@ -62,13 +54,9 @@ class Prepared:
 
 def preparation_key(target: Target) -> str:
     """Hash everything that prepared volumes depend on except the files."""
-    return content_hash(
-        {
-            "versions": [PREPARATION_VERSION, REGISTRATION_VERSION, atlas_key(target.atlas)],
-            "windows": [WINDOWS["ncct"], WINDOWS["cta"]],
-            "grid": target.grid.model_dump(mode="json"),
-        }
-    )
+    versions = [PREPARATION_VERSION, REGISTRATION_VERSION, atlas_key(target.atlas)]
+    windows = [WINDOWS["ncct"], WINDOWS["cta"]]
+    return content_hash({"versions": versions, "windows": windows, "grid": target.grid.model_dump(mode="json")})
 
 
 def prepare(
@@ -89,8 +77,7 @@ def prepare(
         ncct, cta, vessels: NIfTI file or DICOM folder in HU; vessels a mask. The same scan given twice is read once.
         threads: for the registration; None: one per core. Results do not depend on it.
 
-    Raises:
-        RlvoError: no scan is given, a file is unreadable or not in HU, or the registration clearly failed.
+    Raises RlvoError if no scan is given, a file is unreadable or not in HU, or the registration clearly failed.
     """
     given: list[tuple[Role, Path | None]] = [("cta", cta), ("ncct", ncct)]
     sources = {role: locate_source(path, role, patient=patient) for role, path in given if path is not None}
@@ -114,7 +101,13 @@ def prepare(
         if not scan.lies_on(target.grid):
             check_head_ct(scan, source.where)
             atlas = load_atlas(target.atlas)
-            transform = _register(scan, scans.get("cta"), atlas, threads, source.where)
+            try:
+                if "cta" in scans:
+                    transform = register_ncct(scan, scans["cta"], atlas, threads=threads)
+                else:
+                    transform = register_cta(scan, atlas, threads=threads)
+            except RlvoError as error:
+                raise RlvoError(error.what, where=source.where, fix=error.fix) from None
             assessment = assess(scan, transform, atlas, threads=threads)
             if assessment.hopeless:
                 what = f"the scan does not register to the atlas: {', '.join(assessment.hopeless)}"
@@ -132,16 +125,6 @@ def prepare(
         figures={**figures, **prior.figures},
         transforms={role: scan.transform for role, scan in scans.items()},
     )
-
-
-def _register(scan: Volume, cta: RegisteredScan | None, atlas: Atlas, threads: int | None, where: str) -> np.ndarray:
-    """Return atlas point to scan point, registered through the CTA if there is one."""
-    try:
-        if cta is None:
-            return register_cta(scan, atlas, threads=threads)
-        return register_ncct(scan, cta, atlas, threads=threads)
-    except RlvoError as error:
-        raise RlvoError(error.what, where=where, fix=error.fix) from None
 
 
 def _clip_on_grid(registered: RegisteredScan, grid: Grid, window: tuple[float, float]) -> np.ndarray:
@@ -166,7 +149,12 @@ def _vessel_prior(
     if given is not None:
         source = locate_source(given, "vessels", patient=patient)
         mask, followed = read_source(source), cta or scans["ncct"]
-        volumes["vessels"] = _given_mask(mask, grid, followed.transform, source.where)
+        mask = replace(mask, array=(mask.array > 0.5).astype(np.float32))
+        if mask.array.mean() > MAX_VESSEL_SHARE:
+            what = f"the vessel mask fills {mask.array.mean():.0%} of its volume"
+            raise RlvoError(what, where=source.where, fix="Give a mask that is 1 in vessels and 0 elsewhere")
+        on_grid = mask.array if mask.lies_on(grid) else resample_mask_to_grid(mask, grid, followed.transform)
+        volumes["vessels"] = np.ascontiguousarray(on_grid, dtype=np.uint8)
         notes += [f"vessel mask: {note}" for note in mask.notes]
         doubts += [f"vessel mask: {doubt}" for doubt in mask.doubts]
         doubts += [] if volumes["vessels"].any() else ["vessel mask: it is empty on the grid"]
@@ -178,14 +166,3 @@ def _vessel_prior(
     if "vessels" in volumes and np.isfinite(asymmetry := vessel_asymmetry(volumes["vessels"], grid)):
         figures[ASYMMETRY] = asymmetry
     return Prepared(volumes, tuple(doubts), tuple(notes), figures)
-
-
-def _given_mask(mask: Volume, grid: Grid, transform: np.ndarray, where: str) -> np.ndarray:
-    """Bring a given mask onto the grid, uint8 0/1."""
-    mask = Volume((mask.array > 0.5).astype(np.float32), mask.affine)
-    if mask.array.mean() > MAX_VESSEL_SHARE:
-        fix = "Give a mask that is 1 in vessels and 0 elsewhere"
-        raise RlvoError(f"the vessel mask fills {mask.array.mean():.0%} of its volume", where=where, fix=fix)
-    if mask.lies_on(grid):
-        return np.ascontiguousarray(mask.array, dtype=np.uint8)
-    return np.ascontiguousarray(resample_mask_to_grid(mask, grid, transform))

@@ -178,7 +178,9 @@ def local_copy(folder: Path, local: Path) -> Path:
         with _opened(copy.parent) as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)  # of the node's processes one copies; a killed one releases it
             if not _is_complete(copy):
-                _check_reserve(copy.parent, sum(file["bytes"] for file in files.values()))
+                disk, needed = shutil.disk_usage(copy.parent), sum(file["bytes"] for file in files.values())
+                if disk.free - needed < LOCAL_RESERVE * disk.total:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 with _writing(copy) as writing:
                     for name in (*files, DESCRIPTION):
                         shutil.copyfile(folder / name, writing / name)
@@ -189,13 +191,6 @@ def local_copy(folder: Path, local: Path) -> Path:
         warnings.warn(f"no copies in {local} ({reason}): reading the shared store", RuntimeWarning, stacklevel=2)
         return folder
     return copy
-
-
-def _check_reserve(folder: Path, needed: int) -> None:
-    """Raise OSError if `needed` bytes would almost fill the disk."""
-    disk = shutil.disk_usage(folder)
-    if disk.free - needed < LOCAL_RESERVE * disk.total:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _read_entry(folder: Path) -> dict[str, Any]:
@@ -239,7 +234,8 @@ def _writing(target: Path) -> Iterator[Path]:
         writing.mkdir()
         yield writing
         for path in (*writing.iterdir(), writing):
-            _flush(path)
+            with _opened(path) as handle:
+                os.fsync(handle)
         if target.exists() and not _is_intact(target):
             target.rename(damaged)
         try:
@@ -247,13 +243,8 @@ def _writing(target: Path) -> Iterator[Path]:
         except OSError:
             if not _is_complete(target):
                 raise
-        _flush(target.parent)
-
-
-def _flush(path: Path) -> None:
-    """Flush a file's content, or a folder's names, to disk."""
-    with _opened(path) as handle:
-        os.fsync(handle)
+        with _opened(target.parent) as handle:
+            os.fsync(handle)
 
 
 @contextmanager

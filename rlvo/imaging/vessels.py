@@ -76,10 +76,7 @@ def find_vessels(
 ) -> Vessels:
     """Find vessels with contrast inside the skull: arteries, and veins and sinuses that do not touch bone.
 
-    Args:
-        cta: in HU.
-        ncct: the patient's scan without contrast (never the CTA itself).
-        threads: for the filter; None: one per core. The result does not depend on it.
+    `ncct` is never the CTA itself. The result does not depend on `threads` (None: one per core).
     """
     grid = _brain_grid(atlas)
     brain = sample_mask(atlas.brain, atlas.head.affine, grid)
@@ -93,7 +90,9 @@ def find_vessels(
     bright = inside & (smooth > usual + max(BRIGHTER_HU, BRIGHTER_SD * noise))
     grade = vesselness(soft, grid.spacing, bright, threads=threads)
     mask = _keep_large(ndimage.binary_propagation(grade > SURE, mask=grade > POSSIBLE), SMALLEST_MM3)
-    span = _span_mm(mask & _inner_brain(atlas, grid))
+    # So deep inside there is no skull, even if the registration is slightly off.
+    inner = ndimage.binary_erosion(atlas.brain[::2, ::2, ::2], iterations=round(INNER_MM / 2))
+    span = _span_mm(mask & sample_mask(inner, atlas.head.affine @ np.diag([2, 2, 2, 1]), grid))
     contrast = span >= CONTRAST_SPAN_MM
     figures = {"vessel_ml": float(mask.sum()) * STEP_MM**3 / 1000, "vessel_span": span}
     return Vessels(Volume((mask & contrast).astype(np.float32), grid.affine), contrast, figures)
@@ -107,10 +106,7 @@ def vesselness(
     Equal to SimpleITK's `ObjectnessMeasure` of the smoothed image, but computed only at the voxels asked for, which
     takes a tenth of the time and memory: most voxels are too dark to be vessels.
 
-    Args:
-        hu: [x, y, z].
-        spacing: mm, along its axes.
-        where: bool [x, y, z], the voxels to grade; the others are 0.
+    `hu` is [x, y, z], `spacing` in mm; voxels outside `where`, bool [x, y, z], are not graded: 0.
     """
     voxels = np.argwhere(where)
 
@@ -183,12 +179,6 @@ def _brain_grid(atlas: Atlas) -> Grid:
     first = voxels.min(axis=0) + atlas.head.affine[:3, 3] - MARGIN_MM
     shape = np.ceil((np.ptp(voxels, axis=0) + 2 * MARGIN_MM) / STEP_MM).astype(int) + 1
     return Grid(shape=tuple(shape.tolist()), spacing=(STEP_MM,) * 3, origin=tuple(first.tolist()))
-
-
-def _inner_brain(atlas: Atlas, grid: Grid) -> np.ndarray:
-    """Return brain so deep inside that it holds no skull even if the registration is slightly off."""
-    inner = ndimage.binary_erosion(atlas.brain[::2, ::2, ::2], iterations=round(INNER_MM / 2))
-    return sample_mask(inner, atlas.head.affine @ np.diag([2, 2, 2, 1]), grid)
 
 
 def _smooth(hu: np.ndarray, spacing: Sequence[float], sd_mm: float) -> np.ndarray:

@@ -78,9 +78,8 @@ def from_sitk(image: sitk.Image) -> Volume:
 def allocate_volume(shape: Sequence[int], affine: np.ndarray) -> tuple[Volume, np.ndarray]:
     """Allocate a volume on RAS+ axes for voxels stored with `shape` and `affine` (4×4, voxel to RAS mm).
 
-    Returns:
-        The volume, uninitialised, x fastest in memory; and a view of its array with the axes as stored. Values written
-        to the view end up reoriented in the volume, without a second copy in memory.
+    Return it uninitialised, x fastest in memory; and a view of its array with the axes as stored: values written to
+    the view end up reoriented in the volume, without a second copy in memory.
     """
     orientation = nibabel.io_orientation(affine)
     axes = orientation[:, 0].astype(int)

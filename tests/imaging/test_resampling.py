@@ -3,27 +3,20 @@
 import numpy as np
 import pytest
 from scipy import ndimage
-from scipy.spatial.transform import Rotation
-from support.heads import scan
+from support.heads import rigid, scan
 
 from rlvo.config.grid import Grid
 from rlvo.imaging.resampling import VESSEL_FRACTION, resample, resample_mask_to_grid, resample_to_grid
 from rlvo.imaging.volume import AIR, Volume
 
 
-def transform() -> np.ndarray:
-    matrix = np.eye(4)
-    matrix[:3, :3] = Rotation.from_rotvec([0.2, -0.1, 0.3]).as_matrix() * [0.95, 1.05, 1.0]
-    matrix[:3, 3] = [1.5, -2.0, 0.7]
-    return matrix
-
-
 def test_fine_grid_samples_the_scan_through_the_transform() -> None:
     volume, grid = scan(), Grid(shape=(12, 11, 10), spacing=(1, 0.9, 1.1), origin=(-5, -4, -6))
-    to_voxels = np.linalg.inv(volume.affine) @ transform() @ grid.affine
+    transform = rigid(1, [0.2, -0.1, 0.3], [1.5, -2, 0.7]) @ np.diag([0.95, 1.05, 1, 1])
+    to_voxels = np.linalg.inv(volume.affine) @ transform @ grid.affine
     indices = np.indices(grid.shape).reshape(3, -1)
     expected = ndimage.map_coordinates(volume.array, to_voxels[:3, :3] @ indices + to_voxels[:3, 3:], order=1)
-    np.testing.assert_allclose(resample_to_grid(volume, grid, transform()).reshape(-1), expected, atol=1e-4)
+    np.testing.assert_allclose(resample_to_grid(volume, grid, transform).reshape(-1), expected, atol=1e-4)
 
 
 def test_coarse_voxels_are_means() -> None:

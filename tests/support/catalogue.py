@@ -283,10 +283,6 @@ def big_endian(array: np.ndarray, affine: np.ndarray) -> nibabel.Nifti1Image:
     return nibabel.Nifti1Image(array, affine, nibabel.Nifti1Header(endianness=">"))
 
 
-def strange_uid(folder: Path) -> Path:
-    return write_series(folder / "series").with_name("series#1.2.3")
-
-
 def with_value(value: float) -> np.ndarray:
     return np.where(np.arange(head().size).reshape(head().shape) == 999, np.float32(value), head())
 
@@ -393,7 +389,9 @@ CASES: dict[str, Case] = {
     "link loop in the folder": refused(in_series(lambda path: (path / "a.dcm").symlink_to("a.dcm")), "not a regular"),
     "folder in itself": Case(in_series(lambda path: (path / "again").symlink_to(path)), "read"),
     "two scans": refused(two_scans, f"2 series to choose from: {SERIES}.1"),
-    "no such series": refused(strange_uid, f"no CT series 1.2.3, only {SERIES}"),
+    "no such series": refused(
+        lambda folder: series()(folder).with_name("series#1.2.3"), f"no CT series 1.2.3, only {SERIES}"
+    ),
     "one slice file": refused(lambda folder: series()(folder) / "003.dcm", "Give the folder of the series"),
     "few slices": refused(series(heights=[0.0, 5, 10]), "only 3 slice"),
     "magnetic resonance": refused(series(Modality="MR"), "only modality MR"),

@@ -25,7 +25,5 @@ def displaced_atlas(displacement: np.ndarray) -> Volume:
 def scan() -> Volume:
     """Noise on oblique axes."""
     rng = np.random.default_rng(0)
-    affine = np.eye(4)
-    affine[:3, :3] = Rotation.from_rotvec([0.1, 0.2, -0.1]).as_matrix() * [1.0, 1.3, 2.0]
-    affine[:3, 3] = [-15, -20, -25]
+    affine = rigid(1, [0.1, 0.2, -0.1], [-15, -20, -25]) @ np.diag([1, 1.3, 2, 1])
     return Volume(np.asfortranarray(rng.normal(size=(30, 32, 26)).astype(np.float32)), affine)

@@ -84,10 +84,7 @@ class Assessment:
 def assess(volume: Volume, transform: np.ndarray, atlas: Atlas, *, threads: int | None = None) -> Assessment:
     """Compare a registered scan (`transform`: 4×4 RAS, atlas point to scan point) with the atlas at 2 mm.
 
-    Args:
-        threads: for the flip test; None: one per core. Results do not depend on it.
-
-    Raises RlvoError if there is no head in the volume.
+    Results do not depend on `threads` (None: one per core). Raises RlvoError if there is no head in the volume.
     """
     level = atlas_pyramid(atlas).levels[LEVEL_MM]
     hu = resample(working_copy(volume), level.values.affine, level.valid.shape, transform, outside=float("nan")).array
@@ -96,8 +93,7 @@ def assess(volume: Volume, transform: np.ndarray, atlas: Atlas, *, threads: int 
     upright = all(figures[flip] >= LIMITS[flip].good[0] for flip in FLIPS)
     doubtful, hopeless = [], []
     for name, limit in LIMITS.items():
-        value = figures[name]
-        usable = limit.usable
+        value, usable = figures[name], limit.usable
         if name == "mutual_information" and not upright:
             usable = LOOKS_LIKE_A_HEAD, usable[1]
         if not usable[0] <= value <= usable[1]:
@@ -151,9 +147,9 @@ def _measure_appearance(hu: np.ndarray, atlas: Atlas) -> dict[str, float]:
     """Compute figures from HU at 2 mm on the atlas frame, NaN outside the scan."""
     level = atlas_pyramid(atlas).levels[LEVEL_MM]
     inside = np.isfinite(hu)
-    brain = _every_second(atlas.brain)
+    brain = atlas.brain[::2, ::2, ::2]  # one of the eight 1 mm voxels in each 2 mm voxel
     inner = inside & ndimage.binary_erosion(brain, iterations=round(BRAIN_MARGIN_MM / LEVEL_MM))
-    skull = inside & level.valid & (_every_second(atlas.head.array) > 400)
+    skull = inside & level.valid & (atlas.head.array[::2, ::2, ::2] > 400)
     compared = inside & level.valid
     if not (inner.any() and skull.any()):
         return {"coverage": float(inside[brain].mean())} | dict.fromkeys(
@@ -169,11 +165,6 @@ def _measure_appearance(hu: np.ndarray, atlas: Atlas) -> dict[str, float]:
         "brain_hu": float(np.median(hu[inner])),
         "skull": float(near_bone[skull].mean()),
     }
-
-
-def _every_second(array: np.ndarray) -> np.ndarray:
-    """Take a 1 mm array at the atlas pyramid's 2 mm voxels (one of the eight that each covers)."""
-    return np.pad(array, [(0, n % 2) for n in array.shape])[::2, ::2, ::2]
 
 
 def mutual_information(a: np.ndarray, b: np.ndarray) -> float:

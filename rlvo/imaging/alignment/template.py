@@ -21,11 +21,8 @@ HU_RANGE = (-1024.0, 3071.0)
 def load_atlas(template: Path | None = None) -> Atlas:
     """Return the atlas that comes with rlvo, or one with a template's head and the built-in brain and region.
 
-    Args:
-        template: head CT in HU, NIfTI, compared where it has voxels; or a file of `write_template`, which gives the
-            same key.
-
-    Raises RlvoError if the template cannot be read or does not lie where the built-in head does.
+    A template is a head CT in HU, NIfTI, compared where it has voxels; or a file of `write_template`: same key.
+    Raises RlvoError if it cannot be read or does not lie where the built-in head does.
     """
     built_in = built_in_atlas()
     if template is None:

@@ -37,18 +37,16 @@ LOWEST_HU = -1024.0
 
 
 def read_series(series: Series, where: str) -> Volume:
-    """Assemble a series' slices to a volume in HU, RAS+. Raises RlvoError (naming `where`) if they do not form one."""
+    """Assemble a series' slices to a volume in HU, RAS+. Raises RlvoError if they do not form one."""
     chosen = [each for header in series.headers for each in read_slices(header, f"{where}, {header.path.name}")]
     first = chosen[0]
     if any(each.size != first.size or not np.allclose(each.spacing, first.spacing, rtol=1e-3) for each in chosen):
-        fix = "Give each reconstruction a folder of its own"
-        raise RlvoError("the slices of the series differ in size", where=where, fix=fix)
+        raise RlvoError("the slices of the series differ in size", fix="Give each reconstruction a folder of its own")
     if any(np.abs(each.orientation - first.orientation).max() > 1e-3 for each in chosen):
-        what = "the slices of the series differ in orientation"
-        raise RlvoError(what, where=where, fix="Give the axial slices only")
-    numbers, positions = _number_slices(chosen, where)
+        raise RlvoError("the slices of the series differ in orientation", fix="Give the axial slices only")
+    numbers, positions = _number_slices(chosen)
     lossy = any(str(header.elements.get("LossyImageCompression")) == "01" for header in series.headers)
-    along, line = _project_on_line(positions, where)
+    along, line = _project_on_line(positions)
     spacing, gaps = _even_spacing(along)
     doubts = [*_doubt_gaps(along), *(["compressed with loss"] if lossy else [])]
     targets = along if spacing is None else np.arange(0, along[-1] + 1e-6, spacing)
@@ -58,15 +56,13 @@ def read_series(series: Series, where: str) -> Volume:
     lps[:3, :3] = np.column_stack([row * first.spacing[0], column * first.spacing[1], step])
     lps[:3, 3] = positions[0]
     rows, columns = first.size
-    check_voxels((columns, rows, max(len(along), len(targets))), where)
+    check_voxels((columns, rows, max(len(along), len(targets))))
     sheared, stack = allocate_volume((columns, rows, len(targets)), RAS_TO_LPS @ lps)
     with _decode_compressed(series, where) as decoded:
-        if spacing is None:
-            copies = _fill_stack(stack, chosen, numbers, decoded, where)
-        else:
-            uneven = np.empty((columns, rows, len(along)), dtype=np.float32, order="F")
-            copies = _fill_stack(uneven, chosen, numbers, decoded, where)
-            _interpolate(uneven, along, targets, stack)
+        read = stack if spacing is None else np.empty((columns, rows, len(along)), dtype=np.float32, order="F")
+        copies = _fill_stack(read, chosen, numbers, decoded, where)
+        if spacing is not None:
+            _interpolate(read, along, targets, stack)
     volume = make_orthogonal(sheared)
     tilt = []
     if volume is not sheared:
@@ -75,7 +71,7 @@ def read_series(series: Series, where: str) -> Volume:
     return replace(volume, notes=(*copies, *tilt, *gaps), doubts=tuple(doubts))
 
 
-def _number_slices(chosen: Sequence[Slice], where: str) -> tuple[list[int], np.ndarray]:
+def _number_slices(chosen: Sequence[Slice]) -> tuple[list[int], np.ndarray]:
     """Number the slices along their normal, the same number for the same position; also the positions, LPS mm."""
     normal = np.cross(*chosen[0].orientation)
     heights = np.array([each.position @ normal for each in chosen])
@@ -86,22 +82,22 @@ def _number_slices(chosen: Sequence[Slice], where: str) -> tuple[list[int], np.n
             positions.append(chosen[index].position)
         numbers[index] = len(positions) - 1
     if len(positions) < MIN_SLICES:
-        raise RlvoError(f"there are only {len(positions)} different slice(s)", where=where, fix="Give the whole series")
+        raise RlvoError(f"there are only {len(positions)} different slice(s)", fix="Give the whole series")
     return numbers, np.array(positions)
 
 
-def _project_on_line(positions: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray]:
+def _project_on_line(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return positions along the line through the first and the last slice, mm, and the line's direction."""
     length = float(np.linalg.norm(positions[-1] - positions[0]))
     line = (positions[-1] - positions[0]) / length
     along = (positions - positions[0]) @ line
     if np.abs(positions - positions[0] - np.outer(along, line)).max() > 0.5:
         fix = "Give one axial series, without moved or re-angled slices"
-        raise RlvoError("the slices do not follow one line", where=where, fix=fix)
+        raise RlvoError("the slices do not follow one line", fix=fix)
     gaps = np.diff(along)
     if gaps.max() > MAX_GAP_MM:
         what = f"there is a gap of {gaps.max():.1f} mm between slices"
-        raise RlvoError(what, where=where, fix="Slices are missing: export all of them")
+        raise RlvoError(what, fix="Slices are missing: export all of them")
     return along, line
 
 
@@ -162,7 +158,7 @@ def _fill_stack(
                     stack[:, :, number] = hu
                 elif not np.array_equal(hu, stack[:, :, number]):
                     fix = "Give each phase and reconstruction a folder of its own"
-                    raise RlvoError("there are two different images at one position", where=where, fix=fix)
+                    raise RlvoError("there are two different images at one position", fix=fix)
                 copies += number in filled
                 filled.add(number)
         except DICOM_FAULTS:

@@ -116,11 +116,7 @@ def read_headers(folder: Path, where: str) -> list[Header]:
 
     Raises RlvoError if a file is damaged, OSError if a file or folder cannot be read.
     """
-    found = (read_header(path, f"{where}, {path.name}") for path in _list_files(folder, where))
-    return [header for header in found if header is not None]
 
-
-def _list_files(folder: Path, where: str) -> list[Path]:
     def refuse(error: OSError) -> None:
         raise error
 
@@ -130,7 +126,8 @@ def _list_files(folder: Path, where: str) -> list[Path]:
         files += [Path(parent, name) for name in sorted(names)]
         if len(files) > MAX_FILES:
             raise too_many_files(where)
-    return files
+    found = (read_header(path, f"{where}, {path.name}") for path in files)
+    return [header for header in found if header is not None]
 
 
 def too_many_files(where: object) -> RlvoError:
@@ -201,23 +198,19 @@ def read_slices(header: Header, where: str) -> Iterator[Slice]:
             fix = "Export one file per slice, or NIfTI (dcm2niix)"
             raise RlvoError("several frames in one file without their positions", where=where, fix=fix)
         size = int(elements.Rows), int(elements.Columns)
-        _check_size(header, size, where)
+        if min(size) < 1 or max(size) > MAX_SIDE:
+            what = f"a size of {size[1]}×{size[0]} pixels is implausible for a CT slice"
+            raise RlvoError(what, where=where, fix=ORIGINAL)
+        promised = size[0] * size[1] * header.frames * int(elements.BitsAllocated) // 8
+        if header.compressed or header.syntax == RLELossless:
+            if header.pixel_bytes > 2 * promised + 4096:
+                raise RlvoError(MORE, where=where, fix=EXPORT_AGAIN)
+        elif header.pixel_bytes < promised:
+            raise RlvoError(FEWER, where=where, fix=EXPORT_AGAIN)
         for frame in range(header.frames):
             yield _read_slice(header, frame, size, where)
     except DICOM_FAULTS:
         raise RlvoError("the file is damaged: its geometry cannot be read", where=where, fix=EXPORT_AGAIN) from None
-
-
-def _check_size(header: Header, size: tuple[int, int], where: str) -> None:
-    if min(size) < 1 or max(size) > MAX_SIDE:
-        what = f"a size of {size[1]}×{size[0]} pixels is implausible for a CT slice"
-        raise RlvoError(what, where=where, fix=ORIGINAL)
-    promised = size[0] * size[1] * header.frames * int(header.elements.BitsAllocated) // 8
-    if header.compressed or header.syntax == RLELossless:
-        if header.pixel_bytes > 2 * promised + 4096:
-            raise RlvoError(MORE, where=where, fix=EXPORT_AGAIN)
-    elif header.pixel_bytes < promised:
-        raise RlvoError(FEWER, where=where, fix=EXPORT_AGAIN)
 
 
 def _read_slice(header: Header, frame: int, size: tuple[int, int], where: str) -> Slice:

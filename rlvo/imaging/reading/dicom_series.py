@@ -8,6 +8,7 @@ series with enough slices for a volume, each criterion in turn keeps those that 
 3. among reconstructions of one scan: no bone or lung kernel, then the thinnest slices.
 
 If several remain (two scans, for example), they are listed, and the user names one: `<folder>#<SeriesInstanceUID>`.
+Errors about a folder do not name it; `rlvo.imaging.reading.source` does.
 """
 
 import re
@@ -52,13 +53,12 @@ class Series:
     def _heights(self) -> np.ndarray:
         """Position of every image along the slice normal, mm, ascending; empty if headers do not give it."""
         try:
-            normal = self._normal
             positions = {}
             for header in self.headers:
                 image = header.elements.get("SOPInstanceUID") or header.path
                 for frame in range(header.frames):
                     positions[image, frame] = list(header.element("ImagePositionPatient", frame))
-            return np.sort(np.array(list(positions.values()), dtype=float) @ normal)
+            return np.sort(np.array(list(positions.values()), dtype=float) @ self._normal)
         except DICOM_FAULTS:
             return np.empty(0)
 
@@ -135,7 +135,7 @@ def description(header: Header) -> str:
     return str(header.elements.get("SeriesDescription") or "").upper().replace("_", " ")
 
 
-def group_series(headers: Sequence[Header], where: str) -> tuple[list[Series], list[str]]:
+def group_series(headers: Sequence[Header]) -> tuple[list[Series], list[str]]:
     """Return the series of CT slices, and a note on what was left out. Raises RlvoError if there are none."""
     by_uid: dict[str, list[Header]] = {}
     left_out: Counter[str] = Counter()
@@ -147,7 +147,7 @@ def group_series(headers: Sequence[Header], where: str) -> tuple[list[Series], l
     kinds = ", ".join(sorted(left_out))
     if not by_uid:
         what = f"there is no CT slice in it, only {kinds}" if left_out else "there is no DICOM file in it"
-        raise RlvoError(what, where=where, fix="Give the folder of the axial CT series, or a NIfTI file")
+        raise RlvoError(what, fix="Give the folder of the axial CT series, or a NIfTI file")
     notes = [f"{left_out.total()} image(s) left out ({kinds})"] if left_out else []
     return [Series(uid, tuple(of_series)) for uid, of_series in by_uid.items()], notes
 
@@ -169,14 +169,13 @@ def _not_a_slice(header: Header) -> str:
     return "colour" if elements.get("SamplesPerPixel", 1) != 1 else ""
 
 
-def pick_series(series: Sequence[Series], role: Role, where: str) -> tuple[Series, list[str]]:
+def pick_series(series: Sequence[Series], role: Role) -> tuple[Series, list[str]]:
     """Pick the series for a role by the module's rule; also notes on others. Raises RlvoError if several remain."""
     volumes = [each for each in series if each.images >= MIN_SLICES]
     if not volumes:
         largest = max(each.images for each in series)
-        fix = f"Give the whole series, at least {MIN_SLICES} slices"
-        raise RlvoError(f"its largest series has only {largest} slice(s)", where=where, fix=fix)
-    left = volumes
+        what = f"its largest series has only {largest} slice(s)"
+        raise RlvoError(what, fix=f"Give the whole series, at least {MIN_SLICES} slices")
     longest = max(each.length for each in volumes)
     wanted, unwanted = ("no", "yes") if role == "ncct" else ("yes", "no")
     rules: list[Callable[[Series], bool]] = [
@@ -187,6 +186,7 @@ def pick_series(series: Sequence[Series], role: Role, where: str) -> tuple[Serie
         lambda each: each.contrast != unwanted,
         lambda each: each.contrast == wanted,
     ]
+    left = volumes
     for fits in rules:
         left = [each for each in left if fits(each)] or left
     if all(each.scans & left[0].scans for each in left):
@@ -194,19 +194,18 @@ def pick_series(series: Sequence[Series], role: Role, where: str) -> tuple[Serie
         thinnest = min(each.gap for each in left)
         left = [each for each in left if each.gap == thinnest] or left
     if len(left) > 1:
-        what = f"there are {len(left)} series to choose from: {_format_series(left)}"
-        raise RlvoError(what, where=where, fix=NAME_ONE)
+        raise RlvoError(f"there are {len(left)} series to choose from: {_format_series(left)}", fix=NAME_ONE)
     notes = [f"picked from {len(volumes)} series: {left[0]}"] if len(volumes) > 1 else []
     others = sum(each.images for each in series if each not in volumes)
     return left[0], [*notes, *([f"{others} slice(s) of other series left out"] if others else [])]
 
 
-def find_series(series: Sequence[Series], uid: str, where: str) -> Series:
+def find_series(series: Sequence[Series], uid: str) -> Series:
     """Return the series with a SeriesInstanceUID. Raises RlvoError, listing all, if there is none."""
     for each in series:
         if each.uid == uid:
             return each
-    raise RlvoError(f"it has no CT series {uid}, only {_format_series(series)}", where=where, fix=NAME_ONE)
+    raise RlvoError(f"it has no CT series {uid}, only {_format_series(series)}", fix=NAME_ONE)
 
 
 def _format_series(series: Sequence[Series]) -> str:

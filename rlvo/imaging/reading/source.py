@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rlvo.errors import RlvoError
 from rlvo.imaging.reading.dicom import read_series
-from rlvo.imaging.reading.dicom_headers import DICOM_SUFFIXES, Header, read_header, read_headers
+from rlvo.imaging.reading.dicom_headers import DICOM_SUFFIXES, read_header, read_headers
 from rlvo.imaging.reading.dicom_series import Role, Series, find_series, group_series, pick_series
 from rlvo.imaging.reading.nifti import read_nifti
 from rlvo.imaging.volume import Volume
@@ -44,39 +44,38 @@ def read_volume(path: Path, *, role: Role = "cta", patient: str | None = None) -
 def locate_source(path: Path, role: Role, *, patient: str | None = None) -> Source:
     """Find the one scan to use for a role; of DICOM, only headers are read.
 
-    Args:
-        path: `.nii`, `.nii.gz`, a folder with DICOM, an enhanced multi-frame DICOM file, or
-            `<folder>#<SeriesInstanceUID>`; a folder's series is picked by the rule of `dicom_series`.
-
-    Raises:
-        RlvoError: the path does not exist, cannot be read, or holds no scan or several candidates.
+    `path` is a `.nii`, `.nii.gz`, a folder with DICOM, an enhanced multi-frame DICOM file, or
+    `<folder>#<SeriesInstanceUID>`; a folder's series is picked by the rule of `dicom_series`.
+    Raises RlvoError if the path does not exist, cannot be read, or holds no scan or several candidates.
     """
     where = check_exists(path, patient=patient)
     place, uid = split_series(path)
     with _reading_errors(where):
         resolved = place.resolve()
         if place.is_dir():
-            series, notes = group_series(read_headers(place, where), where)
+            headers = read_headers(place, where)
         elif _is_dicom(place):
-            series, notes = group_series(_read_enhanced(place, where), where)
+            header = read_header(place, where)
+            if header is None or header.frames == 1:
+                raise RlvoError(
+                    "a single DICOM slice is not a volume", fix=f"Give the folder of the series: {place.parent}"
+                )
+            headers = [header]
         else:
             return Source(resolved, None, where, role == "vessels", None, ())
-        chosen, others = (find_series(series, uid, where), []) if uid else pick_series(series, role, where)
+        series, notes = group_series(headers)
+        chosen, others = (find_series(series, uid), []) if uid else pick_series(series, role)
         return Source(resolved, chosen.uid, where, role == "vessels", chosen, (*notes, *others))
 
 
 def read_source(source: Source) -> Volume:
-    """Read a located volume.
+    """Read a located volume in HU (a mask: in its own values), RAS+, with notes and doubts.
 
-    Returns:
-        The volume in HU (a mask: in its own values), RAS+; notes say what was corrected, doubts what was guessed.
-
-    Raises:
-        RlvoError: damaged, or not one three-dimensional volume; names patient, file and how to fix it.
+    Raises RlvoError, naming patient and file, if it is damaged or not one three-dimensional volume.
     """
     with _reading_errors(source.where):
         if source.series is None:
-            return read_nifti(source.path, source.where, mask=source.mask)
+            return read_nifti(source.path, mask=source.mask)
         volume = read_series(source.series, source.where)
         return Volume(volume.array, volume.affine, (*source.notes, *volume.notes), volume.doubts)
 
@@ -101,12 +100,11 @@ def check_exists(path: Path, *, patient: str | None = None) -> str:
         try:
             mode = place.stat().st_mode
         except (FileNotFoundError, NotADirectoryError, ValueError):
-            raise RlvoError("no such file or folder", where=where, fix=fix) from None
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        what = "neither a regular file nor a folder"
-        raise RlvoError(what, where=where, fix="Give a .nii or .nii.gz file, or a DICOM folder")
-    if uid and not stat.S_ISDIR(mode):
-        raise RlvoError("a series is named after #, but the path is not a folder", where=where, fix=fix)
+            raise RlvoError("no such file or folder", fix=fix) from None
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise RlvoError("neither a regular file nor a folder", fix="Give a .nii or .nii.gz file, or a DICOM folder")
+        if uid and not stat.S_ISDIR(mode):
+            raise RlvoError("a series is named after #, but the path is not a folder", fix=fix)
     return where
 
 
@@ -115,21 +113,15 @@ def _is_dicom(file: Path) -> bool:
         return opened.read(132)[128:] == b"DICM" or file.suffix.lower() in DICOM_SUFFIXES
 
 
-def _read_enhanced(file: Path, where: str) -> list[Header]:
-    header = read_header(file, where)
-    if header is None or header.frames == 1:
-        fix = f"Give the folder of the series: {file.parent}"
-        raise RlvoError("a single DICOM slice is not a volume", where=where, fix=fix)
-    return [header]
-
-
 @contextmanager
 def _reading_errors(where: str) -> Iterator[None]:
-    """Report what the machine refuses to read as an error of the input; pydicom's warnings on odd values are muted."""
+    """Name `where` in errors of the input, what the machine refuses to read included; mute pydicom's warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
+    except RlvoError as error:
+        raise RlvoError(error.what, where=error.where or where, fix=error.fix) from None
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise RlvoError(f"cannot be read: {reason}", where=where, fix="Check the path and its permissions") from None

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import ndimage
+from support.heads import rigid
 
 from rlvo.config.grid import PRESETS, Grid
 from rlvo.imaging.alignment.atlas import brain_mask, built_in_atlas, read_arrays, sample_mask, write_arrays
@@ -53,8 +54,7 @@ def test_brain_mask_is_clear_of_skull(name: str) -> None:
 def test_sampling_a_mask_on_the_grid() -> None:
     mask = np.zeros((4, 4, 4), dtype=bool)
     mask[1, 2, 3] = mask[0, 0, 0] = True
-    affine = np.diag([1.0, 1, 1, 1])
-    affine[:3, 3] = [10, 20, 30]
+    affine = rigid(0, [0, 0, 1], [10, 20, 30])
     grid = Grid(shape=(8, 8, 8), spacing=(0.5, 0.5, 0.5), origin=(9.9, 20, 30))
     np.testing.assert_allclose(points(grid)[sample_mask(mask, affine, grid)].min(axis=0), [9.9, 20, 30])
     far = Grid(shape=(3, 3, 3), spacing=(1, 1, 1), origin=(-50, 20, 30))

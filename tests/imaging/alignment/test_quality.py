@@ -39,9 +39,9 @@ def test_the_atlas_fits_itself() -> None:
     ("transform", "words"),
     [
         (np.diag([1.5, 1.0, 1.0, 1]), "scaled by 1.50"),
-        (np.array([[1.0, 0, 0, 0], [0, 1, 0, 40], [0, 0, 1, 0], [0, 0, 0, 1]]), "hardly resembles the atlas"),
+        (rigid(0, [0, 0, 1], [0, 40, 0]), "hardly resembles the atlas"),
         (np.diag([1.0, -1, -1, 1]), "rotated by 180°"),
-        (np.array([[1.0, 0, 0, 900], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "covers 0%"),
+        (rigid(0, [0, 0, 1], [900, 0, 0]), "covers 0%"),
     ],
 )
 def test_wrong_transforms_are_hopeless(transform: np.ndarray, words: str) -> None:
@@ -74,8 +74,7 @@ def test_sides_are_not_told_apart_and_nothing_fits_nowhere() -> None:
     margins = flip_margins(pyramid, head_pyramid(other_side), np.eye(4), threads=1)
     assert min(margins.values()) > 1.2
     assert margins == flip_margins(pyramid, head_pyramid(other_side), np.eye(4), threads=4)
-    far = np.eye(4)
-    far[0, 3] = 900
+    far = rigid(0, [0, 0, 1], [900, 0, 0])
     assert set(flip_margins(pyramid, pyramid, far).values()) == {0}
 
 
@@ -84,9 +83,7 @@ def test_a_ball_in_a_shell_is_no_head() -> None:
     x, y, z = np.ogrid[-60:61, -60:61, -60:61]
     radius = 2 * np.sqrt(x**2 + y**2 + z**2)  # mm
     hu = np.select([radius < 84, radius < 90], [30, 900], -1000).astype(np.float32)
-    affine = np.diag([2.0, 2, 2, 1])
-    affine[:3, 3] = [-120, -138, -112]
-    ball = Volume(np.asfortranarray(hu), affine)
+    ball = Volume(np.asfortranarray(hu), rigid(0, [0, 0, 1], [-120, -138, -112]) @ np.diag([2, 2, 2, 1]))
     assessment = assess(ball, register_cta(ball, atlas), atlas)
     assert [said for said in assessment.hopeless if "hardly resembles the atlas" in said]
     assert all(0.9 < assessment.figures[flip] < 1.1 for flip in FLIPS)
