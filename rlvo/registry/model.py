@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -53,20 +54,20 @@ def check_files(root: Path) -> None:
         raise AlteredModelError(f"{added[0]} was added since the model was registered")
 
 
-def import_own_code(code: Path) -> None:
-    """Import the rlvo in `code`. One that was imported from elsewhere before will do if it is the same.
+def check_own_code(code: Path) -> None:
+    """Check that this process imports the rlvo in `code`. One imported from elsewhere before will do if it is the same.
 
     Raises:
         AlteredModelError: this process has imported another rlvo.
     """
-    import rlvo
-
-    own, imported = code / "rlvo", Path(rlvo.__file__ or "").parent
+    found = find_spec("rlvo")  # if it is imported already, the imported one
+    own, imported = code / "rlvo", Path((found and found.origin) or "").parent
     for path in own.rglob("*.py"):
         other = imported / path.relative_to(own)
         if not other.is_file() or _sha256(other) != _sha256(path):
+            version = getattr(sys.modules.get("rlvo"), "__version__", "unknown")
             raise AlteredModelError(
-                f"this process has imported another rlvo (version {rlvo.__version__}) than the model was registered "
+                f"this process has imported another rlvo (version {version}) than the model was registered "
                 f"with ({path.relative_to(code).as_posix()} differs). Load the model in a process of its own"
             )
 
@@ -79,7 +80,7 @@ class RlvoEnsemble(PythonModel):
         root = folder.parents[1]
         check_files(root)
         sys.dont_write_bytecode = True  # compiled files beside the code would count as added
-        import_own_code(root / "code")
+        check_own_code(root / "code")
 
         from rlvo.inference.predictor import EnsemblePredictor
         from rlvo.inference.service import Service
