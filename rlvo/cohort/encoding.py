@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from rlvo.cohort.variables import DERIVED, RATIOS, VARIABLES, check_predictors, source_columns
+from rlvo.cohort.variables import RATIOS, VARIABLES, check_predictors, predictor_kind, source_columns
 from rlvo.config.base import Frozen
 from rlvo.errors import RlvoError
 
@@ -35,29 +35,29 @@ class TabularEncoder(Frozen):
     @property
     def reference_features(self) -> tuple[str, ...]:
         """Names of the one-hots of reference levels, which logistic fits leave out."""
-        return tuple(_feature_names(p)[0] for p in self.predictors if _kind(p) == "categorical")
+        return tuple(_feature_names(p)[0] for p in self.predictors if predictor_kind(p) == "categorical")
 
     def transform(self, table: pd.DataFrame) -> np.ndarray:
         """Return each patient's features, [N, T] float32 within 0–1. An absent column counts as missing."""
         complete = _impute(table, self.predictors, self.fill)
         columns: list[np.ndarray] = []
         for predictor in self.predictors:
-            if _kind(predictor) == "continuous":
-                low, high = self.bounds[predictor]
-                values = complete[predictor].to_numpy(np.float64)
-                columns.append(np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values))
-            elif levels := _counted_levels(predictor):
+            if levels := _counted_levels(predictor):
                 columns += [(complete[predictor] == level).to_numpy(np.float64) for level in levels]
-            else:
-                columns.append(complete[predictor].to_numpy(np.float64))
+                continue
+            values = complete[predictor].to_numpy(np.float64)
+            if predictor in self.bounds:
+                low, high = self.bounds[predictor]
+                values = np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values)
+            columns.append(values)
         if self.missing_flags:
             columns += list(_missing(table, self.predictors).to_numpy(np.float64).T)
         return np.array(columns, dtype=np.float32).reshape(len(columns), len(table)).T
 
-    def imputed(self, table: pd.DataFrame) -> list[list[str]]:
-        """Return each patient's missing predictors; a derived predictor is missing if one of its columns is."""
-        missing = _missing(table, self.predictors).to_numpy(bool)
-        return [[p for p, absent in zip(self.predictors, row, strict=True) if absent] for row in missing]
+    def imputed(self, row: pd.DataFrame) -> list[str]:
+        """Return one patient's missing predictors; a derived predictor is missing if one of its columns is."""
+        missing = _missing(row, self.predictors).any()
+        return [predictor for predictor in self.predictors if missing[predictor]]
 
 
 def fit_encoder(table: pd.DataFrame, predictors: Sequence[str], *, missing_flags: bool = False) -> TabularEncoder:
@@ -73,26 +73,22 @@ def fit_encoder(table: pd.DataFrame, predictors: Sequence[str], *, missing_flags
         what = f"no value among the {len(table)} training patients"
         raise RlvoError(what, where=", ".join(empty), fix="Remove it from the predictors")
     fill: dict[str, float | str] = {
-        name: float(observed[name].median()) if _kind(name) == "continuous" else observed[name].mode().iloc[0]
+        name: float(observed[name].median()) if predictor_kind(name) == "continuous" else observed[name].mode().iloc[0]
         for name in sources
     }
     if "tmax4_tmax6_ratio" in predictors:
         fill["tmax4_tmax6_ratio"] = float(observed["tmax4_tmax6_ratio"].median())
     # The quotient of a measured and an imputed volume can be anything, so it is clipped and does not set the scale.
-    bounds = {p: (float(observed[p].min()), float(observed[p].max())) for p in predictors if _kind(p) == "continuous"}
+    bounds = {
+        p: (float(observed[p].min()), float(observed[p].max())) for p in predictors if predictor_kind(p) == "continuous"
+    }
     return TabularEncoder(predictors=tuple(predictors), missing_flags=missing_flags, fill=fill, bounds=bounds)
-
-
-def _kind(predictor: str) -> str:
-    return "continuous" if predictor in DERIVED else VARIABLES[predictor].kind
 
 
 def _counted_levels(predictor: str) -> tuple[str, ...]:
     """Return the levels that have a feature: all of a categorical variable (one-hot), the second of a binary one."""
-    if predictor in DERIVED:
-        return ()
-    levels = VARIABLES[predictor].levels
-    return levels[1:] if VARIABLES[predictor].kind == "binary" else levels
+    levels = VARIABLES[predictor].levels if predictor in VARIABLES else ()
+    return levels[1:] if predictor_kind(predictor) == "binary" else levels
 
 
 def _feature_names(predictor: str) -> list[str]:
@@ -107,7 +103,7 @@ def _missing(table: pd.DataFrame, predictors: Sequence[str]) -> pd.DataFrame:
 def _impute(table: pd.DataFrame, predictors: Sequence[str], fill: Mapping[str, float | str]) -> pd.DataFrame:
     """Fill in the predictors' columns, and compute derived predictors from the filled columns."""
     complete = table.reindex(columns=list(source_columns(predictors))).fillna(dict(fill))
-    for derived in DERIVED:
+    for derived in RATIOS:
         if derived in predictors:
             numerator, denominator = (complete[column].astype("float64") for column in RATIOS[derived])
             # No hypoperfused volume: nothing is severe (HIR 0); the other ratio is undefined (docs/method.md).

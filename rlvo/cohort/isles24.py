@@ -66,8 +66,6 @@ def isles24_cohort(folder: Path, out: Path, *, progress: Advance | None = None) 
 
     Args:
         folder: contains `raw_data` (or `rawdata`), `phenotype` and `derivatives`, or `train` with these.
-        out: folder of the table.
-        progress: called with the number of patients done and in total.
 
     Raises:
         RlvoError: it is not an ISLES'24 folder.
@@ -120,11 +118,12 @@ def perfusion_volumes(tmax: Path, cbf: Path | None) -> dict[str, float]:
         flow, _ = _read_map(cbf)
         if flow.shape != delay.shape:
             raise RlvoError(f"the map has {flow.shape} voxels, but Tmax has {delay.shape}", where=cbf.name)
-    brain = _brain(delay > 0 if flow is None else (delay > 0) | (flow > 0))
-    if not brain.any():
+    signal = delay > 0 if flow is None else (delay > 0) | (flow > 0)
+    if not signal.any():
         raise RlvoError("the map is empty", where=tmax.name)
     if delay.max() > LONGEST_DELAY_S:
         raise RlvoError(f"the map reaches {delay.max():g}, so it is not in seconds", where=tmax.name)
+    brain = _brain(signal)
 
     def volume(mask: np.ndarray) -> float:
         return round(float(mask.sum()) * voxel_ml, 1)
@@ -132,8 +131,8 @@ def perfusion_volumes(tmax: Path, cbf: Path | None) -> dict[str, float]:
     volumes = {f"tmax_gt{limit}_ml": volume((delay > limit) & brain) for limit in DELAYS_S}
     normal = brain & (delay < NORMAL_DELAY_S)
     if flow is not None and normal.any():
-        core = (delay > HYPOPERFUSED_DELAY_S) & brain & (flow < CORE_FLOW * np.median(flow[normal]))
-        volumes["cbf_lt30_ml"] = volume(core)
+        low_flow = flow < CORE_FLOW * np.median(flow[normal])
+        volumes["cbf_lt30_ml"] = volume((delay > HYPOPERFUSED_DELAY_S) & brain & low_flow)
     return volumes
 
 
@@ -149,9 +148,8 @@ def _patient(scan: Path, root: Path, out: Path) -> tuple[dict[str, object], list
             reason = error.findings[0] if isinstance(error, CohortError) else error
             findings.append(Finding(patient, file.name, f"cannot be read: {reason}"))
     folders = (scan, root / "derivatives" / patient)
-    found = {
-        kind: next(_files(folders, rf"{kind}\.nii(\.gz)?", session=1), None) for kind in ("ncct", "cta", "tmax", "cbf")
-    }
+    kinds = ("ncct", "cta", "tmax", "cbf")
+    found = {kind: next(_files(folders, rf"{kind}\.nii(\.gz)?", session="1"), None) for kind in kinds}
     row |= {name: os.path.relpath(path.resolve(), out) for name in ("ncct", "cta") if (path := found[name])}
     if found["tmax"] is not None:
         try:
@@ -161,12 +159,11 @@ def _patient(scan: Path, root: Path, out: Path) -> tuple[dict[str, object], list
     return row, findings
 
 
-def _files(folders: Iterable[Path], ending: str, *, session: int | None = None) -> Iterator[Path]:
+def _files(folders: Iterable[Path], ending: str, *, session: str = "[0-9]+") -> Iterator[Path]:
     """Yield the files of the folders' sessions whose names end with `_` and the pattern, in order."""
-    sessions = rf"ses-0*{session or '[0-9]+'}"
     for folder in folders:
         for path in sorted(folder.rglob("*")):
-            in_session = re.fullmatch(sessions, path.relative_to(folder).parts[0])
+            in_session = re.fullmatch(rf"ses-0*{session}", path.relative_to(folder).parts[0])
             if in_session and re.fullmatch(rf".*_{ending}", path.name) and path.is_file():
                 yield path
 
@@ -199,6 +196,4 @@ def _brain(mask: np.ndarray) -> np.ndarray:
     from scipy.ndimage import binary_fill_holes, label
 
     pieces, _ = label(mask)
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    return np.asarray(binary_fill_holes(pieces == sizes.argmax())) if sizes.any() else mask
+    return np.asarray(binary_fill_holes(pieces == np.bincount(pieces[mask]).argmax()))

@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 import pandas as pd
 
-from rlvo.errors import CohortError, Finding
+from rlvo.errors import Finding
 
 STENOSIS_ABOVE_PCT = 50
 FAILED_ETICI = ("0", "1", "2a")
@@ -22,25 +22,21 @@ def isles24_has_no_label(patients: Collection[str]) -> tuple[Finding, ...]:
     return (Finding(None, "rlvo", WITHOUT_LABEL, "Use it for predictions, not for training"),) if is_isles24 else ()
 
 
-def rlvo_label(table: pd.DataFrame) -> pd.Series:
-    """Return each patient's rLVO, 0 or 1 (int64), on the table's index.
+def derive_label(table: pd.DataFrame) -> tuple[pd.Series, list[Finding]]:
+    """Return each patient's rLVO, 0 or 1 (float64, NaN if it cannot be derived), on the table's index.
 
     1 if the final stenosis is above 50 %, or eTICI is 0–2a, or rescue treatment was needed (section 2.3); 0 if all
-    three are known and none of them holds; the column `rlvo` if the outcomes do not decide.
-
-    Raises:
-        CohortError: lists patients without a label, or whose `rlvo` contradicts their outcomes.
+    three are known and none of them holds; the column `rlvo` if the outcomes do not decide. Patients without a label,
+    or whose `rlvo` contradicts their outcomes, are findings.
     """
-    label, findings = derive_label(table)
-    if findings:
-        raise CohortError(findings)
-    return label.astype("int64")
-
-
-def derive_label(table: pd.DataFrame) -> tuple[pd.Series, tuple[Finding, ...]]:
-    """As `rlvo_label`, but return the findings; the label is float, NaN if it cannot be derived."""
     given = table["rlvo"] if "rlvo" in table else pd.Series(float("nan"), index=table.index)
-    derived = _from_outcomes(table)
+    outcomes = table.reindex(columns=list(OUTCOMES))
+    holds = (
+        (outcomes["final_stenosis_pct"] > STENOSIS_ABOVE_PCT)
+        | outcomes["etici"].isin(FAILED_ETICI)
+        | (outcomes["rescue_treatment"] == 1)
+    )
+    derived = holds.astype("float64").where(holds | outcomes.notna().all(axis=1))
     findings = []
     for patient, by_hand, by_outcome in zip(table.index, given, derived, strict=True):
         if pd.isna(by_hand) and pd.isna(by_outcome):
@@ -49,15 +45,4 @@ def derive_label(table: pd.DataFrame) -> tuple[pd.Series, tuple[Finding, ...]]:
         elif not pd.isna(by_hand) and not pd.isna(by_outcome) and by_hand != by_outcome:
             what = f"{by_hand:.0f} contradicts the outcomes, which give {by_outcome:.0f}"
             findings.append(Finding(patient, "rlvo", what, f"Correct it, or {', '.join(OUTCOMES)}"))
-    return derived.fillna(given).rename("rlvo"), tuple(findings)
-
-
-def _from_outcomes(table: pd.DataFrame) -> pd.Series:
-    """1 if one criterion holds, 0 if all outcomes are known and no criterion holds, NaN otherwise."""
-    outcomes = table.reindex(columns=list(OUTCOMES))
-    holds = (
-        (outcomes["final_stenosis_pct"] > STENOSIS_ABOVE_PCT)
-        | outcomes["etici"].isin(FAILED_ETICI)
-        | (outcomes["rescue_treatment"] == 1)
-    )
-    return holds.astype("float64").where(holds | outcomes.notna().all(axis=1))
+    return derived.fillna(given).rename("rlvo"), findings

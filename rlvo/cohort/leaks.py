@@ -15,13 +15,8 @@ MIN_PATIENTS = 10
 def suspected_leaks(table: pd.DataFrame, label: pd.Series, predictors: Sequence[str]) -> list[Finding]:
     """Find predictors whose values, or whose missing values, separate the classes with AUC > 0.95 or < 0.05.
 
-    Categorical variables are judged level by level. Pass development patients only, so that nothing is learned about
-    the test set.
-
-    Args:
-        table: checked rows.
-        label: 0 or 1 per patient, on the table's index.
-        predictors: columns or derived variables; derived ones are judged by their columns.
+    Categorical variables are judged level by level, derived ones by their columns. `label` is 0 or 1, on the table's
+    index. Pass checked rows of development patients only, so that nothing is learned about the test set.
     """
     findings = []
     for name in (name for name in source_columns(predictors) if name in table):

@@ -65,7 +65,6 @@ def read_cohort(
     """Read and check a cohort table (CSV, TSV or XLSX; columns of VARIABLES).
 
     Args:
-        path: the table.
         predictors: columns or derived variables that models are given.
         need_volumes: whether the table must name an NCCT and a CTA.
         mapping: our column name to the table's, if it has another (`rlvo.cohort.mapping`).
@@ -90,8 +89,8 @@ def read_cohort(
     if "rlvo" in table or set(OUTCOMES) <= set(table):
         reported = {finding.patient for finding in findings if finding.field in ("patient_id", "rlvo", *OUTCOMES)}
         judged = [patient for patient in selection.included if patient and patient not in reported]
-        label, problems = derive_label(table.loc[judged])
-        findings += problems
+        label, unlabelled = derive_label(table.loc[judged])
+        findings += unlabelled
     if findings:
         raise CohortError(findings, where=path)
     return Cohort(table, folder, selection, label.astype("int64"), tuple(n for n in columns if n not in VARIABLES))
@@ -119,11 +118,8 @@ def examine_table(
     patients = pd.Index([_text(cell) or "" for cell in table["patient_id"]], name="patient_id", dtype="str")
     text = pd.DataFrame(index=patients)
     for name in (name for name in VARIABLES if name in table and name != "patient_id"):
-        cells = [_text(cell) for cell in table[name]]
-        text[name] = pd.Series(
-            [None if c is None or c.lower() in MISSING else c for c in cells], index=patients, dtype="str"
-        )
-
+        cells = pd.Series([_text(cell) for cell in table[name]], index=patients, dtype="str")
+        text[name] = cells.mask(cells.str.lower().isin(MISSING))
     findings = [*_id_findings(patients), *ambiguous_separators(table)]
     if decimal_comma:
         findings += mixed_decimals(text)
@@ -155,13 +151,10 @@ def _missing_columns(present: Collection[str], predictors: Sequence[str], *, nee
     findings = []
     for name in (name for name in needed if name not in present):
         close = suggest_column(name, unknown)
-        fix = (
-            f"Is it the column '{close}'? Rename it or map it ({name}={close})"
-            if close
-            else "Add it; leave a cell empty if its value is missing"
-        )
+        rename = f"Is it the column '{close}'? Rename it or map it ({name}={close})"
         derived = ", ".join(p for p in predictors if p != name and name in source_columns([p]))
         what = f"the column is missing, and {derived} needs it" if derived else "the column is missing"
+        fix = rename if close else "Add it; leave a cell empty if its value is missing"
         findings.append(Finding(None, name, what, fix))
     return findings
 
@@ -186,18 +179,16 @@ def _text(cell: Any) -> str | None:
 def _id_findings(patients: pd.Index) -> list[Finding]:
     findings = [Finding(None, "patient_id", f"row {i + 1} has no id") for i, each in enumerate(patients) if not each]
     twice = patients[patients.duplicated()].unique()
-    return findings + [
-        Finding(p, "patient_id", "occurs more than once", "Keep one row per patient") for p in twice if p
-    ]
+    what, fix = "occurs more than once", "Keep one row per patient"
+    return findings + [Finding(patient, "patient_id", what, fix) for patient in twice if patient]
 
 
 def _existing(written: pd.Series, folder: Path) -> tuple[pd.Series, list[Finding]]:
     """Keep the paths that lead to a file or folder, with a finding for each of the others."""
-    exists = [isinstance(path, str) and os.path.exists(folder / path) for path in written]
+    absent = np.array([isinstance(path, str) and not os.path.exists(folder / path) for path in written], dtype=bool)
     fix = "Paths are relative to the table's folder"
     findings = [
         Finding(str(patient) or None, str(written.name), f"no such file: {path}", fix)
-        for patient, path, there in zip(written.index, written, exists, strict=True)
-        if isinstance(path, str) and not there
+        for patient, path in written[absent].items()
     ]
-    return written.where(pd.Series(exists, index=written.index)), findings
+    return written.mask(absent), findings

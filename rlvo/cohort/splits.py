@@ -62,8 +62,13 @@ def make_split(label: pd.Series, folds: FoldsConfig, table: pd.DataFrame | None 
     """
     label = label.sort_index()
     context = pd.DataFrame(index=label.index) if table is None else table.loc[label.index]
-    person = _person_of(context)
-    _check_enough(label.groupby(person).max(), folds)
+    person = pd.Series(label.index, index=label.index)  # whose row each is: a patient's own if `person` is not filled
+    if "person" in context:
+        person = context["person"].fillna(person)
+    counts = label.groupby(person).max().value_counts().reindex([0, 1], fill_value=0)
+    if counts.min() < folds.folds + 1:
+        what = f"{counts[1]} rLVO and {counts[0]} other patients are too few for a test set and {folds.folds} folds"
+        raise RlvoError(what, where="split", fix=f"At least {folds.folds + 1} patients of each class are needed")
     test = sorted(_test_set(label, context, person, folds))
     development = label.drop(test)
     if folds.scheme == "leave_one_center_out":
@@ -71,28 +76,32 @@ def make_split(label: pd.Series, folds: FoldsConfig, table: pd.DataFrame | None 
     else:
         parts = _stratified_folds(development, person[development.index], folds)
     split = Split(test=tuple(test), folds=tuple(parts))
-    check_split(split, label)
-    _check_together(split, person)
+    check_split(split, label, person)
     return split
 
 
-def check_split(split: Split, label: pd.Series) -> None:
-    """Refuse a split with unknown patients, without some of the patients, or with a part of one class only.
+def check_split(split: Split, label: pd.Series, person: pd.Series) -> None:
+    """Refuse a split that has unknown patients, lacks patients, has a part of one class only, or separates a person.
 
     Raises:
         RlvoError: names the part and up to five patients.
     """
-    everyone = {*split.test, *split.development}
-    if unknown := sorted(everyone - set(label.index)):
-        what = f"patients that are not in the cohort: {join_names(unknown)}"
-        raise RlvoError(what, where="split", fix="Make a new split")
-    if left_out := sorted(set(label.index) - everyone):
-        what = f"patients in neither the test set nor a fold: {join_names(left_out)}"
-        raise RlvoError(what, where="split", fix="Make a new split")
+    everyone, cohort = {*split.test, *split.development}, set(label.index)
+    for what, names in (
+        ("that are not in the cohort", everyone - cohort),
+        ("in neither the test set nor a fold", cohort - everyone),
+    ):
+        if names:
+            raise RlvoError(f"patients {what}: {join_names(sorted(names))}", where="split", fix="Make a new split")
     for name, part in [("the test set", split.test), *((f"fold {k}", fold) for k, fold in enumerate(split.folds))]:
         if label[list(part)].nunique() < 2:
             what = f"{name} holds one class only: {join_names(part)}"
             raise RlvoError(what, where="split", fix="Use fewer folds or more patients")
+    part_of = {patient: k for k, part in enumerate((split.test, *split.folds)) for patient in part}
+    parts = pd.Series(part_of).groupby(person).nunique()
+    if apart := sorted(person.index[person.isin(parts.index[parts > 1])]):
+        what = f"rows of one person are in more than one part: {join_names(apart)}"
+        raise RlvoError(what, where="split", fix="Put them in one center or list, or keep one row per person")
 
 
 def write_split(split: Split, path: Path) -> None:
@@ -124,12 +133,6 @@ def join_names(names: Iterable[object]) -> str:
     return (", ".join(listed[:5]) or "none") + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
 
 
-def _person_of(context: pd.DataFrame) -> pd.Series:
-    """Return whose row each is, by patient id: `person` if the cell is there and filled, otherwise the id itself."""
-    ids = pd.Series(context.index, index=context.index)
-    return context["person"].fillna(ids) if "person" in context else ids
-
-
 def _required(context: pd.DataFrame, name: str, needed_by: str) -> pd.Series:
     """Return a column in which every patient must have a value."""
     if name not in context:
@@ -138,13 +141,6 @@ def _required(context: pd.DataFrame, name: str, needed_by: str) -> pd.Series:
         what = f"the split '{needed_by}' needs {name} for every patient; it is missing for {join_names(without)}"
         raise RlvoError(what, where="folds", fix="Fill it in")
     return context[name]
-
-
-def _check_enough(label: pd.Series, folds: FoldsConfig) -> None:
-    counts = label.value_counts().reindex([0, 1], fill_value=0)
-    if counts.min() < folds.folds + 1:
-        what = f"{counts[1]} rLVO and {counts[0]} other patients are too few for a test set and {folds.folds} folds"
-        raise RlvoError(what, where="split", fix=f"At least {folds.folds + 1} patients of each class are needed")
 
 
 def _test_set(label: pd.Series, context: pd.DataFrame, person: pd.Series, folds: FoldsConfig) -> Iterable[str]:
@@ -223,11 +219,3 @@ def _center_folds(label: pd.Series, context: pd.DataFrame, folds: FoldsConfig) -
         fix = f"Set folds to {len(names)}" if len(names) > 1 else "More centers are needed outside the test set"
         raise RlvoError(what, where="folds", fix=fix)
     return [tuple(centers.index[centers == name]) for name in names]
-
-
-def _check_together(split: Split, person: pd.Series) -> None:
-    part_of = {patient: k for k, part in enumerate((split.test, *split.folds)) for patient in part}
-    parts = pd.Series(part_of).groupby(person).nunique()
-    if apart := sorted(person.index[person.isin(parts.index[parts > 1])]):
-        what = f"rows of one person are in more than one part: {join_names(apart)}"
-        raise RlvoError(what, where="split", fix="Put them in one center or list, or keep one row per person")

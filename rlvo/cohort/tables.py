@@ -57,11 +57,8 @@ def read_table(path: Path, mapping: Mapping[str, str] | None = None) -> RawTable
     """Read a table file without interpreting its cells.
 
     Text files: UTF-8, UTF-16 with a byte-order mark, or Latin-1; delimited by comma, semicolon, tab or bar, whichever
-    finds most known columns in the header. XLSX: the one sheet whose header names `patient_id`.
-
-    Args:
-        path: the file.
-        mapping: our column name to theirs, for columns with other names.
+    finds most known columns in the header. XLSX: the one sheet whose header names `patient_id`. `mapping` gives their
+    names (values) of columns of ours (keys).
 
     Raises:
         RlvoError: the file is missing, empty, damaged or of another format, or the mapping does not fit.
@@ -100,17 +97,18 @@ class _KnownColumns:
 
 def _text_rows(text: str, path: Path, known: _KnownColumns) -> tuple[list[Row], bool]:
     """Return the rows, and whether the comma is free for decimals."""
+
+    def header_match(delimiter: str) -> tuple[int, int]:
+        """Return how many known columns the best of the first lines names if split so, and its number of columns."""
+        first = zip(range(FIRST_LINES), _parsed(text, delimiter, strict=False), strict=False)
+        matches = ((len(known.names & {*map(plain_name, cells)}), len(cells)) for _, (_, cells) in first)
+        return max(matches, default=(0, 0))
+
     try:
-        delimiter = max(DELIMITERS, key=lambda delimiter: _header_match(text, delimiter, known))
+        delimiter = max(DELIMITERS, key=header_match)
         return list(_parsed(text, delimiter, strict=True)), delimiter != ","
     except csv.Error as error:
         raise RlvoError(f"not readable as a delimited table: {error}", where=path, fix="Save it again as CSV") from None
-
-
-def _header_match(text: str, delimiter: str, known: _KnownColumns) -> tuple[int, int]:
-    """Return how many known columns the best of the first lines names if split at `delimiter`, and its columns."""
-    first = zip(range(FIRST_LINES), _parsed(text, delimiter, strict=False), strict=False)
-    return max(((len(known.names & {*map(plain_name, cells)}), len(cells)) for _, (_, cells) in first), default=(0, 0))
 
 
 def _decoded(content: bytes, path: Path) -> str:
@@ -177,8 +175,7 @@ def _opened(content: bytes, path: Path, *, values: bool) -> Workbook:
 
 
 def _rows(sheet: Worksheet) -> list[Row]:
-    numbered = enumerate(sheet.iter_rows(), start=1)
-    rows = [(number, [_written(cell) for cell in cells]) for number, cells in numbered]
+    rows = enumerate(([_written(cell) for cell in cells] for cells in sheet.iter_rows()), start=1)
     return [(number, cells) for number, cells in rows if any(str(cell).strip() for cell in cells)]
 
 

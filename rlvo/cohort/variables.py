@@ -39,63 +39,41 @@ class Variable:
 
 MAX_VOLUME_ML = 2000.0
 """No brain is larger: a value above it is in another unit."""
-
-
-def _binary(name: str, role: Literal["predictor", "outcome", "context"] = "predictor") -> Variable:
-    return Variable(name, "binary", role)
-
-
-def _perfusion_volume(name: str) -> Variable:
-    return Variable(name, "continuous", "predictor", "mL", 0, MAX_VOLUME_ML)
-
+VOLUMES = ("ncct", "cta", "vessels")
+"""The columns that name a patient's scans and the vessel mask, and the names of the prepared volumes."""
+PERFUSION_VOLUMES = ("cbf_lt30_ml", "tmax_gt4_ml", "tmax_gt6_ml", "tmax_gt10_ml")
+RISK_FACTORS = ("hypertension", "dyslipidemia", "diabetes", "smoking", "atrial_fibrillation")
 
 VARIABLES: dict[str, Variable] = {
     variable.name: variable
     for variable in (
         Variable("patient_id", "text", "id"),
-        Variable("ncct", "text", "image"),
-        Variable("cta", "text", "image"),
-        Variable("vessels", "text", "image"),
+        *(Variable(name, "text", "image") for name in VOLUMES),
         Variable("age", "continuous", "predictor", "years", 0, 120),
         Variable("sex", "binary", "predictor", levels=("M", "F")),
-        _binary("hypertension"),
-        _binary("dyslipidemia"),
-        _binary("diabetes"),
-        _binary("smoking"),
-        _binary("atrial_fibrillation"),
+        *(Variable(name, "binary", "predictor") for name in RISK_FACTORS),
         Variable("nihss", "continuous", "predictor", "points", 0, 42),
-        _binary("ivt"),
-        _binary("unwitnessed_onset"),
+        *(Variable(name, "binary", "predictor") for name in ("ivt", "unwitnessed_onset")),
         Variable("occlusion_side", "categorical", "predictor", levels=("left", "right")),
         Variable("occlusion_site", "categorical", "predictor", levels=("TICA", "M1", "M2")),
-        _perfusion_volume("cbf_lt30_ml"),
-        _perfusion_volume("tmax_gt4_ml"),
-        _perfusion_volume("tmax_gt6_ml"),
-        _perfusion_volume("tmax_gt10_ml"),
+        *(Variable(name, "continuous", "predictor", "mL", 0, MAX_VOLUME_ML) for name in PERFUSION_VOLUMES),
         Variable("aspects", "continuous", "score", "points", 0, 10),
         Variable("final_stenosis_pct", "continuous", "outcome", "%", 0, 100),
         Variable("etici", "categorical", "outcome", levels=("0", "1", "2a", "2b", "2b50", "2b67", "2c", "3")),
-        _binary("rescue_treatment", "outcome"),
-        _binary("rlvo", "outcome"),
+        *(Variable(name, "binary", "outcome") for name in ("rescue_treatment", "rlvo")),
         Variable("etiology", "categorical", "outcome", levels=("icad", "other")),
-        Variable("person", "text", "context"),
-        Variable("center", "text", "context"),
-        Variable("scanner", "text", "context"),
-        _binary("dsa_occlusion", "context"),
-        _binary("synchronous_occlusions", "context"),
-        _binary("severe_artifact", "context"),
+        *(Variable(name, "text", "context") for name in ("person", "center", "scanner")),
+        *(Variable(n, "binary", "context") for n in ("dsa_occlusion", "synchronous_occlusions", "severe_artifact")),
         Variable("admission_date", "date", "context"),
     )
 }
 """The columns that rlvo knows, by name."""
-VOLUMES = ("ncct", "cta", "vessels")
-"""The columns that name a patient's scans and the vessel mask, and the names of the prepared volumes."""
 
 RATIOS = {"hir": ("tmax_gt10_ml", "tmax_gt6_ml"), "tmax4_tmax6_ratio": ("tmax_gt4_ml", "tmax_gt6_ml")}
 """The derived predictors: numerator and denominator of each (section 2.2.2)."""
 DERIVED = tuple(RATIOS)
 """Predictors that are computed and are never columns of the table."""
-CTP = ("cbf_lt30_ml", "tmax_gt4_ml", "tmax_gt6_ml", "tmax_gt10_ml", *DERIVED)
+CTP = (*PERFUSION_VOLUMES, *DERIVED)
 """The six CT perfusion variables."""
 
 AFTER_PROCEDURE = re.compile(
@@ -121,11 +99,15 @@ def source_columns(predictors: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(column for name in predictors for column in RATIOS.get(name, (name,))))
 
 
+def predictor_kind(name: str) -> str:
+    """Return the kind of a column or derived variable; the latter are continuous."""
+    return "continuous" if name in DERIVED else VARIABLES[name].kind
+
+
 def check_predictors(names: Sequence[str], *, scores: bool = False) -> None:
     """Refuse predictors that are outcomes, not predictors, unknown or listed twice.
 
     Args:
-        names: columns or derived variables.
         scores: also allow ASPECTS, which only baselines use.
 
     Raises:
@@ -146,9 +128,7 @@ def did_you_mean(name: str, possible: Iterable[str]) -> str:
 
 
 def _why_not(name: str, possible: Iterable[str]) -> str:
-    role = VARIABLES[name].role if name in VARIABLES else None
-    if role is None and known_after_procedure(name):
-        role = "outcome"
+    role = "outcome" if known_after_procedure(name) else VARIABLES[name].role if name in VARIABLES else None
     if role is None:
         return f"is not a variable that rlvo knows{did_you_mean(name, possible)}"
     return {

@@ -30,7 +30,6 @@ from rlvo.inference.training_cohort import CohortSummary
 DESCRIPTION = "ensemble.json"
 WEIGHTS = "members.safetensors"
 ATLAS = "atlas.npz"
-CHAMPION_VARIANT = "all inputs"
 
 
 class Variant(Frozen):
@@ -56,10 +55,9 @@ class Variant(Frozen):
         """Whether any of its members looks at the clinical table."""
         return any(configuration.model.fusion != "none" for configuration in self.spec.configurations)
 
-    def imputed(self, table: pd.DataFrame) -> list[list[str]]:
-        """The predictors imputed for each patient of a typed table; none if no member looks at the table."""
-        imputed = next(iter(self.encoders.values())).imputed(table)
-        return imputed if self.reads_table else [[] for _ in imputed]
+    def imputed(self, row: pd.DataFrame) -> list[str]:
+        """The predictors imputed for the patient of a typed row; none if no member looks at the table."""
+        return next(iter(self.encoders.values())).imputed(row) if self.reads_table else []
 
 
 class ModelDescription(Frozen):
@@ -99,10 +97,6 @@ class ModelDescription(Frozen):
         return member.key if origin == own else f"{member.key}-{content_hash(origin)[:8]}"
 
 
-Weights = Callable[[Variant, MemberSpec], Path]
-"""Gives the safetensors file of a member from the variant's study."""
-
-
 def describe(
     spec: EnsembleSpec,
     encoders: dict[int, TabularEncoder],
@@ -120,7 +114,7 @@ def describe(
         reduced: ensembles of fewer predictors (the paper's Model B), which answer if CT perfusion is missing.
         fallbacks: ensembles of the same study by name, which answer if a volume is missing.
     """
-    champion = Variant(name=CHAMPION_VARIANT, spec=spec, encoders=encoders)
+    champion = Variant(name="all inputs", spec=spec, encoders=encoders)
     others = [Variant(name=name, spec=other, encoders=encoders) for name, other in (fallbacks or {}).items()]
     return ModelDescription(
         variants=(champion, *reduced, *others),
@@ -131,8 +125,10 @@ def describe(
     )
 
 
-def write_model_folder(folder: Path, description: ModelDescription, weights: Weights) -> None:
-    """Write (or replace) a model folder with the weights of each distinct member."""
+def write_model_folder(
+    folder: Path, description: ModelDescription, weights: Callable[[Variant, MemberSpec], Path]
+) -> None:
+    """Write (or replace) a model folder; `weights` gives the safetensors file of a member of the variant's study."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     tensors = {

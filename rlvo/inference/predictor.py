@@ -181,12 +181,12 @@ def _choose_variant(variants: Sequence[Variant], patient: Patient) -> tuple[Vari
 
 
 def _missing_perfusion(variant: Variant, row: pd.DataFrame) -> list[str]:
-    return [predictor for predictor in variant.imputed(row)[0] if predictor in CTP]
+    return [predictor for predictor in variant.imputed(row) if predictor in CTP]
 
 
 def _table_warnings(variant: Variant, row: pd.DataFrame) -> list[str]:
     """Which predictors are imputed, and which are clipped to the training patients' range."""
-    imputed = variant.imputed(row)[0]
+    imputed = variant.imputed(row)
     warnings = [f"imputed: {', '.join(imputed)}"] if imputed else []
     if not variant.reads_table:
         return warnings

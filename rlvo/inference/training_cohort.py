@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from rlvo.cohort.variables import RATIOS, VARIABLES, source_columns
+from rlvo.cohort.variables import RATIOS, VARIABLES, predictor_kind, source_columns
 from rlvo.config.base import Frozen
 
 MIN_SHIFT = 0.5
@@ -40,13 +40,13 @@ def summarise(table: pd.DataFrame, label: Sequence[int] | pd.Series, predictors:
     continuous = {
         name: ContinuousSummary(mean=float(each.mean()), sd=float(each.std()))
         for name, each in values.items()
-        if _is_continuous(name) and each.count() > 1
+        if predictor_kind(name) == "continuous" and each.count() > 1
     }
     return CohortSummary(
         patients=len(table),
         prevalence=float(np.mean(label)),
         continuous=continuous,
-        shares={name: _shares(name, each) for name, each in values.items() if not _is_continuous(name)},
+        shares={name: _shares(name, each) for name, each in values.items() if predictor_kind(name) != "continuous"},
         missing={name: float(each.isna().mean()) for name, each in values.items()},
     )
 
@@ -86,10 +86,6 @@ def predictor_values(table: pd.DataFrame, predictor: str) -> pd.Series:
         return columns[predictor]
     numerator, denominator = (columns[name].astype(float) for name in RATIOS[predictor])
     return (numerator / denominator).where(denominator > 0)
-
-
-def _is_continuous(predictor: str) -> bool:
-    return predictor in RATIOS or VARIABLES[predictor].kind == "continuous"
 
 
 def _shares(predictor: str, values: pd.Series) -> dict[str, float]:

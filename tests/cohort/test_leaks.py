@@ -13,15 +13,19 @@ def label() -> pd.Series:
     return pd.Series([int(i % 3 == 0) for i in range(40)], index=[f"{i:03d}" for i in range(40)])
 
 
-def test_sound_predictors_are_not_suspected(rows: pd.DataFrame, label: pd.Series) -> None:
-    assert suspected_leaks(examine_table(rows)[0], label, PAPER_PREDICTORS) == []
+@pytest.fixture
+def table(rows: pd.DataFrame) -> pd.DataFrame:
+    return examine_table(rows)[0]
+
+
+def test_sound_predictors_are_not_suspected(table: pd.DataFrame, label: pd.Series) -> None:
+    assert suspected_leaks(table, label, PAPER_PREDICTORS) == []
 
 
 @pytest.mark.parametrize("direction", [1, -1])
 def test_an_auc_above_the_limit_either_way_is_reported_with_its_value(
-    rows: pd.DataFrame, label: pd.Series, direction: int
+    table: pd.DataFrame, label: pd.Series, direction: int
 ) -> None:
-    table = examine_table(rows)[0]
     table["nihss"] = np.random.default_rng(0).normal(0, 1, 40) + direction * 3.5 * label.to_numpy()
     (finding,) = suspected_leaks(table, label, PAPER_PREDICTORS)
     assert (finding.patient, finding.field) == (None, "nihss")
@@ -30,9 +34,8 @@ def test_an_auc_above_the_limit_either_way_is_reported_with_its_value(
 
 
 def test_levels_missing_values_and_inputs_of_derived_predictors_are_judged(
-    rows: pd.DataFrame, label: pd.Series
+    table: pd.DataFrame, label: pd.Series
 ) -> None:
-    table = examine_table(rows)[0]
     table["occlusion_site"] = np.where(label == 1, "M1", np.where(np.arange(40) % 2, "M2", "TICA"))
     table["cbf_lt30_ml"] = table["cbf_lt30_ml"].mask(label == 0)
     table["tmax_gt10_ml"] = label.astype(float)
@@ -44,8 +47,7 @@ def test_levels_missing_values_and_inputs_of_derived_predictors_are_judged(
     }
 
 
-def test_few_patients_are_not_enough_evidence(rows: pd.DataFrame, label: pd.Series) -> None:
-    table = examine_table(rows)[0]
+def test_few_patients_are_not_enough_evidence(table: pd.DataFrame, label: pd.Series) -> None:
     table["age"] = label.astype(float)
     few = [*label.index[label == 1][:9], *label.index[label == 0]]
     assert suspected_leaks(table.loc[few], label[few], ("age",)) == []

@@ -96,22 +96,22 @@ def test_the_hash_depends_only_on_who_is_in_which_part() -> None:
 
 def test_a_split_of_another_cohort_is_refused() -> None:
     y = pd.Series([0, 1, 0, 1, 0, 1], index=list("abcdef"))
-    check_split(Split(test=("a", "b"), folds=(("c", "d"), ("e", "f"))), y)
+    person = pd.Series(y.index, index=y.index)
+    check_split(Split(test=("a", "b"), folds=(("c", "d"), ("e", "f"))), y, person)
     with pytest.raises(RlvoError, match="not in the cohort: g"):
-        check_split(Split(test=("a", "b"), folds=(("c", "d"), ("e", "f", "g"))), y)
+        check_split(Split(test=("a", "b"), folds=(("c", "d"), ("e", "f", "g"))), y, person)
     with pytest.raises(RlvoError, match="in neither the test set nor a fold: f"):
-        check_split(Split(test=("a", "b"), folds=(("c", "d"), ("e",))), y)
+        check_split(Split(test=("a", "b"), folds=(("c", "d"), ("e",))), y, person)
     with pytest.raises(RlvoError, match="fold 0 holds one class only: c, e"):
-        check_split(Split(test=("a", "b"), folds=(("c", "e"), ("d", "f"))), y)
+        check_split(Split(test=("a", "b"), folds=(("c", "e"), ("d", "f"))), y, person)
 
 
 @pytest.fixture
 def context() -> pd.DataFrame:
-    """120 patients in four centers, two rows per person, admitted over 60 days, two per day."""
+    """120 patients in four centers, admitted over 60 days, two per day."""
     ids = [f"{i:04d}" for i in range(120)]
     days = pd.Timestamp("2020-01-01") + pd.to_timedelta(np.arange(120) // 2, unit="D")
-    columns = {"center": list("ABCD") * 30, "person": [f"n{i // 2}" for i in range(120)]}
-    return pd.DataFrame(columns, index=ids).assign(admission_date=days.strftime("%Y-%m-%d"))
+    return pd.DataFrame({"center": list("ABCD") * 30, "admission_date": days.strftime("%Y-%m-%d")}, index=ids)
 
 
 @pytest.fixture
@@ -139,19 +139,17 @@ def test_rows_without_a_person_are_separate_persons(context: pd.DataFrame, y: pd
 
 
 def test_the_last_admitted_are_held_out_and_no_day_is_split(context: pd.DataFrame, y: pd.Series) -> None:
-    by_day = context.drop(columns="person")
-    split = make_split(y, FoldsConfig(holdout="temporal", test_fraction=0.2), by_day)
+    split = make_split(y, FoldsConfig(holdout="temporal", test_fraction=0.2), context)
     assert len(split.test) == 24
-    dates = by_day["admission_date"]
+    dates = context["admission_date"]
     assert dates[list(split.test)].min() > dates[list(split.development)].max()
-    assert len(make_split(y, FoldsConfig(holdout="temporal", test_fraction=0.21), by_day).test) == 26
+    assert len(make_split(y, FoldsConfig(holdout="temporal", test_fraction=0.21), context).test) == 26
     # A person who comes again late is held out with the earlier row.
     again = context.assign(person=["again" if i in (0, 119) else str(i) for i in range(120)])
     assert {"0000", "0119"} <= set(make_split(y, FoldsConfig(holdout="temporal"), again).test)
 
 
 def test_centers_are_held_out_and_left_out(context: pd.DataFrame, y: pd.Series) -> None:
-    context = context.drop(columns="person")
     centers = FoldsConfig(holdout="center", test_centers=("D",), scheme="leave_one_center_out", folds=3)
     split = make_split(y, centers, context)
     assert set(context.loc[list(split.test), "center"]) == {"D"}
@@ -174,6 +172,7 @@ def test_lists_that_do_not_fit_are_refused(
     context: pd.DataFrame, y: pd.Series, tmp_path: Path, content: str, says: str
 ) -> None:
     y[["0000", "0002"]] = [0, 1]
+    context["person"] = np.arange(120) // 2
     (tmp_path / "test.txt").write_text(content)
     with pytest.raises(RlvoError, match=says):
         make_split(y, FoldsConfig(holdout="list", test_patients=tmp_path / "test.txt"), context)
@@ -185,7 +184,6 @@ def test_the_columns_a_split_needs_must_be_filled(context: pd.DataFrame, y: pd.S
     temporal = FoldsConfig(holdout="temporal")
     with pytest.raises(RlvoError, match="needs the column admission_date"):
         make_split(y, temporal)
-    context = context.drop(columns="person")
     with pytest.raises(RlvoError, match="missing for 0007"):
         make_split(y, temporal, context.assign(admission_date=context["admission_date"].mask(context.index == "0007")))
     with pytest.raises(RlvoError, match=r"no patient is from center E.*Centers: A, B, C, D"):
@@ -197,7 +195,6 @@ def test_the_columns_a_split_needs_must_be_filled(context: pd.DataFrame, y: pd.S
 
 
 def test_parts_with_one_class_are_refused_with_their_patients(context: pd.DataFrame, y: pd.Series) -> None:
-    context = context.drop(columns="person")
     y[context["center"] == "D"] = 0
     with pytest.raises(RlvoError, match="the test set holds one class only: 0003, 0007, 0011, 0015, 0019 and 25 more"):
         make_split(y, FoldsConfig(holdout="center", test_centers=("D",)), context)

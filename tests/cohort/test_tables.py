@@ -1,24 +1,17 @@
 from pathlib import Path
 
-import pandas as pd
 import pytest
-from support.malformed import FILES, WORKBOOKS, check_refused
+from support.malformed import FILES, WORKBOOKS, check_refused, written
 
 from rlvo.cohort.tables import read_table
 from rlvo.errors import CohortError
 
-HEADER, ROW = "patient_id,age,sex", "007,70.5,F"
 DAMAGED = {**FILES, **WORKBOOKS}
-
-
-def write(path: Path, content: str | bytes) -> Path:
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_usual_delimiters_give_the_same_cells(tmp_path: Path, delimiter: str) -> None:
-    table = read_table(write(tmp_path / "c.csv", f"{HEADER}\n{ROW}\n".replace(",", delimiter)))
+    table = read_table(written(tmp_path, "patient_id,age,sex\n007,70.5,F\n".replace(",", delimiter)))
     assert table.cells.to_dict("records") == [{"patient_id": "007", "age": "70.5", "sex": "F"}]
     assert table.decimal_comma == (delimiter != ",")
 
@@ -26,47 +19,37 @@ def test_usual_delimiters_give_the_same_cells(tmp_path: Path, delimiter: str) ->
 def test_the_delimiter_is_the_one_that_finds_most_known_names(tmp_path: Path) -> None:
     # More commas than semicolons in the header, and quotes that only the semicolon explains.
     text = '"patient_id";"age";"notes (a, b, c, d)"\n"1";"70,5";"x, y"\n'
-    table = read_table(write(tmp_path / "c.csv", text))
+    table = read_table(written(tmp_path, text))
     assert list(table.cells) == ["patient_id", "age", "notes (a, b, c, d)"]
     assert table.cells.loc[0, "age"] == "70,5"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
 def test_byte_order_marks_and_latin_1(tmp_path: Path, encoding: str) -> None:
-    table = read_table(write(tmp_path / "c.csv", "patient_id,center\nA,Vall d'Hebrón\n".encode(encoding)))
+    table = read_table(written(tmp_path, "patient_id,center\nA,Vall d'Hebrón\n".encode(encoding)))
     assert table.cells.to_dict("records") == [{"patient_id": "A", "center": "Vall d'Hebrón"}]
 
 
 def test_case_blanks_empty_lines_and_empty_columns_are_dropped(tmp_path: Path) -> None:
-    table = read_table(write(tmp_path / "c.csv", "\r\n Patient_ID , AGE ,\r\n1,70,\r\n\r\n,,\r\n2,80,\r\n"))
+    table = read_table(written(tmp_path, "\r\n Patient_ID , AGE ,\r\n1,70,\r\n\r\n,,\r\n2,80,\r\n"))
     assert list(table.cells) == ["patient_id", "age"]
     assert list(table.cells["patient_id"]) == ["1", "2"]
 
 
 def test_quoted_cells_may_hold_delimiters_and_line_breaks(tmp_path: Path) -> None:
-    table = read_table(write(tmp_path / "c.csv", 'patient_id,center\n1,"a, b\nc"\n'))
+    table = read_table(written(tmp_path, 'patient_id,center\n1,"a, b\nc"\n'))
     assert table.cells.loc[0, "center"] == "a, b\nc"
 
 
 def test_ragged_rows_and_duplicate_or_unnamed_columns_are_all_reported(tmp_path: Path) -> None:
     with pytest.raises(CohortError) as caught:
-        read_table(write(tmp_path / "c.csv", "patient_id,age,Age,\n1,70,71,x\n2,70\n3,70,71,y,z\n"))
+        read_table(written(tmp_path, "patient_id,age,Age,\n1,70,71,x\n2,70\n3,70,71,y,z\n"))
     text = str(caught.value)
     assert len(caught.value.findings) == 4
     assert "line 3: 2 cells, but the header has 4" in text
     assert "line 4: 5 cells" in text
     assert "age: more than one column has this name" in text
     assert "column 4: has cells but no name" in text
-
-
-def test_workbooks_keep_text_ids_and_take_the_sheet_that_names_patients(tmp_path: Path) -> None:
-    path = tmp_path / "c.xlsx"
-    with pd.ExcelWriter(path) as book:
-        pd.DataFrame({"read me": ["first"]}).to_excel(book, sheet_name="notes", index=False)
-        pd.DataFrame({"patient_id": ["007", "NA"], "age": [70.5, None]}).to_excel(book, sheet_name="data", index=False)
-    table = read_table(path)
-    assert list(table.cells["patient_id"]) == ["007", "NA"]
-    assert list(table.cells["age"]) == [70.5, ""]
 
 
 @pytest.mark.parametrize("name", DAMAGED)

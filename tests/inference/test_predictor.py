@@ -1,4 +1,6 @@
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,17 @@ from rlvo.study.folder import EndedTrials
 NUMBERS = ["score", "probability", "p_ncct", "p_cta", "p_both"]
 
 
+Predict = Callable[..., pd.DataFrame]
+
+
 @pytest.fixture(scope="module")
-def answers(study: TinyStudy, predictor: EnsemblePredictor) -> pd.DataFrame:
-    return predictor.predict(study.raw, study.cohort.parent)
+def predict(study: TinyStudy, predictor: EnsemblePredictor) -> Predict:
+    return partial(predictor.predict, folder=study.cohort.parent)
+
+
+@pytest.fixture(scope="module")
+def answers(study: TinyStudy, predict: Predict) -> pd.DataFrame:
+    return predict(study.raw)
 
 
 def assert_same(one: pd.DataFrame, other: pd.DataFrame, atol: float = 1e-6) -> None:
@@ -64,19 +74,15 @@ def test_members_reproduce_their_stored_validation_predictions(
         np.testing.assert_allclose(answers.loc[own.index, f"p_{member.key}"], own, rtol=0, atol=1e-5)
 
 
-def test_bfloat16_is_close_and_other_precisions_are_refused(
-    study: TinyStudy, predictor: EnsemblePredictor, answers: pd.DataFrame
-) -> None:
-    rough = predictor.predict(study.raw.head(6), study.cohort.parent, precision="bfloat16")
+def test_bfloat16_is_close_and_others_are_refused(study: TinyStudy, predict: Predict, answers: pd.DataFrame) -> None:
+    rough = predict(study.raw.head(6), precision="bfloat16")
     np.testing.assert_allclose(rough["p_both"], answers["p_both"][:6], rtol=0, atol=0.02)
     assert (rough["p_both"] != answers["p_both"][:6]).any()
     with pytest.raises(RlvoError, match="precision: 'float64' is not one of"):
-        predictor.predict(study.raw.head(1), study.cohort.parent, precision="float64")  # type: ignore[arg-type]
+        predict(study.raw.head(1), precision="float64")
 
 
-def test_the_types_of_cells_do_not_matter(
-    study: TinyStudy, predictor: EnsemblePredictor, answers: pd.DataFrame
-) -> None:
+def test_the_types_of_cells_do_not_matter(study: TinyStudy, predict: Predict, answers: pd.DataFrame) -> None:
     text = study.raw.astype(str)
     mixed = study.raw.assign(
         hypertension=study.raw["hypertension"].astype(bool),
@@ -85,31 +91,25 @@ def test_the_types_of_cells_do_not_matter(
         ivt=study.raw["ivt"].astype(float),
     )
     for table in (text, mixed, study.raw.convert_dtypes(), study.raw.set_index(pd.RangeIndex(100, 124))):
-        assert_same(predictor.predict(table, study.cohort.parent), answers)
+        assert_same(predict(table), answers)
 
 
-def test_outcomes_and_other_columns_are_ignored(
-    study: TinyStudy, predictor: EnsemblePredictor, answers: pd.DataFrame
-) -> None:
-    table = study.raw.assign(rlvo="nonsense", etici="9", remark="x", aspects=99)
-    again = predictor.predict(table, study.cohort.parent)
+def test_outcomes_and_other_columns_are_ignored(study: TinyStudy, predict: Predict, answers: pd.DataFrame) -> None:
+    again = predict(study.raw.assign(rlvo="nonsense", etici="9", remark="x", aspects=99))
     assert_same(again, answers, atol=0)
     assert again["warnings"].tolist() == answers["warnings"].tolist()
 
 
 def test_answers_depend_neither_on_the_other_patients_nor_on_their_order(
-    study: TinyStudy, predictor: EnsemblePredictor, answers: pd.DataFrame
+    study: TinyStudy, predict: Predict, answers: pd.DataFrame
 ) -> None:
     chosen = study.raw.iloc[[7, 2, 15]]
-    assert_same(predictor.predict(chosen, study.cohort.parent), answers.iloc[[7, 2, 15]])
-    assert_same(predictor.predict(chosen.iloc[:1], study.cohort.parent), answers.iloc[[7]])
+    assert_same(predict(chosen), answers.iloc[[7, 2, 15]])
+    assert_same(predict(chosen.iloc[:1]), answers.iloc[[7]])
 
 
-def test_the_store_gives_the_same_answers(
-    study: TinyStudy, predictor: EnsemblePredictor, answers: pd.DataFrame
-) -> None:
-    stored = predictor.predict(study.raw, study.cohort.parent, store=VolumeStore(study.workdir.store))
-    assert_same(stored, answers)
+def test_the_store_gives_the_same_answers(study: TinyStudy, predict: Predict, answers: pd.DataFrame) -> None:
+    assert_same(predict(study.raw, store=VolumeStore(study.workdir.store)), answers)
 
 
 def test_members_asked_one_by_one_and_shaped_together_give_the_same_answers(
@@ -128,15 +128,15 @@ def test_members_asked_one_by_one_and_shaped_together_give_the_same_answers(
 
 
 def test_a_volume_that_cannot_be_used_affects_only_its_patient(
-    study: TinyStudy, predictor: EnsemblePredictor, answers: pd.DataFrame, tmp_path: Path
+    study: TinyStudy, predict: Predict, answers: pd.DataFrame, tmp_path: Path
 ) -> None:
     whole = (study.cohort.parent / study.raw["cta"][1]).read_bytes()
     (tmp_path / "short.nii.gz").write_bytes(whole[: len(whole) // 2])
     table = study.raw.iloc[:4].copy()
     table["cta"] = [str(tmp_path / "short.nii.gz"), "nowhere.nii.gz", *table["cta"][2:]]
-    got = predictor.predict(table, study.cohort.parent)
+    got = predict(table)
     assert got["rlvo"].isna().tolist() == [True, True, False, False]
-    assert got.loc[:1, ["score", "probability", "votes", "p_ncct", "p_cta", "p_both"]].isna().all().all()
+    assert got.loc[:1, [*NUMBERS, "votes"]].isna().all().all()
     assert_same(got.iloc[2:], answers.iloc[2:4])
     assert "short.nii.gz" in got["warnings"][0]
     assert "not answered: cta: no such file: nowhere.nii.gz" in got["warnings"][1]
@@ -146,10 +146,7 @@ def test_a_volume_that_cannot_be_used_affects_only_its_patient(
 
 @pytest.fixture(scope="module")
 def whole_model(
-    study: TinyStudy,
-    specs: dict[str, EnsembleSpec],
-    trials: EndedTrials,
-    tmp_path_factory: pytest.TempPathFactory,
+    study: TinyStudy, specs: dict[str, EnsembleSpec], trials: EndedTrials, tmp_path_factory: pytest.TempPathFactory
 ) -> EnsemblePredictor:
     """Members that all look at the table, members of another study without perfusion, and fallbacks."""
     champion = specs["resnet18 daft"]
@@ -288,5 +285,5 @@ def test_an_ensemble_that_ignores_the_table_imputes_nothing_and_answers_without_
     assert got["rlvo"].notna().all()
 
 
-def test_an_empty_table_gives_an_empty_answer(study: TinyStudy, predictor: EnsemblePredictor) -> None:
-    assert predictor.predict(study.raw.head(0), study.cohort.parent).columns.tolist() == list(ANSWER_COLUMNS)
+def test_an_empty_table_gives_an_empty_answer(study: TinyStudy, predict: Predict) -> None:
+    assert predict(study.raw.head(0)).columns.tolist() == list(ANSWER_COLUMNS)

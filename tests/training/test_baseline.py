@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from rlvo.cohort.label import rlvo_label
+from rlvo.cohort.label import derive_label
 from rlvo.cohort.splits import Split, make_split
 from rlvo.config.study import PAPER_PREDICTORS, FoldsConfig
 from rlvo.evaluation.predictions import check_out_of_fold, check_predictions
@@ -191,7 +191,7 @@ def test_permuted_labels_give_no_signal(cohort: Cohort, baseline: Baseline) -> N
 def test_on_20000_patients_the_baseline_ranks_as_the_true_clinical_score() -> None:
     drawn = draw_patients(20_000, PROFILES["paper"], seed=0)
     table = drawn.table.set_index("patient_id")
-    label = rlvo_label(table)
+    label = derive_label(table)[0].astype(int)
     split = make_split(label, FoldsConfig())
     truth = drawn.logits.set_index("patient_id")["clinical_logit"]
     result = clinical_baseline(table, label, split, PAPER_PREDICTORS, CLINICAL)
