@@ -95,9 +95,9 @@ def serve(
 
     Example: rlvo serve rlvo-ensemble@champion --data-root /data/incoming --audit audit.jsonl
     """
-    from rlvo.registry.interpreter import start_interpreter
     from rlvo.registry.location import locate_model
     from rlvo.registry.model import MANIFEST
+    from rlvo.registry.process import start_interpreter
 
     root = data_root.expanduser().resolve()
     if not root.is_dir():

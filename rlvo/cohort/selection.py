@@ -1,7 +1,5 @@
 """Which patients are included: the exclusions of the cohort flow (section 2.2, Fig. 1), in their order."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -35,7 +33,7 @@ class Selection:
         """Number of patients in the table."""
         return len(self.included) + sum(len(exclusion.patients) for exclusion in self.excluded)
 
-    def without(self, refused: Collection[str]) -> Selection:
+    def without(self, refused: Collection[str]) -> "Selection":
         """Exclude the included patients whose volumes cannot be read or registered; in Fig. 1 before the CTP rule."""
         if not refused:
             return self

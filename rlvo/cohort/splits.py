@@ -1,7 +1,5 @@
 """Test set and folds, fixed in a file whose hash every trial, member and registered model carries."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -23,7 +21,7 @@ class Split(Frozen):
     folds: tuple[tuple[str, ...], ...]
 
     @model_validator(mode="after")
-    def _disjoint(self) -> Split:
+    def _disjoint(self) -> "Split":
         counts = Counter([*self.test, *self.development])
         if twice := [patient for patient, count in counts.items() if count > 1]:
             raise ValueError(f"patients in more than one part: {join_names(twice)}")

@@ -1,7 +1,5 @@
 """Preparation of a cohort into the store. Started again, it prepares only what is new."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import threading
@@ -62,7 +60,7 @@ class PreparedCohort:
     prepared: Mapping[str, PreparedPatient]
     refused: Mapping[str, RlvoError]
 
-    def with_sides(self, sides: Mapping[str, str] | pd.Series) -> PreparedCohort:
+    def with_sides(self, sides: Mapping[str, str] | pd.Series) -> "PreparedCohort":
         """Add a doubt where the vessels seen contradict the side of the occlusion that the table gives."""
         checked = {
             patient: replace(each, doubts=(*each.doubts, *side_doubts(each.figures, sides.get(patient))))

@@ -1,7 +1,5 @@
 """From a cohort table to patients that members can be asked about: checked rows and prepared volumes."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +42,7 @@ class CheckedTable:
     folder: Path
 
     @classmethod
-    def read(cls, table: pd.DataFrame, folder: Path, predictors: Sequence[str]) -> CheckedTable:
+    def read(cls, table: pd.DataFrame, folder: Path, predictors: Sequence[str]) -> "CheckedTable":
         """Type the columns that `predictors` need and those of the volumes; other columns are ignored.
 
         Raises:

@@ -1,7 +1,5 @@
 """From table rows and raw volumes to answers. The registered model and the evaluation on the hold-out both run this."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +32,7 @@ class EnsemblePredictor:
     members: Members
 
     @classmethod
-    def load(cls, folder: Path) -> EnsemblePredictor:
+    def load(cls, folder: Path) -> "EnsemblePredictor":
         """Load a model folder; weights are read when a member is first asked.
 
         Raises:

@@ -4,13 +4,13 @@ import gzip
 import hashlib
 import io
 import platform
-import re
 import tarfile
 import tempfile
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.utils import NormalizedName, canonicalize_name
 
 from rlvo.about import NOTICE
 from rlvo.errors import RlvoError
@@ -73,12 +73,12 @@ def wheelhouse(requirements: str) -> list[str]:
         RlvoError: one of them is not installed here.
     """
     pinned = [Requirement(line) for line in requirements.splitlines() if line.strip()]
-    versions: dict[str, str] = {}
+    versions: dict[NormalizedName, str] = {}
     waiting = [(requirement, frozenset(requirement.extras)) for requirement in pinned]
     seen = set()
     while waiting:
         requirement, extras = waiting.pop()
-        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        name = canonicalize_name(requirement.name)
         if (name, extras) in seen:
             continue
         seen.add((name, extras))
@@ -93,7 +93,7 @@ def wheelhouse(requirements: str) -> list[str]:
         for needed in map(Requirement, installed.requires or ()):
             if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
                 waiting.append((needed, frozenset(needed.extras)))
-    listed = {re.sub(r"[-_.]+", "-", each.name).lower(): str(each.specifier) for each in pinned}
+    listed = {canonicalize_name(each.name): str(each.specifier) for each in pinned}
     return [f"{name}{listed.get(name, f'=={version}')}" for name, version in sorted(versions.items())]
 
 

@@ -22,11 +22,7 @@ TEMPLATE = Path(__file__).with_name("model_card.md")
 
 
 def model_card(description: ModelDescription, validation: pd.DataFrame) -> str:
-    """The card in Markdown.
-
-    Args:
-        validation: the ensemble's rows of `rlvo.ensemble.comparison.compare_ensembles`: `nested` and `optimistic`.
-    """
+    """The card in Markdown; `validation`: rows `nested` and `optimistic` of `ensemble.comparison.compare_ensembles`."""
     template = TEMPLATE.read_text().rstrip("\n")
     return template.format(
         notice=description.notice,
@@ -101,11 +97,10 @@ def _results(validation: pd.DataFrame) -> str:
 
 
 def _missing(description: ModelDescription) -> str:
-    lines = ["- A value that is missing or not allowed is imputed as in training and named in `warnings`."]
-    for variant in description.variants[1:]:
-        members = f"{len(variant.spec.members)} networks, {len(variant.predictors)} predictors"
-        lines.append(
-            f"- *{variant.name}* ({members}, its own thresholds) answers if only inputs it does not use are missing."
-        )
-    lines.append("- If nothing can answer, there is no answer, and `warnings` says why.")
-    return "\n".join(lines)
+    others = [
+        f"- *{variant.name}* ({len(variant.spec.members)} networks, {len(variant.predictors)} predictors, its own "
+        "thresholds) answers if only inputs it does not use are missing."
+        for variant in description.variants[1:]
+    ]
+    first = "- A value that is missing or not allowed is imputed as in training and named in `warnings`."
+    return "\n".join([first, *others, "- If nothing can answer, there is no answer, and `warnings` says why."])

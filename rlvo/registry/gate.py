@@ -49,13 +49,11 @@ class Gate:
 
 
 def check_version(root: Path, description: ModelDescription, evidence: Evidence) -> Gate:
-    """Answer for up to 4 development patients per fold in a fresh process, and compare with the stored predictions.
+    """Let the verified MLflow model in `root` answer in a fresh process, and compare with the stored predictions.
 
-    The members of each patient's own fold must reproduce their stored out-of-fold probability to 1e-5, and the answer
-    must be finite. If a patient is scored by an ensemble with fewer inputs, that counts for its members.
-
-    Args:
-        root: the version's MLflow model folder, verified.
+    It is asked about up to 4 development patients per fold. The members of each patient's own fold must reproduce their
+    stored out-of-fold probability to 1e-5, and the answer must be finite. If a patient is scored by an ensemble with
+    fewer inputs, that counts for its members.
     """
     try:
         return _compare(root, description, evidence)
@@ -64,7 +62,8 @@ def check_version(root: Path, description: ModelDescription, evidence: Evidence)
 
 
 def _compare(root: Path, description: ModelDescription, evidence: Evidence) -> Gate:
-    stored = _stored(evidence.predictions)
+    own = evidence.predictions[evidence.predictions["split"] == "validation"]
+    stored = dict(zip(zip(own["member"], own["patient"], strict=True), own["probability"], strict=True))
     patients = [
         patient for fold in description.spec.folds for patient in choose_patients(fold.fold, description, evidence)
     ]
@@ -97,12 +96,6 @@ def _compare(root: Path, description: ModelDescription, evidence: Evidence) -> G
 
 def _failed(why: str, detail: str | None = None) -> Gate:
     return Gate({GATE_TAG: f"failed: {why}"}, f"{why} ({detail})" if detail else why)
-
-
-def _stored(predictions: pd.DataFrame) -> dict[tuple[str, str], float]:
-    """Out-of-fold probabilities by member key and patient."""
-    own = predictions[predictions["split"] == "validation"]
-    return dict(zip(zip(own["member"], own["patient"], strict=True), own["probability"], strict=True))
 
 
 def choose_patients(fold: int, description: ModelDescription, evidence: Evidence) -> list[str]:

@@ -43,8 +43,10 @@ def locate_model(model: str, tracking: Tracking) -> Path:
         return path
     version = find_version(model, tracking)
     with tracking.registry(model) as client:
-        # A database's artifacts are files beside it and are used where they are.
-        into = _temporary_folder() if tracking.database_file is None else None
+        into = None
+        if tracking.database_file is None:  # a database's artifacts are files beside it and are used where they are
+            into = tempfile.mkdtemp(prefix="rlvo-model-")
+            atexit.register(shutil.rmtree, into, ignore_errors=True)
         artifacts = client.get_model_version_download_uri(version.name, version.version)
         root = Path(mlflow.artifacts.download_artifacts(artifacts, dst_path=into, tracking_uri=tracking.uri))
     if DIGEST_TAG not in version.tags:
@@ -96,10 +98,3 @@ def verify(root: Path, digest: str | None = None) -> None:
     shutil.rmtree(compiled, ignore_errors=True)
     if compiled.exists():
         raise RlvoError("the folder holds compiled files that cannot be deleted", where=compiled, fix="Delete it")
-
-
-def _temporary_folder() -> str:
-    """A folder that is deleted when the process ends."""
-    folder = tempfile.mkdtemp(prefix="rlvo-model-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder

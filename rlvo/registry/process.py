@@ -1,7 +1,9 @@
-"""A registered model in a process of its own, which runs the code that the model was registered with."""
+"""A registered model in a process of its own: it brings its own copy of rlvo, the code that it was registered with."""
 
 import json
+import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,8 +12,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from rlvo.errors import MachineError, RlvoError
-from rlvo.registry.interpreter import start_interpreter
 
+STAND_INS = Path(__file__).with_name("stand_ins")
+"""Packages that models registered by earlier versions import and that are no longer installed along with rlvo."""
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PYTHONDONTWRITEBYTECODE": "1",  # compiled files would count as added to the model
+}
 CHILD = """
 import json, os, sys
 answers = os.fdopen(os.dup(1), "w")
@@ -35,6 +42,26 @@ for line in sys.stdin:
         say(error=str(error), exit_code=getattr(error, "exit_code", 1))
 """
 STOPPING_SECONDS = 10
+
+
+def start_interpreter(
+    program: str, *arguments: str, environment: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.Popen[Any]:
+    """Start a program that loads a registered model. Ctrl-C does not reach it; its standard input is a pipe.
+
+    Args:
+        program: Python source; it finds `arguments` in `sys.argv[1:]`.
+        environment: variables to set besides the inherited ones.
+        options: passed on to `subprocess.Popen`.
+    """
+    offer_stand_ins = f"import sys\nsys.path.append({str(STAND_INS)!r})\n"  # last: installed packages are preferred
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", offer_stand_ins + program, *arguments],
+        stdin=subprocess.PIPE,
+        env={**os.environ, **SETTINGS, **(environment or {})},
+        start_new_session=True,
+        **options,
+    )
 
 
 @dataclass(frozen=True)

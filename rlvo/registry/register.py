@@ -56,9 +56,6 @@ def register_ensemble(
 
     Args:
         folder: written by `rlvo.inference.description.write_model_folder`.
-        tracking: where the run is and the version goes.
-        run_id: the ensemble's run.
-        evidence: what the version must reproduce.
         card: the model card: the version's description, and `card.md` within the model.
         tags: tags of the version, besides its provenance.
 
@@ -105,11 +102,7 @@ def register_ensemble(
 
 
 def package_model(folder: Path, package: Path, card: str) -> str:
-    """Write a model folder as a complete MLflow model into the new folder `package`; return its manifest's SHA-256.
-
-    Args:
-        card: the model card; `card.md` within the model.
-    """
+    """Write a model folder and its card as an MLflow model to the new `package`; return its manifest's SHA-256."""
     description = read_description(folder)
     package = package.resolve()
     with _staged(folder) as (model, code):

@@ -1,7 +1,5 @@
 """MLflow's scoring server for one verified model: small JSON requests, one-line errors, an audit file."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json
@@ -45,7 +43,7 @@ class Split(BaseModel):
     index: list[int | str] | None = None
 
     @model_validator(mode="after")
-    def _rectangular(self) -> Split:
+    def _rectangular(self) -> "Split":
         if any(len(row) != len(self.columns) for row in self.data):
             raise ValueError("a row has more or fewer cells than there are columns")
         return self
@@ -72,7 +70,7 @@ class Question(BaseModel):
     params: Params | None = None
 
     @model_validator(mode="after")
-    def _one_table(self) -> Question:
+    def _one_table(self) -> "Question":
         if (self.dataframe_records is None) == (self.dataframe_split is None):
             raise ValueError("give one of dataframe_records and dataframe_split")
         return self

@@ -3,13 +3,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.malformed import BINARIES, sound_rows
+from support.malformed import BINARIES
 
 from rlvo.cohort.encoding import TabularEncoder, fit_encoder
-from rlvo.cohort.label import derive_label
 from rlvo.cohort.reading import examine_table
-from rlvo.cohort.splits import make_split
-from rlvo.config.study import PAPER_PREDICTORS, FoldsConfig
+from rlvo.config.study import PAPER_PREDICTORS
 from rlvo.errors import RlvoError
 
 CONTINUOUS = ("age", "nihss", "cbf_lt30_ml", "tmax_gt4_ml", "tmax_gt6_ml", "tmax_gt10_ml")
@@ -58,27 +56,6 @@ def test_an_encoding_depends_on_no_other_patient_and_stays_within_bounds(
         np.testing.assert_array_equal(encoder.transform(table.iloc[[i]])[0], batch[i])
     assert encoder.model_dump_json() == before
     assert TabularEncoder.model_validate_json(before) == encoder
-
-
-FOLD_ROWS = examine_table(sound_rows())[0]
-FOLD_SPLIT = make_split(derive_label(FOLD_ROWS)[0], FoldsConfig(folds=3))
-
-
-@settings(max_examples=25, deadline=None)
-@given(data=st.data(), fold=st.integers(0, 2), flags=st.booleans())
-def test_a_folds_encoder_is_bit_identical_whatever_other_rows_hold(data: st.DataObject, fold: int, flags: bool) -> None:
-    training = list(FOLD_SPLIT.training(fold))
-    others = [*FOLD_SPLIT.validation(fold), *FOLD_SPLIT.test]
-    changed = data.draw(st.lists(st.sampled_from(others), min_size=1, unique=True))
-    table = FOLD_ROWS.copy()
-    for name in changed:
-        own = pd.DataFrame([data.draw(patient)], index=[name])
-        table.loc[name, own.columns] = own.loc[name].where(own.loc[name].notna(), np.nan)
-    table = table.sample(frac=1, random_state=data.draw(st.integers(0, 9)))
-    before = fit_encoder(FOLD_ROWS.loc[training], PAPER_PREDICTORS, missing_flags=flags)
-    after = fit_encoder(table.loc[training], PAPER_PREDICTORS, missing_flags=flags)
-    assert after.model_dump_json() == before.model_dump_json()
-    assert after.transform(table.loc[training]).tobytes() == before.transform(FOLD_ROWS.loc[training]).tobytes()
 
 
 def test_names_and_values_by_hand() -> None:

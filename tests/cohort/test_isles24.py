@@ -110,23 +110,20 @@ def test_both_layouts_become_a_cohort_table(raw: str, session: str, suffix: str,
 def test_resampled_maps_replace_missing_raw_ones_and_unreadable_files_are_reported(tmp_path: Path) -> None:
     for number, tici in enumerate(("2a", "TICI 2b", "2b"), start=1):
         write_patient(tmp_path, f"sub-stroke000{number}", tici=tici)
-    raw = tmp_path / "raw_data" / "sub-stroke0001" / "ses-01" / "perfusion-maps"
+    raw, first, second, third = tmp_path / "raw_data", *(f"sub-stroke000{number}" for number in (1, 2, 3))
+    maps, to = (folder / first / "ses-01" / "perfusion-maps" for folder in (raw, tmp_path / "derivatives"))
+    to.mkdir(parents=True)
     for kind in ("tmax", "cbf"):
-        to = tmp_path / "derivatives" / "sub-stroke0001" / "ses-01" / "perfusion-maps"
-        to.mkdir(parents=True, exist_ok=True)
-        (raw / f"sub-stroke0001_ses-01_{kind}.nii.gz").rename(to / f"sub-stroke0001_ses-01_space-ncct_{kind}.nii.gz")
-    broken = (
-        tmp_path / "raw_data" / "sub-stroke0002" / "ses-01" / "perfusion-maps" / "sub-stroke0002_ses-01_tmax.nii.gz"
-    )
-    broken.write_bytes(b"")
-    baseline = tmp_path / "phenotype" / "sub-stroke0003" / "ses-01" / "sub-stroke0003_ses-01_demographic_baseline.csv"
+        (maps / f"{first}_ses-01_{kind}.nii.gz").rename(to / f"{first}_ses-01_space-ncct_{kind}.nii.gz")
+    (raw / second / "ses-01" / "perfusion-maps" / f"{second}_ses-01_tmax.nii.gz").write_bytes(b"")
+    baseline = tmp_path / "phenotype" / third / "ses-01" / f"{third}_ses-01_demographic_baseline.csv"
     baseline.write_text("Age,Sex\n81,F,1\n")
-    (tmp_path / "raw_data" / "sub-stroke0003" / "ses-01" / "sub-stroke0003_ses-01_cta.nii.gz").unlink()
+    (raw / third / "ses-01" / f"{third}_ses-01_cta.nii.gz").unlink()
     report = isles24_cohort(tmp_path, tmp_path)
     assert {(finding.patient, finding.field) for finding in report.findings} == {
-        ("sub-stroke0002", "tmax_gt6_ml"),
-        ("sub-stroke0002", "etici"),
-        ("sub-stroke0003", baseline.name),
+        (second, "tmax_gt6_ml"),
+        (second, "etici"),
+        (third, baseline.name),
     }
     assert report.failed_recanalisations == 1
     table, findings = examine_table(read_table(tmp_path / "cohort.csv").cells, folder=tmp_path)

@@ -144,39 +144,14 @@ def test_of_many_writers_of_one_entry_one_wins(tmp_path: Path) -> None:
     assert names(store.folder("ab12").parent) == ["ab12"]
 
 
-WRITE_FOR_EVER = """
-import sys, numpy as np
-from pathlib import Path
-from rlvo.imaging.prepare import Prepared
-from rlvo.imaging.store import VolumeStore
-store = VolumeStore(Path(sys.argv[1]))
-prepared = Prepared({name: np.full((60, 60, 60), 7, dtype=np.float16) for name in ("ncct", "cta")})
-print("ready", flush=True)
-for number in range(10**6):
-    store.put(f"{number:08d}", prepared, seconds=0)
-"""
-
-
-def test_killed_at_any_moment_the_store_holds_only_whole_entries(tmp_path: Path) -> None:
-    store = VolumeStore(tmp_path)
-    writer = subprocess.Popen([sys.executable, "-c", WRITE_FOR_EVER, str(tmp_path)], stdout=subprocess.PIPE)
-    assert writer.stdout is not None
-    assert writer.stdout.readline() == b"ready\n"
-    while not store.has("00000002"):
-        time.sleep(0.01)
-    os.kill(writer.pid, signal.SIGKILL)
-    writer.wait()
-    writer.stdout.close()
-    entries = [path.name for path in tmp_path.glob("00/*") if not path.name.startswith(".")]
-    assert len(entries) >= 3
-    for address in entries:
-        assert store.verify(address)
-        assert all((volume == 7).all() for volume in store.read(address).volumes.values())
-    store.put("00000000x", PREPARED, seconds=0)
-    for left in tmp_path.glob("*/.writing-*"):
-        os.utime(left, (0, 0))
+def test_what_killed_writers_left_is_removed_after_a_day(store: VolumeStore) -> None:
+    left, writing = (store.path / "ab" / f".writing-{name}" for name in ("left", "now"))
+    for folder in (left, writing):
+        folder.mkdir()
+        (folder / "ncct.npy").write_bytes(b"half")
+    os.utime(left, (time.time() - 90_000,) * 2)
     store.remove_leftovers()
-    assert not list(tmp_path.glob("*/.writing-*"))
+    assert names(store.path / "ab") == [".writing-now", "ab12"]
 
 
 PREPARE_COHORT = """

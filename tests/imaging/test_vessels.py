@@ -1,7 +1,5 @@
 """Vessels: the filter against SimpleITK's, synthetic CTA with known vessels, scans without contrast."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -11,8 +9,7 @@ from support.heads import rigid
 
 from rlvo.config.grid import Grid
 from rlvo.imaging.alignment.atlas import built_in_atlas
-from rlvo.imaging.alignment.registration import RegisteredScan, register_cta
-from rlvo.imaging.reading.source import read_volume
+from rlvo.imaging.alignment.registration import RegisteredScan
 from rlvo.imaging.resampling import resample_to_grid
 from rlvo.imaging.vessels import find_vessels, too_coarse, vesselness
 from rlvo.imaging.volume import Volume
@@ -100,12 +97,3 @@ def test_noise_and_calcifications_without_contrast_are_no_vessels(phantom: Phant
     assert not vessels.contrast
     assert not vessels.mask.array.any()
     assert vessels.figures["vessel_span"] < 30
-
-
-@pytest.mark.slow
-def test_a_real_head_without_contrast_has_no_vessels(real: Path) -> None:
-    head = read_volume(real / "head_ct_tilted_dicom")
-    registered = RegisteredScan(head, register_cta(head, built_in_atlas()))
-    vessels = find_vessels(registered, None, built_in_atlas())
-    assert not vessels.contrast
-    assert not vessels.mask.array.any()

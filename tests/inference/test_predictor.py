@@ -262,14 +262,6 @@ def test_members_that_need_a_vessel_mask_are_not_asked_without_one(
     assert "too coarse to find vessels" in got["warnings"][1]
 
 
-def test_missing_values_are_imputed_with_the_training_median(study: TinyStudy, whole_model: EnsemblePredictor) -> None:
-    encoders = whole_model.description.variants[0].encoders.values()
-    medians = [study.inputs.table.loc[list(study.inputs.split.training(k)), "nihss"].median() for k in range(2)]
-    assert [encoder.fill["nihss"] for encoder in encoders] == medians
-    got = whole_model.predict(study.raw[["patient_id", "ncct", "cta"]].head(1), study.cohort.parent)
-    assert "imputed: age, sex" in got["warnings"][0]
-
-
 def test_an_ensemble_that_ignores_the_table_imputes_nothing_and_answers_without_perfusion(
     study: TinyStudy, specs: dict[str, EnsembleSpec], predictor: EnsemblePredictor
 ) -> None:

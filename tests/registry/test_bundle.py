@@ -58,7 +58,8 @@ def test_what_was_altered_is_named(packed: dict[str, Any], unpacked: Path, name:
     assert done.returncode == 1
     assert name in done.stderr
     if name.startswith("model/"):
-        told = refused("predict", unpacked / "model", write_table(unpacked), "--json")
+        (unpacked / "table.csv").write_text("patient_id,ncct,cta\na,b,c\n")
+        told = refused("predict", unpacked / "model", unpacked / "table.csv", "--json")
         assert name.removeprefix("model/") in told
 
 
@@ -88,8 +89,3 @@ def test_the_wheelhouse_lists_what_is_needed_pinned() -> None:
     assert list(named) == sorted(named)
     with pytest.raises(RlvoError, match="not installed"):
         wheelhouse("not-a-package-of-anyone==1\n")
-
-
-def write_table(folder: Path) -> Path:
-    (folder / "table.csv").write_text("patient_id,ncct,cta\na,b,c\n")
-    return folder / "table.csv"

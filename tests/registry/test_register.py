@@ -83,11 +83,18 @@ def database(
     return tracking
 
 
-def test_a_fresh_process_without_rlvo_answers_alike(
-    study: TinyStudy, predictor: EnsemblePredictor, database: Tracking, tmp_path: Path
+@pytest.mark.parametrize("installed", ["", pytest.param("another rlvo", marks=pytest.mark.slow)])
+def test_a_fresh_process_without_rlvo_or_with_another_answers_alike(
+    study: TinyStudy, predictor: EnsemblePredictor, database: Tracking, tmp_path: Path, installed: str
 ) -> None:
+    site = ""
+    if installed:
+        site = str(tmp_path / "site")
+        (tmp_path / "site/rlvo").mkdir(parents=True)
+        (tmp_path / "site/rlvo/__init__.py").write_text("raise SystemExit('the wrong rlvo')\n")
     expected = predictor.predict(study.raw, study.cohort.parent)
-    got = predict_afresh(database.uri, "models:/rlvo-ensemble@champion", study.cohort, study.cohort.parent, tmp_path)
+    model = "models:/rlvo-ensemble/1" if installed else "models:/rlvo-ensemble@champion"
+    got = predict_afresh(database.uri, model, study.cohort, study.cohort.parent, tmp_path, site=site)
     assert got.columns.tolist() == expected.columns.tolist()
     np.testing.assert_allclose(got[NUMBERS].to_numpy(float), expected[NUMBERS].to_numpy(float), rtol=0, atol=1e-6)
     for column in ("patient_id", "rlvo", "votes", "folds", "warnings", "notice"):
@@ -95,19 +102,7 @@ def test_a_fresh_process_without_rlvo_answers_alike(
     assert not list(locate_model("rlvo-ensemble", database).glob("*/**/__pycache__"))
 
 
-@pytest.mark.slow
-def test_another_rlvo_that_is_installed_makes_no_difference(
-    study: TinyStudy, predictor: EnsemblePredictor, database: Tracking, tmp_path: Path
-) -> None:
-    (tmp_path / "site/rlvo").mkdir(parents=True)
-    (tmp_path / "site/rlvo/__init__.py").write_text("raise SystemExit('the wrong rlvo')\n")
-    expected = predictor.predict(study.raw, study.cohort.parent)
-    model, folder = "models:/rlvo-ensemble/1", study.cohort.parent
-    got = predict_afresh(database.uri, model, study.cohort, folder, tmp_path, site=str(tmp_path / "site"))
-    np.testing.assert_allclose(got[NUMBERS].to_numpy(float), expected[NUMBERS].to_numpy(float), rtol=0, atol=1e-6)
-
-
-def test_integers_booleans_text_and_empty_columns_pass_the_signature(
+def test_integers_booleans_text_and_empty_columns_pass_the_signature_that_the_registry_knows(
     study: TinyStudy, predictor: EnsemblePredictor, database: Tracking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", database.uri)
@@ -120,6 +115,10 @@ def test_integers_booleans_text_and_empty_columns_pass_the_signature(
     empty = model.predict(table.assign(ncct=None, cta=None), params={"folder": str(study.cohort.parent)})
     assert empty["score"].isna().all()
     assert empty["warnings"].str.contains("not answered: ").all()
+    signature = mlflow.models.get_model_info("models:/rlvo-ensemble@champion").signature
+    assert signature is not None
+    assert [column.name for column in signature.inputs if column.required] == ["patient_id"]
+    assert [param.name for param in signature.params] == ["folder", "store", "members", "precision"]
 
 
 def test_what_is_stored_names_no_patient_no_person_and_no_folder_of_ours(
@@ -135,13 +134,8 @@ def test_what_is_stored_names_no_patient_no_person_and_no_folder_of_ours(
     assert "never an indication" in client.get_registered_model("rlvo-ensemble").description
     root = locate_model("rlvo-ensemble", database)
     assert version.tags["rlvo.manifest"] == file_sha256(root / "manifest.json")
-    planted = [
-        b"PLANTED",
-        b"planted-hospital",
-        str(study.workdir.path).encode(),
-        str(model_folder).encode(),
-        b"/tmp/tmp",
-    ]
+    ours = (str(study.workdir.path).encode(), str(model_folder).encode())
+    planted = [b"PLANTED", b"planted-hospital", *ours, b"/tmp/tmp"]
     files = [path for path in root.rglob("*") if path.is_file()]
     assert {path.name for path in files} >= {"MLmodel", "requirements.txt", "input_example.json", "model.py"}
     for path in filter(None, [*files, database.database_file]):
@@ -152,14 +146,6 @@ def test_what_is_stored_names_no_patient_no_person_and_no_folder_of_ours(
     assert not [tag for tag in model.tags if tag.startswith(("mlflow.user", "mlflow.source"))]
     run = client.get_run(version.run_id)
     assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
-
-
-def test_the_registry_knows_signature_and_parameters(database: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", database.uri)
-    signature = mlflow.models.get_model_info("models:/rlvo-ensemble@champion").signature
-    assert signature is not None
-    assert [column.name for column in signature.inputs if column.required] == ["patient_id"]
-    assert [param.name for param in signature.params] == ["folder", "store", "members", "precision"]
 
 
 @pytest.mark.slow

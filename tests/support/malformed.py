@@ -96,11 +96,6 @@ def edited(edit: Callable[[Rows], Rows], says: str) -> Malformed:
     return file(lambda rows: csv(edit(rows)), says)
 
 
-def semicolons(says: str, **columns: list[str]) -> Malformed:
-    """As European spreadsheets export: semicolons between cells, where the comma may be a decimal comma."""
-    return file(lambda rows: csv(rows.assign(**columns), sep=";"), says)
-
-
 def cell(column: str, value: str, says: str) -> Malformed:
     """One patient's cell is changed."""
     return edited(lambda rows: rows.assign(**{column: [value, *rows[column][1:]]}), f"{column}: .*{says}")
@@ -116,9 +111,9 @@ def extra_row(says: str, **values: str) -> Malformed:
     return edited(lambda rows: pd.concat([rows, pd.DataFrame([values])]).fillna(""), says)
 
 
-def columns(says: str, **cells: object) -> Malformed:
-    """Columns are replaced or added."""
-    return edited(lambda rows: rows.assign(**cells), says)  # type: ignore[arg-type]
+def columns(says: str, sep: str = ",", **cells: object) -> Malformed:
+    """Columns are replaced or added; where semicolons separate cells, as in Europe, a comma may be a decimal comma."""
+    return file(lambda rows: csv(rows.assign(**cells), sep), says)  # type: ignore[arg-type]
 
 
 def renamed(says: str, **names: str) -> Malformed:
@@ -271,14 +266,14 @@ VALUES = {
     "volumes in cubic millimetres": scaled(TMAX, 1000, "tmax_gt6_ml: .*0 to 2000 mL"),
     "stenosis as a fraction": scaled(("final_stenosis_pct",), 0.01, "final_stenosis_pct: no value is above 1"),
     "ages scaled already": scaled(("age",), 0.01, "age: no value is above 1: .*already scaled"),
-    "points and commas mixed": semicolons(
-        r"decimal commas \(70,5\) and decimal points \(\d+\.\d\)", age=["70,5", "70.5", *["70"] * 38]
+    "points and commas mixed": columns(
+        r"decimal commas \(70,5\) and decimal points \(\d+\.\d\)", ";", age=["70,5", "70.5", *["70"] * 38]
     ),
-    "thousands that look like decimals": semicolons(
-        "'1.234' .*thousands or decimal separator", tmax_gt4_ml=["1.234", "1100", *["950"] * 38]
+    "thousands that look like decimals": columns(
+        "'1.234' .*thousands or decimal separator", ";", tmax_gt4_ml=["1.234", "1100", *["950"] * 38]
     ),
-    "thousands that look like decimal commas": semicolons(
-        "'1,234' .*thousands or decimal separator", tmax_gt4_ml=["1,234", *["950"] * 39]
+    "thousands that look like decimal commas": columns(
+        "'1,234' .*thousands or decimal separator", ";", tmax_gt4_ml=["1,234", *["950"] * 39]
     ),
     "a label against its outcomes": columns("patient 000, rlvo: 0 contradicts the outcomes", rlvo=["0", *[""] * 39]),
     "outcomes that settle nothing": columns(

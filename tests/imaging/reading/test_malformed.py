@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import catalogue
 
@@ -81,11 +81,6 @@ def mutations(size: int) -> st.SearchStrategy[list[tuple[int, bytes]]]:
     return st.lists(st.tuples(st.integers(0, size - 1), WORDS), min_size=1, max_size=4)
 
 
-def examples(count: int) -> Callable[..., object]:
-    health = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-    return settings(max_examples=count, derandomize=True, deadline=None, database=None, suppress_health_check=health)
-
-
 def read_mutated(whole: bytes, changes: Iterable[tuple[int, bytes]], path: Path, read: Path) -> None:
     """Whatever bytes `path` holds: reading `read` gives a sound volume or an RlvoError, no other exception."""
     content = bytearray(whole)
@@ -104,32 +99,35 @@ def read_mutated(whole: bytes, changes: Iterable[tuple[int, bytes]], path: Path,
     assert words.isprintable()
 
 
-@given(changes=mutations(352))
-@examples(1000)
-def test_mutated_nifti_headers(tmp_path: Path, changes: list[tuple[int, bytes]]) -> None:
-    path, whole = tmp_path / "ct.nii", tmp_path / "whole"
-    if not whole.exists():
-        catalogue.nifti(catalogue.head()[::4, ::4, ::4])(tmp_path).rename(whole)
-    read_mutated(whole.read_bytes(), changes, path, path)
+def write_nifti(folder: Path) -> tuple[Path, Path]:
+    path = catalogue.nifti(catalogue.head()[::4, ::4, ::4])(folder)
+    return path, path
 
 
-@given(changes=mutations(1400))
-@examples(300)
-def test_mutated_dicom_headers(tmp_path: Path, changes: list[tuple[int, bytes]]) -> None:
-    folder, whole = tmp_path / "series", tmp_path / "whole"
-    if not whole.exists():
-        folder.mkdir()
-        for number in range(6):
-            pixels = catalogue.head()[::6, ::6, 6 * number].T
-            catalogue.write_dicom(folder / f"{number}.dcm", pixels, [0, 0, 5 * number])
-        whole.write_bytes((folder / "3.dcm").read_bytes())
-    read_mutated(whole.read_bytes(), changes, folder / "3.dcm", folder)
+def write_series(folder: Path) -> tuple[Path, Path]:
+    for number in range(6):
+        pixels = catalogue.head()[::6, ::6, 6 * number].T
+        catalogue.write_dicom(folder / f"{number}.dcm", pixels, [0, 0, 5 * number])
+    return folder / "3.dcm", folder
 
 
-@given(changes=mutations(6000))
-@examples(200)
-def test_mutated_enhanced_headers(tmp_path: Path, changes: list[tuple[int, bytes]]) -> None:
-    path, whole = tmp_path / "ct.dcm", tmp_path / "whole"
-    if not whole.exists():
-        catalogue.write_enhanced(path).rename(whole)
-    read_mutated(whole.read_bytes(), changes, path, path)
+def write_enhanced(folder: Path) -> tuple[Path, Path]:
+    return (path := catalogue.write_enhanced(folder / "ct.dcm")), path
+
+
+@pytest.mark.parametrize(
+    ("write", "header_bytes", "examples"),
+    [(write_nifti, 352, 1000), (write_series, 1400, 300), (write_enhanced, 6000, 200)],
+)
+def test_mutated_headers(
+    tmp_path: Path, write: Callable[[Path], tuple[Path, Path]], header_bytes: int, examples: int
+) -> None:
+    path, read = write(tmp_path)
+    whole = path.read_bytes()
+
+    @given(changes=mutations(header_bytes))
+    @settings(max_examples=examples, derandomize=True, deadline=None, database=None)
+    def check(changes: list[tuple[int, bytes]]) -> None:
+        read_mutated(whole, changes, path, read)
+
+    check()

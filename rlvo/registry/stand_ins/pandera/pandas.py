@@ -1,7 +1,7 @@
 """A stand-in for the parts of pandera that models registered by earlier versions of rlvo use.
 
 A registered model runs the copy of rlvo it was registered with. Earlier copies check the cells of a table with pandera,
-which is no longer installed along with rlvo. `rlvo.registry.interpreter` therefore offers this folder to a model's
+which is no longer installed along with rlvo. `rlvo.registry.process` therefore offers this folder to a model's
 process, behind everything that is installed, so that a real pandera is preferred.
 """
 
