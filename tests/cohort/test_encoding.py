@@ -13,17 +13,13 @@ from rlvo.errors import RlvoError
 CONTINUOUS = ("age", "nihss", "cbf_lt30_ml", "tmax_gt4_ml", "tmax_gt6_ml", "tmax_gt10_ml")
 
 
-def cell(values: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
-    return st.one_of(st.none(), values)
-
-
 patient = st.fixed_dictionaries(
     {
-        "sex": cell(st.sampled_from(["F", "M"])),
-        "occlusion_side": cell(st.sampled_from(["left", "right"])),
-        "occlusion_site": cell(st.sampled_from(["TICA", "M1", "M2"])),
-        **{name: cell(st.integers(0, 1)) for name in BINARIES},
-        **{name: cell(st.integers(0, 400).map(lambda tenths: tenths / 10)) for name in CONTINUOUS},
+        "sex": st.none() | st.sampled_from(["F", "M"]),
+        "occlusion_side": st.none() | st.sampled_from(["left", "right"]),
+        "occlusion_site": st.none() | st.sampled_from(["TICA", "M1", "M2"]),
+        **{name: st.none() | st.integers(0, 1) for name in BINARIES},
+        **{name: st.none() | st.integers(0, 400).map(lambda tenths: tenths / 10) for name in CONTINUOUS},
     }
 )
 COMPLETE = {

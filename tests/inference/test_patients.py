@@ -21,12 +21,8 @@ def test_a_patient_needs_all_volumes_of_one_set(study: TinyStudy) -> None:
         {"cta", "vessels"},
         {"ncct", "cta", "vessels"},
     ]
-    assert [patient.warnings for patient in patients] == [
-        (),
-        ("not answered: no CTA",),
-        (),
-        ("age: 'old' is not allowed",),
-    ]
+    warnings = [(), ("not answered: no CTA",), (), ("age: 'old' is not allowed",)]
+    assert [patient.warnings for patient in patients] == warnings
     assert pd.isna(patients[3].row["age"].iloc[0])
 
 

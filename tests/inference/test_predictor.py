@@ -26,8 +26,6 @@ from rlvo.models.classifier import Classifier
 from rlvo.study.folder import EndedTrials
 
 NUMBERS = ["score", "probability", "p_ncct", "p_cta", "p_both"]
-
-
 Predict = Callable[..., pd.DataFrame]
 
 

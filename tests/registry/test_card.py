@@ -14,15 +14,8 @@ from rlvo.mlflow_client import Tracking
 from rlvo.registry.card import LIMIT, add_to_description, model_card
 
 VALIDATION = pd.DataFrame(
-    {
-        "estimate": ["optimistic", "nested"],
-        "auc": [0.91, 0.72],
-        "low": [0.85, 0.64],
-        "high": [0.96, 0.8],
-        "balanced_accuracy": [0.88, 0.69],
-        "sensitivity": [0.9, 0.7],
-        "specificity": [0.86, 0.68],
-    }
+    [["optimistic", 0.91, 0.85, 0.96, 0.88, 0.9, 0.86], ["nested", 0.72, 0.64, 0.8, 0.69, 0.7, 0.68]],
+    columns=["estimate", "auc", "low", "high", "balanced_accuracy", "sensitivity", "specificity"],
 )
 COHORT = CohortSummary(
     patients=24,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import catalogue
 
@@ -126,7 +126,13 @@ def test_mutated_headers(
     whole = path.read_bytes()
 
     @given(changes=mutations(header_bytes))
-    @settings(max_examples=examples, derandomize=True, deadline=None, database=None)
+    @settings(
+        max_examples=examples,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
     def check(changes: list[tuple[int, bytes]]) -> None:
         read_mutated(whole, changes, path, read)
 
