@@ -10,8 +10,8 @@ from typing import Literal
 from rlvo.config.study import StudyConfig
 from rlvo.mlflow_client import Tracking
 from rlvo.study.folder import StudyFolder, read_config, study_identity
-from rlvo.tracking.runs import Artifact, NewRun, RunTree, Status, Summary, Tags
-from rlvo.tracking.study_items import study_run
+from rlvo.tracking.runs import RunTree
+from rlvo.tracking.study_items import open_study_run
 
 SEAL, OPENINGS = "rlvo.openings.seal", "rlvo.openings"
 """Tags of a study's run: the seal, and how often the study's hold-out had been opened by then."""
@@ -40,20 +40,21 @@ def log_summary_run(
     Raises:
         MachineError: MLflow does not answer.
     """
-    tree, parent = _open_study_run(config, study, tracking)
+    tree = RunTree(tracking, config.name)
+    parent = open_study_run(tree, config, study)
     run = f"{parent}/{key}"
-    tree.write(NewRun(run, kind, name, parent, params))
-    tree.write(Summary(run, metrics))
+    tree.open(run, kind, name, params, parent=parent)
+    tree.log_summary(run, metrics)
     for file in files:
-        tree.write(Artifact(run, file.name, file))
-    tree.write(Status(run, "FINISHED"))
+        tree.write_artifact(run, file.name, file)
+    tree.set_status(run, "FINISHED")
     return tree.runs[run].id
 
 
 def write_seal(config: StudyConfig, study: StudyFolder, tracking: Tracking, *, seal: str, openings: int) -> None:
     """Keep a seal as a tag of the study's run. Raises MachineError if MLflow does not answer."""
-    tree, run = _open_study_run(config, study, tracking)
-    tree.write(Tags(run, {SEAL: seal, OPENINGS: str(openings)}))
+    tree = RunTree(tracking, config.name)
+    tree.set_tags(open_study_run(tree, config, study), {SEAL: seal, OPENINGS: str(openings)})
 
 
 def read_seals(studies: Iterable[StudyFolder], tracking: Tracking) -> list[str]:
@@ -64,10 +65,3 @@ def read_seals(studies: Iterable[StudyFolder], tracking: Tracking) -> list[str]:
         run = RunTree(tracking, config.name).runs.get(study_identity(study, config))
         seals += [run.tags[SEAL]] if run is not None and SEAL in run.tags else []
     return seals
-
-
-def _open_study_run(config: StudyConfig, study: StudyFolder, tracking: Tracking) -> tuple[RunTree, str]:
-    tree = RunTree(tracking, config.name)
-    for item in study_run(config, study):
-        tree.write(item)
-    return tree, study_identity(study, config)

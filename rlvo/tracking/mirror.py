@@ -83,9 +83,9 @@ class Mirror:
             MlflowException, OSError: MLflow stopped answering, or refused.
         """
         tree, self._tree = self._tree, None  # after a failure, MLflow is asked again what it holds
-        for item in self._items.items(closing):
+        if self._items.find_trials():
             tree = tree or RunTree(self._tracking, self._experiment)
-            tree.write(item)
+            self._items.write(tree, closing)
         self._tree = tree
         if self._items.damage is not None:
             raise self._items.damage

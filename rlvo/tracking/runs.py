@@ -1,9 +1,8 @@
-"""The runs of one MLflow experiment, and the one writer that carries items into them, each no more than once."""
+"""The runs of one MLflow experiment, and the one writer into them, which writes nothing twice."""
 
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -22,77 +21,6 @@ EPOCHS_PER_BATCH = 100
 """MLflow accepts 1000 metrics per batch; an epoch has eight."""
 
 
-@dataclass(frozen=True)
-class NewRun:
-    """A run, created unless it exists. Parameters that it lacks are added; those that are set stay."""
-
-    run: str
-    """The identity (tag `rlvo.identity`) by which all items name their run."""
-    kind: Kind
-    name: str
-    parent: str | None = None
-    params: Mapping[str, object] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Epochs:
-    """Metrics by epoch (`epoch` is the step, from 1), of which those after the last one logged are written."""
-
-    run: str
-    epochs: Sequence[Mapping[str, float]]
-    when: int
-    """Milliseconds since 1970."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Metrics of the whole run, of which those that changed are written."""
-
-    run: str
-    metrics: Mapping[str, float]
-    step: int = 0
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A file, written unless the run's `tag` is `digest` already; the tag is set afterwards."""
-
-    run: str
-    name: str
-    """Its path among the run's artifacts."""
-    content: str | Path | None
-    """Its text, or a file of the same name; None: a run with this tag loses both."""
-    tag: str | None = None
-    digest: str | None = None
-
-
-@dataclass(frozen=True)
-class NoOpenRuns:
-    """What still runs or waits below a run is killed."""
-
-    run: str
-
-
-@dataclass(frozen=True)
-class Tags:
-    """Values of tags; a tag that is None is removed."""
-
-    run: str
-    tags: Mapping[str, str | None]
-
-
-@dataclass(frozen=True)
-class Status:
-    """How a run stands."""
-
-    run: str
-    status: RunStatus
-
-
-Item = NewRun | Epochs | Summary | Artifact | NoOpenRuns | Tags | Status
-
-
 class TrackedRun:
     """What MLflow holds of a run, as far as we know."""
 
@@ -104,7 +32,10 @@ class TrackedRun:
 
 
 class RunTree:
-    """The runs of an experiment by `rlvo.identity`. Only one process at a time may write to an experiment."""
+    """The runs of an experiment by `rlvo.identity`, by which the methods name them too.
+
+    What MLflow holds already is not written again. Only one process at a time may write to an experiment.
+    """
 
     def __init__(self, tracking: Tracking, experiment: str) -> None:
         """Connect and read which runs exist. Raises MachineError if MLflow does not answer."""
@@ -112,68 +43,80 @@ class RunTree:
         self._tracking_uri = tracking.uri
         self.runs = self._find()
 
-    def write(self, item: Item) -> None:
-        """Make MLflow hold what the item says. What it holds already is not written again."""
-        if isinstance(item, NewRun):
-            return self._open(item)
-        run = self.runs[item.run]
-        match item:
-            case Epochs():
-                self._log_epochs(run, item)
-            case Summary():
-                new = {name: value for name, value in item.metrics.items() if run.metrics.get(name) != value}
-                if new:
-                    self._log_metrics(run, {item.step: new}, time.time_ns() // 1_000_000)
-                    run.metrics.update(new)
-            case Artifact():
-                if item.tag is None or run.tags.get(item.tag) != item.digest:
-                    self._write_artifact(run, item)
-                    self._set_tags(run, {item.tag: item.digest} if item.tag else {})
-            case NoOpenRuns():
-                self._kill_open_runs(run)
-            case Tags():
-                self._set_tags(run, item.tags)
-            case Status():
-                self._set_status(run, item.status)
-
-    def _open(self, item: NewRun) -> None:
-        if item.run not in self.runs:
-            parent = {PARENT: self.runs[item.parent].id} if item.parent else {}
-            tags = {KIND: item.kind, IDENTITY: item.run, **parent, **NEUTRAL, **item.tags}
-            self._client.create_run(self._experiment, tags=tags, run_name=item.name)
+    def open(
+        self,
+        identity: str,
+        kind: Kind,
+        name: str,
+        params: Mapping[str, object],
+        *,
+        parent: str | None = None,
+        tags: Mapping[str, str] = {},
+    ) -> None:
+        """Create a run, with tags, unless it exists. Parameters that it lacks are added; those that are set stay."""
+        if identity not in self.runs:
+            above = {PARENT: self.runs[parent].id} if parent else {}
+            tags = {KIND: kind, IDENTITY: identity, **above, **NEUTRAL, **tags}
+            self._client.create_run(self._experiment, tags=tags, run_name=name)
             # If an answer is lost on its way, MLflow's client asks again and so makes a second run.
-            self.runs |= self._find(f"tags.`{IDENTITY}` = '{item.run}'")
-        run = self.runs[item.run]
-        missing = {key: str(value) for key, value in item.params.items() if key not in run.params}
+            self.runs |= self._find(f"tags.`{IDENTITY}` = '{identity}'")
+        run = self.runs[identity]
+        missing = {key: str(value) for key, value in params.items() if key not in run.params}
         if missing:
             self._client.log_batch(run.id, params=[Param(key, value) for key, value in missing.items()])
             run.params.update(missing)
 
-    def _log_epochs(self, run: TrackedRun, item: Epochs) -> None:
+    def log_epochs(self, identity: str, epochs: Sequence[Mapping[str, float]], when: int) -> None:
+        """Write the metrics of those epochs (`epoch` is the step, from 1) that come after the last one logged.
+
+        `when` is in milliseconds since 1970.
+        """
+        run = self.runs[identity]
         if run.last_epoch is None:
             history = self._client.get_metric_history(run.id, "train/loss")
             run.last_epoch = max((metric.step for metric in history), default=0)
-        new = [epoch for epoch in item.epochs if epoch["epoch"] > run.last_epoch]
+        new = [epoch for epoch in epochs if epoch["epoch"] > run.last_epoch]
         for start in range(0, len(new), EPOCHS_PER_BATCH):
             batch = {int(epoch["epoch"]): epoch for epoch in new[start : start + EPOCHS_PER_BATCH]}
-            self._log_metrics(run, batch, item.when)
+            self._log_metrics(run, batch, when)
             run.last_epoch = max(batch)
+
+    def log_summary(self, identity: str, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Write metrics of the whole run."""
+        run = self.runs[identity]
+        new = {name: value for name, value in metrics.items() if run.metrics.get(name) != value}
+        if new:
+            self._log_metrics(run, {step: new}, time.time_ns() // 1_000_000)
+            run.metrics.update(new)
 
     def _log_metrics(self, run: TrackedRun, metrics: Mapping[int, Mapping[str, float]], when: int) -> None:
         """Log metrics by step."""
         rows = [(step, name, value) for step, values in metrics.items() for name, value in values.items()]
         self._client.log_batch(run.id, [Metric(name, at, when, step) for step, name, at in rows if name != "epoch"])
 
-    def _write_artifact(self, run: TrackedRun, item: Artifact) -> None:
-        if item.content is None:
-            repository = get_artifact_repository(run.artifact_uri, self._tracking_uri)
-            repository.delete_artifacts(item.name)  # type: ignore[no-untyped-call]
-        elif isinstance(item.content, Path):
-            self._client.log_artifact(run.id, str(item.content), os.path.dirname(item.name) or None)
-        else:
-            self._client.log_text(run.id, item.content, item.name)
+    def write_artifact(
+        self, identity: str, name: str, content: str | Path | None, tag: str | None = None, digest: str | None = None
+    ) -> None:
+        """Write a file, unless the run's `tag` is `digest` already; the tag is set afterwards.
 
-    def _set_tags(self, run: TrackedRun, tags: Mapping[str, str | None]) -> None:
+        `name` is its path among the run's artifacts, `content` its text or a file of the same name; with None, a run
+        that has the tag loses both.
+        """
+        run = self.runs[identity]
+        if tag is not None and run.tags.get(tag) == digest:
+            return
+        if content is None:
+            repository = get_artifact_repository(run.artifact_uri, self._tracking_uri)
+            repository.delete_artifacts(name)  # type: ignore[no-untyped-call]
+        elif isinstance(content, Path):
+            self._client.log_artifact(run.id, str(content), os.path.dirname(name) or None)
+        else:
+            self._client.log_text(run.id, content, name)
+        self.set_tags(identity, {tag: digest} if tag else {})
+
+    def set_tags(self, identity: str, tags: Mapping[str, str | None]) -> None:
+        """Set tags; a tag that is None is removed."""
+        run = self.runs[identity]
         new = {key: value for key, value in tags.items() if value is not None and run.tags.get(key) != value}
         if new:
             self._client.log_batch(run.id, tags=[RunTag(key, value) for key, value in new.items()])
@@ -182,7 +125,9 @@ class RunTree:
             self._client.delete_tag(run.id, key)
             del run.tags[key]
 
-    def _set_status(self, run: TrackedRun, status: RunStatus) -> None:
+    def set_status(self, identity: str, status: RunStatus) -> None:
+        """Say how a run stands."""
+        run = self.runs[identity]
         if run.status == status:
             return
         if status in ("RUNNING", "SCHEDULED"):
@@ -191,11 +136,13 @@ class RunTree:
             self._client.set_terminated(run.id, status)
         run.status = status
 
-    def _kill_open_runs(self, ancestor: TrackedRun) -> None:
-        children = {run.id for run in self.runs.values() if run.tags.get(PARENT) == ancestor.id}
-        for run in self.runs.values():
-            if run.tags.get(PARENT) in {ancestor.id, *children} and run.status in ("RUNNING", "SCHEDULED"):
-                self._set_status(run, "KILLED")
+    def kill_open_runs(self, identity: str) -> None:
+        """Kill what still runs or waits below a run."""
+        ancestor = self.runs[identity].id
+        above = {ancestor, *(run.id for run in self.runs.values() if run.tags.get(PARENT) == ancestor)}
+        for below, run in self.runs.items():
+            if run.tags.get(PARENT) in above and run.status in ("RUNNING", "SCHEDULED"):
+                self.set_status(below, "KILLED")
 
     def _find(self, query: str = "") -> dict[str, TrackedRun]:
         """The runs by identity. Of several the one that holds most, or else the oldest, is kept; others are deleted."""

@@ -1,12 +1,12 @@
-"""What MLflow is to hold of a study, read from its folder: items in the order in which they are written.
+"""What MLflow is to hold of a study, read from its folder.
 
-No item holds a path or a patient id: patients are named by pseudonym, and text ends before its first path.
+No path and no patient id is written: patients are named by pseudonym, and text ends before its first path.
 """
 
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from pathlib import Path
@@ -23,7 +23,7 @@ from rlvo.files import file_sha256
 from rlvo.study.folder import StartedTrial, StudyFolder, started_trials, study_identity
 from rlvo.study.state import State, combined_state
 from rlvo.study.status import TrialKey, read_note
-from rlvo.tracking.runs import Artifact, Epochs, Item, NewRun, NoOpenRuns, RunStatus, Status, Summary, Tags
+from rlvo.tracking.runs import RunStatus, RunTree
 from rlvo.training.records import BEST_WEIGHTS, EPOCHS, PREDICTIONS, CompletionRecord, read_epochs, read_record
 
 DIGEST = "rlvo.digest"
@@ -46,7 +46,7 @@ class TrialFiles:
     """When the record was written, nanoseconds since 1970."""
     epochs: Sequence[Mapping[str, float]] = ()
     is_delivered: bool = False
-    """Whether the trial has ended and all its items were written."""
+    """Whether the trial has ended and MLflow holds all of it."""
 
     @property
     def run(self) -> str:
@@ -65,19 +65,18 @@ def modified_ns(path: Path) -> int | None:
     return path.stat().st_mtime_ns if path.exists() else None
 
 
-def study_run(config: StudyConfig, study: StudyFolder) -> Iterator[Item]:
-    """The run of a study, with its configuration as an artifact."""
+def open_study_run(tree: RunTree, config: StudyConfig, study: StudyFolder) -> str:
+    """The identity of a study's run, which is created if need be, with its configuration as an artifact."""
     run, content = study_identity(study, config), shareable(config)
     grid = "×".join(map(str, config.grid.shape))
     params = {"sampler": config.search.sampler, "folds": config.folds.folds, "seed": config.seed, "grid": grid}
-    yield NewRun(run, "study", config.name, params=params)
-
-    text = json.dumps(content, indent=2)
-    yield Artifact(run, study.config.name, text, tag=DIGEST, digest=content_hash(content))
+    tree.open(run, "study", config.name, params)
+    tree.write_artifact(run, study.config.name, json.dumps(content, indent=2), tag=DIGEST, digest=content_hash(content))
+    return run
 
 
 class StudyItems:
-    """Reads a study and its trials as items, again and again, and knows what was delivered."""
+    """Reads a study and its trials and writes them to MLflow, again and again, and knows what was delivered."""
 
     def __init__(self, config: StudyConfig, study: StudyFolder, pseudonymise: Pseudonymise) -> None:
         self._config, self._study, self._pseudonymise = config, study, pseudonymise
@@ -90,36 +89,38 @@ class StudyItems:
         """How many trials MLflow does not hold in full."""
         return sum(not self._is_delivered(trial) for trial in self._trials.values())
 
-    def items(self, closing: RunStatus | None = None) -> Iterator[Item]:
-        """Everything MLflow is to hold: study → configuration → trial. To ask for an item is to have written the last.
+    def find_trials(self) -> bool:
+        """Look which trials were started. False: none."""
+        self.damage = None
+        self._trials = {
+            trial.identity.key: self._trials.get(trial.identity.key, TrialFiles(trial))
+            for trial in started_trials(self._study, self._config)
+        }
+        return bool(self._trials)
+
+    def write(self, tree: RunTree, closing: RunStatus | None = None) -> None:
+        """Have MLflow hold the trials that were found: study → configuration → trial.
 
         Args:
+            tree: the study's experiment.
             closing: how trials without a record have ended; None while the search runs.
         """
-        self.damage = None
-        started = started_trials(self._study, self._config)
-        self._trials = {
-            trial.identity.key: self._trials.get(trial.identity.key, TrialFiles(trial)) for trial in started
-        }
-        if not started:
-            return
-        yield from study_run(self._config, self._study)
-        root, note = study_identity(self._study, self._config), read_note(self._study)
+        root, note = open_study_run(tree, self._config, self._study), read_note(self._study)
         states: dict[str, State] = {}
         scores: dict[str, float] = {}
         for key, siblings in groupby(self._trials.values(), key=lambda files: files.trial.configuration.key):
             run, folds = f"{root}/{key}", [self._read(files) for files in siblings]
-            yield from self._runs(root, run, folds)
+            self._write_runs(tree, root, run, folds)
             states[run] = self._state(folds, closing)
             scores[run] = fmean(trial.score for trial in folds) if states[run] == "finished" else -math.inf
-            yield from _statuses(run, states[run], folds, note.running if note is not None else None, closing)
-        yield from _best({run: trial.score for run, trial in self._trials.items()})
-        yield from _best(scores)
-        yield from _checkpoints(self._trials.values(), self._config.mlflow)
+            _set_statuses(tree, run, states[run], folds, note.running if note is not None else None, closing)
+        _tag_best(tree, {run: trial.score for run, trial in self._trials.items()})
+        _tag_best(tree, scores)
+        _keep_checkpoints(tree, self._trials.values(), self._config.mlflow)
         is_complete = sum(state in STATUS for state in states.values()) >= self._config.configurations
-        yield Status(root, "FINISHED" if is_complete or closing == "FAILED" else closing or "RUNNING")
+        tree.set_status(root, "FINISHED" if is_complete or closing == "FAILED" else closing or "RUNNING")
         if closing is not None:
-            yield NoOpenRuns(root)  # what is left are runs of trials whose folders are gone
+            tree.kill_open_runs(root)  # what is left are runs of trials whose folders are gone
 
     def _read(self, files: TrialFiles) -> TrialFiles:
         """Read what a trial has written, unless it was delivered."""
@@ -136,40 +137,40 @@ class StudyItems:
     def _is_delivered(files: TrialFiles) -> bool:
         return files.is_delivered and files.record_ns == modified_ns(files.trial.record)
 
-    def _runs(self, root: str, run: str, folds: Sequence[TrialFiles]) -> Iterator[Item]:
+    def _write_runs(self, tree: RunTree, root: str, run: str, folds: Sequence[TrialFiles]) -> None:
         """The run of a configuration and those of its trials, with what each trial has written so far."""
         configuration = folds[0].trial.configuration
         params, tags = hyperparameters(configuration), {"rlvo.configuration": configuration.key}
-        yield NewRun(run, "configuration", configuration.label, root, params, tags)
+        tree.open(run, "configuration", configuration.label, params, parent=root, tags=tags)
         for files in folds:
             fold = files.trial.identity.fold
             name = f"fold {fold}, {configuration.label}"
-            yield NewRun(files.run, "trial", name, run, {**params, "fold": fold}, tags)
+            tree.open(files.run, "trial", name, {**params, "fold": fold}, parent=run, tags=tags)
             if files.epochs and not files.is_delivered:
                 written = modified_ns(files.trial.folder / EPOCHS) or 0
-                yield Epochs(files.run, files.epochs, written // 1_000_000)
+                tree.log_epochs(files.run, files.epochs, written // 1_000_000)
             if files.record is not None and not files.is_delivered:
-                yield from self._ended(files, files.record)
+                self._write_ended(tree, files, files.record)
                 files.is_delivered = True
 
-    def _ended(self, files: TrialFiles, record: CompletionRecord) -> Iterator[Item]:
+    def _write_ended(self, tree: RunTree, files: TrialFiles, record: CompletionRecord) -> None:
         """What a trial left when it ended."""
         best = {name.replace("val/", "best/"): at for name, at in record.metrics.items() if name.startswith("val/")}
-        yield Summary(files.run, {**best, "seconds": record.seconds}, step=record.best_epoch or 0)
+        tree.log_summary(files.run, {**best, "seconds": record.seconds}, step=record.best_epoch or 0)
         tags = {DIGEST: file_sha256(files.trial.record)}
         if PREDICTIONS in record.files:
             predictions = read_predictions(files.trial.folder / PREDICTIONS)
             predictions["patient"] = predictions["patient"].map(self._pseudonymise)
             content = predictions.to_csv(index=False)
-            yield Artifact(files.run, "validation_predictions.csv", content, tag=DIGEST, digest=tags[DIGEST])
+            tree.write_artifact(files.run, "validation_predictions.csv", content, tag=DIGEST, digest=tags[DIGEST])
         if record.reason:
             split = read_split(self._study.split)
             patients = [*split.development, *split.test]
             tags["rlvo.reason"] = without_identities(record.reason, patients, self._pseudonymise)
         elif record.failure:
             tags["rlvo.reason"] = record.failure
-        yield Tags(files.run, tags)
-        yield Status(files.run, STATUS[record.outcome])
+        tree.set_tags(files.run, tags)
+        tree.set_status(files.run, STATUS[record.outcome])
 
     def _state(self, folds: Sequence[TrialFiles], closing: RunStatus | None) -> State:
         """The state of a configuration: `finished`, `failed`, `pruned`, or `waiting` for any that has not ended."""
@@ -179,34 +180,35 @@ class StudyItems:
         return combined_state([*states, *not_started])
 
 
-def _statuses(
+def _set_statuses(
+    tree: RunTree,
     run: str,
     state: State,
     folds: Sequence[TrialFiles],
     training: Collection[TrialKey] | None,
     closing: RunStatus | None,
-) -> Iterator[Item]:
-    """How a configuration and those of its trials that have no record stand."""
+) -> None:
+    """Say how a configuration and those of its trials that have no record stand."""
     records = [files.record for files in folds if files.record is not None]
     is_pruned = any(record.outcome == "pruned" for record in records)
     for files in folds:
         if files.record is None:
             is_training = training is None or (files.trial.configuration.key, files.trial.identity.fold) in training
             status: RunStatus = closing or ("RUNNING" if is_training else "SCHEDULED")
-            yield Status(files.run, "KILLED" if is_pruned else status)
+            tree.set_status(files.run, "KILLED" if is_pruned else status)
     if state == "finished":
-        yield Summary(run, over_folds([record.metrics for record in records]))
-    yield Status(run, STATUS.get(state, "KILLED" if closing else "RUNNING"))
+        tree.log_summary(run, over_folds([record.metrics for record in records]))
+    tree.set_status(run, STATUS.get(state, "KILLED" if closing else "RUNNING"))
 
 
-def _best(scores: Mapping[str, float]) -> Iterator[Item]:
+def _tag_best(tree: RunTree, scores: Mapping[str, float]) -> None:
     """Tag the run with the highest score, the first of equals, and no other; none if no score is finite."""
     best = max(scores, key=scores.__getitem__)
     for run, score in scores.items():
-        yield Tags(run, {BEST: "true" if run == best and math.isfinite(score) else None})
+        tree.set_tags(run, {BEST: "true" if run == best and math.isfinite(score) else None})
 
 
-def _checkpoints(trials: Collection[TrialFiles], limits: MlflowConfig) -> Iterator[Item]:
+def _keep_checkpoints(tree: RunTree, trials: Collection[TrialFiles], limits: MlflowConfig) -> None:
     """Have MLflow hold the weights of the best trials, as many as the limits allow, and no others.
 
     On disk every trial keeps its weights. What drops out is deleted before anything is added, so MLflow never holds
@@ -219,9 +221,10 @@ def _checkpoints(trials: Collection[TrialFiles], limits: MlflowConfig) -> Iterat
     room = math.inf if limits.checkpoint_gb is None else limits.checkpoint_gb * 1e9
     sizes = accumulate(weights[run].stat().st_size for run in ranked)
     kept = ranked[: min(sum(size <= room for size in sizes), limits.keep_checkpoints or len(ranked))]
-    yield from (Artifact(run, "best", None, CHECKPOINT) for run in weights.keys() - set(kept))
+    for run in weights.keys() - set(kept):
+        tree.write_artifact(run, "best", None, CHECKPOINT)
     for run in kept:
-        yield Artifact(run, f"best/{weights[run].name}", weights[run], CHECKPOINT, digests[run])
+        tree.write_artifact(run, f"best/{weights[run].name}", weights[run], CHECKPOINT, digests[run])
 
 
 def hyperparameters(configuration: Configuration) -> dict[str, object]:
