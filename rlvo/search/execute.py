@@ -45,7 +45,7 @@ def run_search(
     inputs: StudyInputs,
     study: StudyFolder,
     *,
-    on_state: OnState | None = None,
+    on_state: OnState = lambda state: None,
     address: str | None = None,
 ) -> StudyState:
     """Run the trials of the study that have not run yet.
@@ -70,32 +70,26 @@ def run_search(
     study = StudyFolder(study.path.resolve())
     try:
         with disk_full_errors(study.path):
-            return _run(config, inputs, study, on_state or (lambda _: None), address)
+            searcher = FoldSearcher(config, Proposals(config, study), TrialStore(study, inputs.identity))
+            events = TuneEvents(searcher, study, on_state)
+            has_work = searcher.fill()
+            events.tell([])
+            if has_work:
+                planned = plan_study(config)
+                check_disk(planned, study)
+                store = next(iter(inputs.volumes.values())).parents[1]
+                with ray_session((study.path, store), address) as is_local, _quiet():
+                    if is_local:
+                        check_resources(cpus=config.resources.cpus, gpus=config.resources.gpus)
+                        check_memory(planned, on_gpu=config.resources.gpus > 0)
+                    _tune(config, inputs, study, searcher, events)
+                events.tell([])
+                if not searcher.finished:
+                    raise KeyboardInterrupt
+            return searcher.state
     except DiskFullError:
         cut_torn_line(study.journal)
         raise
-
-
-def _run(
-    config: StudyConfig, inputs: StudyInputs, study: StudyFolder, on_state: OnState, address: str | None
-) -> StudyState:
-    searcher = FoldSearcher(config, Proposals(config, study), TrialStore(study, inputs.identity))
-    events = TuneEvents(searcher, study, on_state)
-    has_work = searcher.fill()
-    events.tell([])
-    if has_work:
-        planned = plan_study(config)
-        check_disk(planned, study)
-        store = next(iter(inputs.volumes.values())).parents[1]
-        with ray_session((study.path, store), address) as is_local, _quiet():
-            if is_local:
-                check_resources(cpus=config.resources.cpus, gpus=config.resources.gpus)
-                check_memory(planned, on_gpu=config.resources.gpus > 0)
-            _tune(config, inputs, study, searcher, events)
-        events.tell([])
-        if not searcher.finished:
-            raise KeyboardInterrupt
-    return searcher.state
 
 
 def _tune(

@@ -1,4 +1,4 @@
-"""Successive halving over epochs and folds: which configurations continue, and how far.
+"""Successive halving over epochs and folds: how far each configuration has come, which continue, and how far.
 
 The configurations of a bracket climb the same rungs: few epochs on the first folds, then more, finally all epochs on
 all folds. Of those that start for a rung, the best 1/η continue (Jamieson & Talwalkar, AISTATS 2016; comparing on some
@@ -7,16 +7,22 @@ come can change that. So which ones survive depends on their values alone: not o
 which trials end, or on restarts.
 """
 
+from __future__ import annotations
+
 import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rlvo.config.model import Configuration
 from rlvo.config.study import SearchConfig
-from rlvo.training.records import OBJECTIVE, EpochMetrics
+from rlvo.study.state import ConfigurationState, State, TrialState, trial_state
+from rlvo.training.records import OBJECTIVE, CompletionRecord, EpochMetrics
+
+if TYPE_CHECKING:  # `rlvo plan` reads this module, and starts without Optuna
+    from rlvo.search.proposals import Proposal
 
 
 @dataclass(frozen=True)
@@ -86,26 +92,90 @@ def _better(first: EpochMetrics, second: EpochMetrics) -> EpochMetrics:
     return second if second["val/loss"] < first["val/loss"] else first
 
 
-class Climber(Protocol):
-    """How far a configuration has come."""
+@dataclass(eq=False)
+class Contender:
+    """A configuration in the search."""
+
+    key: str
+    configuration: Configuration
+    rungs: Sequence[Rung]
+    bracket: tuple[int, tuple[object, ...]]
+    """Identifies those it is compared with."""
+    epochs: list[Sequence[EpochMetrics]]
+    """By fold, the metrics of every epoch so far."""
+    untold: list[Proposal] = field(default_factory=list)
+    """Proposals of this configuration whose objective Optuna is still to be told."""
+    trials: list[TrialState] = field(init=False)
+    """By fold."""
+    passed: int = field(init=False)
+    """How many rungs it was let past already; that stays."""
+    rung: int = 0
+    """The rung it trains for."""
+    waiting: list[int] = field(default_factory=list)
+    """Folds to hand to Tune, the next one first."""
+    running: set[int] = field(default_factory=set)
+    """Folds that Tune has, and has not yet said how they ended."""
+    _state: ConfigurationState | None = None
+
+    def __post_init__(self) -> None:
+        self.trials = [trial_state(fold, None, epochs) for fold, epochs in enumerate(self.epochs)]
+        self.passed = sum(
+            any(e and (fold >= rung.folds or len(e) > rung.epochs) for fold, e in enumerate(self.epochs))
+            for rung in self.rungs[:-1]
+        )
+
+    def note(
+        self,
+        fold: int,
+        record: CompletionRecord | None = None,
+        *,
+        failure: str | None = None,
+        pruning: str | None = None,
+        unended: State = "waiting",
+    ) -> None:
+        """Note what has become of a trial; the arguments are those of `trial_state`."""
+        self._state, epochs = None, self.epochs[fold]
+        self.trials[fold] = trial_state(fold, record, epochs, failure=failure, pruning=pruning, unended=unended)
 
     @property
-    def key(self) -> str: ...
+    def state(self) -> ConfigurationState:
+        """Its state and those of its trials."""
+        if self._state is None:
+            self._state = ConfigurationState.of(self.key, self.configuration, self.trials)
+        return self._state
 
     @property
-    def values(self) -> Sequence[float]:
-        """Its objective at each rung it has arrived at, lowest first."""
-
-    @property
-    def passed(self) -> int:
-        """How many rungs it was let past already; that stays."""
+    def is_open(self) -> bool:
+        """Whether it has neither finished nor failed, and was not pruned."""
+        return self.state.state in ("running", "waiting")
 
     @property
     def has_ended(self) -> bool:
-        """Whether it climbs no more: it was pruned, or a fold failed."""
+        """Whether it was pruned or has failed."""
+        return self.state.state in ("failed", "pruned")
 
     @property
-    def is_pruned(self) -> bool: ...
+    def is_pruned(self) -> bool:
+        return any(trial.state == "pruned" for trial in self.trials)
+
+    @property
+    def values(self) -> Sequence[float]:
+        """Its objective at each rung it has arrived at, which it has not before Tune has let go of all its trials."""
+        values = (objective_at(rung, self.epochs) for rung in self.rungs[:-1])
+        arrived = [value for value in values if value is not None]
+        return arrived[: self.rung] if self.running else arrived
+
+    @property
+    def means(self) -> dict[int, float]:
+        """The objective after each epoch that all folds of its rung have trained, if it is defined."""
+        curve = objective_curve(self.epochs[: self.rungs[self.rung].folds])
+        return {epoch: mean for epoch, mean in enumerate(curve, 1) if math.isfinite(mean)}
+
+    def has_arrived(self, fold: int) -> bool:
+        """Whether a fold has trained as far as the rung asks; at the last rung, whether it has finished."""
+        if self.trials[fold].state == "finished":
+            return True
+        return self.rung < len(self.rungs) - 1 and len(self.epochs[fold]) >= self.rungs[self.rung].epochs
 
 
 @dataclass(frozen=True)
@@ -122,38 +192,38 @@ class Bracket:
     """The configurations that are compared with one another, and how far each may climb.
 
     Args:
-        climbers: all of them, in the order they were proposed; the first of equals continues.
+        contenders: all of them, in the order they were proposed; the first of equals continues.
         rungs: from `ladder`; there is no comparison at the last.
         reduction_factor: η; of n that start for a rung, n/η (rounded up) continue.
     """
 
-    def __init__(self, climbers: Sequence[Climber], rungs: Sequence[Rung], reduction_factor: int) -> None:
-        self._climbers, self._rungs, self._factor = climbers, rungs, reduction_factor
-        self._numbers = {climber.key: number for number, climber in enumerate(climbers)}
+    def __init__(self, contenders: Sequence[Contender], rungs: Sequence[Rung], reduction_factor: int) -> None:
+        self._contenders, self._rungs, self._factor = contenders, rungs, reduction_factor
+        self._numbers = {contender.key: number for number, contender in enumerate(contenders)}
         self._values: list[tuple[float, ...]] = []
         self._rung = self._starting = self._keep = 0
         """The rung that is being compared at, how many started for it, and how many of them continue."""
         self._arrived: list[tuple[float, int]] = []
-        """At that rung, best first: minus the value, and the climber's number."""
+        """At that rung, best first: minus the value, and the contender's number."""
         self._coming, self._past = set[int](), set[int]()
 
     def judge(self) -> dict[str, Verdict]:
-        """What is certain of every climber, by key, in the order they were proposed."""
-        self._values = [tuple(climber.values) for climber in self._climbers]
-        return self._by_key(self._compare(0, range(len(self._climbers))))
+        """What is certain of every contender, by key, in the order they were proposed."""
+        self._values = [tuple(contender.values) for contender in self._contenders]
+        return self._by_key(self._compare(0, range(len(self._contenders))))
 
-    def update(self, climber: Climber) -> dict[str, Verdict]:
-        """What one climber's news makes certain, as `judge` would say, at a cost that does not grow with the bracket.
+    def update(self, contender: Contender) -> dict[str, Verdict]:
+        """What one contender's news makes certain, as `judge` would say, at a cost that does not grow with the bracket.
 
-        Only the climbers next to the limits of those let past and those pruned can be affected.
+        Only those next to the limits of those let past and those pruned can be affected.
         """
-        number, values = self._numbers[climber.key], tuple(climber.values)
+        number, values = self._numbers[contender.key], tuple(contender.values)
         known, self._values[number] = self._values[number], values
         compared = self._rung if number in self._coming else self._rung + 1
         if values[:compared] != known[:compared]:  # a failed fold's sibling came further, or epochs were trained again
             return self.judge()
         has_arrived = len(values) > self._rung
-        if number not in self._coming or not (has_arrived or climber.has_ended):
+        if number not in self._coming or not (has_arrived or contender.has_ended):
             return {}
         self._coming.remove(number)
         places = {self._keep - len(self._coming) - 1, self._keep}
@@ -177,7 +247,7 @@ class Bracket:
         for number in starters:
             if len(self._values[number]) > rung:
                 self._arrived.append((-self._values[number][rung], number))
-            elif not self._climbers[number].has_ended:
+            elif not self._contenders[number].has_ended:
                 self._coming.add(number)
         self._arrived.sort()
         for place in range(len(self._arrived)):
@@ -191,10 +261,10 @@ class Bracket:
 
     def _verdict(self, place: int) -> dict[int, Verdict]:
         number = self._arrived[place][1]
-        climber, rung = self._climbers[number], self._rungs[self._rung]
-        if climber.is_pruned and climber.passed <= self._rung:
+        contender, rung = self._contenders[number], self._rungs[self._rung]
+        if contender.is_pruned and contender.passed <= self._rung:
             return {}
-        if number in self._past or climber.passed > self._rung or place + len(self._coming) < self._keep:
+        if number in self._past or contender.passed > self._rung or place + len(self._coming) < self._keep:
             self._past.add(number)
             return {number: Verdict(self._rung + 1)}
         if place < self._keep:
@@ -203,4 +273,4 @@ class Bracket:
         return {number: Verdict(self._rung, reason + "went on and were better")}
 
     def _by_key(self, verdicts: Mapping[int, Verdict]) -> dict[str, Verdict]:
-        return {self._climbers[number].key: verdicts[number] for number in sorted(verdicts)}
+        return {self._contenders[number].key: verdicts[number] for number in sorted(verdicts)}

@@ -74,6 +74,7 @@ def plan_study(study: StudyConfig, *, patients: int | None = None) -> StudyPlan:
     """
     check_models(study)
     specs, trials = model_specs(study), study.configurations * study.folds.folds
+    epochs = max(spec.training.epochs for spec in specs)
     encoder = TabularEncoder(predictors=study.cohort.predictors, fill={}, bounds={})
     keys = [(_alike(spec.model), spec.training.batch_size) for spec in specs]
     costed = {
@@ -89,8 +90,8 @@ def plan_study(study: StudyConfig, *, patients: int | None = None) -> StudyPlan:
         sampled=tuple(study.space.sample),
         folds=study.folds.folds,
         trials=trials,
-        epochs=trials * max(spec.training.epochs for spec in specs),
-        expected_epochs=_expected_epochs(study, max(spec.training.epochs for spec in specs)),
+        epochs=trials * epochs,
+        expected_epochs=_expected_epochs(study, epochs),
         pruning=study.search.pruning,
         grid=study.grid.shape,
         tabular_features=len(encoder.feature_names),

@@ -96,7 +96,8 @@ class Proposals:
         """What an earlier process proposed, in order; `take` those that count."""
         proposals = []
         for trial in self._optuna.get_trials(deepcopy=False):
-            if self._is_whole(trial.params) and trial.state != TrialState.WAITING:
+            active = {path for path in self._axes if self._config.is_active(path, trial.params)}
+            if trial.params.keys() == active and trial.state != TrialState.WAITING:
                 proposals.append(self._proposal(trial.number, trial.params, trial.state))
             elif trial.state == TrialState.RUNNING:  # its process died in the middle of asking
                 self._optuna.tell(trial.number, state=TrialState.FAIL)
@@ -127,8 +128,15 @@ class Proposals:
 
     @database_errors()
     def report(self, proposal: Proposal, means: Mapping[int, float]) -> None:
-        """The mean over folds so far, by epoch, of a proposal that was not told; what is there already stays."""
-        _report(self._optuna, proposal.number, means)
+        """The mean over folds so far, by epoch, of a proposal that was not told; what is there already stays.
+
+        Private API of Optuna: its `Trial.report` works only in the process that asked for the trial.
+        """
+        study, storage = self._optuna, self._optuna._storage
+        trial = storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study._study_id, proposal.number))
+        for epoch, mean in means.items():
+            if epoch not in trial.intermediate_values:
+                storage.set_trial_intermediate_value(trial._trial_id, epoch, mean)
 
     @database_errors()
     def tell(self, proposal: Proposal, objective: float | None, *, pruned: bool = False) -> None:
@@ -139,9 +147,6 @@ class Proposals:
             self._optuna.tell(proposal.number, state=TrialState.FAIL)
         else:
             self._optuna.tell(proposal.number, objective)
-
-    def _is_whole(self, values: Values) -> bool:
-        return set(values) == {path for path in self._axes if self._config.is_active(path, values)}
 
     def _active(self, values: Values) -> dict[str, Scalar]:
         """The values of the axes that matter to a configuration."""
@@ -221,15 +226,6 @@ def _sampler(config: StudyConfig, number: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return TPESampler(seed=seed, multivariate=True, group=True)
-
-
-def _report(study: optuna.Study, number: int, means: Mapping[int, float]) -> None:
-    """Private API of Optuna: its `Trial.report` works only in the process that asked for the trial."""
-    storage = study._storage
-    trial = storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
-    for epoch, mean in means.items():
-        if epoch not in trial.intermediate_values:
-            storage.set_trial_intermediate_value(trial._trial_id, epoch, mean)
 
 
 @database_errors()

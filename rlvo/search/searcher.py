@@ -10,9 +10,9 @@ from ray.tune.search import Searcher
 
 from rlvo.config.study import StudyConfig
 from rlvo.errors import RlvoError
-from rlvo.search.contender import Contender, Trials
-from rlvo.search.halving import Bracket, Verdict, group, ladder
+from rlvo.search.halving import Bracket, Contender, Verdict, group, ladder
 from rlvo.search.proposals import Proposal, Proposals
+from rlvo.study.folder import TrialStore
 from rlvo.study.state import StudyState
 from rlvo.training.records import CompletionRecord
 
@@ -30,7 +30,7 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
         trials: what lies on disk.
     """
 
-    def __init__(self, config: StudyConfig, proposals: Proposals, trials: Trials) -> None:
+    def __init__(self, config: StudyConfig, proposals: Proposals, trials: TrialStore) -> None:
         super().__init__()
         self._config, self._proposals, self._trials = config, proposals, trials
         self._rungs = ladder(config.search, config.folds.folds, config.training.epochs)
@@ -111,11 +111,8 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
         except RlvoError as damaged:
             record, error, reason = None, True, str(damaged)
         self._read_epochs(contender, fold)
-        contender.note(fold)
-        if record is not None:
-            self._note_record(contender, fold, record)
-        elif error or "reason" in (result or {}) or not contender.has_arrived(fold):
-            self._fail(contender, fold, reason)
+        has_failed = record is None and (error or "reason" in (result or {}) or not contender.has_arrived(fold))
+        self._note_end(contender, fold, record, reason if has_failed else None)
         self._tell_if_ended(contender)
         if (bracket := self._brackets.get(contender.bracket)) is not None:
             self._apply(bracket.update(contender))
@@ -139,31 +136,33 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
 
     def _take(self, proposal: Proposal) -> None:
         self._last_number = proposal.number
-        contender = self._contenders.get(proposal.key) or self._enter(proposal)
-        if proposal.state == OptunaState.RUNNING:
+        if (contender := self._contenders.get(proposal.key)) is None:
+            contender = self._enter(proposal)
+        elif proposal.state == OptunaState.RUNNING:
             contender.untold.append(proposal)
-        if contender.rung < 0:
-            self._begin(contender, is_pruned=proposal.state == OptunaState.PRUNED)
         self._tell_if_ended(contender)
 
     def _enter(self, proposal: Proposal) -> Contender:
-        compared = group(proposal.configuration, self._config.search.compare_within)
-        bracket = proposal.number // self._bracket_size, compared
-        contender = self._contenders[proposal.key] = Contender.of(proposal, self._rungs, bracket, self._trials)
+        """Take up a configuration where its trials stand on disk."""
+        key, folds = proposal.key, range(self._config.folds.folds)
+        bracket = (
+            proposal.number // self._bracket_size,
+            group(proposal.configuration, self._config.search.compare_within),
+        )
+        epochs = [self._trials.epochs(key, fold) for fold in folds]
+        untold = [proposal] if proposal.state == OptunaState.RUNNING else []
+        contender = Contender(key, proposal.configuration, self._rungs, bracket, epochs, untold)
+        self._contenders[key] = contender
         if len(self._rungs) > 1:
             self._forming.setdefault(bracket, []).append(contender)
-        return contender
-
-    def _begin(self, contender: Contender, *, is_pruned: bool) -> None:
-        """Take up a configuration where its trials stand on disk."""
-        records = [self._trials.record(contender.key, fold) for fold in range(self._config.folds.folds)]
-        for fold, record in enumerate(records):
-            if record is not None:
-                self._note_record(contender, fold, record)
-        if is_pruned or contender.is_pruned:  # its process may have died while it was being pruned
+        for fold in folds:
+            if (record := self._trials.record(key, fold)) is not None:
+                self._note_end(contender, fold, record)
+        if proposal.state == OptunaState.PRUNED or contender.is_pruned:  # its process may have died while pruning it
             self._prune(contender, next(iter(contender.state.reasons("pruned").values()), "pruned"))
         self._aim(contender, 0)
         self._report(contender)
+        return contender
 
     def _aim(self, contender: Contender, rung: int) -> None:
         """Let a configuration train for a rung."""
@@ -198,7 +197,7 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
                     self._trials.prune(contender.key, fold, contender.configuration, reason)
                 contender.note(fold, pruning=reason)
             except RlvoError as damaged:
-                self._fail(contender, fold, str(damaged))
+                self._note_end(contender, fold, failure=str(damaged))
         self._tell_if_ended(contender)
 
     def _read_epochs(self, contender: Contender, fold: int) -> None:
@@ -210,19 +209,14 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
             for proposal in contender.untold:
                 self._proposals.report(proposal, means)
 
-    def _note_record(self, contender: Contender, fold: int, record: CompletionRecord) -> None:
-        contender.note(fold, record)
-        if record.outcome == "failed":
-            self._stop(contender)
-
-    def _fail(self, contender: Contender, fold: int, reason: str) -> None:
-        contender.note(fold, failure=reason)
-        self._stop(contender)
-
-    def _stop(self, contender: Contender) -> None:
-        """Start no more of its folds."""
-        contender.waiting = []
-        self._waiting.pop(contender.key, None)
+    def _note_end(
+        self, contender: Contender, fold: int, record: CompletionRecord | None = None, failure: str | None = None
+    ) -> None:
+        """Note how a trial has ended. If it failed, no more of its configuration's folds are started."""
+        contender.note(fold, record, failure=failure)
+        if contender.trials[fold].state == "failed":
+            contender.waiting = []
+            self._waiting.pop(contender.key, None)
 
     def _tell_if_ended(self, contender: Contender) -> None:
         """Tell Optuna, once nothing more can change the configuration's objective."""

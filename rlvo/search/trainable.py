@@ -86,14 +86,12 @@ def _on_this_node(data: FoldData) -> FoldData:
         return data
 
     def copied(patients: Patients) -> Patients:
-        volumes = (_copy(*patient, Path(local)) for patient in zip(patients.ids, patients.volumes, strict=True))
+        volumes = []
+        for patient, folder in zip(patients.ids, patients.volumes, strict=True):
+            try:
+                volumes.append(local_copy(folder, Path(local)))
+            except MachineError as error:
+                raise PatientError(error.what, where=f"patient {patient}", fix=error.fix) from None
         return replace(patients, volumes=tuple(volumes))
 
     return replace(data, training=copied(data.training), validation=copied(data.validation))
-
-
-def _copy(patient: str, folder: Path, local: Path) -> Path:
-    try:
-        return local_copy(folder, local)
-    except MachineError as error:
-        raise PatientError(error.what, where=f"patient {patient}", fix=error.fix) from None

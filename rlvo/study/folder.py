@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,15 +127,11 @@ def study_identity(study: StudyFolder, config: StudyConfig) -> str:
 
 def read_configuration(folder: Path) -> Configuration | None:
     """The configuration whose folds lie in `folder`: from its own file, or else from a fold's record; None if lost."""
-    try:
-        return Configuration.model_validate_json((folder / CONFIGURATION).read_bytes())
-    except (FileNotFoundError, ValidationError):
-        pass
-    for path in sorted(folder.glob(f"fold-*/{RECORD}")):
-        try:
-            return CompletionRecord.model_validate_json(path.read_bytes()).configuration
-        except ValidationError:
-            continue
+    for path in (folder / CONFIGURATION, *sorted(folder.glob(f"fold-*/{RECORD}"))):
+        with suppress(FileNotFoundError, ValidationError):
+            if path.name == RECORD:
+                return CompletionRecord.model_validate_json(path.read_bytes()).configuration
+            return Configuration.model_validate_json(path.read_bytes())
     return None
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from rlvo.cohort.encoding import TabularEncoder, fit_encoder
-from rlvo.cohort.reading import Cohort, data_hash, read_cohort, volume_paths
+from rlvo.cohort.reading import data_hash, read_cohort, volume_paths
 from rlvo.cohort.selection import Exclusion
 from rlvo.cohort.splits import Split, make_split, read_split, write_split
 from rlvo.config.base import content_hash
@@ -22,10 +22,10 @@ from rlvo.config.workdir import Workdir
 from rlvo.errors import CohortError, Finding, RlvoError
 from rlvo.files import atomic_write
 from rlvo.imaging.alignment.atlas import brain_mask
-from rlvo.imaging.cohort_preparation import PreparedCohort, prepare_cohort
+from rlvo.imaging.cohort_preparation import prepare_cohort
 from rlvo.imaging.store import VolumeStore
 from rlvo.imaging.target import Target
-from rlvo.progress import Advance, ShowProgress
+from rlvo.progress import ShowProgress
 from rlvo.study.folder import StudyFolder, read_config, read_hashes
 from rlvo.training.dataset import FoldData, Patients
 from rlvo.training.records import TrialIdentity
@@ -118,7 +118,11 @@ def open_study(
     split = make_split(label, config.folds, table)  # before hours of work: there may be too few patients
     store, target = VolumeStore(workdir.store), Target(grid=config.grid, atlas=config.atlas)
     with progress("preparing volumes") as advance:
-        volumes = _prepare(cohort, target, store, workers, advance)
+        volumes = prepare_cohort(volume_paths(table, cohort.folder), target, store, workers=workers, progress=advance)
+    if volumes.refused and not volumes.prepared:
+        findings = [Finding(patient, None, str(error)) for patient, error in volumes.refused.items()]
+        raise CohortError(findings, where="volumes")
+    volumes = volumes.with_sides(table["occlusion_side"].dropna() if "occlusion_side" in table else {})
     if volumes.refused:
         table, label = table.loc[list(volumes.prepared)], label.loc[list(volumes.prepared)]
         split = make_split(label, config.folds, table)
@@ -178,7 +182,7 @@ def check_models(config: StudyConfig) -> None:
 def _check_same_settings(config: StudyConfig, study: StudyFolder) -> None:
     if not study.config.exists():
         return
-    before, now = (_by_path(each.model_dump(mode="json")) for each in (read_config(study), config))
+    before, now = (by_path(each.model_dump(mode="json")) for each in (read_config(study), config))
     changed = [
         f"{path}: {before.get(path)!r} became {now.get(path)!r}"
         for path in dict.fromkeys([*before, *now])
@@ -192,23 +196,12 @@ def _check_same_settings(config: StudyConfig, study: StudyFolder) -> None:
         )
 
 
-def _by_path(settings: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+def by_path(settings: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
     """Every value of nested settings by its dotted path."""
     values: dict[str, object] = {}
     for key, value in settings.items():
-        values |= _by_path(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        values |= by_path(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return values
-
-
-def _prepare(
-    cohort: Cohort, target: Target, store: VolumeStore, workers: int | None, advance: Advance
-) -> PreparedCohort:
-    table = cohort.included
-    volumes = prepare_cohort(volume_paths(table, cohort.folder), target, store, workers=workers, progress=advance)
-    if volumes.refused and not volumes.prepared:
-        findings = [Finding(patient, None, str(error)) for patient, error in volumes.refused.items()]
-        raise CohortError(findings, where="volumes")
-    return volumes.with_sides(table["occlusion_side"].dropna() if "occlusion_side" in table else {})
 
 
 def _check_vessels(config: StudyConfig, volumes: Mapping[str, Path]) -> None:

@@ -8,16 +8,11 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from rlvo.config.base import Frozen
 from rlvo.errors import RlvoError
-
-LOG = "openings.jsonl"
 
 
 class Opening(Frozen):
@@ -37,17 +32,16 @@ class Opening(Frozen):
     """SHA-256 of the line before."""
 
 
-@dataclass(frozen=True)
 class Openings:
     """The log of one work folder.
 
     Args:
-        path: the log's file.
-        seals: hashes of last lines that are kept elsewhere.
+        workdir: the work folder.
+        seals: hashes of last lines that are kept elsewhere, with which the log is compared.
     """
 
-    path: Path
-    seals: frozenset[str] = frozenset()
+    def __init__(self, workdir: Path, seals: Iterable[str] = ()) -> None:
+        self.path, self._seals = workdir / "openings.jsonl", {*seals}
 
     def of_split(self, split_hash: str) -> list[Opening]:
         """The split's openings, oldest first. Raises RlvoError if the log was altered."""
@@ -95,10 +89,10 @@ class Openings:
             openings = [Opening.model_validate_json(line) for line in lines]
         except FileNotFoundError:
             lines, openings = [], []
-        except (ValidationError, ValueError):
+        except ValueError:
             raise self._altered() from None
         hashes = [hashlib.sha256(line.encode()).hexdigest() for line in lines]
-        if [opening.previous for opening in openings] != [None, *hashes][: len(lines)] or not self.seals <= {*hashes}:
+        if [opening.previous for opening in openings] != [None, *hashes][: len(lines)] or not self._seals <= {*hashes}:
             raise self._altered()
         return openings, hashes[-1] if hashes else None
 
@@ -108,8 +102,3 @@ class Openings:
             where=self.path,
             fix="Put the log back from a backup; without it nobody can say how often the hold-out was seen",
         )
-
-
-def openings_of(workdir: Path, seals: Iterable[str] = ()) -> Openings:
-    """The log of a work folder, to be checked against `seals`."""
-    return Openings(workdir / LOG, frozenset(seals))

@@ -159,24 +159,18 @@ class StudyState:
         return sum(trial.state in states for each in self.configurations for trial in each.trials)
 
     @property
-    def pace(self) -> float | None:
-        """Seconds per epoch: the mean over the trials that have ended, or else by the clock; None if unknown."""
-        of_ended = seconds_per_epoch(trial.record for each in self.configurations for trial in each.trials)
-        return self.clock_pace if of_ended is None else of_ended
-
-    @property
     def eta_seconds(self) -> float | None:
         """The most that it can still take at the pace so far; None if no trial runs or the pace is unknown."""
-        pace, running = self.pace, self.count("running")
+        trials = [(each.epochs, trial) for each in self.configurations for trial in each.trials]
+        pace, running = seconds_per_epoch((trial.record for _, trial in trials), self.clock_pace), self.count("running")
         if pace is None or not running:
             return None
-        trials = [(each.epochs, trial) for each in self.configurations for trial in each.trials]
         left = sum(epochs - trial.epoch for epochs, trial in trials if trial.state not in ENDED)
         unknown = max(self.configurations_total - len(self.configurations), 0) * self.folds
         return (left + unknown * self.epochs) * pace / running
 
 
-def seconds_per_epoch(records: Iterable[CompletionRecord | None]) -> float | None:
-    """Mean over the trials that have ended; None if none of them trained an epoch."""
+def seconds_per_epoch(records: Iterable[CompletionRecord | None], by_clock: float | None) -> float | None:
+    """Mean over the trials that have ended; if none of them trained an epoch, what the clock says, or None."""
     trained = [record for record in records if record is not None and record.epochs]
-    return sum(record.seconds for record in trained) / sum(record.epochs for record in trained) if trained else None
+    return sum(record.seconds for record in trained) / sum(record.epochs for record in trained) if trained else by_clock

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,8 +105,7 @@ def read_state(study: StudyFolder, *, now: float | None = None) -> StudyState:
     }
     traces = [trace for siblings in folders.values() for trace in siblings]
     clock_pace = max((pace for trace in traces if (pace := trace.pace) is not None), default=None)
-    pace = seconds_per_epoch(trace.record for trace in traces)
-    pace = clock_pace if pace is None else pace
+    pace = seconds_per_epoch((trace.record for trace in traces), clock_pace)
     limit = FIRST_EPOCH_SECONDS if pace is None else max(SILENT_AFTER_SECONDS, SILENT_AFTER_EPOCHS * pace)
 
     def state(key: str, trace: _Trace) -> TrialState:
@@ -146,22 +146,16 @@ def _trace(study: StudyFolder, configuration: Path, fold: int) -> _Trace:
     started = _modified(configuration / CONFIGURATION)
     record, epochs, damage = None, [], None
     try:
-        if (text := _text(folder / RECORD)) is not None:
-            record = CompletionRecord.model_validate_json(text)
+        with suppress(FileNotFoundError):
+            record = CompletionRecord.model_validate_json((folder / RECORD).read_text())
     except ValueError:
         damage = f"{RECORD} cannot be read"
     try:
-        epochs = [json.loads(line) for line in (_text(folder / EPOCHS) or "").splitlines()]
+        with suppress(FileNotFoundError):
+            epochs = [json.loads(line) for line in (folder / EPOCHS).read_text().splitlines()]
     except ValueError:
         damage = damage or f"{EPOCHS} cannot be read"
     return _Trace(fold, record, tuple(epochs), damage, started, max(changed, started or changed))
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text()
-    except FileNotFoundError:
-        return None
 
 
 def _modified(path: Path) -> float | None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
 from rlvo.cohort.splits import read_split
 from rlvo.config.base import content_hash
@@ -21,6 +20,7 @@ from rlvo.errors import RlvoError
 from rlvo.evaluation.predictions import read_predictions
 from rlvo.files import file_sha256
 from rlvo.study.folder import StartedTrial, StudyFolder, started_trials, study_identity
+from rlvo.study.inputs import by_path
 from rlvo.study.state import State, combined_state
 from rlvo.study.status import TrialKey, read_note
 from rlvo.tracking.runs import RunStatus, RunTree
@@ -229,14 +229,7 @@ def _keep_checkpoints(tree: RunTree, trials: Collection[TrialFiles], limits: Mlf
 
 def hyperparameters(configuration: Configuration) -> dict[str, object]:
     """Model spec and hyperparameters by (dotted) name: `backbone`, `modality`, …, `learning_rate`, `daft.bias`."""
-
-    def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-        flat: dict[str, object] = {}
-        for name, value in values.items():
-            flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-        return flat
-
-    return flatten({**configuration.model.model_dump(), **configuration.training.model_dump()})
+    return by_path({**configuration.model.model_dump(), **configuration.training.model_dump()})
 
 
 def over_folds(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:

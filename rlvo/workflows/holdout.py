@@ -29,7 +29,7 @@ from rlvo.report.baselines import baseline_performance
 from rlvo.report.external import card_lines
 from rlvo.report.tables import ModelResults
 from rlvo.study.folder import StudyFolder, member_weights, read_declared, read_ended_trials, started_studies
-from rlvo.study.openings import Openings, openings_of
+from rlvo.study.openings import Openings
 from rlvo.tracking.after_search import read_seals, write_seal
 from rlvo.workflows.study import OpenStudy
 
@@ -82,7 +82,7 @@ def evaluate(study: OpenStudy, *, reason: str | None = None, progress: ShowProgr
     """
     specs, config = read_declared(study.folder), study.config
     # The log is compared with what MLflow keeps of it at the runs of all the work folder's studies.
-    openings = openings_of(study.work.path, read_seals(started_studies(study.work.path / "studies"), study.tracking))
+    openings = Openings(study.work.path, read_seals(started_studies(study.work.path / "studies"), study.tracking))
     with progress("hold-out patients") as advance:
         holdout = open_holdout(study, specs, openings, reason=reason, advance=advance)
     seal = openings.seal()

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from rlvo.errors import RlvoError
-from rlvo.study.openings import Openings, openings_of
+from rlvo.study.openings import Openings
 
 
 def opened(folder: Path) -> Openings:
     """A log of three openings of two splits, with its seal."""
-    log = openings_of(folder)
+    log = Openings(folder)
     log.append("split-a", "first", {"ensemble": "1"}, None)
     log.append("split-b", "first", {"ensemble": "2"}, None)
     log.append("split-a", "second", {"ensemble": "3"}, "a bug in the report")
-    return openings_of(folder, [seal for seal in [log.seal()] if seal])
+    return Openings(folder, [seal for seal in [log.seal()] if seal])
 
 
 def test_openings_are_counted_by_split(tmp_path: Path) -> None:
@@ -60,10 +60,10 @@ def test_a_log_that_is_gone_is_noticed_by_its_seal(tmp_path: Path) -> None:
     log.path.unlink()
     with pytest.raises(RlvoError, match="altered or lost"):
         log.check_may_open("split-a", None)
-    openings_of(tmp_path).check_may_open("split-a", None)  # nothing else remembers it
+    Openings(tmp_path).check_may_open("split-a", None)  # nothing else remembers it
 
 
 def test_openings_after_the_seal_are_fine(tmp_path: Path) -> None:
     log = opened(tmp_path)  # MLflow was away when the last one was to be sealed
     log.append("split-c", "third", {}, None)
-    assert openings_of(tmp_path, log.seals).of_split("split-c")
+    assert log.of_split("split-c")

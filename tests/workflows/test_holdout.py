@@ -15,7 +15,7 @@ from rlvo.errors import RlvoError
 from rlvo.evaluation.predictions import read_predictions
 from rlvo.inference.predictor import EnsemblePredictor
 from rlvo.study.folder import StudyFolder, read_config, read_declared, write_declared
-from rlvo.study.openings import openings_of
+from rlvo.study.openings import Openings
 from rlvo.workflows.holdout import HoldOut, kept_holdout, open_holdout
 from rlvo.workflows.study import OpenStudy
 
@@ -30,7 +30,7 @@ def copy(study: TinyStudy, model_folder: Path, tmp_path: Path) -> TinyStudy:
 
 def opened(study: TinyStudy, specs: dict[str, EnsembleSpec], reason: str | None = None) -> HoldOut:
     of_study = OpenStudy(read_config(study.folder), study.workdir, study.inputs)
-    return open_holdout(of_study, specs, openings_of(study.workdir.path), reason=reason)
+    return open_holdout(of_study, specs, Openings(study.workdir.path), reason=reason)
 
 
 def test_every_declared_ensemble_in_one_opening(
