@@ -13,8 +13,10 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING
 
 from rlvo.config.model import Configuration
 from rlvo.config.study import SearchConfig
@@ -59,12 +61,7 @@ def epochs_to_train(rungs: Sequence[Rung], configurations: int, reduction_factor
 
 def group(configuration: Configuration, compare_within: Sequence[str]) -> tuple[object, ...]:
     """The values of the fields (dotted paths) that configurations must share to be compared with one another."""
-    values: list[Any] = []
-    for path in compare_within:
-        values.append(configuration)
-        for name in path.split("."):
-            values[-1] = getattr(values[-1], name)
-    return tuple(values)
+    return tuple(attrgetter(path)(configuration) for path in compare_within)
 
 
 def objective_curve(folds: Sequence[Sequence[EpochMetrics]]) -> list[float]:
@@ -74,7 +71,7 @@ def objective_curve(folds: Sequence[Sequence[EpochMetrics]]) -> list[float]:
         Mean over the folds of the objective at each fold's lowest validation loss so far (the first of equals); −inf if
         it is undefined on a fold.
     """
-    best = (accumulate(fold, _better) for fold in folds)
+    best = (accumulate(fold, partial(min, key=itemgetter("val/loss"))) for fold in folds)
     means = (
         math.fsum(fold.get(OBJECTIVE, math.nan) for fold in epoch) / len(folds) for epoch in zip(*best, strict=False)
     )
@@ -86,10 +83,6 @@ def objective_at(rung: Rung, folds: Sequence[Sequence[EpochMetrics]]) -> float |
     if any(len(fold) < rung.epochs for fold in folds[: rung.folds]):
         return None
     return objective_curve([fold[: rung.epochs] for fold in folds[: rung.folds]])[-1]
-
-
-def _better(first: EpochMetrics, second: EpochMetrics) -> EpochMetrics:
-    return second if second["val/loss"] < first["val/loss"] else first
 
 
 @dataclass(eq=False)

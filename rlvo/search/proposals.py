@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage, RDBStorage
@@ -21,7 +20,7 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from rlvo.config.model import Configuration
-from rlvo.config.space import Choices, Range, Scalar, conditions
+from rlvo.config.space import Range, Scalar, conditions
 from rlvo.config.study import StudyConfig
 from rlvo.errors import MachineError, RlvoError, encode_password, hide_passwords
 from rlvo.files import atomic_write
@@ -81,9 +80,10 @@ class Proposals:
         space, is_grid = config.space, config.search.sampler == "grid"
         self._config = config
         self._deal = _Deal(config.grid_points() if is_grid else config.combinations(), tuple(space.enumerate))
-        self._axes = {path: CategoricalDistribution(values) for path, values in space.enumerate.items()} | {
-            path: _distribution(axis, grid=is_grid) for path, axis in space.sample.items()
-        }
+        self._axes: dict[str, Range | Sequence[Scalar]] = {**space.enumerate}
+        """Ranges to draw from, and values to choose from."""
+        for path, axis in space.sample.items():
+            self._axes[path] = axis if isinstance(axis, Range) and not is_grid else axis.grid()
         self._optuna = _open_optuna(config, study)
 
     @property
@@ -201,21 +201,13 @@ class _Deal:
         return tuple(values.get(path) for path in self._enumerated)
 
 
-def _distribution(axis: Range | Choices, *, grid: bool) -> BaseDistribution:
-    if grid or isinstance(axis, Choices):
-        return CategoricalDistribution(axis.grid())
-    if axis.is_integer:
-        return IntDistribution(int(axis.low), int(axis.high), log=axis.log, step=int(axis.step or 1))
-    return FloatDistribution(axis.low, axis.high, log=axis.log, step=axis.step)
-
-
-def _suggest(trial: optuna.Trial, path: str, distribution: BaseDistribution) -> None:
-    if isinstance(distribution, CategoricalDistribution):
-        trial.suggest_categorical(path, distribution.choices)
-    elif isinstance(distribution, IntDistribution):
-        trial.suggest_int(path, distribution.low, distribution.high, log=distribution.log, step=distribution.step)
-    elif isinstance(distribution, FloatDistribution):
-        trial.suggest_float(path, distribution.low, distribution.high, log=distribution.log, step=distribution.step)
+def _suggest(trial: optuna.Trial, path: str, axis: Range | Sequence[Scalar]) -> None:
+    if not isinstance(axis, Range):
+        trial.suggest_categorical(path, axis)
+    elif axis.is_integer:
+        trial.suggest_int(path, int(axis.low), int(axis.high), log=axis.log, step=int(axis.step or 1))
+    else:
+        trial.suggest_float(path, axis.low, axis.high, log=axis.log, step=axis.step)
 
 
 def _sampler(config: StudyConfig, number: int) -> BaseSampler:

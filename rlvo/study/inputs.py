@@ -16,7 +16,6 @@ from rlvo.cohort.selection import Exclusion
 from rlvo.cohort.splits import Split, make_split, read_split, write_split
 from rlvo.config.base import content_hash
 from rlvo.config.model import Configuration
-from rlvo.config.space import Choices, Scalar
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.errors import CohortError, Finding, RlvoError
@@ -159,13 +158,10 @@ def open_study(
 def model_specs(config: StudyConfig) -> list[Configuration]:
     """The enumerated combinations, with every sampled axis that decides the cost at each of its ends or choices."""
     sampled = {path: axis for path, axis in config.space.sample.items() if path.startswith(COSTLY)}
-    ends: list[tuple[Scalar, ...]] = [
-        axis.choices if isinstance(axis, Choices) else (axis.low, axis.high) for axis in sampled.values()
-    ]
     return [
         config.configuration({**combination, **dict(zip(sampled, values, strict=True))})
         for combination in config.space.combinations()
-        for values in itertools.product(*ends)
+        for values in itertools.product(*(axis.extremes for axis in sampled.values()))
     ]
 
 
