@@ -3,13 +3,15 @@
 import math
 import socket
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
+from support.planted import optuna_trials
 
 from rlvo.config.loading import parse_study
 from rlvo.config.study import StudyConfig
@@ -27,8 +29,10 @@ SAMPLE = {
 }
 
 
-def a_study(sampler: str, configurations: int | None, *, seed: int = 0, sample: dict = SAMPLE) -> StudyConfig:
-    search = {"sampler": sampler, "configurations": configurations, "seed": seed}
+def a_study(
+    sampler: str = "tpe", configurations: int | None = 14, *, sample: dict = SAMPLE, **settings: object
+) -> StudyConfig:
+    search = {"sampler": sampler, "configurations": configurations, **settings}
     return parse_study({"name": "study", "space": {"enumerate": ENUMERATE, "sample": sample}, "search": search})
 
 
@@ -45,36 +49,38 @@ def run(study: StudyConfig, folder: Path, stop_after: int = 1000) -> list[Propos
         proposals.take(proposal)
     while not proposals.is_spent and len(taken) < stop_after:
         taken.append(proposals.propose())
+        proposals.report(taken[-1], {1: 0.5})
         proposals.tell(taken[-1], objective(taken[-1]))
     return taken
 
 
-def stored(folder: Path) -> optuna.Study:
-    return optuna.load_study(
-        study_name="study", storage=JournalStorage(JournalFileBackend(str(StudyFolder(folder).journal)))
-    )
+def proposed(study: StudyConfig, folder: Path, stop_after: int = 1000) -> list[str]:
+    """Keys of all configurations that `run` took."""
+    return [proposal.key for proposal in run(study, folder, stop_after)]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_every_enumerated_combination_gets_its_share(sampler: str, tmp_path: Path) -> None:
-    dealt = Counter(
-        (p.configuration.model.modality, p.configuration.model.prior) for p in run(a_study(sampler, 15), tmp_path)
-    )
+def stored(folder: Path) -> list[FrozenTrial]:
+    return optuna_trials(StudyFolder(folder), "study")
+
+
+@pytest.mark.parametrize(
+    ("sampler", "configurations", "sample"),
+    [("tpe", 15, SAMPLE), ("random", 15, SAMPLE), ("grid", 12, {"training.batch_size": {"low": 1, "high": 4}})],
+)
+def test_every_enumerated_combination_gets_its_share(
+    sampler: str, configurations: int, sample: dict, tmp_path: Path
+) -> None:
+    taken = run(a_study(sampler, configurations, sample=sample), tmp_path)
+    dealt = Counter((p.configuration.model.modality, p.configuration.model.prior) for p in taken)
     assert len(dealt) == 6
-    assert sum(dealt.values()) == 15
-    assert set(dealt.values()) == {2, 3}
+    assert sum(dealt.values()) == configurations
+    assert set(dealt.values()) == {configurations // 6, math.ceil(configurations / 6)}
 
 
 def test_grid_takes_every_point_once(tmp_path: Path) -> None:
     sample = {"training.batch_size": {"low": 1, "high": 2}, "model.dropout": {"low": 0.0, "high": 0.5, "step": 0.25}}
-    keys = [p.configuration.key for p in run(a_study("grid", None, sample=sample), tmp_path)]
+    keys = proposed(a_study("grid", None, sample=sample), tmp_path)
     assert len(keys) == len(set(keys)) == 6 * 2 * 3
-
-
-def test_part_of_a_grid_is_dealt_evenly_over_the_enumerated_combinations(tmp_path: Path) -> None:
-    sample = {"training.batch_size": {"low": 1, "high": 4}}
-    taken = run(a_study("grid", 12, sample=sample), tmp_path)
-    assert set(Counter((p.values["model.modality"], p.values["model.prior"]) for p in taken).values()) == {2}
 
 
 def test_sampled_values_lie_in_their_ranges(tmp_path: Path) -> None:
@@ -85,21 +91,12 @@ def test_sampled_values_lie_in_their_ranges(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_the_seed_decides_the_proposals(sampler: str, tmp_path: Path) -> None:
-    first, again, other = (
-        [p.configuration.key for p in run(a_study(sampler, 14, seed=seed), tmp_path / name)]
-        for seed, name in [(0, "a"), (0, "b"), (1, "c")]
-    )
-    assert first == again
-    assert first != other
-
-
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_a_restarted_study_continues_as_if_it_had_not_stopped(sampler: str, tmp_path: Path) -> None:
-    study = a_study(sampler, 14)
+def test_the_seed_decides_the_proposals_and_a_restart_changes_none(sampler: str, tmp_path: Path) -> None:
+    study = a_study(sampler)
     run(study, tmp_path / "stopped", stop_after=5)
     run(study, tmp_path / "stopped", stop_after=12)
-    assert run(study, tmp_path / "stopped")[12:] == run(study, tmp_path / "whole")[12:]
+    whole = proposed(study, tmp_path / "whole")
+    assert proposed(study, tmp_path / "stopped") == whole != proposed(a_study(sampler, seed=1), tmp_path / "other")
 
 
 def test_tpe_draws_near_the_optimum_after_its_first_random_ones(tmp_path: Path) -> None:
@@ -108,30 +105,16 @@ def test_tpe_draws_near_the_optimum_after_its_first_random_ones(tmp_path: Path) 
     assert sum(distances[20:]) / 20 < sum(distances[:10]) / 10
 
 
-def test_a_failed_configuration_is_fail_in_optuna(tmp_path: Path) -> None:
-    proposals = Proposals(a_study("tpe", 2), StudyFolder(tmp_path))
-    failed = proposals.propose()
-    proposals.tell(failed, None)
-    proposals.tell(proposals.propose(), 0.75)
-    assert [trial.state for trial in stored(tmp_path).trials] == [TrialState.FAIL, TrialState.COMPLETE]
-    assert stored(tmp_path).best_value == 0.75
-
-
-def test_a_proposal_under_way_is_taken_up_by_the_next_process(tmp_path: Path) -> None:
-    study = a_study("tpe", 2)
+def test_a_proposal_under_way_is_taken_up_and_one_that_was_not_drawn_yet_is_dropped(tmp_path: Path) -> None:
+    study = a_study()
     asked = Proposals(study, StudyFolder(tmp_path)).propose()
+    storage = JournalStorage(JournalFileBackend(str(StudyFolder(tmp_path).journal)))
+    optuna.load_study(study_name="study", storage=storage).ask()  # and died in the middle of asking
     again = Proposals(study, StudyFolder(tmp_path))
     assert again.earlier() == [asked]
-    again.tell(again.earlier()[0], 0.5)
-    assert [trial.value for trial in stored(tmp_path).trials] == [0.5]
-
-
-def test_a_death_in_the_middle_of_asking_leaves_no_proposal(tmp_path: Path) -> None:
-    study = a_study("tpe", 2)
-    Proposals(study, StudyFolder(tmp_path))
-    stored(tmp_path).ask()  # the values were not drawn yet
-    assert Proposals(study, StudyFolder(tmp_path)).earlier() == []
-    assert [trial.state for trial in stored(tmp_path).trials] == [TrialState.FAIL]
+    again.tell(asked, 0.5)
+    told = [(trial.state, trial.value) for trial in stored(tmp_path)]
+    assert told == [(TrialState.COMPLETE, 0.5), (TrialState.FAIL, None)]
 
 
 def test_a_study_without_axes_is_one_configuration(tmp_path: Path) -> None:
@@ -152,25 +135,20 @@ CONDITIONAL = {
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_a_value_is_drawn_only_where_it_matters(sampler: str, tmp_path: Path) -> None:
     study = parse_study({"name": "study", "space": CONDITIONAL, "search": {"sampler": sampler, "configurations": 30}})
-    proposals = Proposals(study, StudyFolder(tmp_path))
-    taken: list[Proposal] = []
-    for _ in range(30):
-        taken.append(proposals.propose())
-        proposals.tell(taken[-1], float(len(taken)))
+    taken = run(study, tmp_path)
+    assert len(taken) == 30
     for proposal in taken:
         assert ("model.daft.bottleneck_ratio" in proposal.values) == (proposal.values["model.fusion"] == "daft")
         assert ("training.plateau_patience" in proposal.values) == (proposal.values["training.schedule"] == "plateau")
     assert {proposal.configuration.model.daft.bottleneck_ratio for proposal in taken} == {3, 7}
-    assert Proposals(study, StudyFolder(tmp_path)).earlier() == [
-        Proposal(proposal.number, proposal.values, proposal.configuration, TrialState.COMPLETE) for proposal in taken
-    ]
+    told = [replace(proposal, state=TrialState.COMPLETE) for proposal in taken]
+    assert Proposals(study, StudyFolder(tmp_path)).earlier() == told
 
 
 def test_a_grid_has_no_two_points_that_differ_only_in_what_does_not_matter(tmp_path: Path) -> None:
     sample = CONDITIONAL["sample"] | {"training.plateau_patience": {"choices": [2, 8]}}
     study = parse_study({"name": "study", "space": CONDITIONAL | {"sample": sample}})
-    proposals = Proposals(study, StudyFolder(tmp_path))
-    keys = [proposals.propose().key for _ in range(proposals.budget)]
+    keys = proposed(study, tmp_path)
     assert len(keys) == len(set(keys)) == study.configurations == (1 + 2) * (2 + 1)
 
 
@@ -178,11 +156,7 @@ def test_the_defaults_come_first_where_asked_for(tmp_path: Path) -> None:
     content = {"name": "study", "space": CONDITIONAL, "model": {"fusion": "daft"}, "training": {"plateau_patience": 5}}
     search = {"sampler": "tpe", "configurations": 4, "defaults_first": True}
     study = parse_study(content | {"search": search})
-    first, second = (
-        Proposals(study, StudyFolder(tmp_path)).propose(),
-        Proposals(study, StudyFolder(tmp_path / "again")).propose(),
-    )
-    assert first == second
+    first = Proposals(study, StudyFolder(tmp_path)).propose()
     assert first.configuration == study.configuration({})
     assert dict(first.values) == {
         "model.fusion": "daft",
@@ -204,43 +178,26 @@ def test_defaults_outside_the_space_are_refused() -> None:
         parse_study(content)
 
 
-def test_intermediate_means_are_kept_and_a_pruned_configuration_is_pruned_with_its_last(tmp_path: Path) -> None:
-    proposals = Proposals(a_study("tpe", 2), StudyFolder(tmp_path))
+def test_optuna_is_told_what_failed_and_what_was_pruned_with_its_last_mean(tmp_path: Path) -> None:
+    proposals = Proposals(a_study(), StudyFolder(tmp_path))
+    proposals.tell(proposals.propose(), None)
     proposal = proposals.propose()
     proposals.report(proposal, {1: 0.6, 2: 0.7})
     proposals.report(proposal, {2: 0.9, 3: 0.65})
     proposals.tell(proposal, None, pruned=True)
-    [trial] = stored(tmp_path).trials
-    assert (trial.state, trial.value) == (TrialState.PRUNED, 0.65)
-    assert trial.intermediate_values == {1: 0.6, 2: 0.7, 3: 0.65}
-
-
-def a_stored_study(storage: str | None = None) -> StudyConfig:
-    space = {"sample": {"training.learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}}}
-    search = {"sampler": "tpe", "configurations": 14, "storage": storage}
-    return parse_study({"name": "study", "space": space, "search": search})
-
-
-def proposed(study: StudyConfig, folder: Path, stop_after: int = 14) -> list[str]:
-    """Keys of all configurations, after proposing and telling until the budget is spent."""
-    proposals = Proposals(study, StudyFolder(folder))
-    taken = proposals.earlier()
-    for proposal in taken:
-        proposals.take(proposal)
-    while len(taken) < stop_after:
-        taken.append(proposals.propose())
-        proposals.report(taken[-1], {1: 0.5})
-        proposals.tell(taken[-1], 1 - taken[-1].configuration.training.learning_rate)
-    return [proposal.key for proposal in taken]
+    failed, pruned = stored(tmp_path)
+    assert (failed.state, failed.value) == (TrialState.FAIL, None)
+    assert (pruned.state, pruned.value) == (TrialState.PRUNED, 0.65)
+    assert pruned.intermediate_values == {1: 0.6, 2: 0.7, 3: 0.65}
 
 
 def test_a_database_proposes_what_a_journal_proposes_and_continues_where_it_stood(tmp_path: Path) -> None:
     address = f"sqlite:///{tmp_path / 'optuna.db'}"
-    study = a_stored_study(address)
+    study = a_study(storage=address)
     first = proposed(study, tmp_path / "one", stop_after=6)
     whole = proposed(study, tmp_path / "one")
     assert whole[:6] == first
-    assert whole == proposed(a_stored_study(), tmp_path / "journal")
+    assert whole == proposed(a_study(), tmp_path / "journal")
     assert not StudyFolder(tmp_path / "one").journal.exists()
     assert proposed(study, tmp_path / "two") == whole  # another work folder is another study there
     names = optuna.get_all_study_names(address)
@@ -251,13 +208,13 @@ def test_a_database_proposes_what_a_journal_proposes_and_continues_where_it_stoo
 
 def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ADDRESS, f"sqlite:///{tmp_path / 'there.db'}")
-    Proposals(a_stored_study(f"sqlite:///{tmp_path / 'not-there.db'}"), StudyFolder(tmp_path))
+    Proposals(a_study(storage=f"sqlite:///{tmp_path / 'not-there.db'}"), StudyFolder(tmp_path))
     assert (tmp_path / "there.db").exists()
     assert not (tmp_path / "not-there.db").exists()
 
 
 def test_the_address_is_written_nowhere() -> None:
-    study = a_stored_study("postgresql+psycopg://me:secret@db/optuna")
+    study = a_study(storage="postgresql+psycopg://me:secret@db/optuna")
     assert study.search.storage == "postgresql+psycopg://me:secret@db/optuna"
     assert "secret" not in study.model_dump_json() + repr(study) + str(shareable(study))
     assert "secret" in str(StudyConfig.model_copy(study).search.storage)
@@ -265,14 +222,14 @@ def test_the_address_is_written_nowhere() -> None:
 
 def test_a_study_stays_where_it_was_started(tmp_path: Path) -> None:
     address = f"sqlite:///{tmp_path / 'optuna.db'}"
-    Proposals(a_stored_study(), StudyFolder(tmp_path / "journal"))
+    Proposals(a_study(), StudyFolder(tmp_path / "journal"))
     with pytest.raises(RlvoError, match="in a journal, not in a database"):
-        Proposals(a_stored_study(address), StudyFolder(tmp_path / "journal"))
-    Proposals(a_stored_study(address), StudyFolder(tmp_path / "database"))
+        Proposals(a_study(storage=address), StudyFolder(tmp_path / "journal"))
+    Proposals(a_study(storage=address), StudyFolder(tmp_path / "database"))
     with pytest.raises(RlvoError, match="in a database, and none is named"):
-        Proposals(a_stored_study(), StudyFolder(tmp_path / "database"))
+        Proposals(a_study(), StudyFolder(tmp_path / "database"))
     with pytest.raises(RlvoError, match="does not hold this study"):
-        Proposals(a_stored_study(f"sqlite:///{tmp_path / 'other.db'}"), StudyFolder(tmp_path / "database"))
+        Proposals(a_study(storage=f"sqlite:///{tmp_path / 'other.db'}"), StudyFolder(tmp_path / "database"))
 
 
 def test_a_database_that_is_away_is_one_line_without_the_password(tmp_path: Path) -> None:
@@ -281,7 +238,7 @@ def test_a_database_that_is_away_is_one_line_without_the_password(tmp_path: Path
         port = free.getsockname()[1]
     for address in (f"postgresql+psycopg://me:secret@127.0.0.1:{port}/optuna", "secret", f"sqlite:///{tmp_path}/no/db"):
         with pytest.raises(MachineError) as refusal:
-            Proposals(a_stored_study(address), StudyFolder(tmp_path))
+            Proposals(a_study(storage=address), StudyFolder(tmp_path))
         line = str(refusal.value)
         assert line.startswith("search.storage: Optuna's database does not answer: ")
         assert "\n" not in line
