@@ -1,28 +1,77 @@
-"""Whole searches on a real Ray with real training; each run of Tune costs seconds, so a test looks at many things."""
+"""What a search says while it runs, why a trial died; whole searches on a real Ray with real training.
+
+Each run of Tune costs seconds, so a test looks at many things.
+"""
 
 import os
 import signal
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
 import torch
 from optuna.trial import TrialState
+from ray.exceptions import RayActorError, RayTaskError
+from ray.tune.experiment import Trial
+from ray.tune.utils.callback import _create_default_callbacks
 from sklearn.metrics import roc_auc_score
 from support.planted import optuna_trials
 from support.small_study import MakeStudy, OpenStudy
 
+from rlvo.config.loading import parse_study
+from rlvo.config.model import Configuration
+from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
-from rlvo.errors import PatientError
+from rlvo.errors import DiskFullError, PatientError
 from rlvo.evaluation.predictions import read_predictions
-from rlvo.search.execute import run_search
-from rlvo.study.folder import StudyFolder
-from rlvo.study.state import StudyState
+from rlvo.files import atomic_write
+from rlvo.search.execute import TuneEvents, crash_reason, run_search
+from rlvo.search.proposals import Proposals
+from rlvo.search.searcher import FoldSearcher
+from rlvo.search.trainable import STOPS
+from rlvo.study.folder import StudyFolder, TrialStore, write_configuration
+from rlvo.study.inputs import StudyInputs
+from rlvo.study.state import ConfigurationState, StudyState
 from rlvo.study.state import TrialState as OneTrial
+from rlvo.study.status import read_state
 from rlvo.training.fit import fit
-from rlvo.training.records import PREDICTIONS, RECORD, read_epochs, read_record
+from rlvo.training.records import PREDICTIONS, RECORD, CompletionRecord, read_epochs, read_record
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
+STUDY = parse_study(
+    {"name": "study", "space": {"enumerate": {"model.modality": ["NCCT", "CTA"]}}, "folds": {"folds": 2}}
+)
+
+
+class Search:
+    """A search whose trials do what the test says."""
+
+    def __init__(self, study: StudyFolder) -> None:
+        self.study, self.told = study, list[StudyState]()
+        atomic_write(study.config, STUDY.model_dump_json())
+        self.searcher = FoldSearcher(STUDY, Proposals(STUDY, study), TrialStore(study, Mock()))
+        self.events = TuneEvents(self.searcher, study, self.told.append)
+        self.trials: list[Trial] = []
+
+    def start(self) -> Trial:
+        trial_id = f"t{len(self.trials)}"
+        config = self.searcher.suggest(trial_id)
+        assert isinstance(config, dict)
+        trial = Trial("train_fold", trial_id=trial_id, config=config, stub=True)
+        trial.set_status(Trial.RUNNING)
+        folder = self.study.trial(config["key"], config["fold"])
+        folder.mkdir(parents=True)
+        write_configuration(folder.parent, Configuration.model_validate_json(config["configuration"]))
+        self.trials.append(trial)
+        return trial
+
+    def fail(self, trial: Trial, reason: str) -> None:
+        trial.set_status(Trial.TERMINATED)
+        self.searcher.on_trial_complete(trial.trial_id, {"reason": reason})
+        self.events.tell(self.trials)
+
+    def states(self) -> list[list[str]]:
+        return [[trial.state for trial in each.trials] for each in read_state(self.study).configurations]
 
 
 def told(study: StudyFolder) -> list[tuple[TrialState, float | None]]:
@@ -34,12 +83,95 @@ def running(state: StudyState) -> list[OneTrial]:
     return [trial for each in state.configurations for trial in each.trials if trial.state == "running"]
 
 
+def trained_alone(each: ConfigurationState, study: StudyConfig, inputs: StudyInputs, folder: Path) -> CompletionRecord:
+    """A configuration's first fold, trained apart from Ray."""
+    assert each.configuration is not None
+    torch.set_num_threads(1)
+    identity = inputs.identity(each.key, 0)
+    return fit(each.configuration, inputs.fold_data(0), folder, identity, seed=study.seed, device="cpu")
+
+
 def written(study: StudyFolder) -> dict[Path, int]:
     """When the files of ended trials were written."""
     ended = [trial for trial in study.trials() if (trial / RECORD).exists()]
     return {path: path.stat().st_mtime_ns for trial in ended for path in trial.rglob("*") if path.is_file()}
 
 
+@pytest.fixture
+def search(tmp_path: Path) -> Search:
+    return Search(StudyFolder(tmp_path))
+
+
+def test_a_failure_without_a_record_is_noted_in_the_folder(search: Search) -> None:
+    first = search.start()
+    search.events.tell(search.trials)
+    assert search.states() == [["running", "waiting"]]
+    running = search.told[-1].configurations[0]
+    assert [(trial.fold, trial.state, trial.epoch) for trial in running.trials] == [
+        (0, "running", 0),
+        (1, "waiting", 0),
+    ]
+    assert running.epochs == 60
+
+    search.fail(first, "no volume of planted-001")
+    assert search.states() == [["failed", "skipped"]]
+    state = read_state(search.study)
+    assert state.configurations[0].trials[0].reason == "no volume of planted-001"
+    assert not state.is_complete
+    assert search.told[-1].configurations == state.configurations
+    assert (search.told[-1].count("failed", "skipped"), search.told[-1].trials_total) == (2, 4)
+
+    search.fail(search.start(), "no volume of planted-002")
+    assert read_state(search.study).is_complete
+
+
+def test_another_start_forgets_failures_that_are_tried_again(search: Search) -> None:
+    search.fail(search.start(), "no volume of planted-001")
+    again = Search(search.study)
+    again.events.tell([])
+    assert again.states() == [["waiting", "waiting"]]
+
+
+def test_a_note_that_says_the_same_is_not_written_again_at_once(search: Search) -> None:
+    search.events.tell([])
+    written = search.study.progress.stat().st_mtime_ns
+    search.events.tell([])
+    assert search.study.progress.stat().st_mtime_ns == written
+    assert len(search.told) == 2
+
+
+def test_an_error_that_every_trial_would_meet_ends_the_search(search: Search) -> None:
+    trial = search.start()
+    with pytest.raises(DiskFullError, match="the disk is full"):
+        search.events.on_trial_result(0, [trial], trial, {STOPS: DiskFullError("the disk is full")})
+
+
+def test_tune_adds_no_callback_that_prints(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    assert _create_default_callbacks([search.events]) == [search.events]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RayTaskError("train_fold", "a traceback", ValueError("no\n such  thing")), "ValueError: no such thing"),
+        (RayActorError(error_msg="the node was running low on memory"), "out of memory: Ray ended its process. Set a"),
+        (RayActorError(), "its process died, often for lack of memory"),
+    ],
+)
+def test_the_reason_of_a_crash_is_read_from_the_files_that_tune_writes(
+    tmp_path: Path, error: Exception, reason: str
+) -> None:
+    class LocalTrial(Trial):
+        local_path = str(tmp_path)
+
+    trial = LocalTrial("train_fold", trial_id="t0", stub=True)
+    trial.handle_error(error)
+    assert crash_reason(trial).startswith(reason)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
 def test_a_search_from_start_to_end(make_small: MakeStudy, open_small: OpenStudy, small_work: Workdir) -> None:
     study = make_small(space={"enumerate": {"training.learning_rate": [1e-3, 1e30], "model.modality": ["NCCT", "CTA"]}})
     inputs, folder, seen = open_small(study), StudyFolder(small_work.study("small")), list[StudyState]()
@@ -74,19 +206,13 @@ def test_a_search_from_start_to_end(make_small: MakeStudy, open_small: OpenStudy
     assert written(folder) == before
 
     # Trained apart from Ray, a trial is the same.
-    torch.set_num_threads(1)
-    alone = fit(
-        sound.configuration,
-        inputs.fold_data(0),
-        small_work.path / "alone",
-        inputs.identity(sound.key, 0),
-        seed=study.seed,
-        device="cpu",
-    )
+    alone = trained_alone(sound, study, inputs, small_work.path / "alone")
     assert alone.metrics == sound.records[0].metrics
     assert alone.files == sound.records[0].files
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
 def test_a_patients_bad_volume_stops_the_search_and_once_it_is_repaired_the_search_continues(
     make_small: MakeStudy, open_small: OpenStudy, small_work: Workdir
 ) -> None:
@@ -103,9 +229,8 @@ def test_a_patients_bad_volume_stops_the_search_and_once_it_is_repaired_the_sear
         away.replace(volume)
     assert stop.value.exit_code == 2
     before = written(folder)
-    assert (
-        sum((trial / RECORD).exists() for trial in folder.trials()) == 2
-    )  # of NCCT; no trial of CTA left one, nor ids for MLflow
+    ended = [trial for trial in folder.trials() if (trial / RECORD).exists()]
+    assert len(ended) == 2, "of NCCT; no trial of CTA left one, nor ids for MLflow"
     assert [state for state, _ in told(folder)].count(TrialState.FAIL) == 0
     result = run_search(study, inputs, folder)
     assert [each.state for each in result.configurations] == ["finished"] * 2
@@ -113,6 +238,8 @@ def test_a_patients_bad_volume_stops_the_search_and_once_it_is_repaired_the_sear
     assert {path: after[path] for path in before} == before
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
 def test_one_and_two_trials_at_a_time_give_the_same_bit_for_bit(
     make_small: MakeStudy, open_small: OpenStudy, small_work: Workdir
 ) -> None:
@@ -138,6 +265,8 @@ def test_one_and_two_trials_at_a_time_give_the_same_bit_for_bit(
     assert epochs[0] == epochs[1]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
 def test_a_pruned_search_trains_step_by_step_and_its_records_say_who_was_pruned(
     make_small: MakeStudy, open_small: OpenStudy, small_work: Workdir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,18 +310,13 @@ def test_a_pruned_search_trains_step_by_step_and_its_records_say_who_was_pruned(
     run_search(study, inputs, folder, on_state=again.append)
     assert [state.is_complete for state in again] == [True]
 
-    torch.set_num_threads(1)  # trained in one go, the survivor's trials are the same
-    alone = fit(
-        finished.configuration,
-        inputs.fold_data(0),
-        small_work.path / "alone",
-        inputs.identity(finished.key, 0),
-        seed=study.seed,
-        device="cpu",
-    )
+    # Trained in one go, the survivor's trials are the same.
+    alone = trained_alone(finished, study, inputs, small_work.path / "alone")
     assert alone.files == finished.records[0].files
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
 def test_an_interrupted_search_continues_and_a_dead_process_is_replaced(
     make_small: MakeStudy, open_small: OpenStudy, small_work: Workdir
 ) -> None:

@@ -1,7 +1,6 @@
 """One Optuna trial per configuration, one Tune trial per configuration and fold; the records are given by hand here."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -20,38 +19,27 @@ from rlvo.search.proposals import Proposals
 from rlvo.search.searcher import FoldSearcher
 from rlvo.study.folder import StudyFolder, TrialStore
 from rlvo.study.status import read_state
-from rlvo.training.records import CompletionRecord, EpochMetrics, TrialIdentity
 
 FOLDS = 3
 TWO = {"enumerate": {"model.modality": ["NCCT", "CTA"]}}
 ONE = {"enumerate": {"model.modality": ["NCCT"]}}
 
 
-class Desk:
+class Desk(PlantedTrials):
     """A study whose trials end as the test says. `open` is what a new process would do."""
 
     def __init__(
         self, folder: Path, space: dict[str, Any], configurations: int | None = None, sampler: str = "grid"
     ) -> None:
+        super().__init__(seed=0)
         search = {"sampler": sampler, "configurations": configurations}
         self.config = parse_study({"name": "study", "space": space, "search": search, "folds": {"folds": FOLDS}})
         self.study = StudyFolder(folder)
-        self.history: dict[tuple[str, int], list[EpochMetrics]] = {}
-        self.records: dict[tuple[str, int], CompletionRecord] = {}
         self.open()
 
     def open(self) -> None:
         self.searcher = FoldSearcher(self.config, Proposals(self.config, self.study), self)
         self.running: dict[str, dict[str, Any]] = {}
-
-    def record(self, key: str, fold: int) -> CompletionRecord | None:
-        return self.records.get((key, fold))
-
-    def epochs(self, key: str, fold: int) -> Sequence[EpochMetrics]:
-        return self.history.get((key, fold), [])
-
-    def prune(self, key: str, fold: int, configuration: Configuration, reason: str) -> None:
-        raise AssertionError("nothing is pruned here")
 
     def start(self) -> dict[str, Any] | str | None:
         trial = self.searcher.suggest(f"trial-{len(self.running)}")
@@ -67,17 +55,12 @@ class Desk:
 
     def end(self, trial: dict[str, Any], auc: float | None, reason: str | None = None) -> None:
         """End with a record that has the AUC, with a record that says why it failed, or (both None) with a crash."""
+        key, fold = trial["key"], trial["fold"]
+        if auc is not None:
+            self.history[key, fold] = [{"val/loss": 0.5, "val/auc": auc}]
         if auc is not None or reason is not None:
-            self.records[trial["key"], trial["fold"]] = CompletionRecord(
-                identity=TrialIdentity(study="s", configuration="c", fold=trial["fold"], split_hash="", data_hash=""),
-                configuration=Configuration.model_validate_json(trial["configuration"]),
-                status="failed" if reason else "finished",
-                reason=reason,
-                best_epoch=1,
-                epochs=1,
-                metrics={} if auc is None else {"val/auc": auc},
-                seconds=1,
-            )
+            status = "failed" if reason else "finished"
+            self.note_end(key, fold, Configuration.model_validate_json(trial["configuration"]), status, reason)
         [name] = [name for name, running in self.running.items() if running is trial]
         self.searcher.on_trial_complete(name, result={}, error=auc is None and reason is None)
 
@@ -94,7 +77,9 @@ class Desk:
 
 def test_optuna_is_told_the_mean_over_the_folds_once_all_have_ended(tmp_path: Path) -> None:
     desk = Desk(tmp_path, TWO)
-    trials = desk.start_all()
+    trials = [desk.start() for _ in range(FOLDS)]
+    assert len(desk.told()) == 1, "the next configuration is proposed only when a trial can start"
+    trials += desk.start_all()
     assert [(trial["key"], trial["fold"]) for trial in trials] == [
         (key, fold) for key in desk.proposed() for fold in range(FOLDS)
     ]
@@ -105,15 +90,6 @@ def test_optuna_is_told_the_mean_over_the_folds_once_all_have_ended(tmp_path: Pa
     desk.end(trials[5], 0.9)
     assert desk.told()[1] == (TrialState.COMPLETE, pytest.approx(0.7))
     assert desk.searcher.finished
-
-
-def test_the_next_configuration_is_proposed_only_when_a_trial_can_start(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, TWO)
-    for _ in range(FOLDS):
-        desk.start()
-    assert len(desk.told()) == 1
-    desk.start()
-    assert len(desk.told()) == 2
 
 
 @pytest.mark.parametrize(("auc", "reason"), [(None, "the loss became nan"), (math.nan, None), (None, None)])
@@ -149,16 +125,11 @@ def test_only_trials_without_a_record_run_after_a_restart(tmp_path: Path) -> Non
     desk.open()
     assert desk.start() == Searcher.FINISHED
     assert desk.searcher.finished
-
-
-def test_records_alone_bring_a_study_back_whose_journal_is_lost(tmp_path: Path) -> None:
-    desk = Desk(tmp_path / "first", TWO)
-    for trial in desk.start_all():
-        desk.end(trial, 0.8)
-    desk.study = StudyFolder(tmp_path / "second")
+    told = desk.told()
+    desk.study.journal.unlink()  # records alone bring a study back
     desk.open()
     assert desk.start() == Searcher.FINISHED
-    assert desk.told() == [(TrialState.COMPLETE, pytest.approx(0.8))] * 2
+    assert desk.told() == told
 
 
 def test_a_training_that_failed_stays_failed_and_a_crash_gets_another_chance(tmp_path: Path) -> None:
@@ -183,13 +154,11 @@ def test_duplicates_of_a_configuration_share_their_trials(tmp_path: Path) -> Non
     assert len(desk.proposed()) == 2
 
 
-def test_a_damaged_record_is_refused_at_the_start(tmp_path: Path) -> None:
-    class Damaged(Desk):
-        def record(self, key: str, fold: int) -> CompletionRecord | None:
-            raise RlvoError("altered since it was written")
-
+def test_a_damaged_record_is_refused_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(tmp_path, TWO)
+    monkeypatch.setattr(desk, "record", Mock(side_effect=RlvoError("altered since it was written")))
     with pytest.raises(RlvoError, match="altered"):
-        Damaged(tmp_path, ONE).start()
+        desk.start()
 
 
 def test_optuna_gets_the_mean_over_the_folds_of_every_epoch_that_all_folds_have_trained(tmp_path: Path) -> None:
@@ -243,13 +212,8 @@ def test_a_configuration_pruned_after_all_epochs_of_the_first_folds_is_known_fro
     for configuration, auc in ((better, 0.8), (worse, 0.7)):
         disk.end(configuration, 0, [{"train/loss": 0.5, "val/loss": 0.5, "val/auc": auc}])
 
-    def identify(key: str, fold: int) -> TrialIdentity:
-        return TrialIdentity(
-            study="s", configuration=key, fold=fold, split_hash=disk.split.hash, data_hash=disk.data_hash
-        )
-
     def open_search() -> FoldSearcher:
-        return FoldSearcher(disk.config, Proposals(disk.config, disk.folder), TrialStore(disk.folder, identify))
+        return FoldSearcher(disk.config, Proposals(disk.config, disk.folder), TrialStore(disk.folder, disk.identity))
 
     searcher = open_search()
     assert searcher.fill()

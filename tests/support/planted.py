@@ -75,7 +75,7 @@ class PlantedTrials:
         return self.history.get((key, fold), [])
 
     def prune(self, key: str, fold: int, configuration: Configuration, reason: str) -> None:
-        self._end(key, fold, configuration, "pruned", reason)
+        self.note_end(key, fold, configuration, "pruned", reason)
 
     def train(self, trial: Mapping[str, Any], until: int | None = None) -> None:
         """Continue a trial, as `FoldSearcher.suggest` gave it, to epoch `until`; None: as far as it asks."""
@@ -86,10 +86,13 @@ class PlantedTrials:
         configuration = Configuration.model_validate_json(trial["configuration"])
         history += curve(configuration, key, fold, self.seed)[len(history) : until]
         if until == EPOCHS:
-            self._end(key, fold, configuration, "finished")
+            self.note_end(key, fold, configuration, "finished")
             self.finished.append((self.trained, key))
 
-    def _end(self, key: str, fold: int, configuration: Configuration, status: str, reason: str | None = None) -> None:
+    def note_end(
+        self, key: str, fold: int, configuration: Configuration, status: str, reason: str | None = None
+    ) -> None:
+        """A record with the best of the epochs so far."""
         history = self.epochs(key, fold)
         identity = TrialIdentity(study="planted", configuration=key, fold=fold, split_hash="", data_hash="")
         best = min(history, key=lambda metrics: metrics["val/loss"], default=None)

@@ -80,6 +80,10 @@ class StudyOnDisk:
     def trial(self, configuration: Configuration, fold: int) -> Path:
         return self.folder.trial(configuration.key, fold)
 
+    def identity(self, key: str, fold: int) -> TrialIdentity:
+        hashes = {"split_hash": self.split.hash, "data_hash": self.data_hash}
+        return TrialIdentity(study=self.config.name, configuration=key, fold=fold, **hashes)
+
     @staticmethod
     def epochs(seed: int, count: int = 3) -> list[EpochMetrics]:
         """Epochs of a trial; the last has the lowest validation loss."""
@@ -125,13 +129,7 @@ class StudyOnDisk:
             write_predictions(pd.DataFrame({**table, "label": [0, 1] * (len(patients) // 2)}), folder / PREDICTIONS)
             files += [BEST_WEIGHTS, PREDICTIONS]
         record = CompletionRecord(
-            identity=TrialIdentity(
-                study=self.config.name,
-                configuration=configuration.key,
-                fold=fold,
-                split_hash=self.split.hash,
-                data_hash=self.data_hash,
-            ),
+            identity=self.identity(configuration.key, fold),
             configuration=configuration,
             status="finished" if reason is None else status,
             reason=reason,
