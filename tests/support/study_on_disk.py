@@ -141,6 +141,12 @@ class StudyOnDisk:
         )
         write_record(folder, record)
 
+    def end_all(self, *configurations: Configuration) -> None:
+        """Both trials of each have finished."""
+        for configuration in configurations:
+            for fold in range(2):
+                self.end(configuration, fold, self.epochs(fold))
+
     def mirror(self, tracking: Tracking | None = None) -> Mirror:
         from rlvo.tracking.mirror import Mirror
 
@@ -152,6 +158,14 @@ class StudyOnDisk:
         experiment = client.get_experiment_by_name(self.config.name)
         runs = client.search_runs([experiment.experiment_id]) if experiment else []
         return [run for run in runs if kind in (None, run.data.tags["rlvo.kind"])]
+
+    def statuses(self, kind: str | None = None) -> list[str]:
+        """Of the runs, sorted."""
+        return sorted(run.info.status for run in self.runs(kind))
+
+    def logged(self, run: Run) -> Path:
+        """The folder of a run's artifacts."""
+        return self.artifacts / run.info.run_id / "artifacts"
 
 
 @pytest.fixture(scope="session")

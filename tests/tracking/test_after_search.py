@@ -8,22 +8,21 @@ from support.study_on_disk import NCCT, StudyOnDisk
 from rlvo.tracking.after_search import log_summary_run, read_seals, write_seal
 
 
-def test_an_ensemble_is_below_its_study_and_is_added_to(on_disk: StudyOnDisk, tmp_path: Path) -> None:
+def test_an_ensemble_is_below_its_study_beside_baselines_and_is_added_to(on_disk: StudyOnDisk, tmp_path: Path) -> None:
     on_disk.end(NCCT, 0, on_disk.epochs(0))
     on_disk.mirror().close()
     (tmp_path / "roc.png").write_bytes(b"picture")
 
-    def log(metrics: dict[str, float], key: str = "0" * 12, files: tuple[Path, ...] = ()) -> str:
+    def log(metrics: dict, key: str = "0" * 12, files: tuple[Path, ...] = (), kind: str = "ensemble") -> str:
         where = on_disk.config, on_disk.folder, on_disk.tracking
-        params = {"tie": "negative"}
-        return log_summary_run(
-            *where, kind="ensemble", key=key, name="best", params=params, metrics=metrics, files=files
-        )
+        run = {"kind": kind, "key": key, "name": f"the {kind}", "params": {"tie": "negative"}}
+        return log_summary_run(*where, **run, metrics=metrics, files=files)
 
     first = log({"validation/auc": 0.8})
     again = log({"validation/auc": 0.8, "test/auc": 0.7}, files=(tmp_path / "roc.png",))
     other = log({}, key="1" * 12)
     assert first == again != other
+    baseline = log({"val/auc_mean": 0.6}, key="baseline/nihss", kind="baseline")
 
     (study,) = on_disk.runs("study")
     run = on_disk.tracking.client().get_run(first)
@@ -31,19 +30,12 @@ def test_an_ensemble_is_below_its_study_and_is_added_to(on_disk: StudyOnDisk, tm
     assert run.data.params == {"tie": "negative"}
     assert run.data.metrics == {"validation/auc": 0.8, "test/auc": 0.7}
     assert run.info.status == "FINISHED"
-    assert (on_disk.artifacts / first / "artifacts/roc.png").read_bytes() == b"picture"
+    assert (on_disk.logged(run) / "roc.png").read_bytes() == b"picture"
     history = on_disk.tracking.client().get_metric_history(first, "validation/auc")
     assert len(history) == 1
     assert len(on_disk.runs("ensemble")) == 2
-
-
-def test_a_baseline_is_beside_the_ensembles(on_disk: StudyOnDisk) -> None:
-    where = on_disk.config, on_disk.folder, on_disk.tracking
-    made = log_summary_run(
-        *where, kind="baseline", key="baseline/nihss", name="NIHSS", params={}, metrics={"val/auc_mean": 0.6}
-    )
     (run,) = on_disk.runs("baseline")
-    assert (run.info.run_id, run.info.run_name) == (made, "NIHSS")
+    assert (run.info.run_id, run.info.run_name) == (baseline, "the baseline")
 
 
 def test_seals_are_kept_at_the_runs_of_their_studies(new_study: Callable[..., StudyOnDisk]) -> None:

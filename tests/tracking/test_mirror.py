@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
+from support.mlflow_server import wait_until
 from support.study_on_disk import CTA, KEY, NCCT, StudyOnDisk
 
 from rlvo.cohort.pseudonym import pseudonym
@@ -44,14 +45,12 @@ def everything(on_disk: StudyOnDisk) -> dict[str, tuple[object, ...]]:
 
 
 def test_a_finished_study_becomes_a_tree(on_disk: StudyOnDisk) -> None:
-    for configuration in (NCCT, CTA):
-        for fold in range(2):
-            on_disk.end(configuration, fold, on_disk.epochs(fold))
+    on_disk.end_all(NCCT, CTA)
     assert on_disk.mirror().close() is None
 
     (study,), configurations, trials = (on_disk.runs(kind) for kind in ("study", "configuration", "trial"))
     assert (len(configurations), len(trials)) == (2, 4)
-    assert {run.info.status for run in on_disk.runs()} == {"FINISHED"}
+    assert {*on_disk.statuses()} == {"FINISHED"}
     assert {(run.data.tags["mlflow.user"], run.data.tags["mlflow.source.name"]) for run in on_disk.runs()} == {
         ("rlvo", "rlvo")
     }
@@ -61,12 +60,8 @@ def test_a_finished_study_becomes_a_tree(on_disk: StudyOnDisk) -> None:
         parent = parent_of[trial.data.tags["mlflow.parentRunId"]]
         assert {**parent, "fold": trial.data.params["fold"]} == trial.data.params
         assert trial.data.params["learning_rate"] == "0.0001"
-    assert {(run.data.params["modality"], run.data.params["fusion"], run.data.params["fold"]) for run in trials} == {
-        ("NCCT", "none", "0"),
-        ("NCCT", "none", "1"),
-        ("CTA", "daft", "0"),
-        ("CTA", "daft", "1"),
-    }
+    params = {(run.data.params["modality"], run.data.params["fusion"], run.data.params["fold"]) for run in trials}
+    assert params == {("NCCT", "none", "0"), ("NCCT", "none", "1"), ("CTA", "daft", "0"), ("CTA", "daft", "1")}
 
 
 def test_a_trial_shows_its_epochs_best_metrics_and_files(on_disk: StudyOnDisk) -> None:
@@ -81,10 +76,8 @@ def test_a_trial_shows_its_epochs_best_metrics_and_files(on_disk: StudyOnDisk) -
         assert [(metric.step, metric.value) for metric in history] == [(i + 1, e[name]) for i, e in enumerate(epochs)]
     assert trial.data.metrics["best/auc"] == epochs[-1]["val/auc"]
     assert trial.data.metrics["seconds"] == 1.5
-    folder = on_disk.artifacts / trial.info.run_id / "artifacts"
-    assert (folder / "best/model.safetensors").read_bytes() == (
-        on_disk.trial(NCCT, 0) / "best/model.safetensors"
-    ).read_bytes()
+    folder, weights = on_disk.logged(trial), "best/model.safetensors"
+    assert (folder / weights).read_bytes() == (on_disk.trial(NCCT, 0) / weights).read_bytes()
     logged = pd.read_csv(folder / "validation_predictions.csv", float_precision="round_trip")
     stored = pd.read_csv(on_disk.trial(NCCT, 0) / "predictions.csv", float_precision="round_trip")
     assert logged["patient"].str.fullmatch("p-[0-9a-f]{12}").all()
@@ -110,8 +103,7 @@ def test_a_configuration_has_mean_and_sd_once_all_folds_are_done(on_disk: StudyO
 
 
 def test_a_second_sync_and_a_new_process_write_nothing(on_disk: StudyOnDisk) -> None:
-    on_disk.end(NCCT, 0, on_disk.epochs(0))
-    on_disk.end(NCCT, 1, on_disk.epochs(1))
+    on_disk.end_all(NCCT)
     on_disk.end(CTA, 0, [], reason="the loss is nan in epoch 1")
     on_disk.start(CTA, 1, on_disk.epochs(3))
     mirror = on_disk.mirror()
@@ -137,21 +129,18 @@ def test_epochs_arrive_by_step_across_mirrors_too(on_disk: StudyOnDisk) -> None:
 
 
 def test_an_interrupted_study_leaves_no_run_running_and_continues(on_disk: StudyOnDisk) -> None:
-    epochs = on_disk.epochs(0)
-    on_disk.start(NCCT, 0, epochs[:1])
-    mirror = on_disk.mirror()
-    mirror.sync()
-    assert {run.info.status for run in on_disk.runs()} == {"RUNNING"}
-    mirror.close(interrupted=True)
-    assert {run.info.status for run in on_disk.runs()} == {"KILLED"}
-
+    on_disk.start(NCCT, 0, on_disk.epochs(0)[:1])
+    with pytest.raises(KeyboardInterrupt), on_disk.mirror():
+        raise KeyboardInterrupt
+    assert {*on_disk.statuses()} == {"KILLED"}
     again = on_disk.mirror()
     again.sync()
-    assert {run.info.status for run in on_disk.runs()} == {"RUNNING"}
-    for fold in range(2):
-        on_disk.end(NCCT, fold, epochs)
-    again.close()
-    assert [run.info.status for run in on_disk.runs()] == ["FINISHED"] * 4
+    assert {*on_disk.statuses()} == {"RUNNING"}
+    again.close(interrupted=True)
+    assert {*on_disk.statuses()} == {"KILLED"}
+    on_disk.end_all(NCCT)
+    on_disk.mirror().close()
+    assert on_disk.statuses() == ["FINISHED"] * 4
 
 
 def test_a_failed_fold_fails_its_configuration(on_disk: StudyOnDisk) -> None:
@@ -172,8 +161,7 @@ def test_a_failed_fold_fails_its_configuration(on_disk: StudyOnDisk) -> None:
 def test_studies_of_one_name_on_other_data_stay_apart(new_study: Callable[..., StudyOnDisk]) -> None:
     first, second = new_study(), new_study(data_hash="e" * 64, folder="a work folder/other")
     for study in (first, second):
-        for fold in range(2):
-            study.end(NCCT, fold, study.epochs(fold))
+        study.end_all(NCCT)
         study.mirror(first.tracking).close()
     assert [len(first.runs(kind)) for kind in ("study", "configuration", "trial")] == [2, 2, 4]
 
@@ -184,7 +172,7 @@ def test_an_extended_study_shows_its_new_settings(new_study: Callable[..., Study
     small.mirror().close()
     new_study(search={"configurations": 2}).mirror().close()
     (study,) = small.runs("study")
-    assert '"configurations": 2' in (small.artifacts / study.info.run_id / "artifacts/study.json").read_text()
+    assert '"configurations": 2' in (small.logged(study) / "study.json").read_text()
 
 
 def test_a_server_that_is_away_is_logged_once_and_gets_everything_later(
@@ -215,11 +203,7 @@ def test_the_background_mirror_delivers_while_trials_run(on_disk: StudyOnDisk) -
     mirror = on_disk.mirror()
     mirror.start(interval=0.05)
     on_disk.start(NCCT, 0, on_disk.epochs(0)[:1])
-    deadline = time.monotonic() + 30
-    while not on_disk.runs("trial") and time.monotonic() < deadline:
-        time.sleep(0.1)
-    (trial,) = on_disk.runs("trial")
-    assert trial.info.status == "RUNNING"
+    wait_until(lambda: on_disk.statuses("trial") == ["RUNNING"])
     assert mirror.close() is None
 
 
@@ -227,14 +211,13 @@ def test_a_pruned_configuration_is_killed_and_counts_as_ended(new_study: Callabl
     on_disk = new_study(search={"configurations": 2})
     on_disk.end(NCCT, 0, on_disk.epochs(0)[:1], reason="below the others at epoch 1", status="pruned")
     on_disk.end(NCCT, 1, [], reason="below the others at epoch 1", status="pruned")
-    for fold in range(2):
-        on_disk.end(CTA, fold, on_disk.epochs(fold))
+    on_disk.end_all(CTA)
     mirror = on_disk.mirror()
     mirror.sync()
     status = {run.data.params["modality"]: run.info.status for run in on_disk.runs("configuration")}
     assert status == {"NCCT": "KILLED", "CTA": "FINISHED"}
-    assert sorted(run.info.status for run in on_disk.runs("trial")) == ["FINISHED", "FINISHED", "KILLED", "KILLED"]
-    assert on_disk.runs("study")[0].info.status == "FINISHED"
+    assert on_disk.statuses("trial") == ["FINISHED", "FINISHED", "KILLED", "KILLED"]
+    assert on_disk.statuses("study") == ["FINISHED"]
     before = everything(on_disk)
     assert mirror.close(interrupted=True) is None
     assert everything(on_disk) == before
@@ -244,7 +227,7 @@ def test_trials_that_had_started_are_killed_with_their_pruned_configuration(on_d
     on_disk.end(NCCT, 0, on_disk.epochs(0), reason="below the others at epoch 3", status="pruned")
     on_disk.start(NCCT, 1)
     on_disk.mirror().sync()
-    assert {run.info.status for run in on_disk.runs("trial")} == {"KILLED"}
+    assert on_disk.statuses("trial") == ["KILLED"] * 2
 
 
 def test_a_trial_that_waits_for_others_shows_scheduled(on_disk: StudyOnDisk) -> None:
@@ -259,7 +242,7 @@ def test_a_trial_that_waits_for_others_shows_scheduled(on_disk: StudyOnDisk) -> 
         mirror.sync()
         assert status() == shown
     on_disk.mirror().close(interrupted=True)  # another process, after this one was killed
-    assert {run.info.status for run in on_disk.runs()} == {"KILLED"}
+    assert {*on_disk.statuses()} == {"KILLED"}
 
 
 def test_the_best_trial_and_configuration_are_tagged_and_they_alone(on_disk: StudyOnDisk) -> None:
@@ -290,11 +273,8 @@ def test_only_the_best_checkpoints_stay(new_study: Callable[..., StudyOnDisk], k
     on_disk = new_study(mlflow={"keep_checkpoints": keep})
 
     def kept() -> set[float]:
-        return {
-            run.data.metrics["best/auc"]
-            for run in on_disk.runs("trial")
-            if (on_disk.artifacts / run.info.run_id / "artifacts/best/model.safetensors").exists()
-        }
+        held = [run for run in on_disk.runs("trial") if (on_disk.logged(run) / "best/model.safetensors").exists()]
+        return {run.data.metrics["best/auc"] for run in held}
 
     mirror, aucs = on_disk.mirror(), []
     for auc, configuration, fold in ((0.7, NCCT, 0), (0.6, NCCT, 1), (0.9, CTA, 0), (0.8, CTA, 1)):
@@ -322,19 +302,9 @@ def test_checkpoints_stay_within_a_disk_budget(
     on_disk.mirror().close()
     new_study(mlflow={"keep_checkpoints": keep, "checkpoint_gb": files * size / 1e9}).mirror().close()
     ranked = sorted(on_disk.runs("trial"), key=lambda run: -run.data.metrics["best/auc"])
-    holds = [(on_disk.artifacts / run.info.run_id / "artifacts/best/model.safetensors").exists() for run in ranked]
+    holds = [(on_disk.logged(run) / "best/model.safetensors").exists() for run in ranked]
     assert sorted(holds, reverse=True) == holds
     assert sum(holds) == kept
-
-
-def test_fewer_checkpoints_are_kept_if_the_study_says_so_later(new_study: Callable[..., StudyOnDisk]) -> None:
-    all_kept = new_study()
-    for fold in range(2):
-        all_kept.end(NCCT, fold, all_kept.epochs(fold))
-    all_kept.mirror().close()
-    assert len(list(all_kept.artifacts.rglob("model.safetensors"))) == 2
-    new_study(mlflow={"keep_checkpoints": 1}).mirror().close()
-    assert len(list(all_kept.artifacts.rglob("model.safetensors"))) == 1
 
 
 def test_runs_made_twice_are_one_again(on_disk: StudyOnDisk) -> None:
@@ -355,7 +325,7 @@ def test_a_trial_whose_folder_was_deleted_leaves_no_run_running(on_disk: StudyOn
     on_disk.mirror().sync()
     shutil.rmtree(on_disk.trial(NCCT, 0))
     on_disk.mirror().close(interrupted=True)
-    assert "RUNNING" not in {run.info.status for run in on_disk.runs()}
+    assert "RUNNING" not in on_disk.statuses()
 
 
 @pytest.mark.parametrize("name", ["record.json", "epochs.jsonl", "best/model.safetensors"])
@@ -368,14 +338,14 @@ def test_a_damaged_trial_holds_up_no_other(on_disk: StudyOnDisk, name: str) -> N
     mirror = on_disk.mirror()
     with pytest.raises(RlvoError, match=name):
         mirror.sync()
-    assert sorted(run.info.status for run in on_disk.runs("trial")) == ["FINISHED", "RUNNING"]
+    assert on_disk.statuses("trial") == ["FINISHED", "RUNNING"]
     problem = mirror.close()
     assert problem is not None
     assert problem.startswith("MLflow is missing 1 trial(s)")
-    assert sorted(run.info.status for run in on_disk.runs("trial")) == ["FAILED", "FINISHED"]
+    assert on_disk.statuses("trial") == ["FAILED", "FINISHED"]
     path.write_bytes(whole)
     assert on_disk.mirror().close() is None
-    assert [run.info.status for run in on_disk.runs("trial")] == ["FINISHED", "FINISHED"]
+    assert on_disk.statuses("trial") == ["FINISHED", "FINISHED"]
 
 
 def test_a_configuration_without_its_file_is_known_from_a_record(on_disk: StudyOnDisk) -> None:
@@ -402,10 +372,3 @@ def test_a_locked_database_is_waited_for(on_disk: StudyOnDisk) -> None:
     (trial,) = on_disk.runs("trial")
     history = on_disk.tracking.client().get_metric_history(trial.info.run_id, "val/auc")
     assert [metric.step for metric in history] == [1, 2, 3]
-
-
-def test_leaving_the_context_by_an_exception_means_interrupted(on_disk: StudyOnDisk) -> None:
-    on_disk.start(NCCT, 0, on_disk.epochs(0)[:1])
-    with pytest.raises(KeyboardInterrupt), on_disk.mirror():
-        raise KeyboardInterrupt
-    assert {run.info.status for run in on_disk.runs()} == {"KILLED"}
