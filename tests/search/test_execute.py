@@ -107,10 +107,7 @@ def test_a_failure_without_a_record_is_noted_in_the_folder(search: Search) -> No
     search.events.tell(search.trials)
     assert search.states() == [["running", "waiting"]]
     running = search.told[-1].configurations[0]
-    assert [(trial.fold, trial.state, trial.epoch) for trial in running.trials] == [
-        (0, "running", 0),
-        (1, "waiting", 0),
-    ]
+    assert [(trial.state, trial.epoch) for trial in running.trials] == [("running", 0), ("waiting", 0)]
     assert running.epochs == 60
 
     search.fail(first, "no volume of planted-001")

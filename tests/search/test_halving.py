@@ -141,13 +141,24 @@ def test_an_update_says_what_judging_everyone_again_would(seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
-def test_the_grids_best_is_found_within_a_percent_in_a_third_of_its_epochs(seed: int, study: StudyFolder) -> None:
-    trials = PlantedTrials(seed)
-    result = search(planted_study(**PRUNING), trials, study)
+def test_of_every_modality_one_finishes_and_the_grids_best_is_found_within_a_percent_in_a_third_of_its_epochs(
+    seed: int, study: StudyFolder
+) -> None:
+    config, trials = planted_study(**PRUNING), PlantedTrials(seed)
+    result = search(config, trials, study)
     assert result.best is not None
     assert result.best.objective is not None
     assert result.best.objective >= 0.99 * max(full_grid(seed).values())
-    assert trials.trained <= FULL / 3
+    assert trials.trained == plan_study(config).expected_epochs <= FULL / 3
+    finished = [each for each in result.configurations if each.state == "finished"]
+    assert {each.configuration.model.modality for each in finished if each.configuration} == {"NCCT", "CTA", "BOTH"}
+    assert {each.state for each in result.configurations} == {"finished", "pruned"}
+    for trial, each in zip(optuna_trials(study, "planted"), result.configurations, strict=True):
+        assert {10} <= set(trial.intermediate_values) <= set(range(1, EPOCHS + 1))
+        assert (trial.state == TrialState.COMPLETE) == (each.state == "finished")
+        if trial.state == TrialState.PRUNED:
+            assert trial.value == trial.intermediate_values[max(trial.intermediate_values)]
+            assert "went on and were better" in next(iter(each.reasons("pruned").values()))
 
 
 @pytest.mark.slow
@@ -160,26 +171,6 @@ def test_the_survivors_depend_on_no_order_no_number_of_workers_and_no_death(stud
         runs.append((ended(result), trials.trained, {key: record.status for key, record in trials.records.items()}))
     assert runs[0] == runs[1] == runs[2]
     assert set(runs[0][2].values()) == {"finished", "pruned"}
-
-
-@pytest.mark.slow
-def test_every_modality_keeps_a_finished_configuration_and_optuna_knows_the_others_as_pruned(
-    study: StudyFolder,
-) -> None:
-    trials = PlantedTrials(1)
-    result = search(planted_study(**PRUNING), trials, study)
-    finished = [each for each in result.configurations if each.state == "finished"]
-    assert {each.configuration.model.modality for each in finished if each.configuration} == {"NCCT", "CTA", "BOTH"}
-    assert {each.state for each in result.configurations} == {"finished", "pruned"}
-    known = optuna_trials(study, "planted")
-    assert [trial.state == TrialState.COMPLETE for trial in known] == [
-        each.state == "finished" for each in result.configurations
-    ]
-    for trial, each in zip(known, result.configurations, strict=True):
-        assert {10} <= set(trial.intermediate_values) <= set(range(1, EPOCHS + 1))
-        if trial.state == TrialState.PRUNED:
-            assert trial.value == trial.intermediate_values[max(trial.intermediate_values)]
-            assert "went on and were better" in next(iter(each.reasons("pruned").values()))
 
 
 @pytest.mark.slow
@@ -196,8 +187,10 @@ def test_a_finished_search_can_be_extended_and_nothing_is_trained_twice(study: S
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("search_settings", [{}, {"bracket": 24}, {"first_folds": 2, "reduction_factor": 3}])
-def test_the_plan_knows_how_many_epochs_a_search_trains(search_settings: dict[str, Any], study: StudyFolder) -> None:
+@pytest.mark.parametrize("search_settings", [{"bracket": 24}, {"first_folds": 2, "reduction_factor": 3}])
+def test_the_plan_knows_how_many_epochs_other_searches_train(
+    search_settings: dict[str, Any], study: StudyFolder
+) -> None:
     config, trials = planted_study(**(PRUNING | search_settings)), PlantedTrials(4)
     search(config, trials, study)
     assert trials.trained == plan_study(config).expected_epochs

@@ -199,14 +199,6 @@ def test_a_server_that_is_away_is_logged_once_and_gets_everything_later(
     assert len(on_disk.runs("trial")) == 1
 
 
-def test_the_background_mirror_delivers_while_trials_run(on_disk: StudyOnDisk) -> None:
-    mirror = on_disk.mirror()
-    mirror.start(interval=0.05)
-    on_disk.start(NCCT, 0, on_disk.epochs(0)[:1])
-    wait_until(lambda: on_disk.statuses("trial") == ["RUNNING"])
-    assert mirror.close() is None
-
-
 def test_a_pruned_configuration_is_killed_and_counts_as_ended(new_study: Callable[..., StudyOnDisk]) -> None:
     on_disk = new_study(search={"configurations": 2})
     on_disk.end(NCCT, 0, on_disk.epochs(0)[:1], reason="below the others at epoch 1", status="pruned")
@@ -359,7 +351,7 @@ def test_a_configuration_without_its_file_is_known_from_a_record(on_disk: StudyO
     assert "configuration.json" in (on_disk.mirror().close() or "")
 
 
-def test_a_locked_database_is_waited_for(on_disk: StudyOnDisk) -> None:
+def test_a_locked_database_is_waited_for_and_served_while_trials_run(on_disk: StudyOnDisk) -> None:
     on_disk.start(NCCT, 0, on_disk.epochs(0)[:1])
     mirror = on_disk.mirror()
     mirror.sync()
@@ -367,8 +359,10 @@ def test_a_locked_database_is_waited_for(on_disk: StudyOnDisk) -> None:
         other.execute("BEGIN EXCLUSIVE")
         on_disk.end(NCCT, 0, on_disk.epochs(0))
         mirror.start(interval=0.05)
+        on_disk.start(NCCT, 1)
         time.sleep(2)
+    wait_until(lambda: on_disk.statuses("trial") == ["FINISHED", "RUNNING"])
     assert mirror.close(interrupted=True) is None
-    (trial,) = on_disk.runs("trial")
+    (trial,) = [run for run in on_disk.runs("trial") if run.info.status == "FINISHED"]
     history = on_disk.tracking.client().get_metric_history(trial.info.run_id, "val/auc")
     assert [metric.step for metric in history] == [1, 2, 3]
