@@ -184,10 +184,9 @@ class TrialStore:
 
     def epochs(self, key: str, fold: int) -> Sequence[EpochMetrics]:
         """The metrics of every epoch so far; none if the file is damaged: the trial's next epoch writes it anew."""
-        try:
+        with suppress(RlvoError):
             return read_epochs(self.study.trial(key, fold))
-        except RlvoError:
-            return []
+        return []
 
     def prune(self, key: str, fold: int, configuration: Configuration, reason: str) -> None:
         """End a trial at its last checkpoint. Raises RlvoError if that is damaged."""

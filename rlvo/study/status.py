@@ -58,10 +58,9 @@ def write_note(study: StudyFolder, note: Note) -> None:
 
 def read_note(study: StudyFolder) -> Note | None:
     """The last note; None if there is none, or it is damaged."""
-    try:
+    with suppress(FileNotFoundError, ValidationError):
         return Note.model_validate_json(study.progress.read_bytes())
-    except (FileNotFoundError, ValidationError):
-        return None
+    return None
 
 
 @dataclass(frozen=True)
@@ -76,13 +75,6 @@ class _Trace:
     """When its configuration was last started, seconds since 1970."""
     seen: float | None = None
     """Its last sign of life; None if it was not started."""
-
-    @property
-    def pace(self) -> float | None:
-        """Seconds per epoch by the clock; None if unknown."""
-        if not self.epochs or self.seen is None or self.started is None or self.seen <= self.started:
-            return None
-        return (self.seen - self.started) / len(self.epochs)
 
 
 def read_state(study: StudyFolder, *, now: float | None = None) -> StudyState:
@@ -104,7 +96,12 @@ def read_state(study: StudyFolder, *, now: float | None = None) -> StudyState:
         folder: [_trace(study, folder, k) for k in range(config.folds.folds)] for folder in study.configurations()
     }
     traces = [trace for siblings in folders.values() for trace in siblings]
-    clock_pace = max((pace for trace in traces if (pace := trace.pace) is not None), default=None)
+    by_clock = [
+        (trace.seen - trace.started) / len(trace.epochs)
+        for trace in traces
+        if trace.epochs and trace.seen is not None and trace.started is not None and trace.seen > trace.started
+    ]
+    clock_pace = max(by_clock, default=None)
     pace = seconds_per_epoch((trace.record for trace in traces), clock_pace)
     limit = FIRST_EPOCH_SECONDS if pace is None else max(SILENT_AFTER_SECONDS, SILENT_AFTER_EPOCHS * pace)
 
@@ -160,7 +157,6 @@ def _trace(study: StudyFolder, configuration: Path, fold: int) -> _Trace:
 
 def _modified(path: Path) -> float | None:
     """When a file was written; when a file in a folder was last made, replaced or removed; None if it is missing."""
-    try:
+    with suppress(FileNotFoundError):
         return path.stat().st_mtime
-    except FileNotFoundError:
-        return None
+    return None

@@ -111,9 +111,8 @@ class StudyItems:
         for key, siblings in groupby(self._trials.values(), key=lambda files: files.trial.configuration.key):
             run, folds = f"{root}/{key}", [self._read(files) for files in siblings]
             self._write_runs(tree, root, run, folds)
-            states[run] = self._state(folds, closing)
+            states[run] = self._set_statuses(tree, run, folds, note.running if note is not None else None, closing)
             scores[run] = fmean(trial.score for trial in folds) if states[run] == "finished" else -math.inf
-            _set_statuses(tree, run, states[run], folds, note.running if note is not None else None, closing)
         _tag_best(tree, {run: trial.score for run, trial in self._trials.items()})
         _tag_best(tree, scores)
         _keep_checkpoints(tree, self._trials.values(), self._config.mlflow)
@@ -172,33 +171,32 @@ class StudyItems:
         tree.set_tags(files.run, tags)
         tree.set_status(files.run, STATUS[record.outcome])
 
-    def _state(self, folds: Sequence[TrialFiles], closing: RunStatus | None) -> State:
-        """The state of a configuration: `finished`, `failed`, `pruned`, or `waiting` for any that has not ended."""
-        without_record: State = "failed" if closing == "FAILED" else "waiting"
-        states = [without_record if files.record is None else files.record.outcome for files in folds]
-        not_started: list[State] = ["waiting"] * (self._config.folds.folds - len(folds))
-        return combined_state([*states, *not_started])
+    def _set_statuses(
+        self,
+        tree: RunTree,
+        run: str,
+        folds: Sequence[TrialFiles],
+        training: Collection[TrialKey] | None,
+        closing: RunStatus | None,
+    ) -> State:
+        """Say how a configuration and those of its trials that have no record stand.
 
-
-def _set_statuses(
-    tree: RunTree,
-    run: str,
-    state: State,
-    folds: Sequence[TrialFiles],
-    training: Collection[TrialKey] | None,
-    closing: RunStatus | None,
-) -> None:
-    """Say how a configuration and those of its trials that have no record stand."""
-    records = [files.record for files in folds if files.record is not None]
-    is_pruned = any(record.outcome == "pruned" for record in records)
-    for files in folds:
-        if files.record is None:
-            is_training = training is None or (files.trial.configuration.key, files.trial.identity.fold) in training
-            status: RunStatus = closing or ("RUNNING" if is_training else "SCHEDULED")
-            tree.set_status(files.run, "KILLED" if is_pruned else status)
-    if state == "finished":
-        tree.log_summary(run, over_folds([record.metrics for record in records]))
-    tree.set_status(run, STATUS.get(state, "KILLED" if closing else "RUNNING"))
+        Returns:
+            The configuration's state: `finished`, `failed`, `pruned`, or `waiting` for any that has not ended.
+        """
+        records = [files.record for files in folds if files.record is not None]
+        outcomes: list[State] = [record.outcome for record in records]
+        for files in folds:
+            if files.record is None:
+                outcomes.append("failed" if closing == "FAILED" else "waiting")
+                is_training = training is None or (files.trial.configuration.key, files.trial.identity.fold) in training
+                status: RunStatus = closing or ("RUNNING" if is_training else "SCHEDULED")
+                tree.set_status(files.run, "KILLED" if "pruned" in outcomes else status)
+        outcomes += ["waiting"] * (self._config.folds.folds - len(folds))
+        if (state := combined_state(outcomes)) == "finished":
+            tree.log_summary(run, over_folds([record.metrics for record in records]))
+        tree.set_status(run, STATUS.get(state, "KILLED" if closing else "RUNNING"))
+        return state
 
 
 def _tag_best(tree: RunTree, scores: Mapping[str, float]) -> None:

@@ -163,6 +163,11 @@ class StudyOnDisk:
         """Of the runs, sorted."""
         return sorted(run.info.status for run in self.runs(kind))
 
+    def history(self, run: Run, metric: str = "val/auc", tracking: Tracking | None = None) -> list[tuple[int, float]]:
+        """All steps and values of a run's metric."""
+        history = (tracking or self.tracking).client().get_metric_history(run.info.run_id, metric)
+        return [(each.step, each.value) for each in history]
+
     def logged(self, run: Run) -> Path:
         """The folder of a run's artifacts."""
         return self.artifacts / run.info.run_id / "artifacts"

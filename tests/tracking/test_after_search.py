@@ -31,8 +31,7 @@ def test_an_ensemble_is_below_its_study_beside_baselines_and_is_added_to(on_disk
     assert run.data.metrics == {"validation/auc": 0.8, "test/auc": 0.7}
     assert run.info.status == "FINISHED"
     assert (on_disk.logged(run) / "roc.png").read_bytes() == b"picture"
-    history = on_disk.tracking.client().get_metric_history(first, "validation/auc")
-    assert len(history) == 1
+    assert len(on_disk.history(run, "validation/auc")) == 1
     assert len(on_disk.runs("ensemble")) == 2
     (run,) = on_disk.runs("baseline")
     assert (run.info.run_id, run.info.run_name) == (baseline, "the baseline")

@@ -70,10 +70,8 @@ def test_a_trial_shows_its_epochs_best_metrics_and_files(on_disk: StudyOnDisk) -
     on_disk.mirror().sync()
 
     (trial,) = on_disk.runs("trial")
-    client = on_disk.tracking.client()
     for name in epochs[0]:
-        history = client.get_metric_history(trial.info.run_id, name)
-        assert [(metric.step, metric.value) for metric in history] == [(i + 1, e[name]) for i, e in enumerate(epochs)]
+        assert on_disk.history(trial, name) == [(step, epoch[name]) for step, epoch in enumerate(epochs, 1)]
     assert trial.data.metrics["best/auc"] == epochs[-1]["val/auc"]
     assert trial.data.metrics["seconds"] == 1.5
     folder, weights = on_disk.logged(trial), "best/model.safetensors"
@@ -124,8 +122,7 @@ def test_epochs_arrive_by_step_across_mirrors_too(on_disk: StudyOnDisk) -> None:
     on_disk.end(NCCT, 0, epochs)
     on_disk.mirror().sync()
     (trial,) = on_disk.runs("trial")
-    history = on_disk.tracking.client().get_metric_history(trial.info.run_id, "val/auc")
-    assert [(m.step, m.value) for m in history] == [(i, epoch["val/auc"]) for i, epoch in enumerate(epochs, 1)]
+    assert on_disk.history(trial) == [(step, epoch["val/auc"]) for step, epoch in enumerate(epochs, 1)]
 
 
 def test_an_interrupted_study_leaves_no_run_running_and_continues(on_disk: StudyOnDisk) -> None:
@@ -364,5 +361,4 @@ def test_a_locked_database_is_waited_for_and_served_while_trials_run(on_disk: St
     wait_until(lambda: on_disk.statuses("trial") == ["FINISHED", "RUNNING"])
     assert mirror.close(interrupted=True) is None
     (trial,) = [run for run in on_disk.runs("trial") if run.info.status == "FINISHED"]
-    history = on_disk.tracking.client().get_metric_history(trial.info.run_id, "val/auc")
-    assert [metric.step for metric in history] == [1, 2, 3]
+    assert [step for step, _ in on_disk.history(trial)] == [1, 2, 3]

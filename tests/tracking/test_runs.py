@@ -104,10 +104,8 @@ def test_nothing_is_lost_or_doubled_while_the_server_is_away(
         assert {run.info.status for run in on_disk.runs(tracking=tracking)} == {"FINISHED"}
         client = tracking.client()
         for trial in on_disk.runs("trial", tracking):
-            history = client.get_metric_history(trial.info.run_id, "val/auc")
-            assert [(metric.step, metric.value) for metric in history] == [
-                (step, epoch["val/auc"]) for step, epoch in enumerate(epochs, 1)
-            ]
+            history = on_disk.history(trial, tracking=tracking)
+            assert history == [(step, epoch["val/auc"]) for step, epoch in enumerate(epochs, 1)]
             names = {artifact.path for artifact in client.list_artifacts(trial.info.run_id)}
             assert names == {"best", "validation_predictions.csv"}
     assert problems() == 2, "an absence is logged once"
@@ -146,8 +144,7 @@ def test_a_server_away_for_the_whole_run_gets_everything_once_though_answers_are
         assert [len(on_disk.runs(kind, tracking)) for kind in ("study", "configuration", "trial")] == [1, 1, 2]
         assert {run.info.status for run in on_disk.runs(tracking=tracking)} == {"FINISHED"}
         for trial in on_disk.runs("trial", tracking):
-            history = client.get_metric_history(trial.info.run_id, "val/auc")
-            assert [metric.step for metric in history] == [1, 2, 3]
+            assert [step for step, _ in on_disk.history(trial, tracking=tracking)] == [1, 2, 3]
             names = {artifact.path for artifact in client.list_artifacts(trial.info.run_id)}
             is_best = trial.data.metrics["best/auc"] == 0.8
             assert names == ({"best"} if is_best else set()) | {"validation_predictions.csv"}
