@@ -18,7 +18,7 @@ from rlvo.errors import CohortError, Finding, RlvoError
 from rlvo.report.console import console, print_json, print_line, show_progress, text_table
 
 if TYPE_CHECKING:
-    from rlvo.imaging.cohort_preparation import PreparedCohort
+    from rlvo.imaging.cohort_preparation import Outcome, PreparedCohort
     from rlvo.imaging.store import VolumeStore
     from rlvo.report.cohort_page import CohortContents
     from rlvo.workflows.cohort import ExaminedCohort
@@ -227,21 +227,20 @@ def prepare(
     study = load_study(config) if config is not None else None
     target = Target(grid=study.grid, atlas=study.atlas) if study else Target(grid=PRESETS[grid], atlas=atlas)
     volumes = VolumeStore(store if store is not None else Workdir.at(workdir).store)
-    done = prepare_volumes(cohort, target, volumes, workers=workers, address=address, progress=show_progress)
+    prepared, page = prepare_volumes(cohort, target, volumes, workers=workers, address=address, progress=show_progress)
     if json:
-        print_json({"patients": [_described(patient, done.cohort, volumes) for patient in done.patients]})
+        print_json({"patients": [_described(*each, volumes) for each in prepared.outcomes.items()]})
     else:
-        _print_preparation(done.cohort, volumes.path, done.page)
-    if done.cohort.refused:
-        what = f"{len(done.cohort.refused)} of {len(done.patients)} patients refused"
+        _print_preparation(prepared, volumes.path, page)
+    if prepared.refused:
+        what = f"{len(prepared.refused)} of {len(prepared.outcomes)} patients refused"
         raise RlvoError(what, where=cohort, fix="Fix or remove them")
 
 
-def _described(patient: str, result: PreparedCohort, store: VolumeStore) -> dict[str, Any]:
-    if patient in result.refused:
+def _described(patient: str, each: Outcome, store: VolumeStore) -> dict[str, Any]:
+    if isinstance(each, RlvoError):
         nothing: dict[str, Any] = {"notes": [], "seconds": None, "quality": {}, "transforms": {}}
-        return {"patient_id": patient, "status": "refused", "reason": str(result.refused[patient]), **nothing}
-    each = result.prepared[patient]
+        return {"patient_id": patient, "status": "refused", "reason": str(each), **nothing}
     return {
         "patient_id": patient,
         "status": each.verdict,

@@ -3,7 +3,8 @@
 import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,6 +21,14 @@ def content_hash(value: object) -> str:
         value = value.model_dump(mode="json")
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def by_path(settings: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """Every value of nested settings by its dotted path."""
+    values: dict[str, object] = {}
+    for key, value in settings.items():
+        values |= by_path(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return values
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:

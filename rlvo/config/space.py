@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from rlvo.config.base import Frozen, did_you_mean
+from rlvo.config.base import Frozen, by_path, did_you_mean
 from rlvo.config.model import Configuration
 
 Scalar = bool | int | float | str
@@ -31,12 +31,7 @@ def conditions(path: str) -> list[tuple[str, tuple[Scalar, ...]]]:
 
 @cache
 def _paths() -> list[str]:
-    def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-        for key, value in node.items():
-            path = f"{prefix}{key}"
-            yield from leaves(value, f"{path}.") if isinstance(value, dict) else (path,)
-
-    return list(leaves(Configuration().model_dump()))
+    return list(by_path(Configuration().model_dump()))
 
 
 def _check_path(path: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from functools import cached_property
 from multiprocessing import connection
 from pathlib import Path
 from typing import Literal
@@ -55,10 +56,17 @@ Spread = Callable[[Mapping[str, Files], Target, VolumeStore, bool], Iterable[tup
 
 @dataclass(frozen=True)
 class PreparedCohort:
-    """By patient, in the order they were given: those prepared, and the errors of those refused."""
+    """What has become of each patient, in the order they were given."""
 
-    prepared: Mapping[str, PreparedPatient]
-    refused: Mapping[str, RlvoError]
+    outcomes: Mapping[str, Outcome]
+
+    @cached_property
+    def prepared(self) -> dict[str, PreparedPatient]:
+        return {patient: each for patient, each in self.outcomes.items() if isinstance(each, PreparedPatient)}
+
+    @cached_property
+    def refused(self) -> dict[str, RlvoError]:
+        return {patient: each for patient, each in self.outcomes.items() if isinstance(each, RlvoError)}
 
     def with_sides(self, sides: Mapping[str, str] | pd.Series) -> "PreparedCohort":
         """Add a doubt where the vessels seen contradict the side of the occlusion that the table gives."""
@@ -66,7 +74,7 @@ class PreparedCohort:
             patient: replace(each, doubts=(*each.doubts, *side_doubts(each.figures, sides.get(patient))))
             for patient, each in self.prepared.items()
         }
-        return replace(self, prepared=checked)
+        return PreparedCohort({**self.outcomes, **checked})
 
 
 def prepare_cohort(
@@ -104,11 +112,7 @@ def prepare_cohort(
         found[patient] = outcome
         if progress is not None:
             progress(len(found), len(rows))
-    ordered = [(patient, found[patient]) for patient in rows]
-    return PreparedCohort(
-        prepared={patient: outcome for patient, outcome in ordered if isinstance(outcome, PreparedPatient)},
-        refused={patient: outcome for patient, outcome in ordered if isinstance(outcome, RlvoError)},
-    )
+    return PreparedCohort({patient: found[patient] for patient in rows})
 
 
 def prepare_into(

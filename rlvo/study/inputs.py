@@ -5,7 +5,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ from rlvo.cohort.encoding import TabularEncoder, fit_encoder
 from rlvo.cohort.reading import data_hash, read_cohort, volume_paths
 from rlvo.cohort.selection import Exclusion
 from rlvo.cohort.splits import Split, make_split, read_split, write_split
-from rlvo.config.base import content_hash
+from rlvo.config.base import by_path, content_hash
 from rlvo.config.model import Configuration
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
@@ -190,14 +189,6 @@ def _check_same_settings(config: StudyConfig, study: StudyFolder) -> None:
             where=config.name,
             fix="Give the study another name, or use the settings it was started with",
         )
-
-
-def by_path(settings: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    """Every value of nested settings by its dotted path."""
-    values: dict[str, object] = {}
-    for key, value in settings.items():
-        values |= by_path(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return values
 
 
 def _check_vessels(config: StudyConfig, volumes: Mapping[str, Path]) -> None:

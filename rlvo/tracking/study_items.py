@@ -13,14 +13,13 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from rlvo.cohort.splits import read_split
-from rlvo.config.base import content_hash
+from rlvo.config.base import by_path, content_hash
 from rlvo.config.model import Configuration
 from rlvo.config.study import MlflowConfig, StudyConfig
 from rlvo.errors import RlvoError
 from rlvo.evaluation.predictions import read_predictions
 from rlvo.files import file_sha256
 from rlvo.study.folder import StartedTrial, StudyFolder, started_trials, study_identity
-from rlvo.study.inputs import by_path
 from rlvo.study.state import State, combined_state
 from rlvo.study.status import TrialKey, read_note
 from rlvo.tracking.runs import RunStatus, RunTree

@@ -72,17 +72,6 @@ class ExaminedCohort:
 
 
 @dataclass(frozen=True, eq=False)
-class PreparedVolumes:
-    """What became of the volumes of a cohort."""
-
-    patients: tuple[str, ...]
-    """All of them, in the table's order."""
-    cohort: PreparedCohort
-    page: Path
-    """The contact sheet."""
-
-
-@dataclass(frozen=True, eq=False)
 class Baselines:
     """What networks have to beat. Test patients play no part."""
 
@@ -137,7 +126,7 @@ def prepare_volumes(
     workers: int | None = None,
     address: str | None = None,
     progress: ShowProgress = no_progress,
-) -> PreparedVolumes:
+) -> tuple[PreparedCohort, Path]:
     """Read, check and register every patient's volumes, find vessels, store them, and draw a contact sheet.
 
     Outcomes and other columns are not looked at. Patients whose files cannot be used are refused; the others continue.
@@ -145,6 +134,9 @@ def prepare_volumes(
     Args:
         workers: processes; None: one per core.
         address: Ray cluster to prepare on.
+
+    Returns:
+        What has become of the patients, and the contact sheet.
 
     Raises:
         RlvoError: the table cannot be read or names no volumes, or patients cannot be told apart.
@@ -169,4 +161,4 @@ def prepare_volumes(
     sheet = store.path / "contact-sheets" / path.stem
     with progress("pictures") as advance:
         page = write_contact_sheet(prepared, store, target.grid, sheet, workers=workers, progress=advance)
-    return PreparedVolumes(tuple(files), prepared, page)
+    return prepared, page

@@ -89,7 +89,7 @@ def test_a_damaged_entry_is_found_and_prepared_again(rows: Rows, tmp_path: Path)
 
 def test_vessels_on_the_other_side_are_a_doubt() -> None:
     patient = PreparedPatient("ab12", ("cta",), (), (), {"vessels/asymmetry": 0.8}, 1.0)
-    cohort = PreparedCohort({"1": patient}, {})
+    cohort = PreparedCohort({"1": patient})
     assert cohort.prepared["1"].verdict == "prepared"
     assert cohort.with_sides({"1": "left"}) == cohort.with_sides({}) == cohort
     swapped = cohort.with_sides({"1": "right"}).prepared["1"]
