@@ -5,12 +5,6 @@ import pickle
 from rlvo.errors import CohortError, Finding, MachineError, RlvoError
 
 
-def test_an_error_says_what_where_and_how_to_mend_it() -> None:
-    assert (
-        str(RlvoError("is truncated", where="a.nii.gz", fix="Copy it again")) == "a.nii.gz: is truncated. Copy it again"
-    )
-
-
 def test_errors_survive_pickling() -> None:
     for error in (
         RlvoError("what", where="where", fix="fix"),
@@ -23,6 +17,8 @@ def test_errors_survive_pickling() -> None:
         assert copy.exit_code == error.exit_code
 
 
-def test_a_cohort_error_lists_every_finding() -> None:
+def test_errors_say_what_where_and_how_to_fix_it_and_list_every_finding() -> None:
+    cut = RlvoError("is truncated", where="a.nii.gz", fix="Copy it again")
+    assert str(cut) == "a.nii.gz: is truncated. Copy it again"
     error = CohortError([Finding("7", "age", "is 130"), Finding(None, "nihss", "column is missing")])
     assert str(error).splitlines() == ["2 finding(s)", "  patient 7, age: is 130", "  nihss: column is missing"]

@@ -177,13 +177,6 @@ def test_what_the_registry_lacks_is_the_inputs_fault(
     assert (caught.value.exit_code, caught.value.where, "\n" in str(caught.value)) == (2, "other@champion", False)
 
 
-def test_a_registry_that_is_missing_is_not_created(tmp_path: Path) -> None:
-    tracking = Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
-    with pytest.raises(RlvoError, match="no registry"), tracking.registry("rlvo-ensemble"):
-        pass
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_registry_that_is_away_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     tracking = Tracking(f"http://me:w0rd@{NOBODY}", Path("unused"))

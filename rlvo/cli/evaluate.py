@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlvo.about import NOTICE
-from rlvo.cli.common import JsonOption, WorkdirOption, look_into
+from rlvo.cli.common import JsonOption, WorkdirOption
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
 from rlvo.report.console import console, print_json, print_line, show_progress
@@ -53,7 +53,7 @@ def evaluate(
     if cohort is not None:
         if again or reason:
             raise RlvoError("--again and --reason are for a hold-out", where=cohort, fix="Leave them out")
-        _evaluate_external(name, cohort, look_into(workdir), record=record, json=json)
+        _evaluate_external(name, cohort, Workdir.at(workdir, create=False), record=record, json=json)
         return
     if record:
         raise RlvoError("--record goes with COHORT; an opening of a hold-out is recorded anyway", fix="Leave it out")

@@ -9,14 +9,15 @@ import typer
 from rich.table import Table
 
 from rlvo.about import NOTICE
-from rlvo.cli.common import JsonOption, ModelArgument, WorkdirOption, look_into, registry_of
+from rlvo.cli.common import JsonOption, ModelArgument, WorkdirOption
 from rlvo.cli.evaluate import print_notes, selection_json
-from rlvo.config.workdir import DEFAULT
+from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
 from rlvo.files import file_sha256
 from rlvo.report.console import console, numeric, print_json, print_line, show_progress, text_table
 
 if TYPE_CHECKING:
+    from rlvo.mlflow_client import Tracking
     from rlvo.registry.versions import Version
 
 NameOption = Annotated[str, typer.Option("--model", help="The registered model.")]
@@ -42,7 +43,7 @@ def models(
         return
     from rlvo.registry.versions import has_passed, list_versions
 
-    versions = list_versions(registry_of(workdir), model)
+    versions = list_versions(_registry(workdir), model)
     if json:
         print_json({"model": model, "versions": [{**vars(version), "gate": version.gate} for version in versions]})
     else:
@@ -63,7 +64,7 @@ def promote(
     """
     from rlvo.registry import versions
 
-    before = versions.promote(registry_of(workdir), model, version)
+    before = versions.promote(_registry(workdir), model, version)
     if before == version:
         print_line(f"{model} version {version} is the champion already")
     else:
@@ -79,7 +80,7 @@ def rollback(model: NameOption = NAME, workdir: WorkdirOption = Path(DEFAULT)) -
     """
     from rlvo.registry import versions
 
-    before, now = versions.rollback(registry_of(workdir), model)
+    before, now = versions.rollback(_registry(workdir), model)
     print_line(f"{model} version {now} is the champion again, instead of version {before}")
 
 
@@ -102,7 +103,7 @@ def compare(
     from rlvo.workflows.external import compare_models, open_external
 
     first, second = (f"{model}/{each}" if each.isdecimal() else each for each in (a, b))
-    question = open_external((first, second), cohort, look_into(workdir))
+    question = open_external((first, second), cohort, Workdir.at(workdir, create=False))
     print_notes(question)
     compared = compare_models(question, progress=show_progress)
     if json:
@@ -129,15 +130,23 @@ def bundle(
     Example: rlvo bundle rlvo-ensemble@champion -o rlvo-model.tar.gz
     """
     from rlvo.registry.bundle import write_bundle
-    from rlvo.registry.location import locate_model
+    from rlvo.workflows.answers import load_model
 
     archive = output.expanduser().resolve()
-    digest = write_bundle(locate_model(model, registry_of(workdir)), archive)
+    digest = write_bundle(load_model(model, workdir).folder, archive)
     if json:
         print_json({"archive": archive, "sha256": file_sha256(archive), "digest": digest})
         return
     print_line(f"wrote {output}, SHA-256 {file_sha256(archive)}")
     print_line(f"to check it where it is unpacked: python verify.py {digest}")
+
+
+def _registry(workdir: Path) -> Tracking:
+    """Where models are registered: as the environment says, or else in the work folder."""
+    from rlvo.mlflow_client import Tracking
+
+    work = Workdir.at(workdir, create=False)
+    return Tracking(work.tracking_uri(), work.artifacts)
 
 
 def _table(model: str, versions: list[Version]) -> Table:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rlvo.about import NOTICE
-from rlvo.cli.common import JsonOption, ModelArgument, WorkdirOption, registry_of
+from rlvo.cli.common import JsonOption, ModelArgument, WorkdirOption
 from rlvo.config.workdir import DEFAULT
 from rlvo.errors import CohortError, MachineError, RlvoError
 from rlvo.files import atomic_write, file_sha256
@@ -55,11 +55,10 @@ def predict(
     """
     if output is None and not json:
         raise RlvoError("nowhere to write the answers", fix="Give -o OUT.csv, or --json")
-    from rlvo.registry.location import locate_model
-    from rlvo.workflows.answers import pose_question, read_patients, unanswered
+    from rlvo.workflows.answers import load_model, pose_question, read_patients, unanswered
 
     raw, folder, notes = read_patients(patients, clinical)
-    question = pose_question(locate_model(model, registry_of(workdir)), raw, folder, notes)
+    question = pose_question(load_model(model, workdir).folder, raw, folder, notes)
     for note in question.notes:
         print_line(note)
     for shift in question.shifts:
@@ -95,9 +94,9 @@ def serve(
 
     Example: rlvo serve rlvo-ensemble@champion --data-root /data/incoming --audit audit.jsonl
     """
-    from rlvo.registry.location import locate_model
     from rlvo.registry.model import MANIFEST
     from rlvo.registry.process import start_interpreter
+    from rlvo.workflows.answers import load_model
 
     root = data_root.expanduser().resolve()
     if not root.is_dir():
@@ -105,7 +104,7 @@ def serve(
     record = audit.expanduser().resolve() if audit is not None else None
     if record is not None:
         _check_writable(record)
-    folder = locate_model(model, registry_of(workdir))
+    folder = load_model(model, workdir).folder
     arguments = {
         "version": {"model": model, "manifest": file_sha256(folder / MANIFEST)},
         "host": host,

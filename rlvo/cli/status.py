@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from rlvo.cli.common import JsonOption, WorkdirOption, look_into
+from rlvo.cli.common import JsonOption, WorkdirOption
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
 from rlvo.report import console as terminal
@@ -43,7 +43,7 @@ def status(
 
     Example: rlvo status paper_grid --watch
     """
-    work = look_into(workdir)
+    work = Workdir.at(workdir, create=False)
     if watch and json:
         raise RlvoError("--watch and --json exclude each other", fix="Call rlvo status --json as often as you like")
 

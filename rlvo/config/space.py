@@ -1,11 +1,9 @@
 """The search space: enumerated axes and ranges that check themselves, addressed by dotted path."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
@@ -53,7 +51,7 @@ class Range(Frozen):
     step: int | float | None = None
 
     @model_validator(mode="after")
-    def _check(self) -> Range:
+    def _check(self) -> Self:
         if not self.low < self.high:
             raise ValueError(f"low ({self.low}) must be below high ({self.high})")
         if self.log and self.low <= 0:
@@ -121,7 +119,7 @@ class Space(Frozen):
     sample: dict[FieldPath, Axis] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _check(self) -> Space:
+    def _check(self) -> Self:
         if both := sorted(set(self.enumerate) & set(self.sample)):
             raise ValueError(f"{', '.join(both)} is both enumerated and sampled")
         if empty := [path for path, values in self.enumerate.items() if not values]:

@@ -1,10 +1,8 @@
 """One study: cohort, grid, model space, training, folds, search, resources, MLflow and ensemble."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
 
@@ -45,7 +43,7 @@ class FoldsConfig(Frozen):
     seed: int = 0
 
     @model_validator(mode="after")
-    def _holdout_is_defined(self) -> FoldsConfig:
+    def _holdout_is_defined(self) -> Self:
         if (self.holdout == "center") != bool(self.test_centers):
             raise ValueError("set test_centers together with holdout: center, and only then")
         if (self.holdout == "list") != (self.test_patients is not None):
@@ -131,7 +129,7 @@ class StudyConfig(Frozen):
     ensemble: EnsembleConfig = EnsembleConfig()
 
     @model_validator(mode="after")
-    def _space_is_valid(self) -> StudyConfig:
+    def _space_is_valid(self) -> Self:
         sampled = {path: axis.extremes for path, axis in self.space.sample.items()}
         for path, values in {**self.space.enumerate, **sampled}.items():
             for value in values:

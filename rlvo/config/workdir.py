@@ -1,10 +1,9 @@
 """The work folder: everything that studies write."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 DEFAULT = "./rlvo-work"
 
@@ -16,10 +15,11 @@ class Workdir:
     path: Path
 
     @classmethod
-    def at(cls, path: Path) -> Workdir:
+    def at(cls, path: Path, *, create: bool = True) -> Self:
         """The work folder at `path`, created if missing; absolute, because Tune changes the working directory."""
         path = path.expanduser().resolve()
-        path.mkdir(parents=True, exist_ok=True)
+        if create:
+            path.mkdir(parents=True, exist_ok=True)
         return cls(path)
 
     @property

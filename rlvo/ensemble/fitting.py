@@ -1,9 +1,8 @@
 """Members and folds of an ensemble, fitted on stored validation predictions."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -28,7 +27,7 @@ class Validation:
     """Members that were fitted already: one member serves in many of a study's ensembles."""
 
     @classmethod
-    def of(cls, predictions: pd.DataFrame) -> Validation:
+    def of(cls, predictions: pd.DataFrame) -> Self:
         """Take the validation rows of stored predictions (columns of `rlvo.evaluation.predictions`)."""
         rows = predictions.loc[predictions["split"] == "validation"]
         groups = rows.set_index("patient").groupby(["fold", "member"])[[LABEL, "probability"]]

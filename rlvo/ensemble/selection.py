@@ -1,11 +1,9 @@
 """Select the configurations of an ensemble, by validation alone."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import numpy as np
 from scipy.stats import rankdata
@@ -165,7 +163,7 @@ class _Evidence:
     tnr: np.ndarray
 
     @classmethod
-    def of(cls, configurations: Sequence[Configuration], validation: Validation, fold: int) -> _Evidence:
+    def of(cls, configurations: Sequence[Configuration], validation: Validation, fold: int) -> Self:
         table = validation.table(fold, configurations)
         members = [validation.fitted(fold, configuration) for configuration in configurations]
         return cls(

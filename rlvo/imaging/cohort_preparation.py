@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from multiprocessing import connection
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import pandas as pd
 import SimpleITK as sitk
@@ -68,13 +68,13 @@ class PreparedCohort:
     def refused(self) -> dict[str, RlvoError]:
         return {patient: each for patient, each in self.outcomes.items() if isinstance(each, RlvoError)}
 
-    def with_sides(self, sides: Mapping[str, str] | pd.Series) -> "PreparedCohort":
+    def with_sides(self, sides: Mapping[str, str] | pd.Series) -> Self:
         """Add a doubt where the vessels seen contradict the side of the occlusion that the table gives."""
         checked = {
             patient: replace(each, doubts=(*each.doubts, *side_doubts(each.figures, sides.get(patient))))
             for patient, each in self.prepared.items()
         }
-        return PreparedCohort({**self.outcomes, **checked})
+        return replace(self, outcomes={**self.outcomes, **checked})
 
 
 def prepare_cohort(

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import pandas as pd
 import uvicorn
@@ -43,7 +43,7 @@ class Split(BaseModel):
     index: list[int | str] | None = None
 
     @model_validator(mode="after")
-    def _rectangular(self) -> "Split":
+    def _rectangular(self) -> Self:
         if any(len(row) != len(self.columns) for row in self.data):
             raise ValueError("a row has more or fewer cells than there are columns")
         return self
@@ -70,7 +70,7 @@ class Question(BaseModel):
     params: Params | None = None
 
     @model_validator(mode="after")
-    def _one_table(self) -> "Question":
+    def _one_table(self) -> Self:
         if (self.dataframe_records is None) == (self.dataframe_split is None):
             raise ValueError("give one of dataframe_records and dataframe_split")
         return self

@@ -1,12 +1,11 @@
 """The state of a study as its folder tells it: while the search runs, from another terminal, and after a crash."""
 
-from __future__ import annotations
-
 import json
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from pydantic import Field, ValidationError
 
@@ -38,7 +37,7 @@ class Note(Frozen):
     """Whether every configuration was proposed, and every trial has ended."""
 
     @classmethod
-    def of(cls, state: StudyState) -> Note:
+    def of(cls, state: StudyState) -> Self:
         """What a search says of itself."""
         by_key = {each.key: each for each in state.configurations}
         return cls(

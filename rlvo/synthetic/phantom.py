@@ -5,10 +5,9 @@ the occlusion and increases collateral filling and the territory's blush; z_ncct
 plaque before it larger.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import nibabel as nib
 import numpy as np
@@ -52,7 +51,7 @@ class Misregistration:
     shift: np.ndarray
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> Misregistration:
+    def draw(cls, rng: np.random.Generator) -> Self:
         """Draw rotation, scale and shift, with SDs of 1.5°, 2 % and 1.5 mm per axis."""
         rotation = Rotation.from_euler("xyz", rng.normal(0, 1.5, 3), degrees=True).as_matrix()
         return cls(rotation @ np.diag(rng.normal(1, 0.02, 3)), rng.normal(0, 1.5, 3))

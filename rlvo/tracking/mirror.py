@@ -1,9 +1,8 @@
 """One writer beside the search that carries what a study writes to disk into MLflow."""
 
-from __future__ import annotations
-
 import threading
 from types import TracebackType
+from typing import Self
 
 from mlflow.exceptions import MlflowException
 
@@ -62,7 +61,7 @@ class Mirror:
         what = f"{waiting} trial(s) that are" if waiting else "something that is"
         return f"MLflow is missing {what} on disk: {self._problem}"
 
-    def __enter__(self) -> Mirror:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

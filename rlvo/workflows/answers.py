@@ -88,7 +88,7 @@ def load_model(name: str, workdir: str | Path = "rlvo-work") -> Model:
         rlvo.load_model("rlvo-ensemble@champion").predict("new_patients.csv")
         ```
     """
-    work = Workdir(Path(workdir).expanduser().resolve())
+    work = Workdir.at(Path(workdir), create=False)
     return Model(locate_model(name, Tracking(work.tracking_uri(), work.artifacts)))
 
 

@@ -52,7 +52,7 @@ class Study:
         progress: ShowProgress = no_progress,
     ) -> None:
         self.name, self._given = named_study(config)
-        self.work = Workdir(Path(workdir).expanduser().resolve())
+        self.work = Workdir.at(Path(workdir), create=False)
         self._cohort = None if cohort is None else Path(cohort)
         self._progress = progress
 

@@ -56,18 +56,14 @@ def test_the_papers_grid_is_96_trials() -> None:
     assert densenet["forward_gflop"] == pytest.approx(901, rel=0.01)
 
 
-def test_a_plan_is_a_page_for_people(config: Path) -> None:
+def test_a_plan_is_a_page_for_people_and_tells_what_pruning_leaves_of_it(config: Path) -> None:
     page = run("plan", config)[1]
     assert "1 configurations × 2 folds = 2 trials, 2 epochs\n" in page
     assert "densenet121 none" in page
-
-
-def test_a_plan_with_pruning_tells_what_is_left_of_it(config: Path) -> None:
     axes = "space: {enumerate: {training.learning_rate: [1e-4, 1e-3, 1e-2, 1e-1]}}\n"
     config.write_text(STUDY + axes + "search: {pruning: halving, min_epochs: 1, first_folds: 1}\n")
-    assert "4 configurations × 2 folds = 8 trials, 8 epochs at most, about 6 with pruning" in " ".join(
-        run("plan", config)[1].split()
-    )
+    page = " ".join(run("plan", config)[1].split())
+    assert "4 configurations × 2 folds = 8 trials, 8 epochs at most, about 6 with pruning" in page
 
 
 @pytest.mark.slow
@@ -114,9 +110,6 @@ def test_a_search_leaves_a_result_and_runs_and_extended_only_what_is_new_runs(
     assert (status["configurations_total"], status["trials"]["finished"], status["complete"]) == (2, 4, True)
 
 
-def test_a_search_needs_a_cohort(config: Path, tmp_path: Path) -> None:
+def test_what_is_at_fault_is_said_before_anything_runs(config: Path, tmp_path: Path) -> None:
     assert "--cohort" in refused("search", config, "--workdir", tmp_path / "work")
-
-
-def test_a_grid_has_no_more_configurations_than_points(config: Path) -> None:
     assert "the grid has 1 points, not 5" in refused("search", config, "--configurations", 5)

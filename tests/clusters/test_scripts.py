@@ -14,6 +14,7 @@ import psutil
 import pytest
 from support.processes import free_port, wait_until
 
+pytestmark = pytest.mark.cluster
 FOLDER = Path(__file__).parents[2] / "ray_cluster"
 STUBS = {
     "scontrol": 'test "$*" = "show hostnames node[1-1]" && echo 127.0.0.1',
@@ -40,8 +41,6 @@ def environment(folder: Path, **values: str) -> dict[str, str]:
     return {**os.environ, "PATH": path, "HOME": str(folder), **values}
 
 
-@pytest.mark.slow
-@pytest.mark.cluster
 def test_a_slurm_job_starts_a_ray_and_ends_it(tmp_path: Path, short_path: Path) -> None:
     for name, program in STUBS.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{program}\n")
@@ -62,8 +61,6 @@ def test_a_slurm_job_starts_a_ray_and_ends_it(tmp_path: Path, short_path: Path) 
     assert not [line for line in command_lines() if f"ray-{job}" in line]
 
 
-@pytest.mark.slow
-@pytest.mark.cluster
 def test_one_machines_ray_asks_for_the_token(tmp_path: Path, short_path: Path) -> None:
     script, token = FOLDER / "one_machine.sh", tmp_path / "ray.token"
     done = subprocess.run([script, token], capture_output=True, text=True)

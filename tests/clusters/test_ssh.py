@@ -166,7 +166,6 @@ def filled_in(folder: Path, shared: Path, port: str, name: str) -> str:
 
 
 @pytest.mark.cluster
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_study_on_machines_reached_by_ssh(machines: Machines) -> None:
     cluster, shared = "on_premise.yaml", machines.shared

@@ -15,6 +15,7 @@ from support.processes import kill_node, wait_until
 from rlvo.config.grid import PRESETS
 from rlvo.synthetic.cohort import write_synthetic_cohort
 
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 REPOSITORY = Path(__file__).parents[2]
 STUDY = "name: {name}\ntraining: {{epochs: {epochs}, batch_size: 8}}"
 
@@ -27,9 +28,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.cluster
-@pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_study_is_submitted_as_a_job(
     two_nodes: Any, team_server: Any, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,9 +69,6 @@ def test_a_study_is_submitted_as_a_job(
     assert len(list(team_server.artifacts.rglob("model.safetensors"))) == 2
 
 
-@pytest.mark.cluster
-@pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_the_other_node_goes_on_where_a_dead_one_stopped(two_nodes: Any, shared: Path) -> None:
     epochs = 600
     (shared / "dead.yaml").write_text(STUDY.format(name="dead", epochs=epochs) + networks.STUDY)

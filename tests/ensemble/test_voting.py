@@ -17,14 +17,11 @@ def test_every_vote_of_four_folds() -> None:
     assert majority_vote(ALL.astype(bool), tie="positive").tolist() == [int(n >= 2) for n in positive]
 
 
-def test_a_tie_by_margin() -> None:
+def test_a_tie_is_decided_by_margin_and_a_majority_is_not() -> None:
     votes = np.array([[1, 1, 1], [0, 0, 1]])
     margins = np.array([[0.3, 0.1, 0.1], [-0.1, -0.3, 0.1]])
     assert majority_vote(votes, margins, tie="margin").tolist() == [1, 0, 1]
     with pytest.raises(ValueError, match="margins"):
         majority_vote(votes, tie="margin")
-
-
-def test_a_majority_holds_whatever_the_margins() -> None:
     votes = np.array([[1, 0], [1, 0], [0, 1]])
     assert majority_vote(votes, np.array([[0.01, -0.01], [0.01, -0.01], [-0.9, 0.9]]), tie="margin").tolist() == [1, 0]
