@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.registered_study import Registered
 
-from rlvo.errors import MachineError, RlvoError
+from rlvo.errors import RlvoError
 from rlvo.mlflow_client import Tracking
 from rlvo.registry.location import ARTIFACT_PATH, locate_model
 
@@ -55,9 +55,3 @@ def test_a_model_that_does_not_exist_is_one_line(tracking: Tracking, name: str, 
         locate_model(name, tracking)
     assert error.value.exit_code == 2
     assert "\n" not in str(error.value)
-
-
-def test_a_server_that_is_away_is_the_machines_fault() -> None:
-    with pytest.raises(MachineError, match="does not answer") as error:
-        locate_model("rlvo-ensemble", Tracking("http://me:w0rd@127.0.0.1:9", Path("unused")))
-    assert (error.value.exit_code, "\n" in str(error.value), "w0rd" in str(error.value)) == (1, False, False)

@@ -83,7 +83,8 @@ def database(
     return tracking
 
 
-@pytest.mark.parametrize("installed", ["", pytest.param("another rlvo", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("installed", ["", "another rlvo"])
 def test_a_fresh_process_without_rlvo_or_with_another_answers_alike(
     study: TinyStudy, predictor: EnsemblePredictor, database: Tracking, tmp_path: Path, installed: str
 ) -> None:

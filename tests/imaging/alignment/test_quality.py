@@ -67,6 +67,7 @@ def test_the_flip_is_named(signs: tuple[int, int, int], flip: str, words: str) -
     assert words in LIMITS[flip].words
 
 
+@pytest.mark.slow
 def test_sides_are_not_told_apart_and_nothing_fits_nowhere() -> None:
     atlas = built_in_atlas()
     pyramid = atlas_pyramid(atlas)
@@ -78,6 +79,7 @@ def test_sides_are_not_told_apart_and_nothing_fits_nowhere() -> None:
     assert set(flip_margins(pyramid, pyramid, far).values()) == {0}
 
 
+@pytest.mark.slow
 def test_a_ball_in_a_shell_is_no_head() -> None:
     atlas = built_in_atlas()
     x, y, z = np.ogrid[-60:61, -60:61, -60:61]
@@ -103,6 +105,7 @@ def test_a_real_head_is_refused_flipped_and_doubtful_without_its_base(real: Path
     assert [words for words in assessment.doubtful if "covers" in words]
 
 
+@pytest.mark.slow
 def test_scaled_hu_and_a_scan_of_part_of_the_head_are_doubtful() -> None:
     atlas = built_in_atlas()
     half = Volume(atlas.head.array * np.float32(0.5), atlas.head.affine)
