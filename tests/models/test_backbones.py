@@ -7,12 +7,14 @@ from rlvo.errors import RlvoError
 from rlvo.models.backbones import build_backbone, check_volume, smallest_volume
 
 
+@pytest.mark.slow
 def test_refused_volume_names_the_smallest_that_works() -> None:
     with pytest.raises(RlvoError, match=r"32×24×20 voxels is too small for densenet169.*cube that works is 29×29×29"):
         check_volume(ModelConfig(backbone="densenet169"), (32, 24, 20), batch_size=4)
     check_volume(ModelConfig(backbone="densenet169"), (29, 29, 29), batch_size=4)
 
 
+@pytest.mark.slow
 def test_batch_norm_over_a_single_value_is_refused() -> None:
     """48³ leaves DenseNet169 a map of 1×1×1: batch norm has one value at batch size 1."""
     config = ModelConfig(backbone="densenet169")

@@ -44,6 +44,7 @@ def test_the_atlas_fits_itself() -> None:
         (rigid(0, [0, 0, 1], [900, 0, 0]), "covers 0%"),
     ],
 )
+@pytest.mark.slow
 def test_wrong_transforms_are_hopeless(transform: np.ndarray, words: str) -> None:
     atlas = built_in_atlas()
     assert any(words in said for said in assess(atlas.head, transform, atlas).hopeless)
@@ -57,6 +58,7 @@ def test_wrong_transforms_are_hopeless(transform: np.ndarray, words: str) -> Non
         ((1, -1, -1), "turned_over", "upside down and face down"),
     ],
 )
+@pytest.mark.slow
 def test_the_flip_is_named(signs: tuple[int, int, int], flip: str, words: str) -> None:
     atlas = built_in_atlas()
     flipped = Volume(

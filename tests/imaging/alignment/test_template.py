@@ -10,6 +10,7 @@ from rlvo.errors import RlvoError
 from rlvo.imaging.alignment.template import load_atlas, write_template
 
 
+@pytest.mark.slow
 def test_a_template_becomes_the_atlas_and_travels(real: Path, tmp_path: Path) -> None:
     built_in = load_atlas()
     atlas = load_atlas(real / "mni_ct_template" / "scct_hu_2mm.nii.gz")
@@ -30,6 +31,7 @@ def test_a_template_becomes_the_atlas_and_travels(real: Path, tmp_path: Path) ->
         load_atlas(kept)
 
 
+@pytest.mark.slow
 def test_a_template_outside_mni_space_is_refused(real: Path, tmp_path: Path) -> None:
     image = nibabel.load(real / "mni_ct_template" / "scct_hu_2mm.nii.gz")
     moved = image.affine.copy()

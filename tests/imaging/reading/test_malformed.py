@@ -119,6 +119,7 @@ def write_enhanced(folder: Path) -> tuple[Path, Path]:
     ("write", "header_bytes", "examples"),
     [(write_nifti, 352, 1000), (write_series, 1400, 300), (write_enhanced, 6000, 200)],
 )
+@pytest.mark.slow
 def test_mutated_headers(
     tmp_path: Path, write: Callable[[Path], tuple[Path, Path]], header_bytes: int, examples: int
 ) -> None:
