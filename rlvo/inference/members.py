@@ -1,5 +1,6 @@
 """The networks of a model: loaded when they are first needed, and asked about one patient at a time."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -45,16 +46,17 @@ class Members:
             volumes: prepared volumes [x, y, z], by name.
             features: the encoded table row [1, T], by fold.
         """
-        stacks = {
-            channels: torch.from_numpy(stack_channels(volumes, channels))[None].to(self.device, torch.float32)
-            for channels in {member.configuration.model.channels for member in members.values()}
-        }
-        result: dict[str, float] = {}
+        by_channels: dict[tuple[str, ...], list[str]] = defaultdict(list)
         for name, member in members.items():
-            stacked, tabular = stacks[member.configuration.model.channels], features[member.fold]
-            classifier = self._classifier(name, member, tabular.shape[1])
-            result[name] = float(predict_probabilities(classifier, stacked, tabular, precision=precision)[0])
-        return result
+            by_channels[member.configuration.model.channels].append(name)
+        result: dict[str, float] = {}
+        for channels, names in by_channels.items():
+            stacked = torch.from_numpy(stack_channels(volumes, channels))[None].to(self.device, torch.float32)
+            for name in names:
+                tabular = features[members[name].fold]
+                classifier = self._classifier(name, members[name], tabular.shape[1])
+                result[name] = float(predict_probabilities(classifier, stacked, tabular, precision=precision)[0])
+        return {name: result[name] for name in members}
 
     def _classifier(self, name: str, member: MemberSpec, tabular_features: int) -> Classifier:
         if name in self._kept:
