@@ -51,6 +51,7 @@ def run_alone(program: str, *arguments: str, home: Path, **environment: str) -> 
     return done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_the_first_use_of_a_database_is_quiet(tmp_path: Path) -> None:
     program = (
         "import os; from rlvo.mlflow_client import Tracking\n"

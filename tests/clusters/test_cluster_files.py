@@ -130,6 +130,7 @@ def test_the_image_holds_what_an_install_needs(tmp_path: Path) -> None:
     assert all((target / path).exists() for path in left)
 
 
+@pytest.mark.slow
 def test_the_image_installs_the_pinned_packages() -> None:
     (first, _) = (argument for kind, argument in dockerfile() if kind == "RUN" and argument.startswith("pip install"))
     arguments = [word for word in shlex.split(first)[2:] if word != "--no-cache-dir"]

@@ -33,9 +33,8 @@ def test_a_study_continues_from_postgres_as_from_a_journal(database: str, tmp_pa
             while len(taken) < stop:
                 taken.append(proposals.propose())
                 proposals.report(taken[-1], {1: 0.5, 2: 0.6})
-                proposals.tell(
-                    taken[-1], None if len(taken) % 5 == 0 else taken[-1].configuration.training.learning_rate
-                )
+                rate = taken[-1].configuration.training.learning_rate
+                proposals.tell(taken[-1], None if len(taken) % 5 == 0 else rate)
         return [proposal.key for proposal in taken]
 
     assert keys(database, 6, 14) == keys(None, 14)

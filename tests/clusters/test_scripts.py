@@ -91,7 +91,4 @@ def test_one_machines_ray_asks_for_the_token(tmp_path: Path, short_path: Path) -
 
 
 def command_lines() -> list[str]:
-    lines = []
-    for process in psutil.process_iter(["cmdline"]):
-        lines.append(" ".join(process.info["cmdline"] or []))
-    return lines
+    return [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]

@@ -73,9 +73,8 @@ def test_the_other_node_goes_on_where_a_dead_one_stopped(two_nodes: Any, shared:
     epochs = 600
     (shared / "dead.yaml").write_text(STUDY.format(name="dead", epochs=epochs) + networks.STUDY)
     search = f"search {shared}/dead.yaml --cohort {shared}/cohort/cohort.csv --workdir {shared}/work"
-    assert (
-        submit(two_nodes, f"python -m rlvo.cli.main {search}", "--submission-id", "dead", "--no-wait").returncode == 0
-    )
+    begun = submit(two_nodes, f"python -m rlvo.cli.main {search}", "--submission-id", "dead", "--no-wait")
+    assert begun.returncode == 0
     trials = shared / "work/studies/dead/trials"
 
     def written() -> list[int]:

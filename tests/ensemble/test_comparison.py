@@ -81,6 +81,7 @@ def test_what_a_folds_own_patients_say_decides_nothing_in_the_nested_estimate(se
     assert not others.equals(changed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("selection", "configurations"), [("best_per_modality", MANY), ("greedy", MANY[::2])])
 def test_on_noise_the_optimistic_estimate_promises_something_and_the_nested_one_does_not(
     selection: Selection, configurations: list[Configuration]

@@ -89,6 +89,7 @@ def test_full_separation_leaves_everything_open() -> None:
     assert found[ESTIMATES].isna().all(axis=None)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(st.data())
 def test_small_tables_never_warn_and_have_estimates_or_a_reason(data: st.DataObject) -> None:

@@ -80,6 +80,7 @@ def test_bfloat16_is_close_and_others_are_refused(study: TinyStudy, predict: Pre
         predict(study.raw.head(1), precision="float64")
 
 
+@pytest.mark.slow
 def test_the_types_of_cells_do_not_matter(study: TinyStudy, predict: Predict, answers: pd.DataFrame) -> None:
     text = study.raw.astype(str)
     mixed = study.raw.assign(

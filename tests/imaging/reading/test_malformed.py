@@ -46,6 +46,7 @@ def check_result(result: dict[str, Any], path: Path) -> None:
         assert str(path) not in result["words"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_every_case_gets_its_outcome_within_the_limits(tmp_path: Path) -> None:
     assert sum(case.outcome == "refused" for case in catalogue.CASES.values()) >= 100
