@@ -63,6 +63,7 @@ def test_the_first_use_of_a_database_is_quiet(tmp_path: Path) -> None:
     assert run_alone(program, uri, home=tmp_path, MLFLOW_RUN_ID="0" * 32) == ("true 32 False\n", "")
 
 
+@pytest.mark.slow
 def test_errors_are_reported_by_us_alone(tmp_path: Path) -> None:
     program = (
         "from rlvo.errors import RlvoError; from rlvo.mlflow_client import Tracking\n"

@@ -110,6 +110,7 @@ def dockerfile() -> list[tuple[str, str]]:
     return [(line.split()[0], line.split(maxsplit=1)[1]) for line in joined.splitlines() if line]
 
 
+@pytest.mark.slow
 def test_the_image_holds_what_an_install_needs(tmp_path: Path) -> None:
     context, target = tmp_path / "context", tmp_path / "installed"
     context.mkdir()

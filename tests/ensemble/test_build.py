@@ -299,6 +299,7 @@ def test_fallbacks_are_the_champions_members_that_can_still_answer() -> None:
     assert fit_fallbacks(fitted(THREE[2:], predictions, settings), predictions) == {}
 
 
+@pytest.mark.slow
 def test_building_needs_no_heavy_library_and_reading_a_spec_no_scikit_learn(tmp_path: Path) -> None:
     stored(THREE).to_pickle(tmp_path / "predictions")
     pd.to_pickle(RECORDS, tmp_path / "records")

@@ -103,6 +103,7 @@ def test_a_fresh_process_without_rlvo_or_with_another_answers_alike(
     assert not list(locate_model("rlvo-ensemble", database).glob("*/**/__pycache__"))
 
 
+@pytest.mark.slow
 def test_integers_booleans_text_and_empty_columns_pass_the_signature_that_the_registry_knows(
     study: TinyStudy, predictor: EnsemblePredictor, database: Tracking, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,6 +144,7 @@ def seen(page: str, tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on PATH")
+@pytest.mark.slow
 def test_a_browser_shows_the_pictures_worst_first_and_filters(tmp_path: Path) -> None:
     pictures = {}
     for channel, colour in ((2, "blue"), (0, "red"), (1, "green")):

@@ -29,6 +29,7 @@ with study_lock(StudyFolder(Path(sys.argv[1]))):
 """
 
 
+@pytest.mark.slow
 def test_a_second_search_is_refused_until_the_first_has_died(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:

@@ -3,8 +3,6 @@
 A pytest plugin (tests/conftest.py loads it).
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path

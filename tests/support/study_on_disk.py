@@ -3,8 +3,6 @@
 A pytest plugin (tests/conftest.py loads it).
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil

@@ -1,7 +1,5 @@
 """A small real study in a work folder of its own, run by the command in a process that can be killed."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import json
@@ -51,7 +49,7 @@ class Victim:
         self.result: dict = {}
         (root / "victim.yaml").write_text(json.dumps({**CONFIG, "training": {**CONFIG["training"], "epochs": epochs}}))
 
-    def beside(self, root: Path, *, copied: bool = False, epochs: int = EPOCH_COUNT) -> Victim:
+    def beside(self, root: Path, *, copied: bool = False, epochs: int = EPOCH_COUNT) -> "Victim":
         """Another work folder on the same cohort and prepared volumes; with what this one's study has, if `copied`."""
         other = Victim(root, self.cohort, epochs=epochs)
         other.work.mkdir(exist_ok=True)

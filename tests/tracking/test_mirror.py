@@ -20,6 +20,8 @@ from rlvo.errors import MachineError, RlvoError
 from rlvo.mlflow_client import Tracking
 from rlvo.study.status import Note, write_note
 
+pytestmark = pytest.mark.slow
+
 
 def everything(on_disk: StudyOnDisk) -> dict[str, tuple[object, ...]]:
     """All that MLflow holds: runs, the full history of every metric, and artifacts with the time they were written."""

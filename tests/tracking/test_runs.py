@@ -1,7 +1,5 @@
 """A real MLflow server that is not there yet when trials run, comes, and stops answering for a while."""
 
-from __future__ import annotations
-
 import http.client
 import os
 import shutil
@@ -24,7 +22,7 @@ from rlvo.mlflow_client import Tracking
 class Lossy(BaseHTTPRequestHandler):
     """Passes requests on to a server, and hangs up instead of answering every other request to make a run."""
 
-    server: LossyServer
+    server: "LossyServer"
 
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
