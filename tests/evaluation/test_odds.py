@@ -92,7 +92,6 @@ def test_full_separation_leaves_everything_open() -> None:
 @pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(st.data())
-@pytest.mark.slow
 def test_small_tables_never_warn_and_have_estimates_or_a_reason(data: st.DataObject) -> None:
     n = data.draw(st.integers(4, 25))
     columns = data.draw(st.integers(1, 4))

@@ -191,7 +191,6 @@ def test_optuna_is_told_what_failed_and_what_was_pruned_with_its_last_mean(tmp_p
     assert pruned.intermediate_values == {1: 0.6, 2: 0.7, 3: 0.65}
 
 
-@pytest.mark.slow
 def test_a_database_proposes_what_a_journal_proposes_and_continues_where_it_stood(tmp_path: Path) -> None:
     address = f"sqlite:///{tmp_path / 'optuna.db'}"
     study = a_study(storage=address)

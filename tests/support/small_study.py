@@ -68,7 +68,7 @@ def open_small(small_cohort: Path, small_work: Workdir) -> OpenStudy:
     """Opens a study in the test's work folder; another cohort table may be given."""
     from rlvo.study.inputs import open_study
 
-    def open_it(config: StudyConfig, table: Path = small_cohort) -> StudyInputs:
+    def open_it(config: StudyConfig, table: Path = small_cohort) -> "StudyInputs":
         return open_study(config, table, small_work, progress=no_progress, workers=1)
 
     return open_it

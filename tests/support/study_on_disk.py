@@ -70,7 +70,7 @@ class StudyOnDisk:
         return self.workdir / "mlflow-artifacts"
 
     @property
-    def tracking(self) -> Tracking:
+    def tracking(self) -> "Tracking":
         from rlvo.mlflow_client import Tracking
 
         return Tracking(f"sqlite:///{self.workdir / 'mlflow.db'}", self.artifacts)
@@ -145,12 +145,12 @@ class StudyOnDisk:
             for fold in range(2):
                 self.end(configuration, fold, self.epochs(fold))
 
-    def mirror(self, tracking: Tracking | None = None) -> Mirror:
+    def mirror(self, tracking: "Tracking | None" = None) -> "Mirror":
         from rlvo.tracking.mirror import Mirror
 
         return Mirror(self.config, self.folder, tracking or self.tracking, lambda patient: pseudonym(patient, KEY))
 
-    def runs(self, kind: str | None = None, tracking: Tracking | None = None) -> list[Run]:
+    def runs(self, kind: str | None = None, tracking: "Tracking | None" = None) -> "list[Run]":
         """Runs of the study's experiment, by MLflow's own account."""
         client = (tracking or self.tracking).client()
         experiment = client.get_experiment_by_name(self.config.name)
@@ -161,12 +161,12 @@ class StudyOnDisk:
         """Of the runs, sorted."""
         return sorted(run.info.status for run in self.runs(kind))
 
-    def history(self, run: Run, metric: str = "val/auc", tracking: Tracking | None = None) -> list[tuple[int, float]]:
+    def history(self, run: "Run", name: str = "val/auc", tracking: "Tracking | None" = None) -> list[tuple[int, float]]:
         """All steps and values of a run's metric."""
-        history = (tracking or self.tracking).client().get_metric_history(run.info.run_id, metric)
+        history = (tracking or self.tracking).client().get_metric_history(run.info.run_id, name)
         return [(each.step, each.value) for each in history]
 
-    def logged(self, run: Run) -> Path:
+    def logged(self, run: "Run") -> Path:
         """The folder of a run's artifacts."""
         return self.artifacts / run.info.run_id / "artifacts"
 

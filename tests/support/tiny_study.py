@@ -4,6 +4,8 @@ A pytest plugin (tests/conftest.py loads it). The fixtures are made once per ses
 the study or its work folder take a copy (`TinyStudy.copy`) or a study of their own (`make_study`).
 """
 
+from __future__ import annotations
+
 import dataclasses
 import shutil
 from dataclasses import dataclass
@@ -67,13 +69,13 @@ class TinyStudy:
         """The member's weights, as `write_model_folder` asks for them."""
         return member_weights(self.folder, member)
 
-    def copy(self, workdir: Path) -> "TinyStudy":
+    def copy(self, workdir: Path) -> TinyStudy:
         """The same study and cohort with a work folder that may be altered."""
         return dataclasses.replace(self, workdir=Workdir.at(shutil.copytree(self.workdir.path, workdir)))
 
 
 @pytest.fixture(scope="session")
-def study(tmp_path_factory: pytest.TempPathFactory) -> "TinyStudy":
+def study(tmp_path_factory: pytest.TempPathFactory) -> TinyStudy:
     return make_study(tmp_path_factory.mktemp("tiny"))
 
 
@@ -129,7 +131,7 @@ def package(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return package
 
 
-def make_study(root: Path) -> "TinyStudy":
+def make_study(root: Path) -> TinyStudy:
     """Write the cohort to `root/planted-hospital`, prepare it, and train every trial of STUDY in `root/work`."""
     import torch
 
