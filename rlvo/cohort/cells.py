@@ -8,8 +8,10 @@ import pandas as pd
 from rlvo.cohort.variables import Variable
 from rlvo.errors import Finding
 
-MISSING = frozenset(("", "na", "n/a", "#n/a", "nan", "<na>", "null", "none", "nat"))
+MISSING = frozenset(("", "na", "n/a", "nan", "<na>", "null", "none", "nat"))
 """Cells that mean "no value", in lower case. Not applied to patient ids: "NA" can be one."""
+ERROR = re.compile(r"#(N/[AD]|NV|[\w/¡¿]+[!?])", re.IGNORECASE)
+"""Errors of spreadsheets, in several languages."""
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 MISSING_CODE = 999.0
@@ -20,7 +22,8 @@ HINTS = (
     (r"\d{4}-\d{1,2}-\d{1,2}.*|\d{1,2}[./-]\d{1,2}[./-]\d{2,4}.*|\d{1,2}-[a-z]{3}(-\d+)?", "It looks like a date"),
     (r"-?(9|99|999|9999)(\.0)?", "If it stands for a missing value, leave the cell empty"),
     (r".*%", "Write the number without the percent sign, in the unit shown"),
-    (r"#[\w/!?]+", "It is a formula error"),
+    (r"#null!", "SPSS writes it for a missing value: leave the cell empty"),
+    (ERROR.pattern, "It is a formula error"),
     (r"[<>≤≥~≈].*|.*\d\s?[-–]\s?\d.*", "Write a single number"),
     (r"[+-]?\d{1,3}([ .,'’\u00a0]\d{3})+([.,]\d+)?", "Write numbers without thousands separators"),
     (r"[+-]?\d+,\d+", "Write a decimal point: in this file the comma separates cells"),
@@ -43,8 +46,8 @@ def typed_column(text: pd.Series, variable: Variable, decimal_comma: bool) -> tu
         decimal_comma: "70,5" is a number.
     """
     if variable.kind == "text":
-        return text, []
-    if variable.kind == "date":
+        values, fits = text, ~text.str.fullmatch(ERROR).fillna(False).astype(bool)
+    elif variable.kind == "date":
         values = _dates(text)
         fits = values.notna()
     elif variable.kind == "categorical" or variable.levels:
@@ -81,7 +84,9 @@ def _hint(cell: str, variable: Variable) -> str | None:
         return f"It may be Excel's number for {EXCEL_EPOCH + timedelta(days=int(cell[:5]))}"
     if variable.kind == "date":
         return "Write year, month and day in this order: any other order is ambiguous"
-    return next((hint for pattern, hint in HINTS if re.fullmatch(pattern, cell.lower(), re.DOTALL)), None)
+    return next(
+        (hint for pattern, hint in HINTS if re.fullmatch(pattern, cell.lower(), re.DOTALL | re.IGNORECASE)), None
+    )
 
 
 def _numbers(text: pd.Series, decimal_comma: bool) -> pd.Series:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pandas as pd
 
-from rlvo.cohort.cells import DECIMAL_COMMA, abbreviate
+from rlvo.cohort.cells import DECIMAL_COMMA, ERROR, abbreviate
 from rlvo.cohort.variables import VARIABLES, VOLUMES
 from rlvo.errors import Finding
 
@@ -18,6 +18,15 @@ SUMMARY = re.compile(
     re.IGNORECASE,
 )
 """What stands in the id column of rows that are not patients."""
+SPREADSHEET_IDS = (
+    (r"\d([.,]\d+)?E[+-]?\d+", "was rounded by a spreadsheet"),
+    (r"\d{4}-\d\d-\d\d[ T]00:00(:00)?|\d{1,2}[- ](jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*([- ]\d{2,4})?",
+     "is a date, which a spreadsheet makes of ids like 3-5"),
+    (ERROR.pattern, "is a spreadsheet's error"),
+    (r"['=].*", "begins with a mark of spreadsheets, which is no part of an id"),
+)  # fmt: skip
+"""Ids that a spreadsheet changed, as patterns, and what happened to them."""
+AS_TEXT = "Format the column as text in the spreadsheet and enter the ids again"
 MIN_VALUES = 10
 """Number of values from which on a column's unit is judged."""
 
@@ -85,9 +94,13 @@ def _implausible_ids(ids: list[str]) -> Iterator[Finding]:
             yield Finding(patient, "patient_id", "looks like a total, note or header, not a patient", "Remove the row")
         elif not patient.isprintable():
             yield Finding(abbreviate(patient), "patient_id", "contains a line break or control character", "Remove it")
-        elif re.fullmatch(r"\d([.,]\d+)?E[+-]?\d+", patient, re.IGNORECASE):
-            fix = "Format the column as text and enter the ids again"
-            yield Finding(patient, "patient_id", "was rounded by a spreadsheet", fix)
+        elif found := next((what for pattern, what in SPREADSHEET_IDS if re.fullmatch(pattern, patient, re.I)), None):
+            yield Finding(patient, "patient_id", found, AS_TEXT)
+    long = [patient for patient in ids if re.fullmatch(r"\d{16,}", patient)]
+    zeros = [patient[15:] for patient in long]
+    if not "".join(zeros).strip("0") and len("".join(zeros)) >= 3:
+        what = f"all ids of more than 15 digits, such as {long[0]}, end in zeros: a spreadsheet rounded them"
+        yield Finding(None, "patient_id", what, AS_TEXT)
     if len(ids) > 1 and all(re.fullmatch(r"\d+[.,]0", patient) for patient in ids):
         yield Finding(None, "patient_id", f"all ids end in .0, such as {ids[0]}: read as numbers", "Write them as text")
 

@@ -3,12 +3,13 @@
 import difflib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from rlvo.cohort.variables import VARIABLES, did_you_mean, known_after_procedure
+from rlvo.cohort.variables import VARIABLES, Variable, did_you_mean, known_after_procedure
 from rlvo.errors import Finding, RlvoError
 
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
@@ -37,6 +38,24 @@ MIN_LIKENESS, MIN_LETTERS = 0.8, 6
 def plain_name(cell: object) -> str:
     """Return a column's name as names are compared: in lower case, without surrounding blanks."""
     return str(cell).strip().lower()
+
+
+@dataclass(frozen=True)
+class KnownColumns:
+    """The columns that a table may have, by the names it gives them (`plain_name`), and that of the patients' ids."""
+
+    variables: Mapping[str, Variable]
+    patient_id: str
+
+    @classmethod
+    def of(cls, mapping: Mapping[str, str]) -> "KnownColumns":
+        """Our columns and those that are mapped to them."""
+        mapped = {plain_name(theirs): VARIABLES[ours] for ours, theirs in mapping.items() if ours in VARIABLES}
+        return cls(VARIABLES | mapped, plain_name(mapping.get("patient_id", "patient_id")))
+
+    def is_header(self, cells: Iterable[object]) -> bool:
+        """Whether the cells of a row are column names: one of them names the patients' ids."""
+        return self.patient_id in map(plain_name, cells)
 
 
 def parse_map(*items: str, where: object = "--map") -> dict[str, str]:

@@ -166,12 +166,14 @@ def _empty_columns(typed: pd.DataFrame, predictors: Sequence[str]) -> list[Findi
 
 
 def _text(cell: Any) -> str | None:
-    """Return a cell's text as its writer saw it: 7.0 is "7", True is "1"."""
+    """Return a cell's text as its writer saw it: 7.0 is "7", True is "TRUE"."""
     if isinstance(cell, str):
         return cell.strip()
     if pd.api.types.is_scalar(cell) and pd.isna(cell):
         return None
-    if isinstance(cell, bool | np.bool_) or (isinstance(cell, float | np.floating) and cell.is_integer()):
+    if isinstance(cell, bool | np.bool_):
+        return str(cell).upper()
+    if isinstance(cell, float | np.floating) and cell.is_integer():
         return str(int(cell))
     return str(cell).strip()
 

@@ -1,39 +1,17 @@
 """Reading table files: CSV, TSV and XLSX as hospitals write them, every cell as it was written."""
 
-from __future__ import annotations
-
 import csv
 import io
-import re
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile, ZipFile
 
 import pandas as pd
 
-from rlvo.cohort.mapping import plain_name, rename_columns
-from rlvo.cohort.variables import VARIABLES
+from rlvo.cohort.mapping import KnownColumns, plain_name, rename_columns
+from rlvo.cohort.workbooks import FIRST_LINES, OLE, Row, workbook_rows
 from rlvo.errors import CohortError, Finding, RlvoError
 
-if TYPE_CHECKING:
-    from openpyxl.cell.cell import Cell
-    from openpyxl.workbook import Workbook
-    from openpyxl.worksheet.worksheet import Worksheet
-
-Row = tuple[int, list[Any]]
-"""Line number and cells of a row that is not empty."""
-OLE = b"\xd0\xcf\x11\xe0"
-"""The first bytes of old and of encrypted Excel files."""
-MAX_BYTES, MAX_CELLS = 300 * 2**20, 5_000_000
-"""Unpacked size and number of cells above which a workbook cannot be a cohort table."""
-DAMAGED = (
-    BadZipFile, KeyError, IndexError, ValueError, TypeError, AttributeError, SyntaxError, RuntimeError, OSError,
-    EOFError, zlib.error,
-)  # fmt: skip
-"""What zipfile and openpyxl raise if a workbook is damaged; XML errors are syntax errors."""
 DELIMITERS = (",", ";", "\t", "|")
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 OTHER_FORMATS = {
@@ -41,8 +19,6 @@ OTHER_FORMATS = {
     b"\x1f\x8b": "a gzip file", b"<": "a web page or XML",
 }  # fmt: skip
 """The first bytes of other formats, which show what a file is, whatever its name."""
-FIRST_LINES = 10
-"""How many lines are searched for the header."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +38,13 @@ def read_table(path: Path, mapping: Mapping[str, str] | None = None) -> RawTable
 
     Raises:
         RlvoError: the file is missing, empty, damaged or of another format, or the mapping does not fit.
-        CohortError: lists all ragged rows, duplicate or unnamed columns, merged cells and formulas without a value.
+        CohortError: lists all ragged rows, duplicate or unnamed columns, and cells of a workbook that are
+            unclear (`rlvo.cohort.workbooks`).
     """
     if not path.is_file():
         raise RlvoError("no such cohort table", where=path, fix="Give the path of a CSV, TSV or XLSX file")
     mapping = mapping or {}
-    patient_id = plain_name(mapping.get("patient_id", "patient_id"))
-    known = _KnownColumns({*VARIABLES, *map(plain_name, mapping.values())}, patient_id)
+    known = KnownColumns.of(mapping)
     suffix = path.suffix.lower()
     if suffix not in (".xlsx", ".csv", ".tsv", ".txt"):
         what = f"'{path.suffix}' is not a table format that rlvo reads"
@@ -78,30 +54,19 @@ def read_table(path: Path, mapping: Mapping[str, str] | None = None) -> RawTable
     except OSError as error:
         raise RlvoError(f"cannot be read ({error.strerror})", where=path, fix="Check its permissions") from None
     if suffix == ".xlsx":
-        rows, decimal_comma = _workbook_rows(content, path, known), True
+        rows, decimal_comma = workbook_rows(content, path, known), True
     else:
         rows, decimal_comma = _text_rows(_decoded(content, path), path, known)
     return RawTable(_frame(rows, path, mapping, known), decimal_comma)
 
 
-@dataclass(frozen=True)
-class _KnownColumns:
-    """Names that the table's columns may have, among them that of the patients' ids."""
-
-    names: set[str]
-    patient_id: str
-
-    def is_header(self, cells: Iterable[object]) -> bool:
-        return self.patient_id in map(plain_name, cells)
-
-
-def _text_rows(text: str, path: Path, known: _KnownColumns) -> tuple[list[Row], bool]:
+def _text_rows(text: str, path: Path, known: KnownColumns) -> tuple[list[Row], bool]:
     """Return the rows, and whether the comma is free for decimals."""
 
     def header_match(delimiter: str) -> tuple[int, int]:
         """Return how many known columns the best of the first lines names if split so, and its number of columns."""
         first = zip(range(FIRST_LINES), _parsed(text, delimiter, strict=False), strict=False)
-        matches = ((len(known.names & {*map(plain_name, cells)}), len(cells)) for _, (_, cells) in first)
+        matches = ((len(known.variables.keys() & {*map(plain_name, cells)}), len(cells)) for _, (_, cells) in first)
         return max(matches, default=(0, 0))
 
     try:
@@ -135,75 +100,7 @@ def _parsed(text: str, delimiter: str, *, strict: bool) -> Iterator[Row]:
             yield reader.line_num, list(row)
 
 
-def _workbook_rows(content: bytes, path: Path, known: _KnownColumns) -> list[Row]:
-    """Return the rows of the one sheet with a header, or of the only sheet; empty cells are ""."""
-    if content.startswith(OLE):
-        is_encrypted = "EncryptedPackage".encode("utf-16-le") in content
-        kind = "protected by a password" if is_encrypted else "an old Excel file (XLS) named XLSX"
-        raise RlvoError(f"the file is {kind}", where=path, fix="Save it again as XLSX, without a password")
-    book = _opened(content, path, values=True)
-    filled = [sheet for sheet in book.worksheets if sheet.max_row > 1 or sheet.cell(1, 1).value is not None]
-    if large := [sheet for sheet in filled if sheet.max_row * sheet.max_column > MAX_CELLS]:
-        what = f"the sheet '{large[0].title}' extends to cell {large[0].dimensions.rpartition(':')[2]}"
-        raise RlvoError(what, where=path, fix="Delete the empty rows and columns after the table")
-    rows = {sheet.title: _rows(sheet) for sheet in filled}
-    cohorts = [s for s in filled if any(known.is_header(cells) for _, cells in rows[s.title][:FIRST_LINES])] or filled
-    if len(cohorts) != 1:
-        names = ", ".join(sheet.title for sheet in cohorts) or "none"
-        what = f"it is unclear which sheet is the cohort ({names})"
-        raise RlvoError(what, where=path, fix="Keep one sheet with a patient_id column")
-    (sheet,) = cohorts
-    what = "are merged, so it is unclear which rows and columns the value belongs to"
-    findings = [Finding(None, f"cells {cells}", what, "Unmerge them") for cells in sheet.merged_cells.ranges]
-    findings += _uncalculated(sheet, content, path)
-    if findings:
-        raise CohortError(findings, where=path)
-    return rows[sheet.title]
-
-
-def _opened(content: bytes, path: Path, *, values: bool) -> Workbook:
-    import openpyxl
-
-    try:
-        with ZipFile(io.BytesIO(content)) as archive:
-            if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
-                raise RlvoError("too large for a cohort table", where=path, fix="Keep one sheet, without pictures")
-        return openpyxl.load_workbook(io.BytesIO(content), data_only=values)
-    except DAMAGED as error:
-        what = f"not a readable XLSX file ({' '.join(str(error).split())})"
-        raise RlvoError(what, where=path, fix="Save it again as XLSX or CSV") from None
-
-
-def _rows(sheet: Worksheet) -> list[Row]:
-    rows = enumerate(([_written(cell) for cell in cells] for cells in sheet.iter_rows()), start=1)
-    return [(number, cells) for number, cells in rows if any(str(cell).strip() for cell in cells)]
-
-
-def _written(cell: Cell) -> Any:
-    """Return the value, with the percent sign that the user sees: 0.55 formatted as a percentage is "55%"."""
-    if cell.value is None:
-        return ""
-    if isinstance(cell.value, int | float) and "%" in cell.number_format:
-        return f"{cell.value * 100:g}%"
-    return cell.value
-
-
-def _uncalculated(sheet: Worksheet, content: bytes, path: Path) -> list[Finding]:
-    with ZipFile(io.BytesIO(content)) as archive:
-        parts = [name for name in archive.namelist() if name.startswith("xl/worksheets/")]
-        if not any(re.search(rb"<f[ >]", archive.read(name)) for name in parts):
-            return []
-    fix = "Open the file in a spreadsheet and save it"
-    formulas = _opened(content, path, values=False)[sheet.title]
-    return [
-        Finding(None, f"cell {cell.coordinate}", "holds a formula without a value", fix)
-        for cells in formulas.iter_rows()
-        for cell in cells
-        if cell.data_type == "f" and sheet[cell.coordinate].value is None
-    ]
-
-
-def _frame(rows: list[Row], path: Path, mapping: Mapping[str, str], known: _KnownColumns) -> pd.DataFrame:
+def _frame(rows: list[Row], path: Path, mapping: Mapping[str, str], known: KnownColumns) -> pd.DataFrame:
     headers = [number for number, cells in rows[:FIRST_LINES] if known.is_header(cells)]
     if headers and not known.is_header(rows[0][1]):
         what = f"the column names are in line {headers[0]}, below other lines"
