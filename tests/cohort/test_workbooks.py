@@ -101,7 +101,7 @@ REFUSED: dict[str, tuple[Edit, str]] = {
     "a hidden sheet": (hide_the_sheet, "the sheet 'Sheet1' is hidden"),
     "a percent sign as text": (fill("final_stenosis_pct", 55, '0"%"'), "patient 000, .*'55%' is not allowed"),
     "another unit": (fill("tmax_gt4_ml", 0.25, '0.00" L"'), "patient 000, tmax_gt4_ml: '0.25 L' is not allowed"),
-    "in thousands": (fill("tmax_gt4_ml", 900, "0.0,"), "cell P2, tmax_gt4_ml: holds 900 but shows 0.9"),
+    "in thousands": (fill("tmax_gt4_ml", 900, "0.0,"), "cell O2, tmax_gt4_ml: holds 900 but shows 0.9"),
     "a number that is not shown": (fill("age", 70, ";;;"), "cell B2, age: holds 70 but shows nothing"),
     "a date without its year": (
         fill("admission_date", datetime.datetime(2024, 5, 3), "d-mmm"), "holds 2024-05-03 but shows no year"
