@@ -74,6 +74,7 @@ def _evaluate_study(name: str, work: Workdir, *, reason: str | None, json: bool)
         print_json(
             {
                 "opening": holdout.opening,
+                "seen_before": holdout.seen_before,
                 "split_hash": study.inputs.split.hash,
                 "ensembles": {name: asdict(each) for name, each in holdout.ensembles.items()},
                 "baselines": {name: asdict(each) for name, each in holdout.baselines.items()},
@@ -87,6 +88,8 @@ def _evaluate_study(name: str, work: Workdir, *, reason: str | None, json: bool)
     console.print(
         subgroup_table(evaluated.subgroups, title=f"\n{title}: its own ensemble in subgroups of the hold-out")
     )
+    if holdout.seen_before:
+        print_line(f"{holdout.seen_before} of its {len(holdout.own_answers)} patients had been opened before")
     own = next(iter(holdout.ensembles.values()))
     if own.unanswered:
         print_line(f"{own.unanswered} patients could not be scored and are left out; the kept answers say why")

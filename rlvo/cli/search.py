@@ -73,7 +73,15 @@ def search(
     if configurations is not None:
         study = with_configurations(study, configurations)
     work = Workdir.at(workdir)
-    _, state = search(study, cohort, work, address=address, progress=show_progress, show_state=_show_cohort_and_search)
+    _, state = search(
+        study,
+        cohort,
+        work,
+        address=address,
+        progress=show_progress,
+        show_state=_show_cohort_and_search,
+        warn=lambda warning: print_line(f"warning: {warning}"),
+    )
     if json:
         print_json(_result_json(state))
     else:

@@ -25,6 +25,7 @@ from rlvo.imaging.store import VolumeStore
 from rlvo.imaging.target import Target
 from rlvo.progress import ShowProgress
 from rlvo.study.folder import StudyFolder, read_config, read_hashes
+from rlvo.study.membership import Marks, patient_marks
 from rlvo.training.dataset import FoldData, Patients
 from rlvo.training.records import TrialIdentity
 
@@ -74,6 +75,10 @@ class StudyInputs:
             tabular=encoder.transform(self.table.loc[list(ids)]),
             labels=self.label.loc[list(ids)].to_numpy(copy=True),
         )
+
+    def marks(self, ids: tuple[str, ...]) -> dict[str, Marks]:
+        """What these patients are recognised by, should they come again under other ids."""
+        return patient_marks(self.table.loc[list(ids)], {patient: self.volumes[patient].name for patient in ids})
 
     def fold_data(self, fold: int) -> FoldData:
         """Training and validation patients of a fold."""

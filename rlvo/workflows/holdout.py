@@ -42,7 +42,9 @@ class HoldOut:
     """What one opening showed."""
 
     opening: int
-    """How often this split's hold-out has been opened, this time included."""
+    """How often patients of this hold-out have been opened, this time included."""
+    seen_before: int
+    """How many of them had been opened before, in this hold-out or another one."""
     ensembles: dict[str, Performance]
     """By ensemble, the study's own first."""
     baselines: dict[str, Performance]
@@ -88,14 +90,16 @@ def evaluate(study: OpenStudy, *, reason: str | None = None, progress: ShowProgr
     seal = openings.seal()
     assert seal is not None  # it was just opened
     write_seal(config, study.folder, study.tracking, seal=seal, openings=holdout.opening)
-    study.log_ensemble(specs[STUDY_ENSEMBLE], _metrics(holdout.ensembles[STUDY_ENSEMBLE], holdout.opening))
+    study.log_ensemble(specs[STUDY_ENSEMBLE], _metrics(holdout.ensembles[STUDY_ENSEMBLE], holdout))
     for name, found in holdout.baselines.items():
-        study.log_figures("baseline", name, name, _metrics(found, holdout.opening))
+        study.log_figures("baseline", name, name, _metrics(found, holdout))
     tags = {"rlvo.study": config.name, "rlvo.ensemble": content_hash(specs[STUDY_ENSEMBLE])}
     name = config.mlflow.registered_model
     if (version := registered_version(study.tracking, name, tags)) is not None:
         title = f"hold-out of {config.name}, opening {holdout.opening}"
         lines = card_lines(measure_answers(holdout.own_answers, study.inputs.label))
+        if holdout.seen_before:
+            lines.append(f"{holdout.seen_before} of {len(holdout.own_answers)} patients had been opened before")
         add_to_description(study.tracking, name, version, title, lines)
     return _evaluation(study, specs, holdout)
 
@@ -136,11 +140,12 @@ def open_holdout(
     split_hash = description.spec.split_hash
     if strangers := sorted(name for name, spec in specs.items() if spec.split_hash != split_hash):
         raise RlvoError(f"built on another split: {', '.join(strangers)}", fix="Run 'rlvo ensemble' again")
-    openings.check_may_open(split_hash, reason)
+    patients = study.inputs.marks(study.inputs.split.test)
+    openings.check_may_open(split_hash, reason, patients)
     members = {member.key: member for spec in specs.values() for member in spec.members}
     answers = _ask(study, description, members, advance)
     hashes = _hashes(specs)
-    opening = openings.append(split_hash, study.config.name, hashes, reason).opening
+    opening = openings.append(split_hash, study.config.name, hashes, reason, patients)
     truth = label.loc[[answer.patient for answer in answers]].to_numpy(int)
     tables = {
         name: shape_answers(spec, answers, description.notice).drop(columns="notice") for name, spec in specs.items()
@@ -149,7 +154,8 @@ def open_holdout(
         table.insert(1, "label", truth)
     performance = baseline_performance(study.baselines, study.test, label)
     holdout = HoldOut(
-        opening,
+        opening.opening,
+        opening.seen_before,
         {
             name: measure_performance(own["label"], own["score"], own["rlvo"].to_numpy(float, na_value=np.nan))
             for name, own in tables.items()
@@ -163,7 +169,8 @@ def open_holdout(
         "figures": PERFORMANCES.dump_python(holdout.ensembles),
         "baselines": PERFORMANCES.dump_python(holdout.baselines),
     }
-    atomic_write(folder.holdout_figures, json.dumps({"opening": opening, "ensembles": hashes, **kept}, indent=1))
+    counts = {"opening": holdout.opening, "seen_before": holdout.seen_before}
+    atomic_write(folder.holdout_figures, json.dumps({**counts, "ensembles": hashes, **kept}, indent=1))
     return holdout
 
 
@@ -179,7 +186,7 @@ def kept_holdout(folder: StudyFolder, specs: Mapping[str, EnsembleSpec]) -> Hold
             return None
         ensembles, baselines = (PERFORMANCES.validate_python(kept[name]) for name in ("figures", "baselines"))
         answers = pd.read_csv(folder.holdout_answers, dtype=ANSWER_TYPES).fillna({"warnings": ""})
-        return HoldOut(kept["opening"], ensembles, baselines, answers)
+        return HoldOut(kept["opening"], kept.get("seen_before", 0), ensembles, baselines, answers)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):
@@ -216,11 +223,12 @@ def _member_predictions(
     return pd.DataFrame(rows, columns=list(COLUMNS)).dropna(subset="probability")
 
 
-def _metrics(found: Performance, opening: int) -> dict[str, float]:
-    """`test/<metric>` for MLflow, and beside them which opening it was."""
+def _metrics(found: Performance, holdout: HoldOut) -> dict[str, float]:
+    """`test/<metric>` for MLflow, and beside them which opening it was, and how many patients had been seen before."""
     values = asdict(found)
     low, high = values.pop("interval")
-    values |= {"auc_low": low, "auc_high": high, "opening": float(opening)}
+    values |= {"auc_low": low, "auc_high": high}
+    values |= {"opening": float(holdout.opening), "seen_before": float(holdout.seen_before)}
     return {f"test/{name}": value for name, value in values.items()}
 
 

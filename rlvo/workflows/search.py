@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -17,6 +18,7 @@ from rlvo.progress import ShowProgress, no_progress
 from rlvo.search.plan import StudyPlan, plan_study
 from rlvo.study.folder import StudyFolder, read_config
 from rlvo.study.inputs import StudyInputs, open_study
+from rlvo.study.openings import Openings
 from rlvo.study.state import ENDED, StudyState
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ def search(
     address: str | None = None,
     progress: ShowProgress = no_progress,
     show_state: ShowState | None = None,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> tuple[OpenStudy, StudyState]:
     """Open a study and train what of it has not been trained yet; run again after any interruption, it continues.
 
@@ -65,6 +68,7 @@ def search(
         address: Ray cluster; None: `RAY_ADDRESS`, or else this machine.
         progress: shows how far the preparation of volumes is, and how many trials have ended.
         show_state: shows instead where the search stands, at least every second while trials run.
+        warn: told, before anything is trained, what makes the study's figures doubtful.
 
     Raises:
         RlvoError: no cohort is named, it or the configuration is at fault, or another search is at work on the study.
@@ -83,10 +87,29 @@ def search(
     with study_lock(folder):
         inputs = open_study(config, table, work, progress=progress)
         opened = OpenStudy(read_config(folder), work, inputs)
+        if warning := opened_among_training(inputs, work):
+            warn(warning)
         pseudonymise = partial(pseudonym, key=cohort_key(inputs.cohort_folder))
         shown = show_state(inputs) if show_state else _count_trials(progress)
         with Mirror(config, folder, opened.tracking, pseudonymise), shown as on_state:
             return opened, run_search(config, inputs, folder, on_state=on_state, address=address)
+
+
+def opened_among_training(inputs: StudyInputs, work: Workdir) -> str | None:
+    """A warning if development patients were in a hold-out that was opened: choices made then may suit them."""
+    development = inputs.split.development
+    try:
+        earlier = Openings(work.path).earlier(inputs.marks(development))
+    except RlvoError as error:
+        return f"whether development patients were in a hold-out that was opened is unknown: {error}"
+    if not earlier.openings:
+        return None
+    last = earlier.openings[-1]
+    return (
+        f"{len(earlier.patients)} of {len(development)} development patients were in a hold-out that was opened "
+        f"({last.time}, study {last.study}): whatever was chosen after it may suit them, so validation figures are "
+        "optimistic"
+    )
 
 
 @contextmanager

@@ -45,9 +45,10 @@ def other(evaluated: TinyStudy, specs: dict[str, EnsembleSpec], tmp_path_factory
 
 @pytest.fixture(scope="module")
 def elsewhere(evaluated: TinyStudy) -> Path:
-    """The same patients as another hospital would name them: one excluded, one with a damaged CTA, outcomes apart."""
+    """Another hospital's patients, with the same scans: one excluded, one with a damaged CTA, outcomes apart."""
     table = evaluated.raw.head(12).astype({"cta": object})
     table["patient_id"] = [f"B-{i}" for i in range(12)]
+    table[["cbf_lt30_ml", "tmax_gt4_ml", "tmax_gt6_ml", "tmax_gt10_ml"]] *= 0.9
     table["center"] = ["north", "south"] * 6
     table["dsa_occlusion"] = [0] + [1] * 11
     table["etici"] = ["0" if rlvo else "3" for rlvo in table["rlvo"]]
@@ -142,8 +143,10 @@ def test_a_studys_own_patients_are_refused(evaluated: TinyStudy, other: Path) ->
     for name, told in (("test", "hold-out of study tiny"), ("development", "made from 3 of these patients")):
         ids = getattr(evaluated.inputs.split, name)[:3]
         path = evaluated.cohort.parent / f"{name}.csv"
-        evaluated.raw[evaluated.raw["patient_id"].isin(ids)].to_csv(path, index=False)
-        assert told in refused("evaluate", other, path, "--workdir", evaluated.workdir.path)
+        own = evaluated.raw[evaluated.raw["patient_id"].isin(ids)]
+        for named in (own, own.assign(patient_id=[f"B-{i}" for i in range(len(own))])):
+            named.to_csv(path, index=False)
+            assert told in refused("evaluate", other, path, "--workdir", evaluated.workdir.path)
 
 
 def test_what_is_at_fault_is_said_before_anything_runs(evaluated: TinyStudy, other: Path, elsewhere: Path) -> None:

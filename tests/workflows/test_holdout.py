@@ -37,7 +37,7 @@ def test_every_declared_ensemble_in_one_opening(
     copy: TinyStudy, specs: dict[str, EnsembleSpec], predictor: EnsemblePredictor
 ) -> None:
     shown = opened(copy, specs)
-    assert shown.opening == 1
+    assert (shown.opening, shown.seen_before) == (1, 0)
     assert list(shown.ensembles) == list(specs)
     assert list(shown.baselines) == ["NIHSS", "all clinical", "all clinical, boosted"]
 
@@ -78,14 +78,15 @@ def test_a_second_opening_is_refused_and_the_first_is_kept(copy: TinyStudy, spec
     assert (kept.opening, kept.ensembles, kept.baselines) == (1, first.ensembles, first.baselines)
     pd.testing.assert_frame_equal(kept.answers, first.answers, check_dtype=False)
     assert kept_holdout(copy.folder, {"other": specs["CTA"]}) is None
-    assert opened(copy, one, reason="a test").opening == 2
+    again = opened(copy, one, reason="a test")
+    assert (again.opening, again.seen_before) == (2, 6)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["reason"] for line in lines] == [None, "a test"]
     assert all(line["split_hash"] == copy.inputs.split.hash for line in lines)
     assert "PLANTED" not in log.read_text()
 
     content = json.loads(copy.folder.holdout_figures.read_text())
-    assert list(content) == ["opening", "ensembles", "figures", "baselines"]
+    assert list(content) == ["opening", "seen_before", "ensembles", "figures", "baselines"]
     for damaged in ("{", json.dumps(content | {"figures": {"ensemble": {"auc": 1}}}), json.dumps({"opening": 1})):
         copy.folder.holdout_figures.write_text(damaged)
         with pytest.raises(RlvoError, match="damaged"):

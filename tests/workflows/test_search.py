@@ -1,0 +1,25 @@
+"""What is said before a search trains anything."""
+
+from support.small_study import MakeStudy, OpenStudy
+
+from rlvo.config.workdir import Workdir
+from rlvo.study.openings import Openings
+from rlvo.workflows.search import opened_among_training
+
+
+def test_patients_of_an_opened_hold_out_who_are_now_trained_on_are_told(
+    make_small: MakeStudy, open_small: OpenStudy, small_work: Workdir
+) -> None:
+    first, other = (open_small(make_small(f"seed-{s}", folds={"folds": 2, "seed": s})) for s in (0, 1))
+    assert opened_among_training(other, small_work) is None
+    split = first.split
+    Openings(small_work.path).append(split.hash, first.study, {}, None, first.marks(split.test))
+    assert opened_among_training(first, small_work) is None
+    trained_on = len({*split.test} & {*other.split.development})
+    warning = opened_among_training(other, small_work)
+    assert warning is not None
+    assert warning.startswith(f"{trained_on} of 19 development patients were in a hold-out that was opened")
+    assert "study seed-0" in warning
+    assert "PLANTED" not in warning
+    (small_work.path / "openings.jsonl").write_text("{\n")
+    assert "is unknown" in (opened_among_training(other, small_work) or "")
