@@ -18,7 +18,7 @@ import SimpleITK as sitk
 
 from rlvo.errors import MachineError, RlvoError
 from rlvo.imaging.laterality import side_doubts
-from rlvo.imaging.prepare import prepare
+from rlvo.imaging.prepare import Prepared, check_entry, prepare
 from rlvo.imaging.reading.source import check_exists
 from rlvo.imaging.store import VolumeStore
 from rlvo.imaging.target import Target
@@ -92,7 +92,7 @@ def prepare_cohort(
     Args:
         workers: processes; None: one per core. One runs in this process.
         spread: how to spread the patients instead, e.g. over a cluster (`rlvo.imaging.cluster`).
-        verify: compare entries of the store with their checksums, and prepare damaged ones again.
+        verify: compare entries of the store with their checksums and look at volumes again; prepare what is damaged.
         progress: called with (done, total) after each patient.
 
     Raises MachineError if a worker process died (mostly for lack of memory) or the store cannot be written; a
@@ -123,18 +123,35 @@ def prepare_into(
         for path in filter(None, files.values()):
             check_exists(path, patient=patient)
         address = store.address(target, files)
-        if not (store.verify(address) if verify else store.has(address)):
+        stored = find_entry(store, address, target, verify=verify)
+        if stored is None:
             start = time.perf_counter()
             paths = (files.get(role) for role in ("ncct", "cta", "vessels"))
             prepared = prepare(target, *paths, patient=patient, threads=threads)
+            if store.has(address) and find_entry(store, address, target, verify=verify) is None:
+                store.discard(address)  # whole, but unsound
             store.put(address, prepared, seconds=time.perf_counter() - start)
-        stored = store.read(address)
+            stored = store.read(address)
     except MachineError:
         raise
     except RlvoError as error:
         return error
     roles, seconds = tuple(stored.transforms), store.seconds(address)
     return PreparedPatient(address, roles, stored.doubts, stored.notes, stored.figures, seconds)
+
+
+def find_entry(store: VolumeStore, address: str, target: Target, *, verify: bool = False) -> Prepared | None:
+    """Return a patient's entry, or None if it is missing, damaged, or not what `prepare` could have made.
+
+    Volumes that were assessed when they were prepared are not looked at again, unless `verify` is set: then files are
+    compared with their checksums, too.
+    """
+    if not (store.verify(address) if verify else store.has(address)):
+        return None
+    try:
+        return check_entry(store.read(address), target, again=verify)
+    except (RlvoError, OSError, ValueError, KeyError):  # the last two: written by hand
+        return None
 
 
 def _prepare_in_processes(

@@ -1,6 +1,7 @@
 """Checks before registration: can a volume be a head CT in HU, and if not, what is probably wrong with it?"""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def check_head_ct(volume: Volume, where: str | None) -> None:
     step = max(1, math.ceil((volume.array.size / SAMPLES) ** (1 / 3)))
     values = volume.array[::step, ::step, ::step].ravel()
     if missing := _find_missing(values):
-        what, fix = _guess_mistake(values)
+        what, fix = guess_mistake(values, lambda mended: not _find_missing(mended))
         raise RlvoError(f"not a head CT in HU: {missing}{what and f'; {what}'}", where=where, fix=fix)
 
 
@@ -55,17 +56,26 @@ def _find_missing(values: np.ndarray) -> str:
     return ""
 
 
-def _guess_mistake(values: np.ndarray) -> tuple[str, str]:
-    """Say what probably happened to values that are not in HU (empty if there is no telling), and how to fix it."""
+def is_grey(values: np.ndarray) -> bool:
+    """Whether values fill a range of grey values, 0–1 or 0–255."""
+    low, high = float(values.min()), float(values.max())
+    return low >= 0 and (high <= 1 or 254 < high <= 255)
+
+
+def guess_mistake(values: np.ndarray, in_hu: Callable[[np.ndarray], bool]) -> tuple[str, str]:
+    """Say what probably happened to values that are not in HU (empty if there is no telling), and how to fix it.
+
+    `in_hu` tells whether values of the same shape could be in HU.
+    """
     low, high = float(values.min()), float(values.max())
     if low == high:
         return f"every voxel is {low:g}", EXPORT
     if low >= 0 and high <= 255:
         scale = "0–1" if high <= 1 else "0–255"
         return f"its values are grey values ({scale})", EXPORT
-    if high > 32767 and not _find_missing(np.where(values > 32767, values - 65536, values)):
+    if high > 32767 and in_hu(np.where(values > 32767, values - 65536, values)):
         return "its negative values became large positive ones", f"Read it as signed 16-bit integers, or e{EXPORT[1:]}"
     for what, fix, slope, intercept in MISTAKES:
-        if not _find_missing(values * np.float32(slope) + np.float32(intercept)):
+        if in_hu(values * np.float32(slope) + np.float32(intercept)):
             return f"its values {what}", f"{fix}, or e{EXPORT[1:]}"
     return "", EXPORT

@@ -9,7 +9,8 @@ import numpy as np
 from rlvo.config.base import content_hash
 from rlvo.config.grid import Grid
 from rlvo.errors import RlvoError
-from rlvo.imaging.alignment.quality import assess
+from rlvo.imaging.alignment.on_grid import check_on_grid
+from rlvo.imaging.alignment.quality import Assessment, assess
 from rlvo.imaging.alignment.registration import REGISTRATION_VERSION, RegisteredScan, register_cta, register_ncct
 from rlvo.imaging.alignment.template import atlas_key, load_atlas
 from rlvo.imaging.laterality import ASYMMETRY, vessel_asymmetry
@@ -19,6 +20,7 @@ from rlvo.imaging.reading.source import Source, locate_source, read_source
 from rlvo.imaging.resampling import resample_mask_to_grid, resample_to_grid
 from rlvo.imaging.target import WINDOWS, Target
 from rlvo.imaging.vessels import find_vessels, too_coarse
+from rlvo.imaging.volume import Volume
 
 PREPARATION_VERSION = 2
 """Increased whenever the same files would give other volumes; stored entries of older versions are prepared again."""
@@ -68,7 +70,7 @@ def prepare(
     patient: str | None = None,
     threads: int | None = None,
 ) -> Prepared:
-    """Read a patient's scans, register those that are not on the grid yet, resample, clip, and find vessels.
+    """Read a patient's scans, register those that are not on the grid yet, check all, resample, clip, and find vessels.
 
     The CTA is registered to the atlas, the NCCT to the registered CTA (without one, to the atlas). A given vessel mask
     follows the CTA; otherwise vessels are found in the CTA, unless its voxels are too coarse.
@@ -77,7 +79,8 @@ def prepare(
         ncct, cta, vessels: NIfTI file or DICOM folder in HU; vessels a mask. The same scan given twice is read once.
         threads: for the registration; None: one per core. Results do not depend on it.
 
-    Raises RlvoError if no scan is given, a file is unreadable or not in HU, or the registration clearly failed.
+    Raises RlvoError if no scan is given, a file is unreadable or not in HU, or a scan clearly does not lie as the atlas
+    does.
     """
     given: list[tuple[Role, Path | None]] = [("cta", cta), ("ncct", ncct)]
     sources = {role: locate_source(path, role, patient=patient) for role, path in given if path is not None}
@@ -97,24 +100,9 @@ def prepare(
         doubts += [f"{name}: {doubt}" for doubt in scan.doubts]
         if len(roles) > 1:
             doubts.append("NCCT and CTA are the same scan")
-        transform = np.eye(4)
-        if not scan.lies_on(target.grid):
-            check_head_ct(scan, source.where)
-            atlas = load_atlas(target.atlas)
-            try:
-                if "cta" in scans:
-                    transform = register_ncct(scan, scans["cta"], atlas, threads=threads)
-                else:
-                    transform = register_cta(scan, atlas, threads=threads)
-            except RlvoError as error:
-                raise RlvoError(error.what, where=source.where, fix=error.fix) from None
-            assessment = assess(scan, transform, atlas, threads=threads)
-            if assessment.hopeless:
-                what = f"the scan does not register to the atlas: {', '.join(assessment.hopeless)}"
-                fix = "Give a head CT in HU with the right orientation in its header"
-                raise RlvoError(what, where=source.where, fix=fix)
-            doubts += [f"{name}: {words}" for words in assessment.doubtful]
-            figures |= {f"{role}/{figure}": value for role in roles for figure, value in assessment.figures.items()}
+        transform, assessment = _place(scan, source.where, scans.get("cta"), target, threads)
+        doubts += [f"{name}: {words}" for words in assessment.doubtful]
+        figures |= {f"{role}/{figure}": value for role in roles for figure, value in assessment.figures.items()}
         scans |= dict.fromkeys(roles, RegisteredScan(scan, transform))
     volumes = {role: _clip_on_grid(scan, target.grid, WINDOWS[role]) for role, scan in scans.items()}
     prior = _vessel_prior(vessels, scans, target, patient, threads)
@@ -125,6 +113,52 @@ def prepare(
         figures={**figures, **prior.figures},
         transforms={role: scan.transform for role, scan in scans.items()},
     )
+
+
+def _place(
+    scan: Volume, where: str, cta: RegisteredScan | None, target: Target, threads: int | None
+) -> tuple[np.ndarray, Assessment]:
+    """Register a scan, to the registered CTA if there is one, unless it lies on the grid; in any case assess it.
+
+    Return the transform (4×4 RAS mm, atlas point to scan point) and how well the scan fits. Raises RlvoError if it does
+    not.
+    """
+    atlas = load_atlas(target.atlas)
+    if scan.lies_on(target.grid):
+        return np.eye(4), check_on_grid(scan.array, target.grid, atlas, where)
+    check_head_ct(scan, where)
+    try:
+        if cta is not None:
+            transform = register_ncct(scan, cta, atlas, threads=threads)
+        else:
+            transform = register_cta(scan, atlas, threads=threads)
+    except RlvoError as error:
+        raise RlvoError(error.what, where=where, fix=error.fix) from None
+    assessment = assess(scan, transform, atlas, threads=threads)
+    if assessment.hopeless:
+        what = f"the scan does not register to the atlas: {', '.join(assessment.hopeless)}"
+        raise RlvoError(what, where=where, fix="Give a head CT in HU with the right orientation in its header")
+    return transform, assessment
+
+
+def check_entry(entry: Prepared, target: Target, *, again: bool = False) -> Prepared:
+    """Return an entry of the store with the doubts and figures that looking at its volumes adds.
+
+    Args:
+        again: look at volumes on the grid that have been assessed, too. Registered ones have been compared whole.
+
+    Raises RlvoError if these are not volumes that `prepare` could have made.
+    """
+    doubts, figures = list(entry.doubts), dict(entry.figures)
+    for role, array in entry.volumes.items():
+        if array.shape != target.grid.shape or array.dtype != (np.uint8 if role == "vessels" else np.float16):
+            raise RlvoError(f"{ROLE_NAMES[role]}: not a volume on the grid")
+        known = {name for name in ("mutual_information", "likeness") if f"{role}/{name}" in entry.figures}
+        if role in WINDOWS and (not known or (again and known == {"likeness"})):
+            assessment = check_on_grid(array, target.grid, load_atlas(target.atlas), None)
+            doubts += [f"{ROLE_NAMES[role]}: {words}" for words in assessment.doubtful]
+            figures |= {f"{role}/{figure}": value for figure, value in assessment.figures.items()}
+    return replace(entry, doubts=tuple(dict.fromkeys(doubts)), figures=figures)
 
 
 def _clip_on_grid(registered: RegisteredScan, grid: Grid, window: tuple[float, float]) -> np.ndarray:

@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -110,6 +111,14 @@ class VolumeStore:
                 (folder / DESCRIPTION).write_text(text)
         except OSError as error:
             raise MachineError(f"cannot write the store: {error.strerror or error}", where=self.path) from None
+
+    def discard(self, address: str) -> None:
+        """Remove an entry, if it is there. Volumes that are open stay readable."""
+        folder = self.folder(address)
+        removed = folder.with_name(f"{UNFINISHED}{uuid.uuid4().hex}")
+        with suppress(FileNotFoundError):
+            folder.rename(removed)
+            shutil.rmtree(removed, ignore_errors=True)
 
     def read(self, address: str) -> Prepared:
         """Read the entry as it was put; volumes are memory maps. Raises MachineError if it is missing or damaged."""

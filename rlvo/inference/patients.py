@@ -1,7 +1,7 @@
 """From a cohort table to patients that members can be asked about: checked rows and prepared volumes."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 from rlvo.cohort.reading import examine_table
 from rlvo.cohort.variables import VOLUMES, source_columns
 from rlvo.errors import CohortError, Finding, MachineError, RlvoError
+from rlvo.imaging.cohort_preparation import find_entry
 from rlvo.imaging.laterality import side_doubts
 from rlvo.imaging.prepare import ROLE_NAMES, Prepared, prepare
 from rlvo.imaging.store import VolumeStore
@@ -18,6 +19,7 @@ from rlvo.progress import Advance
 
 NOT_ANSWERED = "not answered: "
 """Prefix of the last warning of a patient who could not be scored. Other versions of rlvo look for it."""
+NOT_STORED = "volumes: the entry of the store is damaged or was not made by rlvo, so they were prepared again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +104,14 @@ class CheckedTable:
         given = {name for name, file in files.items() if file is not None}
         # Vessels can be found in the CTA.
         _check_sufficient(given | ({"vessels"} if "cta" in given else set()), sufficient)
-        if store is not None and store.has(address := store.address(target, files)):
-            return store.read(address)
-        return prepare(target, files["ncct"], files["cta"], files["vessels"], patient=patient)
+        notes: tuple[str, ...] = ()
+        if store is not None:
+            address = store.address(target, files)
+            if (stored := find_entry(store, address, target, verify=True)) is not None:
+                return stored
+            notes = (NOT_STORED,) if store.folder(address).exists() else ()
+        prepared = prepare(target, files["ncct"], files["cta"], files["vessels"], patient=patient)
+        return replace(prepared, notes=(*prepared.notes, *notes))
 
 
 def check_rows(findings: Sequence[Finding]) -> None:

@@ -11,7 +11,9 @@ from urllib.parse import quote
 from rlvo.config.grid import Grid
 from rlvo.errors import MachineError
 from rlvo.files import atomic_write
-from rlvo.imaging.alignment.quality import LIMITS, Limit
+from rlvo.imaging.alignment import quality
+from rlvo.imaging.alignment.on_grid import GRID_LIMITS
+from rlvo.imaging.alignment.quality import Limit
 from rlvo.imaging.cohort_preparation import PreparedCohort, PreparedPatient, worker_pool
 from rlvo.imaging.prepare import ROLE_NAMES
 from rlvo.imaging.store import VolumeStore
@@ -20,6 +22,7 @@ from rlvo.report.pictures import SLAB_MM, draw_overlay
 from rlvo.report.style import render_page
 
 TEMPLATE = Path(__file__).with_name("contact_sheet.html")
+LIMITS = GRID_LIMITS | quality.LIMITS
 
 
 def write_contact_sheet(

@@ -87,6 +87,34 @@ def test_a_damaged_entry_is_found_and_prepared_again(rows: Rows, tmp_path: Path)
     np.testing.assert_array_equal(store.read(address).volumes["cta"], before)
 
 
+def test_an_entry_that_rlvo_did_not_make_is_looked_at(rows: Rows, tmp_path: Path) -> None:
+    store, one = VolumeStore(tmp_path / "store"), {"1": rows["1"]}
+    first = prepare_cohort(one, TARGET, store, workers=1).prepared["1"]
+    sound = store.read(first.address)
+    arrays = {name: np.array(volume) for name, volume in sound.volumes.items()}
+    for arrays_by_hand in (
+        {name: np.zeros_like(array) for name, array in arrays.items()},
+        {name: np.asfortranarray(array[:, :, ::-1]) for name, array in arrays.items()},
+        {name: array[:-1] for name, array in arrays.items()},
+    ):
+        store.discard(first.address)
+        store.put(first.address, replace(sound, volumes=arrays_by_hand, figures={}), seconds=0)
+        again = prepare_cohort(one, TARGET, store, workers=1).prepared["1"]
+        assert again.figures == first.figures
+        np.testing.assert_array_equal(store.read(first.address).volumes["cta"], arrays["cta"])
+
+
+def test_a_sound_entry_without_figures_stays_and_is_assessed(rows: Rows, tmp_path: Path) -> None:
+    store, one = VolumeStore(tmp_path / "store"), {"1": rows["1"]}
+    first = prepare_cohort(one, TARGET, store, workers=1).prepared["1"]
+    sound = store.read(first.address)
+    store.discard(first.address)
+    store.put(first.address, replace(sound, figures={}), seconds=7)
+    again = prepare_cohort(one, TARGET, store, workers=1).prepared["1"]
+    assert (again.seconds, again.doubts) == (7, ())
+    assert again.figures == pytest.approx(first.figures, rel=0.05)  # of the clipped volumes
+
+
 def test_vessels_on_the_other_side_are_a_doubt() -> None:
     patient = PreparedPatient("ab12", ("cta",), (), (), {"vessels/asymmetry": 0.8}, 1.0)
     cohort = PreparedCohort({"1": patient})

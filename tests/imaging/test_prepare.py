@@ -5,11 +5,13 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from support.heads import head_on
 from support.volumes import FOCUS
 
 from rlvo.config.grid import PRESETS, Grid
 from rlvo.errors import RlvoError
 from rlvo.imaging.alignment.atlas import brain_mask
+from rlvo.imaging.alignment.on_grid import GRID_LIMITS
 from rlvo.imaging.prepare import preparation_key, prepare
 from rlvo.imaging.target import Target
 from rlvo.report.pictures import draw_overlay
@@ -23,8 +25,12 @@ def save(path: Path, array: np.ndarray, affine: np.ndarray = FOCUS.affine) -> Pa
     return path
 
 
-def on_grid(path: Path, low: int = -1000, high: int = 1500) -> Path:
-    return save(path, RNG.integers(low, high, FOCUS.shape).astype(np.int16))
+def noisy_head() -> np.ndarray:
+    return np.rint(head_on(FOCUS) + RNG.normal(0, 5, FOCUS.shape)).astype(np.int16)
+
+
+def on_grid(path: Path) -> Path:
+    return save(path, noisy_head())
 
 
 def test_volumes_on_the_grid_pass_clipped(tmp_path: Path) -> None:
@@ -33,7 +39,8 @@ def test_volumes_on_the_grid_pass_clipped(tmp_path: Path) -> None:
     prepared = prepare(TARGET, ncct, cta, vessels)
     assert all(np.array_equal(transform, np.eye(4)) for transform in prepared.transforms.values())
     assert prepared.warnings == ()
-    assert set(prepared.figures) == {"vessels/asymmetry"}
+    grid_figures = {f"{role}/{figure}" for role in ("ncct", "cta") for figure in GRID_LIMITS}
+    assert set(prepared.figures) == {"vessels/asymmetry", *grid_figures}
     for name, path, window in (("ncct", ncct, (0, 100)), ("cta", cta, (0, 400))):
         expected = np.clip(nibabel.load(path).get_fdata(), *window).astype(np.float16)
         np.testing.assert_array_equal(prepared.volumes[name], expected)
@@ -43,7 +50,7 @@ def test_volumes_on_the_grid_pass_clipped(tmp_path: Path) -> None:
 
 
 def test_a_volume_stored_left_to_right_on_the_grid_passes_too(tmp_path: Path) -> None:
-    array = RNG.integers(0, 100, FOCUS.shape).astype(np.int16)
+    array = np.clip(noisy_head(), 0, 100)
     flipped = FOCUS.affine @ np.diag([-1, 1, 1, 1])
     flipped[0, 3] = FOCUS.affine[0, 3] + 4 * (FOCUS.shape[0] - 1)
     prepared = prepare(TARGET, save(tmp_path / "n.nii", array[::-1], flipped), None, None)
@@ -89,6 +96,17 @@ def test_what_is_no_head_ct_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(RlvoError, match="no air near") as refusal:
         prepare(TARGET, path, None, None, patient="5")
     assert str(refusal.value).startswith(f"patient 5, {path}: ")
+
+
+@pytest.mark.parametrize("role", ["ncct", "cta"])
+def test_a_volume_on_the_grid_is_checked_too(tmp_path: Path, role: str) -> None:
+    sound, turned = on_grid(tmp_path / "good.nii"), save(tmp_path / "turned.nii", noisy_head()[:, :, ::-1])
+    offset = save(tmp_path / "offset.nii", noisy_head() + 1024)
+    for path, words in ((turned, "upside down"), (offset, "without the rescale intercept")):
+        files = {"ncct": sound, "cta": sound, role: path}
+        with pytest.raises(RlvoError, match=words) as refusal:
+            prepare(TARGET, files["ncct"], files["cta"], None, patient="5")
+        assert str(refusal.value).startswith(f"patient 5, {path}: ")
 
 
 def test_the_key_depends_on_the_grid() -> None:

@@ -1,10 +1,17 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 import pytest
 from support.tiny_study import GRID, TinyStudy
 
 from rlvo.errors import RlvoError
+from rlvo.imaging.cohort_preparation import find_entry
+from rlvo.imaging.prepare import prepare
+from rlvo.imaging.store import VolumeStore
 from rlvo.imaging.target import Target
-from rlvo.inference.patients import CheckedTable
+from rlvo.inference.patients import NOT_STORED, CheckedTable
 
 
 def test_a_patient_needs_all_volumes_of_one_set(study: TinyStudy) -> None:
@@ -31,3 +38,28 @@ def test_rows_that_cannot_be_told_apart_are_refused(study: TinyStudy) -> None:
         CheckedTable.read(study.raw.iloc[[0, 0]], study.cohort.parent, ["age"])
     with pytest.raises(RlvoError, match="patient_id"):
         CheckedTable.read(study.raw.drop(columns="patient_id"), study.cohort.parent, ["age"])
+
+
+@pytest.mark.parametrize("how", ["files overwritten", "put by hand", "put by hand with figures"])
+def test_an_entry_of_the_store_is_not_taken_on_trust(study: TinyStudy, tmp_path: Path, how: str) -> None:
+    target, table, store = Target(grid=GRID), study.raw.head(1), VolumeStore(tmp_path / "store")
+    files = {name: study.cohort.parent / table[name].iloc[0] for name in ("ncct", "cta", "vessels")}
+    sound, address = prepare(target, **files), store.address(target, files)
+    noise = {name: np.ones_like(array) for name, array in sound.volumes.items()}
+    if how == "files overwritten":
+        store.put(address, sound, seconds=0)
+        for name, array in noise.items():
+            np.save(store.folder(address) / f"{name}.npy", array)
+    else:
+        figures = sound.figures if "with" in how else {}
+        store.put(address, replace(sound, volumes=noise, figures=figures), seconds=0)
+    rows = CheckedTable.read(table, study.cohort.parent, ["age"])
+    (patient,) = rows.prepare(target, [("ncct", "cta")], store=store)
+    assert patient.warnings == (NOT_STORED,)
+    assert patient.volumes is not None
+    np.testing.assert_array_equal(patient.volumes["ncct"], sound.volumes["ncct"])
+    store.discard(address)
+    store.put(address, sound, seconds=0)
+    (patient,) = rows.prepare(target, [("ncct", "cta")], store=store)
+    assert patient.warnings == ()
+    assert find_entry(store, address, target, verify=True) is not None

@@ -1,9 +1,13 @@
-"""Scans that lie elsewhere: of noise, and of the atlas head."""
+"""Scans of the atlas head, on a grid and elsewhere, and of noise."""
+
+from functools import lru_cache
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from rlvo.config.grid import Grid
 from rlvo.imaging.alignment.atlas import built_in_atlas
+from rlvo.imaging.resampling import resample_to_grid
 from rlvo.imaging.volume import Volume
 
 
@@ -13,6 +17,14 @@ def rigid(angle: float, axis: list[float], shift: list[float]) -> np.ndarray:
     matrix[:3, :3] = Rotation.from_rotvec(angle * np.array(axis)).as_matrix()
     matrix[:3, 3] = shift
     return matrix
+
+
+@lru_cache
+def head_on(grid: Grid) -> np.ndarray:
+    """The atlas head on a grid, HU, float32 [x, y, z]; read-only."""
+    hu = resample_to_grid(built_in_atlas().head, grid, np.eye(4))
+    hu.setflags(write=False)
+    return hu
 
 
 def displaced_atlas(displacement: np.ndarray) -> Volume:

@@ -1,4 +1,4 @@
-"""A real study in seconds: 24 patients with random volumes on a small grid, and small networks trained for one epoch.
+"""A real study in seconds: 24 patients with noisy heads on a small grid, and small networks trained for one epoch.
 
 A pytest plugin (tests/conftest.py loads it). The fixtures are made once per session and shared: tests that write into
 the study or its work folder take a copy (`TinyStudy.copy`) or a study of their own (`make_study`).
@@ -155,13 +155,15 @@ def write_cohort(folder: Path) -> Path:
     """Write the volumes and the table of 24 patients whose ids begin with PLANTED; return the table's path."""
     import nibabel
 
-    rng = np.random.default_rng(0)
+    from support.heads import head_on
+
+    rng, head = np.random.default_rng(0), head_on(GRID)
     rows = []
     for i in range(24):
         patient, rlvo = f"PLANTED-{i:03d}", int(i % 3 == 0)
         (folder / patient).mkdir(parents=True)
-        for name, brain, sd in (("ncct", 35, 4), ("cta", 60, 30)):
-            volume = np.clip(rng.normal(brain + 3 * rlvo, sd, GRID.shape), -50, 500).astype(np.float32)
+        for name, contrast, sd in (("ncct", 0, 4), ("cta", 15, 10)):
+            volume = (head + rng.normal(contrast + 3 * rlvo, sd, GRID.shape)).astype(np.float32)
             nibabel.save(nibabel.Nifti1Image(volume, GRID.affine), folder / patient / f"{name}.nii.gz")
         mask = np.zeros(GRID.shape, np.uint8)
         mask[7:9, 7:9, 4:12] = 1

@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 
 from rlvo.config.grid import PRESETS
+from support.heads import head_on
 
 FOCUS = PRESETS["focus"]
 Rows = dict[str, dict[str, Path | None]]
@@ -18,7 +19,8 @@ def write_rows(folder: Path, patients: tuple[str, ...] = ("1", "2", "3", "cut"))
         rows[patient] = {"vessels": None}
         for role in ("ncct", "cta"):
             path = folder / f"{patient}-{role}.nii.gz"
-            nibabel.save(nibabel.Nifti1Image(rng.integers(0, 90, FOCUS.shape).astype(np.int16), FOCUS.affine), path)
+            hu = np.rint(head_on(FOCUS) + rng.normal(0, 5, FOCUS.shape)).astype(np.int16)
+            nibabel.save(nibabel.Nifti1Image(hu, FOCUS.affine), path)
             if patient == "cut":
                 path.write_bytes(path.read_bytes()[:-50])
             rows[patient][role] = path

@@ -9,9 +9,9 @@ a skull base did not (0.95).
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -91,16 +91,21 @@ def assess(volume: Volume, transform: np.ndarray, atlas: Atlas, *, threads: int 
     margins = flip_margins(atlas_pyramid(atlas), head_pyramid(volume), transform, threads=threads)
     figures = _measure_appearance(hu, atlas) | _measure_geometry(transform) | margins
     upright = all(figures[flip] >= LIMITS[flip].good[0] for flip in FLIPS)
+    information = LIMITS["mutual_information"]
+    if not upright:
+        information = replace(information, usable=(LOOKS_LIKE_A_HEAD, information.usable[1]))
+    return Assessment(figures, *judge(figures, LIMITS | {"mutual_information": information}))
+
+
+def judge(figures: Mapping[str, float], limits: Mapping[str, Limit]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Say, in words, which figures are doubtful, and which make the volume unusable."""
     doubtful, hopeless = [], []
-    for name, limit in LIMITS.items():
-        value, usable = figures[name], limit.usable
-        if name == "mutual_information" and not upright:
-            usable = LOOKS_LIKE_A_HEAD, usable[1]
-        if not usable[0] <= value <= usable[1]:
-            hopeless.append(limit.words.format(value))
-        elif not limit.good[0] <= value <= limit.good[1]:
-            doubtful.append(limit.words.format(value))
-    return Assessment(figures, tuple(dict.fromkeys(doubtful)), tuple(dict.fromkeys(hopeless)))
+    for name, limit in limits.items():
+        if name in figures and not limit.usable[0] <= figures[name] <= limit.usable[1]:
+            hopeless.append(limit.words.format(figures[name]))
+        elif name in figures and not limit.good[0] <= figures[name] <= limit.good[1]:
+            doubtful.append(limit.words.format(figures[name]))
+    return tuple(dict.fromkeys(doubtful)), tuple(dict.fromkeys(hopeless))
 
 
 def flip_margins(
