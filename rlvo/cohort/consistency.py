@@ -7,11 +7,9 @@ import numpy as np
 import pandas as pd
 
 from rlvo.cohort.cells import DECIMAL_COMMA, ERROR, abbreviate
-from rlvo.cohort.variables import VARIABLES, VOLUMES
+from rlvo.cohort.variables import TMAX_VOLUMES, VARIABLES, VOLUMES
 from rlvo.errors import Finding
 
-DELAYS = ("tmax_gt4_ml", "tmax_gt6_ml", "tmax_gt10_ml")
-"""Volumes above growing delays: each lies within the one before."""
 SUMMARY = re.compile(
     r"(sub)?total.*|mean.*|average|median.*|sum|suma|media|mediana|min(imum)?|max(imum)?|std|sd|n ?= ?\d+|count|iqr"
     r"|notes?\b.*|comments?\b.*|legend.*|source:.*|\*.*|patient_id|end",
@@ -58,12 +56,13 @@ def mixed_decimals(text: pd.DataFrame) -> Iterator[Finding]:
 
 def volume_order(typed: pd.DataFrame) -> Iterator[Finding]:
     """Find volumes that are larger than the volume above a shorter delay, of which they are a part."""
-    for shorter, longer in (DELAYS[:2], DELAYS[1:], DELAYS[::2]):
+    for shorter, longer in (TMAX_VOLUMES[:2], TMAX_VOLUMES[1:], TMAX_VOLUMES[::2]):
         if not {shorter, longer} <= set(typed):
             continue
-        outer, inner = typed[shorter].to_numpy(), typed[longer].to_numpy()
+        outer, inner, between = typed[shorter].to_numpy(), typed[longer].to_numpy(), TMAX_VOLUMES[1]
+        is_across = (shorter, longer) == TMAX_VOLUMES[::2] and between in typed
         for row in np.flatnonzero(inner > outer).tolist():
-            if (shorter, longer) == DELAYS[::2] and DELAYS[1] in typed and not np.isnan(typed[DELAYS[1]].iloc[row]):
+            if is_across and not np.isnan(typed[between].iloc[row]):
                 continue  # already reported for the delay between the two
             what = f"{inner[row]:g} mL is more than {shorter}, which includes it and is {outer[row]:g} mL"
             fix = "Check whether the columns are swapped or in different units"

@@ -1,13 +1,21 @@
 """Predictors as numbers: imputation, derived variables, 0–1 scaling and one-hots, all fitted on a training fold."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
-from rlvo.cohort.variables import RATIOS, VARIABLES, check_predictors, predictor_kind, source_columns
+from rlvo.cohort.variables import RATIOS, TMAX_VOLUMES, VARIABLES, check_predictors, predictor_kind, source_columns
 from rlvo.config.base import Frozen
 from rlvo.errors import RlvoError
+
+Scaling = Literal["quantile", "min_max"]
+Imputation = Literal["ratio", "median"]
+QUANTILES = (0.025, 0.975)
+"""Values beyond them are clipped if scaling is by quantiles."""
 
 
 class TabularEncoder(Frozen):
@@ -21,8 +29,13 @@ class TabularEncoder(Frozen):
     """Append one 0/1 feature per predictor: whether it was missing."""
     fill: dict[str, float | str]
     """Median (continuous) or mode of each table column, and the median of `tmax4_tmax6_ratio`."""
+    parts: dict[str, float] = Field(default_factory=dict)
+    """Median share that each Tmax volume takes of the next larger one. If empty, a missing one is its column's
+    median."""
     bounds: dict[str, tuple[float, float]]
-    """Minimum and maximum of the measured values of each continuous predictor."""
+    """The measured values of each continuous predictor that become 0 and 1; those beyond are clipped."""
+    extremes: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    """Minimum and maximum of the measured values of each; if empty, they are the bounds."""
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -39,7 +52,7 @@ class TabularEncoder(Frozen):
 
     def transform(self, table: pd.DataFrame) -> np.ndarray:
         """Return each patient's features, [N, T] float32 within 0–1. An absent column counts as missing."""
-        complete = _impute(table, self.predictors, self.fill)
+        complete = _impute(table, self.predictors, self.fill, self.parts)
         columns: list[np.ndarray] = []
         for predictor in self.predictors:
             if levels := _counted_levels(predictor):
@@ -60,8 +73,21 @@ class TabularEncoder(Frozen):
         return [predictor for predictor in self.predictors if missing[predictor]]
 
 
-def fit_encoder(table: pd.DataFrame, predictors: Sequence[str], *, missing_flags: bool = False) -> TabularEncoder:
+def fit_encoder(
+    table: pd.DataFrame,
+    predictors: Sequence[str],
+    *,
+    missing_flags: bool = False,
+    scaling: Scaling | None = None,
+    imputation: Imputation | None = None,
+) -> TabularEncoder:
     """Learn imputation and scaling from the patients of `table` (a training fold) and from nothing else.
+
+    Args:
+        scaling: what becomes 0 and 1. `quantile` (None): the values beyond which 2.5 % of the patients lie on either
+            side, and at least one, so that no single patient sets the scale. `min_max`: the extremes (section 2.2.2).
+        imputation: of Tmax volumes. `ratio` (None): from the patient's other Tmax volumes by their median ratio, so
+            that a part is never larger than the whole. `median`: the column's.
 
     Raises:
         RlvoError: a predictor cannot be one, or has no value in this fold.
@@ -78,11 +104,38 @@ def fit_encoder(table: pd.DataFrame, predictors: Sequence[str], *, missing_flags
     }
     if "tmax4_tmax6_ratio" in predictors:
         fill["tmax4_tmax6_ratio"] = float(observed["tmax4_tmax6_ratio"].median())
-    # The quotient of a measured and an imputed volume can be anything, so it is clipped and does not set the scale.
-    bounds = {
-        p: (float(observed[p].min()), float(observed[p].max())) for p in predictors if predictor_kind(p) == "continuous"
-    }
-    return TabularEncoder(predictors=tuple(predictors), missing_flags=missing_flags, fill=fill, bounds=bounds)
+    # The quotient of a measured and an imputed volume can be anything, so it does not set the scale.
+    continuous = [p for p in predictors if predictor_kind(p) == "continuous"]
+    measured = {name: observed[name].dropna().to_numpy(np.float64) for name in continuous}
+    return TabularEncoder(
+        predictors=tuple(predictors),
+        missing_flags=missing_flags,
+        fill=fill,
+        parts=_median_parts(observed) if imputation != "median" else {},
+        bounds={name: _bounds(values, scaling) for name, values in measured.items()},
+        extremes={name: (float(values.min()), float(values.max())) for name, values in measured.items()},
+    )
+
+
+def _bounds(values: np.ndarray, scaling: Scaling | None) -> tuple[float, float]:
+    if scaling != "min_max":
+        low = float(np.quantile(values, QUANTILES[0], method="higher"))
+        high = float(np.quantile(values, QUANTILES[1], method="lower"))
+        if low < high:
+            return low, high
+    # Nearly all values are the same: only the extremes tell patients apart.
+    return float(values.min()), float(values.max())
+
+
+def _median_parts(observed: pd.DataFrame) -> dict[str, float]:
+    """The median ratio of neighbouring Tmax volumes, over the patients in whom both are measured."""
+    parts = {}
+    for whole, part in pairwise(column for column in TMAX_VOLUMES if column in observed):
+        measured = observed[[part, whole]].astype("float64")
+        ratio = (measured[part] / measured[whole])[measured[whole] > 0].dropna()
+        if len(ratio):
+            parts[part] = min(float(ratio.median()), 1.0)
+    return parts
 
 
 def _counted_levels(predictor: str) -> tuple[str, ...]:
@@ -100,9 +153,17 @@ def _missing(table: pd.DataFrame, predictors: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame({p: absent[list(source_columns([p]))].any(axis=1) for p in predictors}, index=table.index)
 
 
-def _impute(table: pd.DataFrame, predictors: Sequence[str], fill: Mapping[str, float | str]) -> pd.DataFrame:
+def _impute(
+    table: pd.DataFrame,
+    predictors: Sequence[str],
+    fill: Mapping[str, float | str],
+    parts: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
     """Fill in the predictors' columns, and compute derived predictors from the filled columns."""
-    complete = table.reindex(columns=list(source_columns(predictors))).fillna(dict(fill))
+    complete = table.reindex(columns=list(source_columns(predictors)))
+    if parts:
+        complete = _impute_nested(complete, fill, parts)
+    complete = complete.fillna(dict(fill))
     for derived in RATIOS:
         if derived in predictors:
             numerator, denominator = (complete[column].astype("float64") for column in RATIOS[derived])
@@ -110,3 +171,28 @@ def _impute(table: pd.DataFrame, predictors: Sequence[str], fill: Mapping[str, f
             undefined = 0.0 if derived == "hir" else fill.get(derived, float("nan"))
             complete[derived] = (numerator / denominator).mask(denominator == 0, undefined)
     return complete
+
+
+def _impute_nested(table: pd.DataFrame, fill: Mapping[str, float | str], parts: Mapping[str, float]) -> pd.DataFrame:
+    """Fill in Tmax volumes so that a part is never larger than the whole, unless the measured volumes are.
+
+    A volume follows from its measured neighbour by their median ratio. If a patient has none, the larger of the first
+    pair is its column's median, from which the others follow.
+    """
+    neighbours = pairwise(column for column in TMAX_VOLUMES if column in table)
+    pairs = [(part, whole) for whole, part in neighbours if part in parts][::-1]
+    columns = list(dict.fromkeys(column for pair in pairs for column in pair))
+    measured = table[columns].astype("float64")
+    volumes = measured.copy()
+    anchor = pairs[0][1]
+    volumes[anchor] = volumes[anchor].mask(volumes.isna().all(axis=1), float(fill[anchor]))
+    for part, whole in [*pairs, *pairs]:  # twice, because the second pair can tell what the first needs
+        from_whole = volumes[whole] * parts[part]
+        # A part of 0 does not tell how large the whole is.
+        is_telling = (volumes[part] > 0) & (parts[part] > 0)
+        from_part = (volumes[part] / (parts[part] or 1)).where(is_telling, volumes[part].clip(lower=float(fill[whole])))
+        volumes[part], volumes[whole] = volumes[part].fillna(from_whole), volumes[whole].fillna(from_part)
+    for part, whole in [*pairs, *reversed(pairs)]:  # what follows from one neighbour must fit the other
+        volumes[whole] = volumes[whole].where(measured[whole].notna(), volumes[[part, whole]].max(axis=1))
+        volumes[part] = volumes[part].where(measured[part].notna(), volumes[[part, whole]].min(axis=1))
+    return table.assign(**volumes)

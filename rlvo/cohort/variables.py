@@ -41,7 +41,9 @@ MAX_VOLUME_ML = 2000.0
 """No brain is larger: a value above it is in another unit."""
 VOLUMES = ("ncct", "cta", "vessels")
 """The columns that name a patient's scans and the vessel mask, and the names of the prepared volumes."""
-PERFUSION_VOLUMES = ("cbf_lt30_ml", "tmax_gt4_ml", "tmax_gt6_ml", "tmax_gt10_ml")
+TMAX_VOLUMES = ("tmax_gt4_ml", "tmax_gt6_ml", "tmax_gt10_ml")
+"""Volumes above growing delays: each lies within the one before."""
+PERFUSION_VOLUMES = ("cbf_lt30_ml", *TMAX_VOLUMES)
 RISK_FACTORS = ("hypertension", "dyslipidemia", "diabetes", "smoking", "atrial_fibrillation")
 
 VARIABLES: dict[str, Variable] = {

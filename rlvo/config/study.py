@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
 
@@ -25,6 +25,14 @@ class CohortConfig(Frozen):
     table: Path | None = None
     """Cohort table; a relative path is relative to the configuration file. `--cohort` takes precedence."""
     predictors: tuple[str, ...] = PAPER_PREDICTORS
+    missing_flags: bool = False
+    """Whether each predictor is joined by a 0/1 feature that says whether it was missing."""
+    scaling: Literal["quantile", "min_max"] | None = None
+    """Which values of a training fold become 0 and 1: its 2.5 % and 97.5 % quantiles, or the extremes (the paper's).
+    None: see DEFAULTS."""
+    imputation: Literal["ratio", "median"] | None = None
+    """How a missing Tmax volume is filled in: in proportion to the patient's others, or with the column's median.
+    None: see DEFAULTS."""
 
 
 class FoldsConfig(Frozen):
@@ -110,6 +118,14 @@ class EnsembleConfig(Frozen):
     """How the margin becomes a probability."""
 
 
+DEFAULTS: dict[str, tuple[object, object]] = {
+    "cohort.scaling": ("min_max", "quantile"),
+    "cohort.imputation": ("median", "ratio"),
+}
+"""Settings that came later, and what they are if a study does not name them: if it was started before, and if it begins
+now. Until a study is opened they are None."""
+
+
 class StudyConfig(Frozen):
     """One YAML file is one study. Unknown keys are refused."""
 
@@ -173,11 +189,15 @@ class StudyConfig(Frozen):
         return Configuration.model_validate(content)
 
     def default(self, path: str) -> Scalar:
-        """The value of `model` or `training` at a dotted path."""
+        """The value at a dotted path, as `model.dropout`."""
         node: Any = self
         for part in path.split("."):
             node = getattr(node, part)
         return cast(Scalar, node)
+
+    def with_setting(self, path: str, value: object) -> Self:
+        """The study with another value at a dotted path."""
+        return _with_setting(self, path.split("."), value)
 
     def is_active(self, path: str, values: Mapping[str, Scalar]) -> bool:
         """Whether the axis at `path` matters to a configuration with these `values`: `model.daft.bias` needs DAFT."""
@@ -203,3 +223,11 @@ class StudyConfig(Frozen):
             points = len(self.grid_points())
             return min(wanted or points, points)
         return wanted or len(self.combinations())
+
+
+Settings = TypeVar("Settings", bound=Frozen)
+
+
+def _with_setting(settings: Settings, path: Sequence[str], value: object) -> Settings:
+    name, *inner = path
+    return settings.model_copy(update={name: _with_setting(getattr(settings, name), inner, value) if inner else value})

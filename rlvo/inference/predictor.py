@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
-from rlvo.cohort.variables import CTP
+from rlvo.cohort.variables import CTP, TMAX_VOLUMES, source_columns
 from rlvo.config.model import Modality
 from rlvo.ensemble.spec import EnsembleSpec, MemberSpec, apply_ensemble
 from rlvo.errors import RlvoError
@@ -185,14 +185,24 @@ def _missing_perfusion(variant: Variant, row: pd.DataFrame) -> list[str]:
 def _table_warnings(variant: Variant, row: pd.DataFrame) -> list[str]:
     """Which predictors are imputed, and which are clipped to the training patients' range."""
     imputed = variant.imputed(row)
-    warnings = [f"imputed: {', '.join(imputed)}"] if imputed else []
+    warnings = [f"imputed: {', '.join(imputed)}{_proportion(variant, row)}"] if imputed else []
     if not variant.reads_table:
         return warnings
     encoders = tuple(variant.encoders.values())
     for predictor in encoders[0].bounds:
-        low = min(encoder.bounds[predictor][0] for encoder in encoders)
-        high = max(encoder.bounds[predictor][1] for encoder in encoders)
+        ranges = [(encoder.extremes or encoder.bounds)[predictor] for encoder in encoders]
+        low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
         value = float(predictor_values(row, predictor).iloc[0])
         if value < low or value > high:
             warnings.append(f"{predictor}: {value:g} counts as the nearest in training, {low:g} to {high:g}")
     return warnings
+
+
+def _proportion(variant: Variant, row: pd.DataFrame) -> str:
+    """How missing Tmax volumes were filled in, if it was from the patient's own."""
+    tmax = [name for name in TMAX_VOLUMES if name in source_columns(variant.predictors)]
+    is_missing = row.reindex(columns=tmax).isna().any(axis=0)
+    proportional = any(encoder.parts for encoder in variant.encoders.values())
+    if not proportional or is_missing.all() or not is_missing.any():
+        return ""
+    return " (Tmax volumes in proportion to the measured ones)"

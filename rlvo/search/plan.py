@@ -75,7 +75,8 @@ def plan_study(study: StudyConfig, *, patients: int | None = None) -> StudyPlan:
     check_models(study)
     specs, trials = model_specs(study), study.configurations * study.folds.folds
     epochs = max(spec.training.epochs for spec in specs)
-    encoder = TabularEncoder(predictors=study.cohort.predictors, fill={}, bounds={})
+    cohort = study.cohort
+    encoder = TabularEncoder(predictors=cohort.predictors, missing_flags=cohort.missing_flags, fill={}, bounds={})
     keys = [(_alike(spec.model), spec.training.batch_size) for spec in specs]
     costed = {
         (model, batch): _planned(model, batch, study, len(encoder.feature_names))

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rlvo.config.base import content_hash
 from rlvo.config.model import Configuration
-from rlvo.config.study import StudyConfig
+from rlvo.config.study import DEFAULTS, StudyConfig
 from rlvo.errors import RlvoError
 from rlvo.files import atomic_write
 from rlvo.training.records import (
@@ -105,11 +105,15 @@ def started_studies(studies: Path) -> list[StudyFolder]:
 def read_config(study: StudyFolder) -> StudyConfig:
     """The study's frozen configuration. Raises RlvoError if no study was started there or the file is damaged."""
     try:
-        return StudyConfig.model_validate_json(study.config.read_bytes())
+        config = StudyConfig.model_validate_json(study.config.read_bytes())
     except FileNotFoundError:
         raise RlvoError("no study was started here", where=study.path, fix="Start it with rlvo search") from None
     except ValidationError:
         raise RlvoError("damaged, or written by another version of rlvo", where=study.config) from None
+    for path, (before, _) in DEFAULTS.items():
+        if config.default(path) is None:
+            config = config.with_setting(path, before)
+    return config
 
 
 def read_hashes(study: StudyFolder) -> dict[str, str]:

@@ -15,7 +15,7 @@ from rlvo.cohort.selection import Exclusion
 from rlvo.cohort.splits import Split, make_split, read_split, write_split
 from rlvo.config.base import by_path, content_hash
 from rlvo.config.model import Configuration
-from rlvo.config.study import StudyConfig
+from rlvo.config.study import DEFAULTS, CohortConfig, StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.errors import CohortError, Finding, RlvoError
 from rlvo.files import atomic_write
@@ -42,7 +42,8 @@ class StudyInputs:
     """What trials are trained on. Holds the table and addresses, no volumes, so it is cheap to send to workers."""
 
     study: str
-    predictors: tuple[str, ...]
+    cohort: CohortConfig
+    """Which predictors there are, and how they are encoded."""
     table: pd.DataFrame
     """The included patients' rows, checked."""
     label: pd.Series
@@ -63,9 +64,19 @@ class StudyInputs:
     refused: Mapping[str, RlvoError] = field(default_factory=dict)
     """Why patients were excluded whose volumes cannot be used."""
 
+    @property
+    def predictors(self) -> tuple[str, ...]:
+        return self.cohort.predictors
+
     def encoder(self, fold: int) -> TabularEncoder:
         """Fitted on the fold's training patients and nothing else."""
-        return fit_encoder(self.table.loc[list(self.split.training(fold))], self.predictors)
+        return fit_encoder(
+            self.table.loc[list(self.split.training(fold))],
+            self.predictors,
+            missing_flags=self.cohort.missing_flags,
+            scaling=self.cohort.scaling,
+            imputation=self.cohort.imputation,
+        )
 
     def patients(self, ids: tuple[str, ...], encoder: TabularEncoder) -> Patients:
         """These patients as training and prediction take them."""
@@ -112,7 +123,7 @@ def open_study(
         RlvoError: the cohort, a volume or a network's size is at fault, or the study was started with other settings.
     """
     study, table_path = StudyFolder(workdir.study(config.name)), cohort_path.expanduser().resolve()
-    config = config.model_copy(update={"cohort": config.cohort.model_copy(update={"table": table_path})})
+    config = settle(config.with_setting("cohort.table", table_path), study)
     _check_same_settings(config, study)
     check_models(config)
 
@@ -132,7 +143,7 @@ def open_study(
     addresses = {patient: each.address for patient, each in volumes.prepared.items()}
     inputs = StudyInputs(
         study=config.name,
-        predictors=config.cohort.predictors,
+        cohort=config.cohort,
         table=table,
         label=label,
         split=_frozen_split(split, study),
@@ -157,6 +168,15 @@ def open_study(
     atomic_write(study.inputs, json.dumps(hashes, indent=1))
     atomic_write(study.config, config.model_dump_json(indent=1))
     return inputs
+
+
+def settle(config: StudyConfig, study: StudyFolder) -> StudyConfig:
+    """Fill in DEFAULTS if the configuration names no value: as the study was started, if it was."""
+    frozen = read_config(study) if study.config.exists() else None
+    for path, (_, now) in DEFAULTS.items():
+        if config.default(path) is None:
+            config = config.with_setting(path, frozen.default(path) if frozen else now)
+    return config
 
 
 def model_specs(config: StudyConfig) -> list[Configuration]:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from rlvo.cohort.encoding import TabularEncoder, fit_encoder
+from rlvo.cohort.encoding import Imputation, TabularEncoder, fit_encoder
 from rlvo.cohort.splits import Split
 from rlvo.cohort.variables import VARIABLES, source_columns
 from rlvo.config.study import PAPER_PREDICTORS
@@ -94,7 +94,11 @@ class BaselineResult:
 
 
 def clinical_baselines(
-    table: pd.DataFrame, label: pd.Series, split: Split, predictors: Sequence[str] = PAPER_PREDICTORS
+    table: pd.DataFrame,
+    label: pd.Series,
+    split: Split,
+    predictors: Sequence[str] = PAPER_PREDICTORS,
+    imputation: Imputation | None = None,
 ) -> dict[str, BaselineResult]:
     """Fit each of `BASELINES` whose predictors have values in the table; by name.
 
@@ -104,12 +108,17 @@ def clinical_baselines(
     for name, baseline in BASELINES.items():
         chosen = baseline.predictors or tuple(predictors)
         if all(column in table and table[column].notna().any() for column in source_columns(chosen)):
-            results[name] = clinical_baseline(table, label, split, chosen, baseline)
+            results[name] = clinical_baseline(table, label, split, chosen, baseline, imputation)
     return results
 
 
 def clinical_baseline(
-    table: pd.DataFrame, label: pd.Series, split: Split, predictors: Sequence[str], baseline: Baseline
+    table: pd.DataFrame,
+    label: pd.Series,
+    split: Split,
+    predictors: Sequence[str],
+    baseline: Baseline,
+    imputation: Imputation | None = None,
 ) -> BaselineResult:
     """Fit a model on each fold's training patients; the test patients are not used.
 
@@ -119,6 +128,7 @@ def clinical_baseline(
         split: the folds.
         predictors: names of predictors; may include `aspects`.
         baseline: how to fit, and the name in the predictions.
+        imputation: see `fit_encoder`. Scaling is by the extremes: a regression follows any scale.
 
     Raises:
         RlvoError: a column cannot be a predictor, or has no value in a training fold.
@@ -126,7 +136,7 @@ def clinical_baseline(
     folds, predictions = [], []
     for k in range(len(split.folds)):
         training, validation = list(split.training(k)), list(split.validation(k))
-        encoder = fit_encoder(table.loc[training], predictors)
+        encoder = fit_encoder(table.loc[training], predictors, scaling="min_max", imputation=imputation)
         model = baseline.fit(_design(encoder, table.loc[training]).to_numpy(), label[training])
         probability = model.predict(_design(encoder, table.loc[validation]).to_numpy())
         folds.append(BaselineFold(encoder, model, youden_threshold(label[validation], probability)))
@@ -154,7 +164,7 @@ def clinical_odds(
         The columns of `odds_ratios`, and `unit`: what the odds ratio compares ("per mL", "vs no", "vs TICA").
     """
     development = table.loc[list(split.development)]
-    encoder = fit_encoder(development, predictors)
+    encoder = fit_encoder(development, predictors, scaling="min_max")
     design = _design(encoder, development)
     for name, (low, high) in encoder.bounds.items():
         design[name] *= (high - low) / UNITS.get(name, 1.0)

@@ -17,7 +17,7 @@ from rlvo.errors import RlvoError
 from rlvo.progress import ShowProgress, no_progress
 from rlvo.search.plan import StudyPlan, plan_study
 from rlvo.study.folder import StudyFolder, read_config
-from rlvo.study.inputs import StudyInputs, open_study
+from rlvo.study.inputs import StudyInputs, open_study, settle
 from rlvo.study.openings import Openings
 from rlvo.study.state import ENDED, StudyState
 
@@ -85,6 +85,7 @@ def search(
         raise RlvoError("no cohort table is named", where=config.name, fix=fix)
     folder = StudyFolder(Workdir.at(work.path).study(config.name))
     with study_lock(folder):
+        config = settle(config, folder)
         inputs = open_study(config, table, work, progress=progress)
         opened = OpenStudy(read_config(folder), work, inputs)
         if warning := opened_among_training(inputs, work):

@@ -53,7 +53,8 @@ class OpenStudy:
     @cached_property
     def baselines(self) -> dict[str, BaselineResult]:
         """The clinical baselines on the study's folds, by name."""
-        return clinical_baselines(self.inputs.table, self.inputs.label, self.inputs.split, self.inputs.predictors)
+        inputs = self.inputs
+        return clinical_baselines(inputs.table, inputs.label, inputs.split, inputs.predictors, inputs.cohort.imputation)
 
     def log_figures(
         self,

@@ -1,3 +1,5 @@
+from typing import get_args
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.malformed import BINARIES
 
-from rlvo.cohort.encoding import TabularEncoder, fit_encoder
+from rlvo.cohort.encoding import Scaling, TabularEncoder, fit_encoder
 from rlvo.cohort.reading import examine_table
+from rlvo.cohort.variables import TMAX_VOLUMES
 from rlvo.config.study import PAPER_PREDICTORS
 from rlvo.errors import RlvoError
 
@@ -85,13 +88,48 @@ def test_imputation_is_by_the_training_folds_median_and_mode() -> None:
 def test_derived_predictors_follow_imputation() -> None:
     fold = typed([{**COMPLETE, "tmax_gt6_ml": v, "tmax_gt4_ml": 2 * v, "tmax_gt10_ml": v / 2} for v in (10, 20, 40)])
     fold["tmax_gt10_ml"] = [1.0, 10.0, 40.0]
-    encoder = fit_encoder(fold, ("hir", "tmax4_tmax6_ratio"))
+    encoder = fit_encoder(fold, ("hir", "tmax4_tmax6_ratio"), imputation="median", scaling="min_max")
     assert encoder.bounds["hir"] == (0.1, 1.0)
     patients = typed([{**COMPLETE, "tmax_gt6_ml": 25}, {**COMPLETE, "tmax_gt6_ml": 0}, COMPLETE])
     patients["tmax_gt10_ml"] = np.nan
     # The median Tmax>10 s of 10 over 25; 0 where Tmax>6 s is 0; 10 over 20.
     np.testing.assert_allclose(encoder.transform(patients)[:, 0], [(0.4 - 0.1) / 0.9, 0, (0.5 - 0.1) / 0.9], rtol=1e-6)
     assert encoder.imputed(patients.iloc[[0]]) == ["hir"]
+    # In proportion to Tmax>6 s: the median HIR of .5, whatever the volume.
+    by_ratio = fit_encoder(fold, ("hir", "tmax4_tmax6_ratio"), scaling="min_max")
+    np.testing.assert_allclose(by_ratio.transform(patients)[:, 0], [(0.5 - 0.1) / 0.9, 0, (0.5 - 0.1) / 0.9], rtol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    measured=st.lists(st.lists(st.integers(0, 300), min_size=3, max_size=3).map(sorted), min_size=3, max_size=9),
+    missing=st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=9, max_size=9),
+    names=st.sampled_from([TMAX_VOLUMES, TMAX_VOLUMES[1:], TMAX_VOLUMES[::2]]),
+)
+def test_an_imputed_part_is_never_larger_than_the_whole(
+    measured: list[list[int]], missing: list[list[bool]], names: tuple[str, ...]
+) -> None:
+    fold = pd.DataFrame(measured, columns=TMAX_VOLUMES[::-1], dtype=float)[list(names)]
+    # The bounds are 0 and 1000, so that the encoding shows what was imputed.
+    encoder = fit_encoder(fold, names).model_copy(update={"bounds": dict.fromkeys(names, (0, 1000))})
+    incomplete = fold.mask(np.array(missing)[: len(fold), : len(names)])
+    filled = 1000 * encoder.transform(incomplete)
+    np.testing.assert_allclose(filled[incomplete.notna()], incomplete.to_numpy()[incomplete.notna()], rtol=1e-5)
+    assert (np.diff(filled, axis=1) <= 1e-3).all()
+
+
+def test_one_patient_does_not_set_the_scale_of_the_others() -> None:
+    rng = np.random.default_rng(0)
+    tmax6 = rng.uniform(20, 200, 120)
+    fold = pd.DataFrame({"tmax_gt4_ml": tmax6 * rng.uniform(1.2, 2, 120), "tmax_gt6_ml": tmax6})
+    without, spread = fold.iloc[1:], {}
+    fold.iloc[0] = (60, 1)
+    for scaling in get_args(Scaling):
+        encoders = [fit_encoder(each, ("tmax4_tmax6_ratio",), scaling=scaling) for each in (without, fold)]
+        spread[scaling] = [encoder.transform(without).std() for encoder in encoders]
+        assert encoders[1].extremes["tmax4_tmax6_ratio"] == (pytest.approx(1.2, abs=0.05), 60)
+    assert spread["min_max"][1] < 0.1 * spread["min_max"][0]
+    assert spread["quantile"][1] == pytest.approx(spread["quantile"][0], rel=0.05)
 
 
 def test_without_a_hypoperfused_volume_the_ratio_is_the_folds_median() -> None:
@@ -105,7 +143,7 @@ def test_without_a_hypoperfused_volume_the_ratio_is_the_folds_median() -> None:
 def test_a_half_imputed_quotient_does_not_set_the_scale() -> None:
     fold = typed([{**COMPLETE, "tmax_gt10_ml": v} for v in (5, 10, 15)] + [{**COMPLETE, "tmax_gt6_ml": 0.1}])
     fold.loc["p3", "tmax_gt10_ml"] = np.nan
-    encoder = fit_encoder(fold, ("hir",))
+    encoder = fit_encoder(fold, ("hir",), imputation="median")
     assert encoder.bounds["hir"] == (0.25, 0.75)
     assert encoder.transform(fold)[3, 0] == 1
 

@@ -195,7 +195,10 @@ MISSING: dict[str, tuple[dict[str, Any], str | None, tuple[str, ...]]] = {
     "perfusion and CTA": (
         {"tmax_gt10_ml": None, "cta": None, "vessels": None},
         "without CTA",
-        ("answered by the ensemble 'without CTA': no CTA", "imputed: tmax_gt10_ml, hir"),
+        (
+            "answered by the ensemble 'without CTA': no CTA",
+            "imputed: tmax_gt10_ml, hir (Tmax volumes in proportion to the measured ones)",
+        ),
     ),
     "another variable": ({"nihss": None}, "all inputs", ("imputed: nihss",)),
     "not allowed": ({"age": 250}, "all inputs", ("age: '250' is not allowed", "imputed: age")),

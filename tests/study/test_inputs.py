@@ -1,5 +1,6 @@
 """Opening a study: the same inputs at every start, or a refusal that says what differs."""
 
+import json
 import pickle
 import shutil
 from pathlib import Path
@@ -35,8 +36,8 @@ def test_the_fold_data_are_the_splits_patients_encoded_by_the_training_fold(
         assert data.training.ids == inputs.split.training(fold)
         assert data.validation.ids == inputs.split.validation(fold)
         assert data.validation.labels.tolist() == inputs.label[list(data.validation.ids)].tolist()
-        age = table["age"].loc[list(data.training.ids)]
-        expected = ((table["age"].loc[list(data.validation.ids)] - age.min()) / (age.max() - age.min())).clip(0, 1)
+        low, high = np.sort(table["age"].loc[list(data.training.ids)])[[1, -2]]  # one patient does not set the scale
+        expected = ((table["age"].loc[list(data.validation.ids)] - low) / (high - low)).clip(0, 1)
         np.testing.assert_allclose(data.validation.tabular[:, 0], expected, rtol=1e-6)
         assert all((folder / "ncct.npy").is_file() for folder in data.training.volumes)
     assert len(pickle.dumps(inputs)) < 50_000 + inputs.brain_mask.nbytes, "light to send"
@@ -147,3 +148,34 @@ def test_a_grid_too_small_for_a_network_is_refused_before_anything_is_read(
 ) -> None:
     with pytest.raises(RlvoError, match="smallest cube"):
         open_small(make_small(training={"batch_size": 1}), Path("no-such-cohort.csv"))
+
+
+def test_a_study_from_before_a_setting_goes_on_without_it(
+    make_small: MakeStudy, open_small: OpenStudy, small_work: Workdir
+) -> None:
+    config = make_small()
+    inputs = open_small(config)
+    assert (inputs.cohort.scaling, inputs.cohort.imputation) == ("quantile", "ratio")
+    folder = StudyFolder(small_work.study("small"))
+    written = json.loads(folder.config.read_text())
+    for name in ("scaling", "imputation", "missing_flags"):
+        del written["cohort"][name]
+    folder.config.write_text(json.dumps(written))
+    for _ in range(2):  # the first opening writes the settings out
+        again = open_small(config)
+        assert (again.cohort.scaling, again.cohort.imputation, again.cohort.missing_flags) == (
+            "min_max",
+            "median",
+            False,
+        )
+        assert again.encoder(0).bounds == again.encoder(0).extremes
+        assert again.encoder(0).parts == {}
+    with pytest.raises(RlvoError, match=r"cohort\.scaling: 'min_max' became 'quantile'"):
+        open_small(config.with_setting("cohort.scaling", "quantile"))
+
+
+def test_missing_flags_are_a_setting_of_the_cohort(make_small: MakeStudy, open_small: OpenStudy) -> None:
+    inputs = open_small(make_small(cohort={"missing_flags": True, "predictors": ("age", "sex")}))
+    data = inputs.fold_data(0)
+    assert data.encoder.feature_names[-1].endswith("=missing")
+    assert data.training.tabular.shape[1] == len(data.encoder.feature_names)
