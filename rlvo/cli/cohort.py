@@ -12,7 +12,6 @@ from rich.table import Table
 from rlvo.cli.common import JsonOption, WorkdirOption, writing
 from rlvo.config.grid import PRESETS
 from rlvo.config.loading import load_study
-from rlvo.config.study import PAPER_PREDICTORS
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import CohortError, Finding, RlvoError
 from rlvo.report.console import console, print_json, print_line, show_progress, text_table
@@ -31,6 +30,14 @@ MapOption = Annotated[
     list[str] | None,
     typer.Option("--map", help="A column that has another name; may be repeated.", metavar="OURS=THEIRS"),
 ]
+StudyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--study",
+        help="Whose split is used: a study's name in the work folder, or its YAML file.",
+        show_default="the work folder's studies of these patients",
+    ),
+]
 MappingOption = Annotated[Path | None, typer.Option(help="YAML file with one line 'ours: theirs' per column.")]
 
 
@@ -39,13 +46,16 @@ def validate(
     map: MapOption = None,
     mapping: MappingOption = None,
     predictors: PredictorsOption = None,
+    study: StudyOption = None,
+    workdir: WorkdirOption = Path(DEFAULT),
     html: Annotated[Path | None, typer.Option(help="Write a page with flow chart, Table 1 and findings.")] = None,
     pictures: Annotated[Path | None, typer.Option(help="Folder for the flow chart and more as SVG and PNG.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Check a cohort table: every finding at once; who is included, labelled and held out; who the patients are.
 
-    A predictor that alone separates the classes is a finding too: it may be known only after the procedure.
+    A predictor that alone separates the classes is a finding too: it may be known only after the procedure. Whom the
+    work folder's studies hold out is held out here, or whom the named study holds out.
 
     Example: rlvo validate cohort.csv --map age=Edad --html cohort.html
     """
@@ -53,7 +63,7 @@ def validate(
     from rlvo.report.table_one import table_one_table
 
     try:
-        examined = _read(cohort, predictors, map, mapping)
+        examined = _read(cohort, predictors, map, mapping, study, workdir)
     except CohortError as error:
         if html:
             _write_page(html, cohort.name, error.findings, None)
@@ -75,19 +85,29 @@ def validate(
         print_json(summary | {"table_one": examined.table_one.to_dict("records")})
     else:
         console.print(_summary_table(summary, title=f"{cohort.name}: {'suspect' if examined.leaks else 'sound'}"))
+        for note in examined.notes:
+            print_line(note)
         print_line("")
         console.print(table_one_table(examined.table_one))
     if examined.leaks:
         raise CohortError(examined.leaks, where=cohort)
 
 
-def _read(path: Path, predictors: str | None, items: Sequence[str] | None, mapping: Path | None) -> ExaminedCohort:
+def _read(
+    path: Path,
+    predictors: str | None,
+    items: Sequence[str] | None,
+    mapping: Path | None,
+    study: str | None,
+    workdir: Path,
+) -> ExaminedCohort:
     """The cohort with its columns mapped by the file, and by the items where they say otherwise."""
     from rlvo.cohort.mapping import parse_map, read_mapping
     from rlvo.workflows.cohort import examine_cohort
 
-    names = tuple(name.strip() for name in predictors.split(",")) if predictors else PAPER_PREDICTORS
-    return examine_cohort(path, names, (read_mapping(mapping) if mapping else {}) | parse_map(*(items or ())))
+    names = tuple(name.strip() for name in predictors.split(",")) if predictors else None
+    columns = (read_mapping(mapping) if mapping else {}) | parse_map(*(items or ()))
+    return examine_cohort(path, names, columns, study=study, work=Workdir.at(workdir, create=False))
 
 
 def _finding(finding: Finding) -> dict[str, str | None]:
@@ -108,7 +128,8 @@ def _summary(examined: ExaminedCohort) -> dict[str, Any]:
         "excluded": {exclusion.rule: list(exclusion.patients) for exclusion in cohort.selection.excluded},
         "included": len(table),
         "rlvo": int(cohort.label.sum()),
-        "split": {"hash": split.hash, "test": len(split.test), "folds": [len(fold) for fold in split.folds]},
+        "split": {"hash": split.hash, "test": len(split.test), "folds": [len(fold) for fold in split.folds]}
+        | {"studies": list(examined.studies), "notes": list(examined.notes)},
         "missing": {name: int(table[name].isna().sum()) for name in columns if table[name].isna().any()},
         "ignored_columns": list(cohort.ignored),
     }
@@ -147,6 +168,8 @@ def baseline(
     map: MapOption = None,
     mapping: MappingOption = None,
     predictors: PredictorsOption = None,
+    study: StudyOption = None,
+    workdir: WorkdirOption = Path(DEFAULT),
     pictures: Annotated[
         Path | None, typer.Option(help="Folder for forest plot, calibration and decision curves (SVG and PNG).")
     ] = None,
@@ -154,7 +177,8 @@ def baseline(
 ) -> None:
     """What networks have to beat: NIHSS, ASPECTS, both, and all clinical variables; and their odds ratios.
 
-    Logistic regressions and boosted trees, mean ± SD over the validation folds. Test patients stay untouched.
+    Logistic regressions and boosted trees, mean ± SD over the validation folds. Test patients stay untouched: those of
+    the named study, or of the work folder's studies of these patients.
 
     Example: rlvo baseline cohort.csv --pictures pictures
     """
@@ -163,7 +187,7 @@ def baseline(
     from rlvo.report.tables import baseline_table, odds_table
     from rlvo.workflows.cohort import fit_baselines
 
-    examined = _read(cohort, predictors, map, mapping)
+    examined = _read(cohort, predictors, map, mapping, study, workdir)
     label, development = examined.cohort.label, list(examined.split.development)
     fitted = fit_baselines(examined)
     patients, rlvo = len(development), int(label[development].sum())
@@ -176,6 +200,7 @@ def baseline(
             {
                 "patients": len(label),
                 "rlvo": int(label.sum()),
+                "split": {"hash": examined.split.hash, "studies": examined.studies, "notes": examined.notes},
                 "development": {"patients": patients, "rlvo": rlvo},
                 "validation": {name: values.to_dict("index") for name, values in fitted.metrics.items()},
                 "left_out": fitted.left_out,
@@ -190,6 +215,8 @@ def baseline(
         return
     folds = len(examined.split.folds)
     console.print(baseline_table(fitted.metrics, title=f"{cohort.name}: mean ± SD over {folds} folds"))
+    for note in examined.notes:
+        print_line(note)
     if fitted.left_out:
         print_line(f"left out because their columns are missing: {', '.join(fitted.left_out)}")
     print_line("")

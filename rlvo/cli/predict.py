@@ -48,6 +48,7 @@ def predict(
 ) -> None:
     """Answer for new patients, from raw volumes, with the code that was registered with the model.
 
+    Patients whom a study of the work folder holds out are refused: 'rlvo evaluate STUDY' asks about them, on record.
     Patients who cannot be scored are listed, and the others still are; the exit code is then 2. Answers are kept in
     OUT.answered.jsonl as they come: run again, it continues, and asks again about patients who changed.
 
@@ -58,7 +59,8 @@ def predict(
     from rlvo.workflows.answers import load_model, pose_question, read_patients, unanswered
 
     raw, folder, notes = read_patients(patients, clinical)
-    question = pose_question(load_model(model, workdir).folder, raw, folder, notes)
+    found = load_model(model, workdir)
+    question = pose_question(found.folder, raw, folder, notes, work=found.work)
     for note in question.notes:
         print_line(note)
     for shift in question.shifts:

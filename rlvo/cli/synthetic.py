@@ -92,11 +92,13 @@ def demo(
     console.print(performance_table(made.models, title=title))
     if not made.is_new:
         print_line("finished before: nothing was trained, registered or opened again")
+    others = work.path / "new-patients"
     commands = {
         "picture": made.picture,
         "MLflow UI": f"mlflow ui --backend-store-uri {hide_passwords(work.tracking_uri())} --host 127.0.0.1",
-        "answers": f"rlvo predict rlvo-ensemble@champion {made.table} -o answers.csv --workdir {work.path}",
-        "baselines": f"rlvo baseline {made.table}",
+        "patients": f"rlvo synth {others} --patients 20 --profile {profile} --seed {seed + 1}",
+        "answers": f"rlvo predict rlvo-ensemble@champion {others}/cohort.csv -o answers.csv --workdir {work.path}",
+        "baselines": f"rlvo baseline {made.table} --workdir {work.path}",
         "the paper": "rlvo plan tune_configs/paper_grid.yaml",
     }
     print_line("")

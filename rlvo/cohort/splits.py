@@ -60,9 +60,7 @@ def make_split(label: pd.Series, folds: FoldsConfig, table: pd.DataFrame | None 
     """
     label = label.sort_index()
     context = pd.DataFrame(index=label.index) if table is None else table.loc[label.index]
-    person = pd.Series(label.index, index=label.index)  # whose row each is: a patient's own if `person` is not filled
-    if "person" in context:
-        person = context["person"].fillna(person)
+    person = persons(label, context)
     counts = label.groupby(person).max().value_counts().reindex([0, 1], fill_value=0)
     if counts.min() < folds.folds + 1:
         what = f"{counts[1]} rLVO and {counts[0]} other patients are too few for a test set and {folds.folds} folds"
@@ -76,6 +74,25 @@ def make_split(label: pd.Series, folds: FoldsConfig, table: pd.DataFrame | None 
     split = Split(test=tuple(test), folds=tuple(parts))
     check_split(split, label, person)
     return split
+
+
+def split_rest(label: pd.Series, test: Iterable[str], folds: FoldsConfig, table: pd.DataFrame) -> Split:
+    """Keep a test set that is given, with all rows of its persons, and draw folds of the other patients.
+
+    Arguments and errors are those of `make_split`.
+    """
+    label = label.sort_index()
+    person = persons(label, table.loc[label.index])
+    held_out = person.index[person.isin(person[list(test)])]
+    development = label.drop(held_out)
+    parts = _stratified_folds(development, person[development.index], folds)
+    return Split(test=tuple(sorted(held_out)), folds=tuple(parts))
+
+
+def persons(label: pd.Series, table: pd.DataFrame) -> pd.Series:
+    """Whose row each is: a patient's own if `person` is not filled."""
+    own = pd.Series(label.index, index=label.index)
+    return table["person"].fillna(own) if "person" in table else own
 
 
 def check_split(split: Split, label: pd.Series, person: pd.Series) -> None:

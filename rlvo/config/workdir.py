@@ -26,8 +26,12 @@ class Workdir:
     def store(self) -> Path:
         return self.path / "store"
 
+    @property
+    def studies(self) -> Path:
+        return self.path / "studies"
+
     def study(self, name: str) -> Path:
-        return self.path / "studies" / name
+        return self.studies / name
 
     @property
     def artifacts(self) -> Path:

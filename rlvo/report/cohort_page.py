@@ -29,6 +29,7 @@ class CohortContents:
         missingness: the plot of missing values; None if there are none.
         split_hash: of hold-out and folds.
         ignored: columns that rlvo does not use.
+        notes: how the patients were split.
     """
 
     flow: Figure
@@ -37,6 +38,7 @@ class CohortContents:
     missingness: Figure | None
     split_hash: str
     ignored: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 def cohort_page(name: str, findings: Sequence[Finding], contents: CohortContents | None) -> str:

@@ -64,6 +64,19 @@ def shared_patients(table: pd.DataFrame, studies: Iterable[StudyFolder]) -> list
     return found
 
 
+def refuse_held_out(table: pd.DataFrame, studies: Iterable[StudyFolder], where: object) -> list[SharedPatients]:
+    """Return `shared_patients`. Raise RlvoError if some are held out by a study: asking about them would open it."""
+    found = shared_patients(table, studies)
+    for shared in found:
+        if shared.test:
+            raise RlvoError(
+                f"{len(shared.test)} of these patients are the hold-out of study {shared.study}, say {shared.test[0]}",
+                where=where,
+                fix=f"'rlvo evaluate {shared.study}' opens it, on record; leave them out here",
+            )
+    return found
+
+
 def study_table(path: Path | None) -> pd.DataFrame | None:
     """A study's own table as it is now, typed; None if it is gone or cannot be read."""
     try:

@@ -16,6 +16,8 @@ from rlvo.progress import ShowProgress, no_progress
 from rlvo.registry.client import PatientTable, answer_table, check_patients, input_columns, shift_warnings
 from rlvo.registry.location import locate_model
 from rlvo.registry.patient_folders import read_patient_folders
+from rlvo.study.folder import started_studies
+from rlvo.study.membership import refuse_held_out
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +49,8 @@ class Model:
 
     folder: Path
     """Its MLflow model folder."""
+    work: Workdir | None = None
+    """The work folder whose studies' hold-outs it does not answer for."""
 
     def predict(
         self,
@@ -72,8 +76,9 @@ class Model:
 
     def _question(self, patients: pd.DataFrame | str | Path, folder: str | Path) -> Question:
         if isinstance(patients, pd.DataFrame):
-            return pose_question(self.folder, RawTable(patients, decimal_comma=False), Path(folder).resolve())
-        return pose_question(self.folder, *read_patients(Path(patients)))
+            raw, place = RawTable(patients, decimal_comma=False), Path(folder).resolve()
+            return pose_question(self.folder, raw, place, work=self.work)
+        return pose_question(self.folder, *read_patients(Path(patients)), work=self.work)
 
 
 def load_model(name: str, workdir: str | Path = "rlvo-work") -> Model:
@@ -89,7 +94,7 @@ def load_model(name: str, workdir: str | Path = "rlvo-work") -> Model:
         ```
     """
     work = Workdir.at(Path(workdir), create=False)
-    return Model(locate_model(name, Tracking(work.tracking_uri(), work.artifacts)))
+    return Model(locate_model(name, Tracking(work.tracking_uri(), work.artifacts)), work)
 
 
 def read_patients(patients: Path, clinical: Path | None = None) -> tuple[RawTable, Path, tuple[str, ...]]:
@@ -113,17 +118,23 @@ def read_patients(patients: Path, clinical: Path | None = None) -> tuple[RawTabl
     return read_table(patients), patients.resolve().parent, ()
 
 
-def pose_question(model: Path, raw: RawTable, folder: Path, notes: tuple[str, ...] = ()) -> Question:
+def pose_question(
+    model: Path, raw: RawTable, folder: Path, notes: tuple[str, ...] = (), *, work: Workdir | None = None
+) -> Question:
     """Check patients before a model is asked about them.
 
     Args:
         model: a verified MLflow model folder.
         raw, folder, notes: of `read_patients`.
+        work: the work folder whose studies' hold-outs must not be asked about.
 
     Raises:
         CohortError: patients cannot be told apart, or cells from one another.
+        RlvoError: patients are in the hold-out of a study of the work folder.
     """
     patients = check_patients(model, raw, folder)
+    if work is not None:
+        refuse_held_out(patients.typed, started_studies(work.studies), where="patients")
     absent = [name for name in input_columns(model) if name not in (*raw.cells, *VOLUMES)]
     missing = (f"no column {', '.join(absent)}: missing for every patient",) if absent else ()
     return Question(model, patients, (*notes, *missing), tuple(shift_warnings(model, patients)))

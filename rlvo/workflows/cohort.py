@@ -1,7 +1,7 @@
 """A cohort before any study: who is included, what is suspect, what clinical variables predict; preparing volumes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -10,11 +10,13 @@ import pandas as pd
 from rlvo.cohort.leaks import suspected_leaks
 from rlvo.cohort.pseudonym import cohort_key
 from rlvo.cohort.reading import Cohort, examine_table, read_cohort, volume_paths
-from rlvo.cohort.selection import flow
-from rlvo.cohort.splits import Split, make_split
+from rlvo.cohort.selection import Exclusion, Selection, flow
+from rlvo.cohort.splits import Split, check_split, make_split, persons, split_rest
 from rlvo.cohort.tables import read_table
 from rlvo.cohort.variables import VARIABLES, VOLUMES
-from rlvo.config.study import PAPER_PREDICTORS, FoldsConfig
+from rlvo.config.loading import named_study
+from rlvo.config.study import PAPER_PREDICTORS, FoldsConfig, StudyConfig
+from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import CohortError, Finding, RlvoError
 from rlvo.evaluation.calibration import Calibration, measure_calibration
 from rlvo.evaluation.metrics import over_folds
@@ -26,6 +28,8 @@ from rlvo.report.cohort_page import CohortContents
 from rlvo.report.cohort_pictures import Part, flow_chart, missingness_plot
 from rlvo.report.contact_sheet import write_contact_sheet
 from rlvo.report.table_one import table_one
+from rlvo.study.folder import StudyFolder, read_config, started_studies
+from rlvo.study.membership import SharedPatients, shared_patients
 from rlvo.training.baseline import BASELINES, clinical_baselines, clinical_odds
 
 DRAWN = ("all clinical", "all clinical, boosted")
@@ -34,11 +38,15 @@ DRAWN = ("all clinical", "all clinical, boosted")
 
 @dataclass(frozen=True, eq=False)
 class ExaminedCohort:
-    """A sound cohort table, and how a study with default settings would split its included patients."""
+    """A sound cohort table, and whom of its included patients is held out from figures about the others."""
 
     cohort: Cohort
     predictors: tuple[str, ...]
     split: Split
+    studies: tuple[str, ...]
+    """Whose hold-outs the split holds out; none: it is that of a study with default settings."""
+    notes: tuple[str, ...]
+    """How the patients were split, and whose outcomes the figures show all the same."""
 
     @cached_property
     def leaks(self) -> list[Finding]:
@@ -68,7 +76,7 @@ class ExaminedCohort:
         )
         values = cohort.included.filter([name for name, v in VARIABLES.items() if v.role in ("predictor", "score")])
         missingness = missingness_plot(values) if values.isna().any(axis=None) else None
-        return CohortContents(chart, steps, self.table_one, missingness, split.hash, cohort.ignored)
+        return CohortContents(chart, steps, self.table_one, missingness, split.hash, cohort.ignored, self.notes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,19 +96,90 @@ class Baselines:
 
 
 def examine_cohort(
-    path: Path, predictors: Sequence[str] = PAPER_PREDICTORS, mapping: Mapping[str, str] | None = None
+    path: Path,
+    predictors: Sequence[str] | None = None,
+    mapping: Mapping[str, str] | None = None,
+    *,
+    study: str | Path | StudyConfig | None = None,
+    work: Workdir | None = None,
 ) -> ExaminedCohort:
-    """Read and check a cohort table, with or without volumes, and split its included patients.
+    """Read and check a cohort table, with or without volumes, and split its included patients as studies do.
 
     Args:
+        predictors: None: the study's if one is named, else the paper's.
         mapping: our column names to the table's, if they differ.
+        study: whose split is used; None: that of the work folder's studies of these patients.
+        work: the work folder.
 
     Raises:
-        RlvoError: the file cannot be read as a table.
-        CohortError: everything that is wrong with it.
+        RlvoError: the file cannot be read as a table, there is no such study, or it has none of these patients.
+        CohortError: everything that is wrong with the table.
     """
-    cohort = read_cohort(path, predictors, need_volumes=False, mapping=mapping)
-    return ExaminedCohort(cohort, tuple(predictors), make_split(cohort.label, FoldsConfig(), cohort.included))
+    name, given = named_study(study) if study is not None else (None, None)
+    if name is not None and given is None:
+        given = read_config(StudyFolder((work or Workdir.at(Path(DEFAULT), create=False)).study(name)))
+    chosen = tuple(predictors or (given.cohort.predictors if given is not None else PAPER_PREDICTORS))
+    cohort = read_cohort(path, chosen, need_volumes=False, mapping=mapping)
+    known = shared_patients(cohort.included, started_studies(work.studies)) if work is not None else []
+    known = [each for each in known if each.test or each.development]
+    if name is not None and not any(each.study == name for each in known):
+        if work is not None and StudyFolder(work.study(name)).split.is_file():
+            raise RlvoError(f"none of its included patients are in study {name}", where=path)
+        assert given is not None
+        split = make_split(cohort.label, given.folds, cohort.included)
+        return _examined(cohort, chosen, split, (name,), f"split as study {name} will be", known)
+    if name is not None or (known and _are_one(known, cohort)):
+        own = next(each for each in reversed(known) if name in (None, each.study))
+        cohort, split = _restricted(cohort, own), Split(test=own.test, folds=own.folds)
+        check_split(split, cohort.label, persons(cohort.label, cohort.included))
+        return _examined(cohort, chosen, split, (own.study,), f"the split of study {own.study}", known)
+    folds = FoldsConfig()
+    if known:
+        held_out = {patient for each in known for patient in each.test}
+        split, studies = split_rest(cohort.label, held_out, folds, cohort.included), tuple(each.study for each in known)
+        what = f"held out are the hold-outs of studies {', '.join(studies)}; the others are in {folds.folds} new folds"
+        return _examined(cohort, chosen, split, studies, what, known)
+    what = (
+        f"no study is known to have these patients: {folds.test_fraction:.0%} are held out at random, seed "
+        f"{folds.seed}. A study that splits them otherwise has hold-out patients among those whose outcomes are shown, "
+        "and this does not count as an opening: name the study (--study)"
+    )
+    return _examined(cohort, chosen, make_split(cohort.label, folds, cohort.included), (), what, known)
+
+
+def _examined(
+    cohort: Cohort,
+    predictors: tuple[str, ...],
+    split: Split,
+    studies: tuple[str, ...],
+    what: str,
+    known: Sequence[SharedPatients],
+) -> ExaminedCohort:
+    """With a note for every study whose hold-out patients are not held out here."""
+    shown = {each.study: len({*each.test} & {*split.development}) for each in known}
+    others = (
+        f"{count} patients whose outcomes are shown are in the hold-out of study {name}"
+        for name, count in shown.items()
+        if count
+    )
+    return ExaminedCohort(cohort, predictors, split, studies, (what, *others))
+
+
+def _are_one(known: Sequence[SharedPatients], cohort: Cohort) -> bool:
+    """Whether studies hold out the same patients, and the last of them has most of the cohort's."""
+    last = known[-1]
+    return len({each.test for each in known}) == 1 and 2 * len((*last.test, *last.development)) >= len(cohort.label)
+
+
+def _restricted(cohort: Cohort, study: SharedPatients) -> Cohort:
+    """Without included patients who are not in the study, e.g. because it could not use their volumes."""
+    own = {*study.test, *study.development}
+    others = tuple(patient for patient in cohort.selection.included if patient not in own)
+    if not others:
+        return cohort
+    excluded = (*cohort.selection.excluded, Exclusion(f"not in study {study.study}", others))
+    included = tuple(patient for patient in cohort.selection.included if patient in own)
+    return replace(cohort, selection=Selection(included, excluded), label=cohort.label.loc[list(included)])
 
 
 def fit_baselines(examined: ExaminedCohort) -> Baselines:

@@ -35,7 +35,7 @@ from rlvo.registry.model import MANIFEST
 from rlvo.report.calibration import draw_reliability
 from rlvo.report.external import card_lines
 from rlvo.study.folder import started_studies
-from rlvo.study.membership import shared_patients
+from rlvo.study.membership import refuse_held_out
 from rlvo.workflows.study import tracking_of
 
 GIVEN = ("id", "image", "predictor")
@@ -181,13 +181,7 @@ def answers_folder(work: Workdir, cohort: Path) -> Path:
 
 def _check_strangers(external: ExternalCohort, splits: set[str], work: Workdir) -> None:
     """Raise RlvoError if patients are in the hold-out of a study of the work folder, or a model was made from them."""
-    for shared in shared_patients(external.cohort.included, started_studies(work.path / "studies")):
-        if shared.test:
-            raise RlvoError(
-                f"{len(shared.test)} of these patients are the hold-out of study {shared.study}, say {shared.test[0]}",
-                where=external.path,
-                fix=f"'rlvo evaluate {shared.study}' opens it, on record; leave them out here",
-            )
+    for shared in refuse_held_out(external.cohort.included, started_studies(work.studies), external.path):
         if shared.development and shared.split_hash in splits:
             raise RlvoError(
                 f"the model was made from {len(shared.development)} of these patients, say {shared.development[0]}",

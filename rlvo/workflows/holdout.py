@@ -84,7 +84,7 @@ def evaluate(study: OpenStudy, *, reason: str | None = None, progress: ShowProgr
     """
     specs, config = read_declared(study.folder), study.config
     # The log is compared with what MLflow keeps of it at the runs of all the work folder's studies.
-    openings = Openings(study.work.path, read_seals(started_studies(study.work.path / "studies"), study.tracking))
+    openings = Openings(study.work.path, read_seals(started_studies(study.work.studies), study.tracking))
     with progress("hold-out patients") as advance:
         holdout = open_holdout(study, specs, openings, reason=reason, advance=advance)
     seal = openings.seal()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -11,10 +12,12 @@ import SimpleITK as sitk
 from support import commands
 from support.commands import call
 
-from rlvo.cohort.splits import make_split
+from rlvo.cohort.splits import Split, make_split, write_split
 from rlvo.config.grid import PRESETS
-from rlvo.config.study import FoldsConfig
+from rlvo.config.study import FoldsConfig, StudyConfig
 from rlvo.errors import CohortError, RlvoError
+from rlvo.files import atomic_write
+from rlvo.study.folder import StudyFolder
 from rlvo.synthetic.cohort import write_synthetic_cohort
 
 FOCUS = PRESETS["focus"]
@@ -63,6 +66,8 @@ def test_validate_counts_what_it_finds(tmp_path: Path, table: pd.DataFrame) -> N
     table.loc[5:7, "age"] = np.nan
     summary = json.loads(run("validate", write(table, tmp_path), "--json"))
     assert len(summary["split"].pop("hash")) == 64
+    [note] = summary["split"].pop("notes")
+    assert "20% are held out at random, seed 0" in note
     assert [row["variable"] for row in summary.pop("table_one")][:2] == ["Patients", "Age, years"]
     assert summary == {
         "sound": True,
@@ -72,7 +77,7 @@ def test_validate_counts_what_it_finds(tmp_path: Path, table: pd.DataFrame) -> N
         "excluded": {"synchronous occlusions": ["000", "001"], "more than 3 CTP variables missing": []},
         "included": 118,
         "rlvo": rlvo,
-        "split": {"test": 24, "folds": [24, 24, 23, 23]},
+        "split": {"test": 24, "folds": [24, 24, 23, 23], "studies": []},
         "missing": {"age": 3},
         "ignored_columns": ["favourite_colour"],
     }
@@ -184,6 +189,76 @@ def test_baseline_opens_no_test_patient(tmp_path: Path, table: pd.DataFrame) -> 
     changed = table.copy()
     changed.loc[changed["patient_id"].isin(test), ["age", "nihss", "aspects", "cbf_lt30_ml"]] = 1
     assert run("baseline", write(changed, tmp_path), "--json") == before
+
+
+def start_study(name: str, seed: int, table: pd.DataFrame, folder: Path) -> Split:
+    """Leave in the work folder what a study of the patients leaves that was started, and a YAML file; its split."""
+    cohort = folder / f"{name}.csv"
+    table.to_csv(cohort, index=False)
+    config = StudyConfig.model_validate({"name": name, "cohort": {"table": cohort}, "folds": {"seed": seed}})
+    split = make_split(table.set_index("patient_id")["rlvo"], config.folds)
+    study = StudyFolder(folder / "work" / "studies" / name)
+    atomic_write(study.config, config.model_dump_json())
+    write_split(split, study.split)
+    return split
+
+
+def split_of(*arguments: object) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(commands.run(*arguments, "--json").stdout)["split"]
+    return found
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_whom_the_work_folders_study_holds_out_is_held_out(tmp_path: Path, table: pd.DataFrame, renamed: bool) -> None:
+    split = start_study("seeded", 2025, table, tmp_path)
+    is_test = table["patient_id"].isin(split.test)
+    table["patient_id"] = "x" * renamed + table["patient_id"]
+    given = ("baseline", write(table, tmp_path), "--workdir", tmp_path / "work")
+    before = json.loads(run(*given, "--json"))
+    assert before["split"]["studies"] == ["seeded"]
+    assert before["split"]["notes"] == ["the split of study seeded"]
+    assert before["development"]["patients"] == len(split.development)
+    assert (before["split"]["hash"] == split.hash) is not renamed
+    write(table.assign(rlvo=table["rlvo"].where(~is_test, 1 - table["rlvo"])), tmp_path)
+    after = json.loads(run(*given, "--json"))
+    same = ("development", "validation", "odds_ratios", "calibration", "split")
+    assert {name: after[name] for name in same} == {name: before[name] for name in same}
+
+
+def test_with_several_studies_all_their_hold_outs_are_held_out(tmp_path: Path, table: pd.DataFrame) -> None:
+    a, b = (start_study(name, seed, table, tmp_path) for seed, name in enumerate("ab"))
+    given = ("validate", write(table, tmp_path), "--workdir", tmp_path / "work")
+    both = split_of(*given)
+    assert (both["studies"], both["test"]) == (["a", "b"], len({*a.test, *b.test}))
+    assert len(both["notes"]) == 1
+    one = split_of(*given, "--study", "b")
+    assert (one["studies"], one["hash"]) == (["b"], b.hash)
+    exposed = len({*a.test} - {*b.test})
+    assert one["notes"][1:] == [f"{exposed} patients whose outcomes are shown are in the hold-out of study a"]
+
+
+def test_new_patients_are_not_split_by_the_few_a_study_knows(tmp_path: Path, table: pd.DataFrame) -> None:
+    table["nihss"] = table["nihss"].sample(frac=1, random_state=0).to_numpy()  # too telling in a few patients
+    split = start_study("small", 0, table.head(40), tmp_path)
+    found = split_of("validate", write(table, tmp_path), "--workdir", tmp_path / "work")
+    assert (found["test"], sum(found["folds"])) == (len(split.test), 120 - len(split.test))
+    named = json.loads(
+        run("validate", write(table, tmp_path), "--workdir", tmp_path / "work", "--study", "small", "--json")
+    )
+    assert named["excluded"]["not in study small"] == table["patient_id"][40:].tolist()
+    assert named["split"]["hash"] == split.hash
+
+
+def test_a_study_that_was_not_started_is_split_as_it_will_be(tmp_path: Path, table: pd.DataFrame) -> None:
+    (tmp_path / "five.yaml").write_text("name: five\nfolds: {folds: 5, seed: 7}\n")
+    given = ("validate", write(table, tmp_path), "--workdir", tmp_path / "work")
+    expected = make_split(table.set_index("patient_id")["rlvo"], FoldsConfig(folds=5, seed=7))
+    assert split_of(*given, "--study", tmp_path / "five.yaml")["hash"] == expected.hash
+    assert "no study was started here" in commands.refused(*given, "--study", "five")
+    start_study(
+        "other", 0, table.assign(age=1, nihss=1, tmax_gt6_ml=1).assign(patient_id="o" + table["patient_id"]), tmp_path
+    )
+    assert "none of its included patients" in commands.refused(*given, "--study", "other")
 
 
 def test_baseline_goes_without_aspects_and_says_so(tmp_path: Path, table: pd.DataFrame) -> None:

@@ -13,8 +13,9 @@ import pytest
 from support.commands import call, refused, run
 from support.tiny_study import TinyStudy
 
+import rlvo
 from rlvo.about import NOTICE
-from rlvo.errors import CohortError
+from rlvo.errors import CohortError, RlvoError
 from rlvo.inference.predictor import EnsemblePredictor
 
 
@@ -77,6 +78,22 @@ def test_a_folder_of_patients_is_answered_as_its_table(
     assert [row["patient_id"] for row in answers] == expected["patient_id"].tolist()
     assert [row["score"] for row in answers] == pytest.approx(expected["score"].tolist(), abs=1e-6)
     assert f"patient {study.raw['patient_id'][2]} has no folder" in result.stderr
+
+
+@pytest.mark.slow
+def test_a_studys_hold_out_is_not_asked_about(study: TinyStudy, package: Path, tmp_path: Path) -> None:
+    """Renamed patients are recognised; those of the development are answered."""
+    work, path = study.workdir.path, study.cohort.parent / "own.csv"
+    own = study.raw[study.raw["patient_id"].isin(study.inputs.split.test)].drop(columns="rlvo")
+    for table in (own, own.assign(patient_id=[f"B-{i}" for i in range(len(own))])):
+        table.to_csv(path, index=False)
+        assert "6 of these patients are the hold-out of study tiny" in refused(
+            "predict", package, path, "--json", "--workdir", work
+        )
+        with pytest.raises(RlvoError, match="the hold-out of study tiny"):
+            rlvo.load_model(str(package), workdir=work).predict(table, folder=path.parent)
+    study.raw[study.raw["patient_id"].isin(study.inputs.split.development[:1])].to_csv(path, index=False)
+    assert len(json.loads(run("predict", package, path, "--json", "--workdir", work).stdout)) == 1
 
 
 def test_what_is_at_fault_is_said_in_one_line(tmp_path: Path) -> None:
