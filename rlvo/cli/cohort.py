@@ -184,6 +184,7 @@ def baseline(
     """
     from rlvo.report.baselines import draw_baselines
     from rlvo.report.calibration import format_calibration
+    from rlvo.report.external import calibration_json
     from rlvo.report.tables import baseline_table, odds_table
     from rlvo.workflows.cohort import fit_baselines
 
@@ -205,11 +206,7 @@ def baseline(
                 "validation": {name: values.to_dict("index") for name, values in fitted.metrics.items()},
                 "left_out": fitted.left_out,
                 "odds_ratios": fitted.odds.to_dict("records"),
-                "calibration": {
-                    name: {"ece": found.ece, "ece_if_calibrated": found.ece_if_calibrated}
-                    | found.estimates.to_dict("index")
-                    for name, found in fitted.calibrations.items()
-                },
+                "calibration": {name: calibration_json(found) for name, found in fitted.calibrations.items()},
             }
         )
         return

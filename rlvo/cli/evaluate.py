@@ -63,7 +63,9 @@ def evaluate(
 
 
 def _evaluate_study(name: str, work: Workdir, *, reason: str | None, json: bool) -> None:
-    from rlvo.report.tables import performance_table, subgroup_table
+    from rlvo.report.calibration import format_benefit, format_calibration
+    from rlvo.report.external import calibration_json, comparison_json
+    from rlvo.report.tables import paired_table, performance_table, subgroup_table
     from rlvo.workflows.holdout import evaluate
     from rlvo.workflows.study import open_searched_study
 
@@ -79,6 +81,11 @@ def _evaluate_study(name: str, work: Workdir, *, reason: str | None, json: bool)
                 "ensembles": {name: asdict(each) for name, each in holdout.ensembles.items()},
                 "baselines": {name: asdict(each) for name, each in holdout.baselines.items()},
                 "subgroups": _subgroups_json(evaluated.subgroups),
+                "paired_tests": [{"a": t.a, "b": t.b, **comparison_json(t.found)} for t in evaluated.tests],
+                "calibration": {n: calibration_json(each.calibration) for n, each in evaluated.usefulness.items()},
+                "decision_curve": {n: each.benefit.to_dict("records") for n, each in evaluated.usefulness.items()},
+                "power": asdict(evaluated.power),
+                "pictures": evaluated.pictures,
                 "notice": NOTICE,
             }
         )
@@ -88,6 +95,16 @@ def _evaluate_study(name: str, work: Workdir, *, reason: str | None, json: bool)
     console.print(
         subgroup_table(evaluated.subgroups, title=f"\n{title}: its own ensemble in subgroups of the hold-out")
     )
+    if evaluated.tests:
+        compared = {(each.a, each.b): each.found for each in evaluated.tests}
+        console.print(paired_table(compared, title=f"\n{title}: paired tests on the hold-out"))
+    print_line("")
+    print_line(evaluated.power.statement)
+    for name, each in evaluated.usefulness.items():
+        print_line(f"calibration of {name}: {', '.join(format_calibration(each.calibration))}")
+        print_line(f"{name}: {format_benefit(each.benefit)}")
+    if evaluated.pictures:
+        print_line(f"pictures: {', '.join(map(str, evaluated.pictures))}")
     if holdout.seen_before:
         print_line(f"{holdout.seen_before} of its {len(holdout.own_answers)} patients had been opened before")
     own = next(iter(holdout.ensembles.values()))

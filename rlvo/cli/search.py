@@ -33,7 +33,7 @@ ConfigArgument = Annotated[Path, typer.Argument(help="Study configuration (YAML)
 
 def plan(
     config: ConfigArgument,
-    cohort: Annotated[Path | None, typer.Option(help="Cohort table, to plan the disk for its patients.")] = None,
+    cohort: Annotated[Path | None, typer.Option(help="Cohort table, to plan the disk and the hold-out.")] = None,
     json: JsonOption = False,
 ) -> None:
     """What a study would run, without running it: trials, epochs, and what its models and volumes need.
@@ -156,6 +156,8 @@ def _print_plan(planned: StudyPlan) -> None:
     store = f"prepared volumes {planned.store_bytes_a_patient / 2**20:.3g} MiB per patient"
     if planned.patients is not None:
         store += f", {planned.patients * planned.store_bytes_a_patient / GIB:.3g} GiB for {planned.patients}"
+    if planned.holdout is not None:
+        print_line(f"hold-out: {planned.holdout.statement}")
     print_line(f"disk: checkpoints {planned.checkpoint_bytes / GIB:.3g} GiB, {store}")
 
 

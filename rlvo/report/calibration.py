@@ -68,6 +68,13 @@ def format_calibration(found: Calibration) -> tuple[str, ...]:
     )
 
 
+def format_benefit(curve: pd.DataFrame) -> str:
+    """At how many thresholds of a `decision_curve` alerting by the model has more net benefit than on all or none."""
+    better = int((curve["model"] > curve[["treat_all", "treat_none"]].max(axis=1)).sum())
+    low, high = curve["threshold"].iloc[[0, -1]]
+    return f"more net benefit than alerting on all or none at {better} of {len(curve)} thresholds, {low:.2f}–{high:.2f}"
+
+
 def draw_reliability(
     path: Path, label: np.ndarray, probability: np.ndarray, *, name: str, found: Calibration | None = None
 ) -> list[Path]:

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from rlvo.cohort.selection import Selection
 from rlvo.evaluation.answers import AnswerComparison, AnswerPerformance
+from rlvo.evaluation.calibration import Calibration
 from rlvo.report.calibration import format_calibration
 from rlvo.report.console import format_interval, format_p, numeric, text_table
 
@@ -43,7 +44,7 @@ def comparison_table(comparison: AnswerComparison, names: tuple[str, str], *, ti
     """Two models side by side, and the tests of whether they differ."""
     estimates, changed = (comparison.estimates_a, comparison.estimates_b), comparison.changed
     rows = [[name, *(_interval(each, metric) for each in estimates)] for metric, name in REPORTED.items()]
-    rows[0].append(f"{_format_difference(comparison)}, p {format_p(comparison.auc.p_value)}")  # of the AUCs
+    rows[0].append(f"{format_difference(comparison)}, p {format_p(comparison.auc.p_value)}")  # of the AUCs
     decisions, alerts = comparison.decisions, [str((changed[f"rlvo_{each}"] == 1).sum()) for each in "ab"]
     rows += [
         ["right alone", str(decisions.only_a), str(decisions.only_b), f"p {format_p(decisions.p_value)}"],
@@ -53,7 +54,7 @@ def comparison_table(comparison: AnswerComparison, names: tuple[str, str], *, ti
     return text_table(["", *map(numeric, (*names, "difference"))], rows, title=title, caption=CAPTION)
 
 
-def _format_difference(comparison: AnswerComparison) -> str:
+def format_difference(comparison: AnswerComparison) -> str:
     """The difference of the AUCs, a less b, with DeLong's interval."""
     auc = comparison.auc
     value, half = auc.auc_a - auc.auc_b, Z * auc.standard_error
@@ -74,11 +75,14 @@ def card_lines(answers: AnswerPerformance) -> list[str]:
 def answers_json(answers: AnswerPerformance) -> dict[str, Any]:
     """Every count and estimate for JSON."""
     found = answers.calibration
-    calibration: dict[Any, Any] | None = None
-    if found is not None:
-        of_bins = {"ece": found.ece, "ece_if_calibrated": found.ece_if_calibrated}
-        calibration = {**found.estimates.to_dict("index"), **of_bins}
+    calibration = calibration_json(found) if found is not None else None
     return {**vars(answers), "estimates": answers.estimates.to_dict("index"), "calibration": calibration}
+
+
+def calibration_json(found: Calibration) -> dict[Any, Any]:
+    """Every estimate for JSON."""
+    of_bins = {"ece": found.ece, "ece_if_calibrated": found.ece_if_calibrated}
+    return {**found.estimates.to_dict("index"), **of_bins}
 
 
 def comparison_json(comparison: AnswerComparison) -> dict[str, Any]:

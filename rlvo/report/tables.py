@@ -9,6 +9,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
+from rlvo.evaluation.answers import AnswerComparison
 from rlvo.evaluation.metrics import over_folds
 from rlvo.evaluation.performance import Performance
 from rlvo.evaluation.subgroups import REPORTED, SubgroupAnalysis
@@ -22,6 +23,7 @@ from rlvo.report.console import (
     numeric,
     text_table,
 )
+from rlvo.report.external import format_difference
 from rlvo.report.labels import NAMES, term_label
 
 BASELINE_HEADINGS = {
@@ -107,4 +109,20 @@ def subgroup_table(subgroups: Sequence[SubgroupAnalysis], *, title: str) -> Tabl
         rows,
         title=title,
         caption="95 % intervals; p values are not corrected for the number of groupings.",
+    )
+
+
+def paired_table(tests: Mapping[tuple[str, str], AnswerComparison], *, title: str) -> Table:
+    """One row per pair of models (a, b) on the same patients: the difference of their AUCs, and who is right alone."""
+    rows = []
+    for (a, b), found in tests.items():
+        alone = f"{found.decisions.only_a} / {found.decisions.only_b}"
+        cells = (format_difference(found), format_p(found.auc.p_value), alone, format_p(found.decisions.p_value))
+        rows.append([f"{a} − {b}", *cells])
+    headings = ("AUC difference", "DeLong p", "right\nalone", "McNemar p")
+    return text_table(
+        ["", *map(numeric, headings)],
+        rows,
+        title=title,
+        caption="95 % intervals; McNemar's exact test; p values are not corrected for the number of pairs.",
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rlvo.cohort.encoding import TabularEncoder
 from rlvo.config.model import DaftOptions, ModelConfig
 from rlvo.config.study import StudyConfig
+from rlvo.evaluation.power import AucPower
 from rlvo.imaging.store import entry_bytes
 from rlvo.search.halving import epochs_to_train, group, ladder
 from rlvo.study.inputs import check_models, model_specs
@@ -61,13 +62,16 @@ class StudyPlan:
     """Disk space for one patient's prepared volumes."""
     patients: int | None
     """Rows of the cohort table, if one is named."""
+    holdout: AucPower | None
+    """What the hold-out can show, if the cohort is sound."""
 
 
-def plan_study(study: StudyConfig, *, patients: int | None = None) -> StudyPlan:
+def plan_study(study: StudyConfig, *, patients: int | None = None, holdout: AucPower | None = None) -> StudyPlan:
     """Count a study's trials and cost its models on the meta device.
 
     Args:
         patients: rows of the cohort table, if there is one.
+        holdout: what its hold-out can show.
 
     Raises:
         RlvoError: the grid is too small for a network.
@@ -100,6 +104,7 @@ def plan_study(study: StudyConfig, *, patients: int | None = None) -> StudyPlan:
         checkpoint_bytes=round(trials * parameters * BYTES_PER_WEIGHT * CHECKPOINT_COPIES),
         store_bytes_a_patient=entry_bytes(study.grid),
         patients=patients,
+        holdout=holdout,
     )
 
 

@@ -83,6 +83,9 @@ class StudyFolder:
     """What the last opening of the hold-out showed; the predictions of its patients lie beside it."""
     holdout_answers = Inside("ensemble/holdout-answers.csv")
     holdout_members = Inside("ensemble/holdout-members.csv")
+    holdout_calibration = Inside("ensemble/holdout-calibration")
+    """Pictures, without a suffix; likewise the next one."""
+    holdout_benefit = Inside("ensemble/holdout-decision-curve")
 
     def trial(self, configuration: str, fold: int) -> Path:
         """The folder of one trial, by the configuration's key and the fold."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from rlvo.ensemble.spec import EnsembleSpec, MemberSpec
 from rlvo.errors import RlvoError
 from rlvo.evaluation.answers import answer_subgroups, measure_answers
 from rlvo.evaluation.performance import Performance, measure_performance
+from rlvo.evaluation.power import AucPower, auc_power
 from rlvo.evaluation.predictions import COLUMNS, write_predictions
 from rlvo.evaluation.subgroups import SubgroupAnalysis
 from rlvo.files import atomic_write
@@ -31,6 +33,7 @@ from rlvo.report.tables import ModelResults
 from rlvo.study.folder import StudyFolder, member_weights, read_declared, read_ended_trials, started_studies
 from rlvo.study.openings import Openings
 from rlvo.tracking.after_search import read_seals, write_seal
+from rlvo.workflows.holdout_questions import PairedTest, Usefulness, draw_usefulness, paired_tests, usefulness
 from rlvo.workflows.study import OpenStudy
 
 PERFORMANCES = TypeAdapter(dict[str, Performance])
@@ -67,6 +70,14 @@ class Evaluation:
     """The clinical baselines on the same folds, then every declared ensemble, the study's own first."""
     subgroups: list[SubgroupAnalysis]
     """The study's own ensemble by sex, age, site, center and etiology."""
+    tests: list[PairedTest]
+    """The study's ensemble against the clinical baseline, and every fusion against images alone."""
+    usefulness: dict[str, Usefulness]
+    """Calibration and net benefit of the study's ensemble, then of the clinical baseline."""
+    pictures: list[Path]
+    """Of the same."""
+    power: AucPower
+    """What so many patients can show."""
 
 
 def evaluate(study: OpenStudy, *, reason: str | None = None, progress: ShowProgress = no_progress) -> Evaluation:
@@ -90,7 +101,9 @@ def evaluate(study: OpenStudy, *, reason: str | None = None, progress: ShowProgr
     seal = openings.seal()
     assert seal is not None  # it was just opened
     write_seal(config, study.folder, study.tracking, seal=seal, openings=holdout.opening)
-    study.log_ensemble(specs[STUDY_ENSEMBLE], _metrics(holdout.ensembles[STUDY_ENSEMBLE], holdout))
+    evaluated = _evaluation(study, specs, holdout)
+    figures = _metrics(holdout.ensembles[STUDY_ENSEMBLE], holdout)
+    study.log_ensemble(specs[STUDY_ENSEMBLE], figures, evaluated.pictures)
     for name, found in holdout.baselines.items():
         study.log_figures("baseline", name, name, _metrics(found, holdout))
     tags = {"rlvo.study": config.name, "rlvo.ensemble": content_hash(specs[STUDY_ENSEMBLE])}
@@ -101,7 +114,7 @@ def evaluate(study: OpenStudy, *, reason: str | None = None, progress: ShowProgr
         if holdout.seen_before:
             lines.append(f"{holdout.seen_before} of {len(holdout.own_answers)} patients had been opened before")
         add_to_description(study.tracking, name, version, title, lines)
-    return _evaluation(study, specs, holdout)
+    return evaluated
 
 
 def kept_evaluation(study: OpenStudy) -> Evaluation | None:
@@ -238,5 +251,12 @@ def _evaluation(study: OpenStudy, specs: Mapping[str, EnsembleSpec], holdout: Ho
     validation |= {name: validation_metrics(spec, predictions) for name, spec in specs.items()}
     shown = {**holdout.baselines, **holdout.ensembles}
     models = {name: ModelResults(validation[name], found) for name, found in shown.items()}
-    subgroups = answer_subgroups(holdout.own_answers, study.inputs.label, study.inputs.table)
-    return Evaluation(holdout, models, subgroups)
+    label = study.inputs.label
+    subgroups = answer_subgroups(holdout.own_answers, label, study.inputs.table)
+    answers = {str(name): own.set_index("patient_id") for name, own in holdout.answers.groupby("ensemble", sort=False)}
+    answers |= {name: result.score(study.test) for name, result in study.baselines.items()}
+    useful = usefulness(answers, label)
+    pictures = draw_usefulness(study.folder, useful, answers, label)
+    own_figures = holdout.ensembles[STUDY_ENSEMBLE]
+    power = auc_power(own_figures.patients, own_figures.positives)
+    return Evaluation(holdout, models, subgroups, paired_tests(specs, answers, label), useful, pictures, power)

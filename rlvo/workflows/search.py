@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlvo.cohort.pseudonym import cohort_key, pseudonym
+from rlvo.cohort.reading import read_cohort
+from rlvo.cohort.splits import make_split
 from rlvo.cohort.tables import read_table
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.errors import RlvoError
+from rlvo.evaluation.power import AucPower, auc_power
 from rlvo.progress import ShowProgress, no_progress
 from rlvo.search.plan import StudyPlan, plan_study
 from rlvo.study.folder import StudyFolder, read_config
@@ -32,10 +35,23 @@ def plan(config: StudyConfig, cohort: Path | None = None) -> StudyPlan:
     """What a study would run, without running it.
 
     Args:
-        cohort: its table, to plan the disk for its patients; None: the configuration's, if it names one.
+        cohort: its table, to plan the disk for its patients and to say what its hold-out can show; None: the
+            configuration's, if it names one.
     """
     table = cohort or config.cohort.table
-    return plan_study(config, patients=len(read_table(table).cells) if table is not None else None)
+    if table is None:
+        return plan_study(config)
+    return plan_study(config, patients=len(read_table(table).cells), holdout=_holdout_power(config, table))
+
+
+def _holdout_power(config: StudyConfig, table: Path) -> AucPower | None:
+    """What the hold-out can show; None if the table is not sound yet, or cannot be split."""
+    try:
+        cohort = read_cohort(table, config.cohort.predictors)
+        test = make_split(cohort.label, config.folds, cohort.included).test
+    except RlvoError:
+        return None
+    return auc_power(len(test), int(cohort.label[list(test)].sum()))
 
 
 def with_configurations(config: StudyConfig, configurations: int) -> StudyConfig:

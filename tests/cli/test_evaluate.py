@@ -73,6 +73,12 @@ def test_the_hold_out_is_opened_once_and_its_figures_are_on_the_card(evaluated: 
     shown = json.loads(run(*arguments, "--json").stdout)
     assert {each["name"] for each in shown["subgroups"]} == {"sex", "age", "occlusion_site"}
     own = shown["ensembles"]["ensemble"]
+    first = shown["paired_tests"][0]
+    assert (first["a"], first["b"]) == ("ensemble", "all clinical")
+    assert first["delong"]["auc_a"] == pytest.approx(own["auc"])
+    assert {"brier", "slope"} <= set(shown["calibration"]["ensemble"])
+    assert len(shown["decision_curve"]["ensemble"]) == 50
+    assert (shown["seen_before"], shown["power"]["positives"]) == (0, own["positives"])
     assert f"## Evaluated: hold-out of tiny, opening 1\n- {own['patients']} patients" in description(evaluated)
     assert f"AUC {own['auc']:.2f} (" in description(evaluated)
     before = description(evaluated)
@@ -80,6 +86,10 @@ def test_the_hold_out_is_opened_once_and_its_figures_are_on_the_card(evaluated: 
     assert description(evaluated) == before
     again = run(*arguments, "--again", "--reason", "a reviewer asked")
     assert "tiny: opening 2 of its hold-out" in again.stderr
+    assert "6 of its 6 patients had been opened before" in again.stderr
+    assert "paired tests on the hold-out" in again.stderr
+    assert "patients with rLVO: an AUC of 0.70 has a standard error of" in again.stderr
+    assert "calibration of ensemble: Brier" in again.stderr
     assert "opening 2\n" in description(evaluated)
 
 

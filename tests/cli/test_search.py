@@ -8,7 +8,11 @@ from mlflow import MlflowClient
 from support import commands, networks
 from support.commands import refused
 
+from rlvo.cohort.reading import read_cohort
+from rlvo.cohort.splits import make_split
 from rlvo.config.grid import PRESETS
+from rlvo.config.loading import load_study
+from rlvo.evaluation.power import auc_standard_error
 from rlvo.synthetic.cohort import write_synthetic_cohort
 
 CONFIGS = Path(__file__).parents[2] / "tune_configs"
@@ -64,6 +68,19 @@ def test_a_plan_is_a_page_for_people_and_tells_what_pruning_leaves_of_it(config:
     config.write_text(STUDY + axes + "search: {pruning: halving, min_epochs: 1, first_folds: 1}\n")
     page = " ".join(run("plan", config)[1].split())
     assert "4 configurations × 2 folds = 8 trials, 8 epochs at most, about 6 with pruning" in page
+
+
+def test_a_plan_says_what_the_hold_out_can_show(config: Path, small_cohort: Path, tmp_path: Path) -> None:
+    given = ("plan", config, "--cohort", small_cohort)
+    planned, page = json.loads(run(*given, "--json")[0])["holdout"], run(*given)[1]
+    label = read_cohort(small_cohort).label
+    test = label[list(make_split(label, load_study(config).folds).test)]
+    assert (planned["patients"], planned["positives"]) == (len(test), test.sum())
+    assert planned["standard_error"] == auc_standard_error(0.7, test.sum(), (1 - test).sum())
+    assert f"hold-out: {test.sum()} of {len(test)} patients with rLVO" in page
+    elsewhere = tmp_path / "cohort.csv"
+    elsewhere.write_text(small_cohort.read_text())  # its volumes are not there: a table that is not sound yet
+    assert json.loads(run("plan", config, "--cohort", elsewhere, "--json")[0])["holdout"] is None
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, brier_score_loss, f1_score, roc_auc_score
 from support.tiny_study import TinyStudy
 
 from rlvo.ensemble.spec import EnsembleSpec
@@ -16,7 +16,7 @@ from rlvo.evaluation.predictions import read_predictions
 from rlvo.inference.predictor import EnsemblePredictor
 from rlvo.study.folder import StudyFolder, read_config, read_declared, write_declared
 from rlvo.study.openings import Openings
-from rlvo.workflows.holdout import HoldOut, kept_holdout, open_holdout
+from rlvo.workflows.holdout import HoldOut, kept_evaluation, kept_holdout, open_holdout
 from rlvo.workflows.study import OpenStudy
 
 
@@ -91,6 +91,38 @@ def test_a_second_opening_is_refused_and_the_first_is_kept(copy: TinyStudy, spec
         copy.folder.holdout_figures.write_text(damaged)
         with pytest.raises(RlvoError, match="damaged"):
             kept_holdout(copy.folder, one)
+
+
+def test_the_hold_outs_own_questions_are_answered(copy: TinyStudy, specs: dict[str, EnsembleSpec]) -> None:
+    shown = opened(copy, specs)
+    write_declared(copy.folder, specs)
+    of_study = OpenStudy(read_config(copy.folder), copy.workdir, copy.inputs)
+    evaluated = kept_evaluation(of_study)
+    assert evaluated is not None
+    pairs = {(each.a, each.b): each.found for each in evaluated.tests}
+    assert list(pairs) == [("ensemble", "all clinical"), ("resnet18 daft", "resnet18 none")]
+    for (a, b), found in pairs.items():
+        auc_a, auc_b = ({**shown.ensembles, **shown.baselines}[name].auc for name in (a, b))
+        assert (found.auc.auc_a, found.auc.auc_b) == pytest.approx((auc_a, auc_b))
+        assert found.patients == 6
+        assert 0 <= found.decisions.p_value <= 1
+    by_name = {name: own.set_index("patient_id") for name, own in shown.answers.groupby("ensemble")}
+    daft, none = by_name["resnet18 daft"], by_name["resnet18 none"]
+    right = [own["rlvo"].astype(int) == own["label"] for own in (daft, none)]
+    decisions = pairs["resnet18 daft", "resnet18 none"].decisions
+    assert (decisions.only_a, decisions.only_b) == ((right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum())
+
+    own = shown.own_answers
+    brier = evaluated.usefulness["ensemble"].calibration.estimates.loc["brier", "value"]
+    assert brier == pytest.approx(brier_score_loss(own["label"], own["probability"]))
+    at_half = evaluated.usefulness["ensemble"].benefit.set_index("threshold").loc[0.5, "model"]
+    alerts = own["probability"] >= 0.5
+    assert at_half == pytest.approx(((alerts & (own["label"] == 1)).sum() - (alerts & (own["label"] == 0)).sum()) / 6)
+    assert list(evaluated.usefulness) == ["ensemble", "all clinical"]
+    assert {path.name for path in evaluated.pictures} == {
+        f"holdout-{name}.{kind}" for name in ("calibration", "decision-curve") for kind in ("svg", "png")
+    }
+    assert (evaluated.power.patients, evaluated.power.positives) == (6, 2)
 
 
 def test_altered_weights_and_another_split_are_refused_and_open_nothing(
