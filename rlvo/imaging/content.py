@@ -4,11 +4,10 @@ import hashlib
 import os
 import time
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 
 from rlvo.files import atomic_write, file_sha256
-from rlvo.imaging.reading.dicom_headers import MAX_FILES, too_many_files
+from rlvo.imaging.reading.dicom_headers import list_files
 
 SETTLED_S = 2.0
 """The hash of a file changed more recently is not remembered: it could change again within one tick of the file
@@ -49,11 +48,7 @@ class ContentHashes:
 
 def _list_files(path: Path) -> tuple[list[Path], list[os.stat_result]]:
     """List the file itself, or a folder's files, and the state of each."""
-    files = [path]
-    if path.is_dir():
-        files = sorted(islice((each for each in path.rglob("*") if each.is_file()), MAX_FILES + 1))
-    if len(files) > MAX_FILES:
-        raise too_many_files(path)
+    files = sorted(each for each in list_files(path, path) if each.is_file()) if path.is_dir() else [path]
     return files, [each.stat() for each in files]
 
 

@@ -9,6 +9,7 @@ import pytest
 from rlvo.errors import RlvoError
 from rlvo.imaging import content
 from rlvo.imaging.content import ContentHashes
+from rlvo.imaging.reading import dicom_headers
 
 
 def test_contents_are_read_once_and_again_when_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,6 +33,9 @@ def test_contents_are_read_once_and_again_when_they_change(tmp_path: Path, monke
     (series / "2.dcm").write_bytes(b"other")
     os.utime(series / "2.dcm", ns=(state.st_atime_ns, state.st_mtime_ns))
     assert hashes.of(series) != first
-    monkeypatch.setattr(content, "MAX_FILES", 1)
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "CT").symlink_to(series)
+    assert hashes.of(tmp_path / "study") == hashes.of(series), "links to folders are followed"
+    monkeypatch.setattr(dicom_headers, "MAX_FILES", 1)
     with pytest.raises(RlvoError, match="the folder holds more than"):
         hashes.of(series)

@@ -30,8 +30,10 @@ from pydicom.uid import (
     EnhancedCTImageStorage,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGExtended12Bit,
     RLELossless,
     SecondaryCaptureImageStorage,
     generate_uid,
@@ -58,7 +60,7 @@ def write_dicom(path: Path, pixels: np.ndarray, position: Any, orientation: Any 
     """One CT slice of stored values [row, column]; keywords replace or (None) remove elements; `syntax`: encoding."""
     syntax = elements.pop("syntax", ExplicitVRLittleEndian)
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = elements.get("SOPClassUID", CTImageStorage)
+    meta.MediaStorageSOPClassUID = elements.get("SOPClassUID") or CTImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid()
     meta.TransferSyntaxUID = syntax
     encoding = {"is_implicit_VR": syntax == ImplicitVRLittleEndian, "is_little_endian": syntax != ExplicitVRBigEndian}
@@ -92,7 +94,7 @@ def write_dicom(path: Path, pixels: np.ndarray, position: Any, orientation: Any 
         if value is not None:
             setattr(dataset, keyword, value)
     dataset["PixelData"].VR = "OW"
-    dataset["PixelData"].is_undefined_length = syntax in (RLELossless, JPEG2000Lossless)
+    dataset["PixelData"].is_undefined_length = syntax.is_compressed
     dataset.save_as(path, enforce_file_format=True)
     return path
 
@@ -279,6 +281,54 @@ def two_scans(folder: Path) -> Path:
     return write_series(folder / "series", "b", SeriesInstanceUID=f"{SERIES}.2", AcquisitionNumber=2)
 
 
+def without_preamble(folder: Path, meta: bool = True, **elements: Any) -> Path:
+    """A good series without the 132 bytes that mark DICOM, or also without the file's meta group; no suffix either."""
+    path = write_series(folder / "series", **elements)
+    for file in list(path.iterdir()):
+        whole = file.read_bytes()[132:]
+        length = int.from_bytes(whole[8:12], "little")
+        file.with_suffix("").write_bytes(whole if meta else whole[12 + length :])
+        file.unlink()
+    return path
+
+
+def with_syntax(uid: str) -> Builder:
+    """A good series whose header names another transfer syntax of as many characters."""
+    old = ExplicitVRLittleEndian.encode()
+
+    def build(folder: Path) -> Path:
+        path = write_series(folder / "series")
+        for file in path.iterdir():
+            file.write_bytes(file.read_bytes().replace(b"\x14\0" + old, b"\x14\0" + uid.encode(), 1))
+        return path
+
+    return build
+
+
+def across(path: Path) -> None:
+    """A coronal scout as large as the slices, and a sagittal one that is not."""
+    write_dicom(path / "000-scout.dcm", np.full((56, 48), 77), [0, 100, 0], [[1, 0, 0], [0, 0, -1]])
+    write_dicom(path / "zzz.dcm", np.full((30, 48), 77), [100, 0, 0], [[0, 1, 0], [0, 0, -1]])
+
+
+def apple(path: Path) -> None:
+    for file in list(path.iterdir()):
+        file.with_name(f"._{file.name}").write_bytes(b"\0\5\x16\7" + bytes(100))
+
+
+def linked_series(folder: Path) -> Path:
+    """A study's folder that holds its series as a link."""
+    (folder / "study").mkdir()
+    (folder / "study" / "CT").symlink_to(series()(folder))
+    return folder / "study"
+
+
+def group_length(whole: bytes) -> bytes:
+    """The length of the pixels' group before them, as some archives write it."""
+    at = whole.index(b"\xe0\x7f\x10\0")
+    return whole[:at] + b"\xe0\x7f\0\0UL\4\0" + struct.pack("<L", len(whole) - at) + whole[at:]
+
+
 def big_endian(array: np.ndarray, affine: np.ndarray) -> nibabel.Nifti1Image:
     return nibabel.Nifti1Image(array, affine, nibabel.Nifti1Header(endianness=">"))
 
@@ -396,6 +446,11 @@ CASES: dict[str, Case] = {
     "few slices": refused(series(heights=[0.0, 5, 10]), "only 3 slice"),
     "magnetic resonance": refused(series(Modality="MR"), "only modality MR"),
     "localizer": refused(series(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), "only localizer"),
+    "MIPS in its description": refused(series(SeriesDescription="AX MIPS"), "only projection"),
+    "MIP in its image type": refused(series(ImageType=["DERIVED", "SECONDARY", "CT_SOM5 MIP"]), "only projection"),
+    "JPEG Extended": refused(series(syntax=JPEGExtended12Bit, PixelData=NO_STREAM), "as JPEG Extended (Process 2 and"),
+    "high-throughput JPEG": refused(series(syntax=HTJ2KLossless, PixelData=NO_STREAM), "there is no decoder here"),
+    "an unknown encoding": refused(with_syntax("1.2.840.113619.5.2\0"), "as transfer syntax 1.2.840.113619.5.2"),
     "projection": refused(series(ImageType=["DERIVED", "SECONDARY", "MIP"]), "only projection"),
     "secondary capture": refused(series(SOPClassUID=SecondaryCaptureImageStorage), "only secondary capture"),
     "colour slices": refused(series(SamplesPerPixel=3), "only colour"),
@@ -429,7 +484,18 @@ CASES: dict[str, Case] = {
     "irregular gaps": Case(series(heights=np.r_[0:80:4, 80:160:5]), "note", "irregular slice gaps 4.0/5.0 mm"),
     "gantry tilt": Case(series(orientation=[[1, 0, 0], [0, 0.96, -0.28]]), "note", "gantry tilt of 16.3°"),
     "localizer beside": Case(beside(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), "note", "left out (localizer)"),
+    "scouts in the series": Case(in_series(across), "note", "2 scout(s) among the slices left out"),
     # good ones, oddly written
+    "AppleDouble in the folder": Case(in_series(apple), "read"),
+    "a link to its folder": Case(linked_series, "read"),
+    "DICOM without preamble": Case(without_preamble, "read"),
+    "DICOM without meta group": Case(lambda folder: without_preamble(folder, meta=False), "read"),
+    "implicit DICOM without meta group": Case(
+        lambda folder: without_preamble(folder, meta=False, syntax=ImplicitVRLittleEndian), "read"
+    ),
+    "group length in DICOM": Case(slice_bytes(group_length), "read"),
+    "DICOM without modality": Case(series(Modality=None), "read"),
+    "DICOM without class": Case(series(SOPClassUID=None), "read"),
     "unicode and spaces": Case(nifti(name="Schädel ü 頭 1.nii.gz"), "read"),
     "capitals": Case(nifti(name="CT.NII.GZ"), "read"),
     "# in its name": Case(nifti(name="ct#1.nii"), "read"),

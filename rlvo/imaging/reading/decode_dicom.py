@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from pydicom.pixels import iter_pixels
+from pydicom.pixels import pixel_array
 
 MEMORY_BYTES = 4 << 30
 
@@ -20,8 +20,8 @@ def main() -> None:
     """Decode files up to the first that cannot be decoded."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     for number, name in enumerate(sys.stdin.buffer.read().split(b"\0")):
-        frames = list(iter_pixels(os.fsdecode(name), decoding_plugin="gdcm"))
-        np.save(Path(sys.argv[1], f"{number}.npy"), np.stack(frames), allow_pickle=False)
+        frames = pixel_array(os.fsdecode(name), decoding_plugin="gdcm")
+        np.save(Path(sys.argv[1], f"{number}.npy"), frames.reshape(-1, *frames.shape[-2:]), allow_pickle=False)
 
 
 if __name__ == "__main__":

@@ -145,10 +145,13 @@ def _fill_stack(
     Raises RlvoError if two slices at one position differ, or pixels cannot be decoded.
     """
     filled, copies = set(), 0
-    for path, pairs in itertools.groupby(zip(chosen, numbers, strict=True), key=lambda pair: pair[0].path):
+    for header, pairs in itertools.groupby(zip(chosen, numbers, strict=True), key=lambda pair: pair[0].header):
+        path = header.path
         try:
-            in_place = path not in decoded  # run lengths included: on damaged ones GDCM crashes
-            frames = iter_pixels(path, decoding_plugin="pydicom") if in_place else np.load(decoded[path], mmap_mode="r")
+            if path in decoded:
+                frames = np.load(decoded[path], mmap_mode="r")
+            else:  # run lengths included: on damaged ones GDCM crashes
+                frames = iter_pixels(path, decoding_plugin="pydicom", transfer_syntax_uid=header.syntax)
             for (each, number), pixels in zip(pairs, frames, strict=True):  # [row, column]
                 hu = pixels.T.astype(np.float32)
                 hu *= np.float32(each.slope)

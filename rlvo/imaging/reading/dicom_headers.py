@@ -16,10 +16,15 @@ import numpy as np
 import pydicom
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_partial, read_preamble
+from pydicom.pixels import get_decoder
 from pydicom.uid import (
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     EnhancedCTImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGExtended12Bit,
     LegacyConvertedEnhancedCTImageStorage,
     RLELossless,
 )
@@ -48,13 +53,17 @@ DICOM_FAULTS = (
 ELEMENTS = (
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "SeriesDescription",
     "ContrastBolusAgent", "ContrastBolusVolume", "ContrastBolusRoute", "ConvolutionKernel", "IrradiationEventUID",
-    "AcquisitionNumber", "SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "NumberOfFrames", "PixelSpacing",
-    "ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept",
+    "AcquisitionNumber", "SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "BitsStored", "NumberOfFrames",
+    "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept",
     "LossyImageCompression", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
 """All that is read from a header: nothing that identifies the patient."""
 TAGS = [pydicom.datadict.tag_for_keyword(keyword) for keyword in ELEMENTS]
-PIXEL_GROUP, PIXEL_DATA = 0x7FE00000, 0x7FE00010
+FLOAT_PIXEL_DATA, PIXEL_DATA = 0x7FE00008, 0x7FE00010
+"""Elements before these in their group are legal: its length, and tables of where frames begin."""
+NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
+APPLE_DOUBLE = "._"
+"""What macOS writes beside a file on a foreign disk: its attributes, under its name with this before it."""
 CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 GROUPS = {
     "PixelSpacing": "PixelMeasuresSequence",
@@ -78,8 +87,17 @@ class Header:
     @property
     def compressed(self) -> bool:
         """Whether its pixels need a decoder (JPEG and the like; run lengths are decoded here)."""
-        syntax = pydicom.uid.UID(self.syntax)
-        return bool(syntax != RLELossless and syntax.is_transfer_syntax and syntax.is_compressed)
+        return self.syntax not in (*NATIVE, RLELossless)
+
+    @property
+    def decodable(self) -> bool:
+        """Whether a decoder for its pixels is installed (GDCM has none for more than 8 bits of JPEG Extended)."""
+        if self.syntax == JPEGExtended12Bit and self.elements.get("BitsStored") != 8:
+            return False
+        try:
+            return not self.compressed or "gdcm" in get_decoder(pydicom.uid.UID(self.syntax)).available_plugins
+        except NotImplementedError:
+            return False
 
     @property
     def frames(self) -> int:
@@ -100,9 +118,9 @@ class Header:
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """One frame: its file, its size in pixels (rows, columns), its geometry in LPS mm, and stored value to HU."""
+    """One frame: its file's header, its size in pixels (rows, columns), its geometry in LPS mm, and how to get HU."""
 
-    path: Path
+    header: Header
     size: tuple[int, int]
     position: np.ndarray
     orientation: np.ndarray
@@ -116,23 +134,46 @@ def read_headers(folder: Path, where: str) -> list[Header]:
 
     Raises RlvoError if a file is damaged, OSError if a file or folder cannot be read.
     """
+    files = (path for path in list_files(folder, where) if not path.name.startswith(APPLE_DOUBLE))
+    found = (read_header(path, f"{where}, {path.name}") for path in files)
+    return [header for header in found if header is not None]
+
+
+def list_files(folder: Path, where: object) -> list[Path]:
+    """List what is in and below a folder except folders, links to folders followed, each folder once.
+
+    Raises RlvoError if there are more than `MAX_FILES`, OSError if a folder cannot be read.
+    """
 
     def refuse(error: OSError) -> None:
         raise error
 
     files: list[Path] = []
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders.sort()
+    seen = {_identify(folder)}
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        new = []
+        for name in sorted(folders, key=lambda name: (Path(parent, name).is_symlink(), name)):
+            if (identity := _identify(Path(parent, name))) not in seen:
+                seen.add(identity)
+                new.append(name)
+        folders[:] = new
         files += [Path(parent, name) for name in sorted(names)]
         if len(files) > MAX_FILES:
-            raise too_many_files(where)
-    found = (read_header(path, f"{where}, {path.name}") for path in files)
-    return [header for header in found if header is not None]
+            what = f"the folder holds more than {MAX_FILES} files"
+            raise RlvoError(what, where=where, fix="Give the folder of one series")
+    return files
 
 
-def too_many_files(where: object) -> RlvoError:
-    """The error for a folder with more files than a patient's study can have."""
-    return RlvoError(f"the folder holds more than {MAX_FILES} files", where=where, fix="Give the folder of one series")
+def _identify(folder: Path) -> tuple[int, int]:
+    state = folder.stat()
+    return state.st_dev, state.st_ino
+
+
+def looks_like_dicom(start: bytes) -> bool:
+    """Whether a file's first bytes are those of DICOM: the usual preamble, or without it an element of group 2 or 8."""
+    group, vr, length = start[:2], start[4:6], int.from_bytes(start[4:8], "little")
+    bare = group in (b"\x02\0", b"\x08\0") and len(start) > 132 and (vr in (b"UL", b"CS", b"UI", b"OB") or length <= 64)
+    return start[128:132] == b"DICM" or bare
 
 
 def read_header(path: Path, where: str) -> Header | None:
@@ -163,11 +204,13 @@ def read_header(path: Path, where: str) -> Header | None:
 
 def _parse_header(path: Path, start: bytes, size: int, where: str) -> Header:
     file = io.BytesIO(start)
-    read_preamble(file, force=False)
+    if not looks_like_dicom(start):
+        raise InvalidDicomError
+    read_preamble(file, force=True)
     if start.count(b"\xfe\xff\x00\xe0") + start.count(b"\xff\xfe\xe0\x00") > MAX_ITEMS:
         raise ValueError
     meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
-    syntax = str(meta.get("TransferSyntaxUID"))
+    syntax = meta.get("TransferSyntaxUID")
     if syntax == DeflatedExplicitVRLittleEndian:
         fix = f"{EXPORT_AGAIN} in an uncompressed transfer syntax"
         raise RlvoError("the whole file is deflated", where=where, fix=fix)
@@ -176,18 +219,21 @@ def _parse_header(path: Path, start: bytes, size: int, where: str) -> Header:
 
     def at_pixels(tag: Any, vr: str | None, length: int) -> bool:
         nonlocal pixel_bytes
-        if int(tag) < PIXEL_GROUP:
+        if int(tag) < FLOAT_PIXEL_DATA:
             return False
         if int(tag) == PIXEL_DATA:
             pixel_bytes = min(length, size - file.tell())
         return True
 
-    elements = read_partial(file, stop_when=at_pixels, specific_tags=TAGS)
+    elements = read_partial(file, stop_when=at_pixels, specific_tags=TAGS, force=True)
     if not pixel_bytes and len(start) in (size, HEADER_BYTES[-1]) and meta.get("MediaStorageSOPClassUID") in CT_CLASSES:
         raise EOFError
     for element in elements:  # pydicom parses a value on access: access all of them now
         _ = element.value
-    return Header(path, elements, syntax, pixel_bytes)
+    if not syntax:  # pydicom then guesses it
+        implicit, little = elements.original_encoding
+        syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    return Header(path, elements, str(syntax), pixel_bytes)
 
 
 def read_slices(header: Header, where: str) -> Iterator[Slice]:
@@ -201,6 +247,9 @@ def read_slices(header: Header, where: str) -> Iterator[Slice]:
         if min(size) < 1 or max(size) > MAX_SIDE:
             what = f"a size of {size[1]}×{size[0]} pixels is implausible for a CT slice"
             raise RlvoError(what, where=where, fix=ORIGINAL)
+        if not header.decodable:
+            what = f"its pixels are encoded as {_name_syntax(header.syntax)}, for which there is no decoder here"
+            raise RlvoError(what, where=where, fix="Export it uncompressed, or as lossless JPEG or JPEG 2000")
         promised = size[0] * size[1] * header.frames * int(elements.BitsAllocated) // 8
         if header.compressed or header.syntax == RLELossless:
             if header.pixel_bytes > 2 * promised + 4096:
@@ -211,6 +260,12 @@ def read_slices(header: Header, where: str) -> Iterator[Slice]:
             yield _read_slice(header, frame, size, where)
     except DICOM_FAULTS:
         raise RlvoError("the file is damaged: its geometry cannot be read", where=where, fix=EXPORT_AGAIN) from None
+
+
+def _name_syntax(syntax: str) -> str:
+    """Name a transfer syntax; its number if it is not known."""
+    name = pydicom.uid.UID(syntax).name
+    return name if name != syntax else f"transfer syntax {name}"
 
 
 def _read_slice(header: Header, frame: int, size: tuple[int, int], where: str) -> Slice:
@@ -235,4 +290,4 @@ def _read_slice(header: Header, frame: int, size: tuple[int, int], where: str) -
         raise RlvoError("its row and column directions are not orthogonal", where=where, fix=EXPORT_AGAIN)
     orientation = orientation / np.linalg.norm(orientation, axis=1, keepdims=True)
     position = geometry["ImagePositionPatient"]
-    return Slice(header.path, size, position, orientation, (column_step, row_step), float(slope), float(intercept))
+    return Slice(header, size, position, orientation, (column_step, row_step), float(slope), float(intercept))

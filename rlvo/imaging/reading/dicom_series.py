@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 
 from rlvo.errors import RlvoError
-from rlvo.imaging.reading.dicom_headers import DICOM_FAULTS, Header
+from rlvo.imaging.reading.dicom_headers import CT_CLASSES, DICOM_FAULTS, Header
 
 Role = Literal["ncct", "cta", "vessels"]
 
@@ -33,7 +33,9 @@ NAME_ONE = "Append # and the SeriesInstanceUID of one to the folder"
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 PROJECTIONS = {"MIP", "MINIP", "MAX_IP", "MIN_IP", "PROJECTION IMAGE", "VOLUME_RENDERED", "VRT", "RENDERING"}
-PROJECTION_WORDS = re.compile(r"\b(MIP|MINIP|VRT)\b")
+PROJECTION_WORDS = re.compile(
+    r"\b(T|3D|AX|COR|SAG|THIN|THICK)?(MIPS?|MINIPS?|MAX ?IPS?|MIN ?IPS?|VRTS?)(\d+ ?(MM)?)?\b"
+)
 WITHOUT_CONTRAST = re.compile(
     r"\b(NCCT|NECT|NATIVE?|NON[ -]?(CON|ENH)\w*|WITHOUT|W/?O|PLAIN|UNENHANCED|OHNE|SANS|SIN)\b|\bC-(?!\w)|(?<=\s)-C\b"
 )
@@ -149,22 +151,44 @@ def group_series(headers: Sequence[Header]) -> tuple[list[Series], list[str]]:
         what = f"there is no CT slice in it, only {kinds}" if left_out else "there is no DICOM file in it"
         raise RlvoError(what, fix="Give the folder of the axial CT series, or a NIfTI file")
     notes = [f"{left_out.total()} image(s) left out ({kinds})"] if left_out else []
-    return [Series(uid, tuple(of_series)) for uid, of_series in by_uid.items()], notes
+    series = []
+    for uid, of_series in by_uid.items():
+        slices = _without_scouts(of_series)
+        notes += [f"{scouts} scout(s) among the slices left out"] if (scouts := len(of_series) - len(slices)) else []
+        series.append(Series(uid, tuple(slices)))
+    return series, notes
+
+
+def _without_scouts(headers: list[Header]) -> list[Header]:
+    """Leave out the few images of a series that lie across most of the others: scouts that are not labelled as such."""
+    try:
+        axes = np.array([header.element("ImageOrientationPatient") for header in headers], dtype=float)
+        normals = np.cross(*np.moveaxis(axes.reshape(-1, 2, 3), 1, 0))
+    except DICOM_FAULTS:
+        return headers
+    if not np.isfinite(normals).all():
+        return headers
+    alike = np.abs(normals @ normals.T) > 0.5
+    main = alike[alike.sum(axis=1).argmax()]
+    few = len(headers) - main.sum() < min(MIN_SLICES, main.sum())
+    return [header for header, kept in zip(headers, main, strict=True) if kept or not few]
 
 
 def _not_a_slice(header: Header) -> str:
     """Say what a file is instead of a CT slice; empty for CT slices."""
     elements = header.elements
-    if not header.pixel_bytes or "SOPClassUID" not in elements:
+    kind = str(elements.get("SOPClassUID") or "")
+    modality = str(elements.get("Modality") or ("CT" if kind in CT_CLASSES else None))
+    if not header.pixel_bytes or not (kind or modality == "CT"):
         return "no image"
-    if elements.get("Modality") != "CT":
-        modality = str(elements.get("Modality"))
+    if modality != "CT":
         return f"modality {modality}" if re.fullmatch(r"\w{1,16}", modality) else "unknown modality"
     if "LOCALIZER" in image_type(header):
         return "localizer"
-    if str(elements.SOPClassUID).startswith(SECONDARY_CAPTURE):
+    if kind.startswith(SECONDARY_CAPTURE):
         return "secondary capture"
-    if image_type(header) & PROJECTIONS or PROJECTION_WORDS.search(description(header)):
+    words = " ".join([*image_type(header), description(header)])
+    if image_type(header) & PROJECTIONS or PROJECTION_WORDS.search(words):
         return "projection"
     return "colour" if elements.get("SamplesPerPixel", 1) != 1 else ""
 

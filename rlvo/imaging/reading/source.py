@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rlvo.errors import RlvoError
 from rlvo.imaging.reading.dicom import read_series
-from rlvo.imaging.reading.dicom_headers import DICOM_SUFFIXES, read_header, read_headers
+from rlvo.imaging.reading.dicom_headers import DICOM_SUFFIXES, looks_like_dicom, read_header, read_headers
 from rlvo.imaging.reading.dicom_series import Role, Series, find_series, group_series, pick_series
 from rlvo.imaging.reading.nifti import read_nifti
 from rlvo.imaging.volume import Volume
@@ -110,7 +110,7 @@ def check_exists(path: Path, *, patient: str | None = None) -> str:
 
 def _is_dicom(file: Path) -> bool:
     with file.open("rb") as opened:
-        return opened.read(132)[128:] == b"DICM" or file.suffix.lower() in DICOM_SUFFIXES
+        return looks_like_dicom(opened.read(133)) or file.suffix.lower() in DICOM_SUFFIXES
 
 
 @contextmanager

@@ -155,6 +155,27 @@ def test_compressed_slices_are_read_unchanged(tmp_path: Path, name: str) -> None
     assert (compressed.notes, compressed.doubts) == (plain.notes, ())
 
 
+@pytest.mark.parametrize(
+    ("name", "height", "uid", "highest", "notes"),
+    [
+        ("group_length_before_pixels.dcm", b"\\47.000", b"1802510", 1468, ()),
+        ("j2k_sign_mismatch.dcm", b"\\72.1446", b"657894752", 1896, ("gantry tilt of 22.0° corrected",)),
+    ],
+)
+def test_real_slices_of_other_scanners_are_read(
+    real: Path, tmp_path: Path, name: str, height: bytes, uid: bytes, highest: int, notes: tuple[str, ...]
+) -> None:
+    """One slice, repeated every 5 mm: legal headers that other readers stumble over."""
+    whole = (real / "foreign" / name).read_bytes()
+    for number in range(4):
+        place = f"\\{float(height[1:]) + 5 * number:.4f}"[: len(height)].encode()
+        copy = whole.replace(height, place).replace(uid, uid[:-1] + str(number).encode())
+        (tmp_path / f"{number}.dcm").write_bytes(copy)
+    volume = read_volume(tmp_path)
+    assert (volume.array.min(), volume.array.max()) == (-1024, highest)
+    assert (volume.notes, volume.doubts) == (notes, ())
+
+
 def test_compression_with_loss_is_a_doubt(tmp_path: Path) -> None:
     assert read_volume(write_series(tmp_path, LossyImageCompression="01")).doubts == ("compressed with loss",)
 
