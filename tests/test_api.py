@@ -1,6 +1,5 @@
-"""What a notebook starts from: the study and the model as values, and the documented example as it stands."""
+"""What a notebook starts from: the study and the model as values; the documented example is run by `test_documents`."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,19 +11,7 @@ from support.tiny_study import TinyStudy
 import rlvo
 from rlvo.errors import RlvoError
 
-ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "ray", "mlflow", "pandas", "numpy", "sklearn", "optuna")
-
-
-@pytest.mark.slow
-def test_the_documented_example_runs_as_it_stands(tmp_path: Path) -> None:
-    example = re.findall(r"```python\n(.*?)```", (ROOT / "docs/api.md").read_text(), flags=re.DOTALL)[0]
-    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("4 trials\n")
-    assert "rlvo-ensemble 1 (" in done.stdout
-    assert "synth-00001" in done.stdout
-    assert len((tmp_path / "rlvo-work" / "openings.jsonl").read_text().splitlines()) == 1
 
 
 def test_a_finished_study_is_read_as_tables(study: TinyStudy) -> None:

@@ -18,6 +18,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable resul
 StudyArgument = Annotated[str, typer.Argument(help="A study's name in the work folder, or its YAML file.")]
 ModelArgument = Annotated[str, typer.Argument(help="Registered model (rlvo-ensemble@champion) or its folder.")]
 
+UngatedOption = Annotated[
+    bool, typer.Option("--ungated", help="Also take a model that did not pass its gate; every answer says so.")
+]
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlvo.about import NOTICE
-from rlvo.cli.common import JsonOption, WorkdirOption
+from rlvo.cli.common import JsonOption, UngatedOption, WorkdirOption
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
 from rlvo.report.console import console, print_json, print_line, show_progress
@@ -40,6 +40,7 @@ def evaluate(
             help="With COHORT: add the figures to the version's description under this title.", metavar="TEXT"
         ),
     ] = None,
+    ungated: UngatedOption = False,
     workdir: WorkdirOption = Path(DEFAULT),
     json: JsonOption = False,
 ) -> None:
@@ -53,10 +54,12 @@ def evaluate(
     if cohort is not None:
         if again or reason:
             raise RlvoError("--again and --reason are for a hold-out", where=cohort, fix="Leave them out")
-        _evaluate_external(name, cohort, Workdir.at(workdir, create=False), record=record, json=json)
+        _evaluate_external(name, cohort, Workdir.at(workdir, create=False), record=record, ungated=ungated, json=json)
         return
     if record:
         raise RlvoError("--record goes with COHORT; an opening of a hold-out is recorded anyway", fix="Leave it out")
+    if ungated:
+        raise RlvoError("--ungated goes with COHORT", fix="Leave it out")
     if again != bool(reason and reason.strip()):
         raise RlvoError("--again goes with --reason TEXT, and only with it", fix="Give both, or neither")
     _evaluate_study(name, Workdir.at(workdir), reason=reason, json=json)
@@ -113,15 +116,17 @@ def _evaluate_study(name: str, work: Workdir, *, reason: str | None, json: bool)
     print_line(NOTICE)
 
 
-def _evaluate_external(model: str, table: Path, work: Workdir, *, record: str | None, json: bool) -> None:
+def _evaluate_external(
+    model: str, table: Path, work: Workdir, *, record: str | None, ungated: bool, json: bool
+) -> None:
     from rlvo.report.external import answers_json, answers_table
     from rlvo.report.tables import subgroup_table
     from rlvo.workflows.external import evaluate_external, open_external
 
-    question = open_external([model], table, work)
+    question = open_external([model], table, work, ungated=ungated)
     print_notes(question)
     found = evaluate_external(question, record=record, progress=show_progress)
-    (named,), external = question.models, question.external
+    named, external = question.models[0].name, question.external
     if json:
         print_json(
             {
@@ -147,8 +152,9 @@ def print_notes(question: ExternalQuestion) -> None:
     """What is to be known before a model is asked about another cohort."""
     for name in question.external.lacking:
         print_line(f"no column {name}: missing for every patient")
-    for shift in question.shifts:
-        print_line(f"warning: {shift}")
+    cautions = [f"{model.name}: {model.caution}" for model in question.models if model.caution]
+    for warning in (*cautions, *question.shifts):
+        print_line(f"warning: {warning}")
 
 
 def selection_json(external: ExternalCohort) -> dict[str, Any]:

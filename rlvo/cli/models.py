@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from rlvo.about import NOTICE
-from rlvo.cli.common import JsonOption, ModelArgument, WorkdirOption
+from rlvo.cli.common import JsonOption, ModelArgument, UngatedOption, WorkdirOption
 from rlvo.cli.evaluate import print_notes, selection_json
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
@@ -41,14 +41,15 @@ def models(
                 fix = f"Put it after: rlvo models {command} --{name}"
                 raise RlvoError(f"--{name} stands before {command}", fix=fix)
         return
-    from rlvo.registry.versions import has_passed, list_versions
+    from rlvo.registry.gate import has_passed
+    from rlvo.registry.versions import list_versions
 
     versions = list_versions(_registry(workdir), model)
     if json:
         print_json({"model": model, "versions": [{**vars(version), "gate": version.gate} for version in versions]})
     else:
         console.print(_table(model, versions))
-        for version in (version for version in versions if not has_passed(version.tags)):
+        for version in (version for version in versions if not has_passed(version.gate)):
             print_line(f"version {version.number}: gate {version.gate}")
 
 
@@ -90,6 +91,7 @@ def compare(
     b: Annotated[str, typer.Argument(help="The other one.")],
     cohort: Annotated[Path, typer.Argument(help="Table of patients with outcomes whom neither was made from.")],
     model: NameOption = NAME,
+    ungated: UngatedOption = False,
     workdir: WorkdirOption = Path(DEFAULT),
     json: JsonOption = False,
 ) -> None:
@@ -103,7 +105,7 @@ def compare(
     from rlvo.workflows.external import compare_models, open_external
 
     first, second = (f"{model}/{each}" if each.isdecimal() else each for each in (a, b))
-    question = open_external((first, second), cohort, Workdir.at(workdir, create=False))
+    question = open_external((first, second), cohort, Workdir.at(workdir, create=False), ungated=ungated)
     print_notes(question)
     compared = compare_models(question, progress=show_progress)
     if json:
@@ -120,6 +122,7 @@ def compare(
 def bundle(
     model: ModelArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Archive to write: FILE.tar.gz.")],
+    ungated: UngatedOption = False,
     workdir: WorkdirOption = Path(DEFAULT),
     json: JsonOption = False,
 ) -> None:
@@ -133,7 +136,8 @@ def bundle(
     from rlvo.workflows.answers import load_model
 
     archive = output.expanduser().resolve()
-    digest = write_bundle(load_model(model, workdir).folder, archive)
+    packed = load_model(model, workdir, ungated=ungated).admitted
+    digest = write_bundle(packed.folder, archive, gate=packed.gate)
     if json:
         print_json({"archive": archive, "sha256": file_sha256(archive), "digest": digest})
         return

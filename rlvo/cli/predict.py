@@ -2,29 +2,32 @@
 
 import json as json_module
 import os
-import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rlvo.about import NOTICE
-from rlvo.cli.common import JsonOption, ModelArgument, WorkdirOption
+from rlvo.cli.common import JsonOption, ModelArgument, UngatedOption, WorkdirOption
 from rlvo.config.workdir import DEFAULT
 from rlvo.errors import CohortError, MachineError, RlvoError
 from rlvo.files import atomic_write, file_sha256
 from rlvo.report.console import print_json, print_line, show_progress
 
 CHILD = """
-import json, sys, mlflow.pyfunc
+import importlib.util, json, sys, mlflow.pyfunc
+model_folder, arguments, server = sys.argv[1:]
 try:
-    model = mlflow.pyfunc.load_model(sys.argv[1])
+    model = mlflow.pyfunc.load_model(model_folder)
 except Exception as error:
     sys.exit(f"error: {error}")
-from rlvo.registry.server import serve
-serve(model, **json.loads(sys.argv[2]))
+found = importlib.util.spec_from_file_location("server", server)
+sys.modules["server"] = guard = importlib.util.module_from_spec(found)
+found.loader.exec_module(guard)
+guard.serve(model, **json.loads(arguments))
 """
-"""What the server's process runs: all of rlvo in it is the model's own."""
+"""What the server's process runs: all of rlvo in it is the model's own, but for the server, whose checks are ours."""
+SERVER = Path(__file__).parents[1] / "registry" / "server.py"
 REQUEST_SECONDS = 3600
 """A request waits for those before it, and preparing raw volumes takes time."""
 
@@ -43,6 +46,7 @@ def predict(
         Path | None, typer.Option("--clinical", help="With a folder of patients: the table of their other columns.")
     ] = None,
     members: Annotated[bool, typer.Option("--members", help="Add the probability of every member.")] = False,
+    ungated: UngatedOption = False,
     workdir: WorkdirOption = Path(DEFAULT),
     json: JsonOption = False,
 ) -> None:
@@ -59,12 +63,12 @@ def predict(
     from rlvo.workflows.answers import load_model, pose_question, read_patients, unanswered
 
     raw, folder, notes = read_patients(patients, clinical)
-    found = load_model(model, workdir)
-    question = pose_question(found.folder, raw, folder, notes, work=found.work)
+    found = load_model(model, workdir, ungated=ungated)
+    question = pose_question(found.admitted, raw, folder, notes, work=found.work)
     for note in question.notes:
         print_line(note)
-    for shift in question.shifts:
-        print_line(f"warning: {shift}")
+    for warning in filter(None, (question.model.caution, *question.shifts)):
+        print_line(f"warning: {warning}")
     out = output.expanduser().resolve() if output is not None else None
     kept = out.with_name(f"{out.name}.answered.jsonl") if out is not None else None
     answers = question.ask(kept=kept, progress=show_progress, members=members)
@@ -87,6 +91,7 @@ def serve(
         Path | None, typer.Option("--audit", help="Append what was asked and answered, by pseudonym, to this file.")
     ] = None,
     max_bytes: Annotated[int, typer.Option("--max-bytes", min=1, help="Largest request.")] = 1_000_000,
+    ungated: UngatedOption = False,
     workdir: WorkdirOption = Path(DEFAULT),
 ) -> None:
     """Answer requests over HTTP, on this machine only by default; Ctrl-C ends it.
@@ -106,19 +111,22 @@ def serve(
     record = audit.expanduser().resolve() if audit is not None else None
     if record is not None:
         _check_writable(record)
-    folder = load_model(model, workdir).folder
+    served = load_model(model, workdir, ungated=ungated).admitted
     arguments = {
-        "version": {"model": model, "manifest": file_sha256(folder / MANIFEST)},
+        "version": {"model": model, "manifest": file_sha256(served.folder / MANIFEST)},
         "host": host,
         "port": port,
         "max_bytes": max_bytes,
         "audit": record and str(record),
+        "caution": served.caution,
     }
     environment = {"RLVO_DATA_ROOT": str(root), "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": str(REQUEST_SECONDS)}
     print_line(NOTICE)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if served.caution:
+        print_line(f"warning: {served.caution}")
+    given = (str(served.folder), json_module.dumps(arguments), str(SERVER))
     # The server ends when its standard input does, even if this process is killed.
-    with start_interpreter(CHILD, str(folder), json_module.dumps(arguments), environment=environment) as process:
+    with start_interpreter(CHILD, *given, environment=environment) as process:
         assert process.stdin is not None
         try:
             code = process.wait()

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,7 +11,9 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import cached_property
 from multiprocessing import connection
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Literal, Self
 
 import pandas as pd
@@ -177,9 +180,24 @@ def _prepare_in_processes(
 def worker_pool(workers: int) -> ProcessPoolExecutor:
     """Start processes that use one thread each, because they share the cores, and that end when this process does.
 
-    They are spawned, not forked: this process may hold threads of torch or Ray.
+    They are spawned, not forked: this process may hold threads of torch or Ray. They do not run the user's script.
     """
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_initialise_worker)
+    return ProcessPoolExecutor(workers, mp_context=_Context(), initializer=_initialise_worker)
+
+
+class _Process(SpawnProcess):
+    def start(self) -> None:
+        """Start without a main module: a spawned process runs it again, and a script need not guard against that."""
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            super().start()
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _Context(SpawnContext):
+    Process = _Process
 
 
 def _initialise_worker() -> None:

@@ -15,6 +15,7 @@ from packaging.utils import NormalizedName, canonicalize_name
 from rlvo.about import NOTICE
 from rlvo.errors import RlvoError
 from rlvo.files import file_sha256
+from rlvo.registry.admission import RECORD
 from rlvo.registry.model import MANIFEST, model_files
 from rlvo.registry.verify import SUMS
 
@@ -23,11 +24,12 @@ FOLDER = "rlvo-model"
 README = Path(__file__).with_name("bundle_readme.md")
 
 
-def write_bundle(model: Path, archive: Path) -> str:
+def write_bundle(model: Path, archive: Path, *, gate: str | None = None) -> str:
     """Write the archive (`.tar.gz`). The same model in the same environment always gives the same bytes.
 
     Args:
         model: a verified MLflow model folder.
+        gate: what its gate found, which the archive says too; None if that is unknown.
 
     Returns:
         The digest to give to `verify.py`: SHA-256 of SHA256SUMS.
@@ -43,6 +45,8 @@ def write_bundle(model: Path, archive: Path) -> str:
         "verify.py": Path(__file__).with_name("verify.py").read_text(),
         "wheelhouse.txt": "".join(f"{line}\n" for line in wheelhouse(requirements)),
     }
+    if gate is not None:
+        written[RECORD] = f"{gate}\n"
     files = {f"model/{name}": model / name for name in sorted([MANIFEST, *model_files(model)])}
     digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in written.items()}
     digests |= {name: file_sha256(path) for name, path in files.items()}

@@ -68,13 +68,20 @@ def shift_warnings(model: Path, patients: PatientTable) -> list[str]:
 
 
 def answer_table(
-    model: Path, patients: PatientTable, *, kept: Path | None = None, progress: Advance | None = None, **params: Any
+    model: Path,
+    patients: PatientTable,
+    *,
+    caution: str | None = None,
+    kept: Path | None = None,
+    progress: Advance | None = None,
+    **params: Any,
 ) -> pd.DataFrame:
     """Ask the model about every patient, in a process of its own.
 
     Args:
         model: a verified MLflow model folder.
         patients: columns that the model does not look at are not passed on.
+        caution: what the warnings of every answer begin with.
         kept: a file that answers are added to as they come. An answer is taken from it if model, parameters, row and
             volume files (names, sizes, times) are unchanged. A patient who could not be scored is asked about again.
         progress: called with (patients done, patients in all).
@@ -106,7 +113,10 @@ def answer_table(
                         file.write(json.dumps({"key": keys[position], "answer": answer}) + "\n")
                 if progress is not None:
                     progress(done, len(rows))
-    return pd.DataFrame([answers[key] for key in keys]).astype(dict.fromkeys(("rlvo", "votes", "folds"), "Int64"))
+    found = pd.DataFrame([answers[key] for key in keys]).astype(dict.fromkeys(("rlvo", "votes", "folds"), "Int64"))
+    if caution is not None:
+        found["warnings"] = ["; ".join(filter(None, (caution, warnings))) for warnings in found["warnings"]]
+    return found
 
 
 def _as_sent(cell: Any, column: str, decimal_comma: bool) -> Any:

@@ -23,6 +23,16 @@ TOLERANCE = 1e-5
 PATIENTS_PER_FOLD = 4
 
 
+def gate_result(tags: Mapping[str, str]) -> str:
+    """What the gate found about the version with these tags."""
+    return tags.get(GATE_TAG, "it never ran")
+
+
+def has_passed(result: str) -> bool:
+    """Whether this is what the gate says of a version that passed."""
+    return result.startswith("passed")
+
+
 @dataclass(frozen=True)
 class Evidence:
     """A study's stored predictions, and what they were made from."""

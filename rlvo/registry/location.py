@@ -37,8 +37,8 @@ def locate_model(model: str, tracking: Tracking) -> Path:
         RlvoError: there is no such model, or it is not what was registered.
         MachineError: the registry does not answer.
     """
-    path = Path(model).expanduser()
-    if (path / "MLmodel").is_file():
+    if is_folder(model):
+        path = Path(model).expanduser()
         verify(path)
         return path
     version = find_version(model, tracking)
@@ -54,6 +54,11 @@ def locate_model(model: str, tracking: Tracking) -> Path:
         raise RlvoError(f"the version has no tag {DIGEST_TAG}, so it cannot be verified", where=model, fix=fix)
     verify(root, version.tags[DIGEST_TAG])
     return root
+
+
+def is_folder(model: str) -> bool:
+    """Whether this names the folder of an MLflow model."""
+    return (Path(model).expanduser() / "MLmodel").is_file()
 
 
 def find_version(model: str, tracking: Tracking) -> ModelVersion:

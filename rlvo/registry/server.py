@@ -1,4 +1,8 @@
-"""MLflow's scoring server for one verified model: small JSON requests, one-line errors, an audit file."""
+"""MLflow's scoring server for one verified model: small JSON requests, one-line errors, an audit file.
+
+`rlvo serve` loads this file into a process in which the rest of rlvo is the model's own, whichever version that is: it
+imports only what every version has.
+"""
 
 import hashlib
 import hmac
@@ -24,6 +28,8 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 from mlflow.pyfunc import PyFuncModel, scoring_server
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rlvo.cohort.pseudonym import cohort_key, pseudonym
 from rlvo.errors import RlvoError
@@ -113,11 +119,13 @@ class Audit:
 
 
 @dataclass(frozen=True)
-class AuditedModel:
-    """A loaded model whose answers are recorded before they are given."""
+class ServedModel:
+    """A loaded model whose answers say what they must, and are recorded before they are given."""
 
     model: PyFuncModel
-    audit: Audit
+    caution: str | None
+    """What the warnings of every answer begin with."""
+    audit: Audit | None
 
     @property
     def metadata(self) -> Any:
@@ -128,15 +136,51 @@ class AuditedModel:
         """Answer as the model does. Raises MlflowException (500) if the audit cannot be written."""
         answers = self.model.predict(data, params=params)
         assert isinstance(answers, pd.DataFrame)
+        if self.caution is not None:
+            answers["warnings"] = ["; ".join(filter(None, (self.caution, each))) for each in answers["warnings"]]
         try:
-            self.audit.record(data, answers)
+            if self.audit is not None:
+                self.audit.record(data, answers)
         except (OSError, RlvoError):
             raise MlflowException("the audit cannot be written", error_code=INTERNAL_ERROR) from None
         return answers
 
 
+class BodyTooLargeError(Exception):
+    """More bytes of a request's body have come than are allowed."""
+
+
+@dataclass(frozen=True)
+class BodyLimit:
+    """Counts the bytes of every request's body as they come, whatever its headers say."""
+
+    app: ASGIApp
+    max_bytes: int
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; whoever reads more of its body than is allowed gets BodyTooLargeError."""
+        read = 0
+
+        async def receive_counted() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self.max_bytes:
+                raise BodyTooLargeError
+            return message
+
+        await self.app(scope, receive_counted, send)
+
+
 def serve(
-    model: PyFuncModel, *, version: Mapping[str, str], host: str, port: int, max_bytes: int, audit: str | None
+    model: PyFuncModel,
+    *,
+    version: Mapping[str, str],
+    host: str,
+    port: int,
+    max_bytes: int,
+    audit: str | None,
+    caution: str | None,
 ) -> None:
     """Serve until standard input ends. Prints one line, the address.
 
@@ -145,14 +189,17 @@ def serve(
         port: 0 means any free port.
         max_bytes: size of the largest request that is accepted.
         audit: file to append to; None: there is no audit.
+        caution: what the warnings of every answer begin with; None: nothing.
     """
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # it comments on single requests
     record = Audit(Path(audit), version) if audit else None
-    served = cast(PyFuncModel, AuditedModel(model, record)) if record else model
+    served = cast(PyFuncModel, ServedModel(model, caution, record))
     app = add_guard(scoring_server.init(served), max_bytes, record)
     if host in LOOPBACK:  # a web page must not reach a local server through a host name of its own
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False))
+    parser: dict[str, Any] = {"http": "h11", "ws": "none"}  # the same on every machine
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, **parser)
+    server = uvicorn.Server(config)
     try:
         opened = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
@@ -185,23 +232,35 @@ def add_guard(app: FastAPI, max_bytes: int, audit: Audit | None) -> FastAPI:
         status, why = refused
         if audit is not None:
             audit.write({"refused": status})
-        return JSONResponse({"error": why}, status)
+        # Where a body ends that comes in chunks is the client's word: what follows is not taken for another request.
+        ending = {"Connection": "close"} if "transfer-encoding" in request.headers else None
+        return JSONResponse({"error": why}, status, ending)
 
+    app.add_middleware(BodyLimit, max_bytes=max_bytes)
     return app
 
 
 async def check_request(request: Request, max_bytes: int) -> tuple[int, str] | None:
     """Status and reason for a request that must not reach the model; None for one that may."""
+    length, too_large = request.headers.get("content-length"), f"the request is larger than {max_bytes} bytes"
+    if length is not None and "transfer-encoding" in request.headers:
+        return 400, "the request states its length and comes in chunks, too"
     if request.method != "POST":
         return None
-    if not (length := request.headers.get("content-length", "")).isdecimal():
+    if length is not None and int(length) > max_bytes:
+        return 413, too_large
+    try:
+        body = await request.body()
+    except BodyTooLargeError:
+        return 413, too_large
+    except ClientDisconnect:
+        return 400, "the request ended before its body did"
+    if length is None:
         return 411, "the request does not state its length"
-    if int(length) > max_bytes:
-        return 413, f"the request is larger than {max_bytes} bytes"
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         return 415, "send application/json"
     try:
-        Question.model_validate_json(await request.body())
+        Question.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where, what = ".".join(map(str, first["loc"][:3])), first["msg"].removeprefix("Value error, ")

@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 
 from rlvo.errors import RlvoError
 from rlvo.mlflow_client import Tracking
-from rlvo.registry.gate import GATE_TAG
+from rlvo.registry.gate import gate_result, has_passed
 from rlvo.registry.location import CHAMPION, locate_model
 
 HISTORY_TAG = "rlvo.champions"
@@ -32,7 +32,7 @@ class Version:
     @property
     def gate(self) -> str:
         """What the gate found."""
-        return self.tags.get(GATE_TAG, "never ran")
+        return gate_result(self.tags)
 
 
 def list_versions(tracking: Tracking, name: str) -> list[Version]:
@@ -64,13 +64,9 @@ def registered_version(tracking: Tracking, name: str, tags: Mapping[str, str]) -
     """
     with tracking.registry(name) as client:
         found = client.search_model_versions(f"name = '{name}'")
-    numbers = [int(each.version) for each in found if tags.items() <= each.tags.items() and has_passed(each.tags)]
+    passed = [each for each in found if has_passed(gate_result(each.tags))]
+    numbers = [int(each.version) for each in passed if tags.items() <= each.tags.items()]
     return str(max(numbers)) if numbers else None
-
-
-def has_passed(tags: Mapping[str, str]) -> bool:
-    """Whether the version with these tags passed its gate."""
-    return tags.get(GATE_TAG, "").startswith("passed")
 
 
 def promote(tracking: Tracking, name: str, number: int) -> int | None:
@@ -82,10 +78,10 @@ def promote(tracking: Tracking, name: str, number: int) -> int | None:
     """
     where = f"{name}/{number}"
     with tracking.registry(where) as client:
-        tags = client.get_model_version(name, str(number)).tags
-    if not has_passed(tags):
+        gate = gate_result(client.get_model_version(name, str(number)).tags)
+    if not has_passed(gate):
         fix = "Only a version that passed can become the champion; register the ensemble again"
-        raise RlvoError(f"it did not pass its gate ({tags.get(GATE_TAG, 'it never ran')})", where=where, fix=fix)
+        raise RlvoError(f"it did not pass its gate ({gate})", where=where, fix=fix)
     locate_model(where, tracking)
     with tracking.registry(where) as client:
         champions = _champions(client, name)
@@ -104,7 +100,8 @@ def rollback(tracking: Tracking, name: str) -> tuple[int, int]:
     """
     with tracking.registry(name) as client:
         champions = _champions(client, name)
-        sound = {int(v.version) for v in client.search_model_versions(f"name = '{name}'") if has_passed(v.tags)}
+        versions = client.search_model_versions(f"name = '{name}'")
+    sound = {int(each.version) for each in versions if has_passed(gate_result(each.tags))}
     current = champions[-1] if champions else None
     earlier = [at for at, number in enumerate(champions) if number in sound and number != current]
     if current is None or not earlier:

@@ -3,13 +3,11 @@
 import json
 import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from rlvo.cohort.variables import VOLUMES
 from rlvo.config.grid import PRESETS, Grid
 from rlvo.errors import MachineError, RlvoError
 from rlvo.files import atomic_write
+from rlvo.imaging.cohort_preparation import worker_pool
 from rlvo.progress import Advance
 from rlvo.synthetic.ceilings import ceilings
 from rlvo.synthetic.clinical import draw_clinic
@@ -107,7 +106,7 @@ def write_synthetic_cohort(
             table = table.assign(**{name: [f"{folder}/{name}.nii.gz" for folder in folders] for name in VOLUMES})
             seeds = np.random.SeedSequence(seed).spawn(patients)  # per patient: the number of workers does not matter
             workers = min(workers or os.cpu_count() or 1, ceil(patients / PATIENTS_PER_TASK))
-            with ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else nullcontext() as pool:
+            with worker_pool(workers) if workers > 1 else nullcontext() as pool:
                 run = partial(pool.map, chunksize=PATIENTS_PER_TASK) if pool else map
                 write = partial(write_phantom, grid=grid, full_images=chosen.full_images)
                 for done, _ in enumerate(run(write, map(out.joinpath, folders), drawn.lesions, seeds), start=1):

@@ -13,8 +13,8 @@ from rlvo.errors import Finding, RlvoError
 from rlvo.inference.patients import NOT_ANSWERED
 from rlvo.mlflow_client import Tracking
 from rlvo.progress import ShowProgress, no_progress
+from rlvo.registry.admission import AdmittedModel, admit_model
 from rlvo.registry.client import PatientTable, answer_table, check_patients, input_columns, shift_warnings
-from rlvo.registry.location import locate_model
 from rlvo.registry.patient_folders import read_patient_folders
 from rlvo.study.folder import started_studies
 from rlvo.study.membership import refuse_held_out
@@ -24,8 +24,7 @@ from rlvo.study.membership import refuse_held_out
 class Question:
     """A verified model and the patients it is to be asked about. Nothing was asked yet."""
 
-    model: Path
-    """MLflow model folder."""
+    model: AdmittedModel
     patients: PatientTable
     notes: tuple[str, ...]
     """Patients who have no folder or no row in the clinical table; columns without a value for any patient."""
@@ -40,17 +39,23 @@ class Question:
             params: of the model's `predict`: `members`, `precision`.
         """
         with progress("patients") as advance:
-            return answer_table(self.model, self.patients, kept=kept, progress=advance, **params)
+            return answer_table(
+                self.model.folder, self.patients, caution=self.model.caution, kept=kept, progress=advance, **params
+            )
 
 
 @dataclass(frozen=True)
 class Model:
     """A registered model whose files were verified. It answers with its own code, in a process of its own."""
 
-    folder: Path
-    """Its MLflow model folder."""
+    admitted: AdmittedModel
     work: Workdir | None = None
     """The work folder whose studies' hold-outs it does not answer for."""
+
+    @property
+    def folder(self) -> Path:
+        """Its MLflow model folder."""
+        return self.admitted.folder
 
     def predict(
         self,
@@ -77,16 +82,17 @@ class Model:
     def _question(self, patients: pd.DataFrame | str | Path, folder: str | Path) -> Question:
         if isinstance(patients, pd.DataFrame):
             raw, place = RawTable(patients, decimal_comma=False), Path(folder).resolve()
-            return pose_question(self.folder, raw, place, work=self.work)
-        return pose_question(self.folder, *read_patients(Path(patients)), work=self.work)
+            return pose_question(self.admitted, raw, place, work=self.work)
+        return pose_question(self.admitted, *read_patients(Path(patients)), work=self.work)
 
 
-def load_model(name: str, workdir: str | Path = "rlvo-work") -> Model:
-    """Find a registered model and verify every file of it.
+def load_model(name: str, workdir: str | Path = "rlvo-work", *, ungated: bool = False) -> Model:
+    """Find a registered model that passed its gate, and verify every file of it.
 
     Args:
         name: `rlvo-ensemble@champion`, `rlvo-ensemble/3`, `rlvo-ensemble`, or the folder of an MLflow model.
         workdir: the work folder whose registry is asked, unless `MLFLOW_TRACKING_URI` is set.
+        ungated: also load a model that did not pass; every answer's `warnings` says so.
 
     Example:
         ```python
@@ -94,7 +100,7 @@ def load_model(name: str, workdir: str | Path = "rlvo-work") -> Model:
         ```
     """
     work = Workdir.at(Path(workdir), create=False)
-    return Model(locate_model(name, Tracking(work.tracking_uri(), work.artifacts)), work)
+    return Model(admit_model(name, Tracking(work.tracking_uri(), work.artifacts), ungated=ungated), work)
 
 
 def read_patients(patients: Path, clinical: Path | None = None) -> tuple[RawTable, Path, tuple[str, ...]]:
@@ -119,12 +125,12 @@ def read_patients(patients: Path, clinical: Path | None = None) -> tuple[RawTabl
 
 
 def pose_question(
-    model: Path, raw: RawTable, folder: Path, notes: tuple[str, ...] = (), *, work: Workdir | None = None
+    model: AdmittedModel, raw: RawTable, folder: Path, notes: tuple[str, ...] = (), *, work: Workdir | None = None
 ) -> Question:
     """Check patients before a model is asked about them.
 
     Args:
-        model: a verified MLflow model folder.
+        model: of `admit_model`.
         raw, folder, notes: of `read_patients`.
         work: the work folder whose studies' hold-outs must not be asked about.
 
@@ -132,12 +138,12 @@ def pose_question(
         CohortError: patients cannot be told apart, or cells from one another.
         RlvoError: patients are in the hold-out of a study of the work folder.
     """
-    patients = check_patients(model, raw, folder)
+    patients = check_patients(model.folder, raw, folder)
     if work is not None:
         refuse_held_out(patients.typed, started_studies(work.studies), where="patients")
-    absent = [name for name in input_columns(model) if name not in (*raw.cells, *VOLUMES)]
+    absent = [name for name in input_columns(model.folder) if name not in (*raw.cells, *VOLUMES)]
     missing = (f"no column {', '.join(absent)}: missing for every patient",) if absent else ()
-    return Question(model, patients, (*notes, *missing), tuple(shift_warnings(model, patients)))
+    return Question(model, patients, (*notes, *missing), tuple(shift_warnings(model.folder, patients)))
 
 
 def unanswered(answers: pd.DataFrame) -> list[Finding]:

@@ -28,9 +28,10 @@ from rlvo.evaluation.subgroups import SubgroupAnalysis
 from rlvo.files import atomic_write, file_sha256
 from rlvo.inference.description import DESCRIPTION
 from rlvo.progress import ShowProgress, no_progress
+from rlvo.registry.admission import AdmittedModel, admit_model
 from rlvo.registry.card import add_to_description
 from rlvo.registry.client import PatientTable, answer_table, input_columns, shift_warnings
-from rlvo.registry.location import ARTIFACT_PATH, find_version, locate_model
+from rlvo.registry.location import ARTIFACT_PATH, is_folder
 from rlvo.registry.model import MANIFEST
 from rlvo.report.calibration import draw_reliability
 from rlvo.report.external import card_lines
@@ -58,10 +59,7 @@ class ExternalCohort:
 class ExternalQuestion:
     """Verified models and a cohort that none of them was made from. Nothing was asked yet."""
 
-    models: tuple[str, ...]
-    """Versions (NAME/NUMBER), or folders as they were named."""
-    roots: tuple[Path, ...]
-    """Their MLflow model folders."""
+    models: tuple[AdmittedModel, ...]
     external: ExternalCohort
     work: Workdir
     shifts: tuple[str, ...]
@@ -72,7 +70,10 @@ class ExternalQuestion:
         kept = answers_folder(self.work, self.external.path) / "answered.jsonl"
         kept.parent.mkdir(parents=True, exist_ok=True)
         with progress(description) as advance:
-            answers = answer_table(self.roots[number], self.external.patients, kept=kept, progress=advance)
+            model = self.models[number]
+            answers = answer_table(
+                model.folder, self.external.patients, caution=model.caution, kept=kept, progress=advance
+            )
         return answers.astype({"score": float, "probability": float}).set_index("patient_id")
 
 
@@ -88,24 +89,26 @@ class ExternalResult:
     """The reliability curve; None if the model gives no probability."""
 
 
-def open_external(models: Sequence[str], table: Path, work: Workdir) -> ExternalQuestion:
+def open_external(models: Sequence[str], table: Path, work: Workdir, *, ungated: bool = False) -> ExternalQuestion:
     """Find and verify models, and check that a cohort may be used to evaluate them.
 
+    Args:
+        ungated: also take a model that did not pass its gate.
+
     Raises:
-        RlvoError: there is no such model; the table is at fault, no patient is included, or it holds patients whom a
-            study of the work folder held out or whom a model was made from.
+        RlvoError: there is no such model, or it did not pass its gate; the table is at fault, no patient is included,
+            or it holds patients whom a study of the work folder held out or whom a model was made from.
         MachineError: the registry does not answer.
     """
     tracking = tracking_of(work)
-    versions = [name if _is_folder(name) else find_version(name, tracking) for name in models]
-    named = tuple(v if isinstance(v, str) else f"{v.name}/{v.version}" for v in versions)  # an alias may move meanwhile
-    roots = tuple(locate_model(name, tracking) for name in named)
+    admitted = tuple(admit_model(name, tracking, ungated=ungated) for name in models)
+    roots = [model.folder for model in admitted]
     external = read_external(table, tuple(dict.fromkeys(name for root in roots for name in input_columns(root))))
     # Each model's description is read as it is, whichever rlvo wrote it.
     descriptions = [json.loads((root / ARTIFACT_PATH / DESCRIPTION).read_bytes()) for root in roots]
     _check_strangers(external, {each["variants"][0]["spec"]["split_hash"] for each in descriptions}, work)
     shifts = shift_warnings(roots[0], external.patients) if len(roots) == 1 else ()
-    return ExternalQuestion(named, roots, external, work, tuple(shifts))
+    return ExternalQuestion(admitted, external, work, tuple(shifts))
 
 
 def evaluate_external(
@@ -120,8 +123,9 @@ def evaluate_external(
         RlvoError: no patient could be scored, or `record` is given for a folder, which has no description.
         MachineError: the model failed; what it answered before is kept.
     """
-    (model,), (root,), cohort = question.models, question.roots, question.external.cohort
-    if record and _is_folder(model):
+    ((model, root),) = ((each.name, each.folder) for each in question.models)
+    cohort = question.external.cohort
+    if record and is_folder(model):
         fix = "Name a registered version, or leave --record out"
         raise RlvoError("a folder has no description that figures could be added to", where=model, fix=fix)
     answers = question.ask(0, progress, "patients")
@@ -146,7 +150,7 @@ def evaluate_external(
 
 def compare_models(question: ExternalQuestion, *, progress: ShowProgress = no_progress) -> AnswerComparison:
     """Two registered models on the same patients of another cohort. Raises as `evaluate_external`."""
-    a, b = (question.ask(number, progress, name) for number, name in enumerate(question.models))
+    a, b = (question.ask(number, progress, model.name) for number, model in enumerate(question.models))
     return compare_answers(a, b, question.external.cohort.label)
 
 
@@ -188,7 +192,3 @@ def _check_strangers(external: ExternalCohort, splits: set[str], work: Workdir) 
                 where=external.path,
                 fix="Leave them out: the model's performance on them would be optimistic",
             )
-
-
-def _is_folder(model: str) -> bool:
-    return (Path(model).expanduser() / "MLmodel").is_file()

@@ -1,10 +1,13 @@
 """Two real servers under mixed, concurrent requests."""
 
+import contextlib
 import http.client
 import itertools
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +19,7 @@ from typing import Any
 
 import psutil
 import pytest
+from support.documents import ROOT, blocks
 from support.processes import free_port
 from support.tiny_study import TinyStudy
 
@@ -173,6 +177,56 @@ def check_audit(audit: Path, wanted: list[tuple[str, object]], replies: list[Rep
             assert len(line["manifest"]) == 64
     assert "PLANTED" not in audit.read_text()
     assert ".nii" not in audit.read_text()
+
+
+HEAD = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+PING = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n"
+END = b"0\r\n\r\n"
+RAW: dict[str, tuple[int, list[bytes]]] = {
+    "both": (400, [HEAD, b"Content-Length: 10\r\n", CHUNKED, b"\r\n", b"2\r\n{}\r\n", END, PING]),
+    "both, the other order": (400, [HEAD, CHUNKED, b"Content-Length: 5\r\n\r\n", END, PING]),
+    "both, without a body": (400, [PING[:-2], CHUNKED, b"Content-Length: 5\r\n\r\n", END, PING]),
+    "both, endless": (
+        400,
+        [HEAD, b"Content-Length: 10\r\n", CHUNKED, b"\r\n", *[b"1000\r\n", b" " * 4096, b"\r\n"] * 9999],
+    ),
+    "chunks, too large": (413, [HEAD, CHUNKED, b"\r\n", *[b"1000\r\n", b" " * 4096, b"\r\n"] * 9999]),
+    "chunks": (411, [HEAD, CHUNKED, b"\r\n", b"2\r\n{}\r\n", END, PING]),
+    "negative": (400, [HEAD, b"Content-Length: -1\r\n\r\n", PING]),
+    "a word": (400, [HEAD, b"Content-Length: ten\r\n\r\n", PING]),
+    "a sign": (400, [HEAD, b"Content-Length: +2\r\n\r\n{}", PING]),
+    "two lengths": (400, [HEAD, b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", PING]),
+    "a list": (400, [HEAD, b"Content-Length: 2, 3\r\n\r\n{}", PING]),
+    "another coding": (400, [HEAD, b"Transfer-Encoding: gzip, chunked\r\n\r\n", PING]),
+}
+"""Requests, byte for byte, and the status of the only answer. Most are followed by one that would be answered alone."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["rlvo"], indirect=True)
+def test_the_bytes_that_come_count_and_an_unclear_end_closes_the_connection(server: tuple[str, str, Path]) -> None:
+    port = int(server[1].rpartition(":")[2])
+    for name, (status, sent) in RAW.items():
+        received = b""
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+            with contextlib.suppress(ConnectionError):  # it may close before all was sent
+                client.sendall(b"".join(sent))
+            with contextlib.suppress(ConnectionError):
+                while part := client.recv(4096):
+                    received += part
+        assert re.findall(rb"HTTP/1.1 (\d+)", received) == [str(status).encode()], (name, received)
+    assert post(server[1], "", method="GET", path="/ping")[0] == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["rlvo"], indirect=True)
+def test_the_documented_request_is_answered(server: tuple[str, str, Path]) -> None:
+    [block] = [block for block in blocks(ROOT / "docs/inference.md") if block.text.startswith("curl")]
+    command = block.text.replace("localhost:8080", server[1])
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    [answer] = json.loads(done.stdout)["predictions"]
+    assert (answer["patient_id"], answer["rlvo"]) == ("a", None)  # no such patient here
 
 
 @pytest.mark.slow
