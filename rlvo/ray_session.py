@@ -4,10 +4,13 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from unittest import mock
 
 import ray
 from ray.exceptions import RayError
@@ -100,15 +103,31 @@ def check_address(address: str) -> None:
 
 
 def _start_ray(address: str, **options: object) -> None:
-    """`ray.init` without a word."""
+    """`ray.init` without a word, after which SIGTERM does what it did before."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     _silence_notices()
-    ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    with _own_sigterm():
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
 
 
 def _silence_notices() -> None:
     """Private API of Ray: it prints notices to standard output, where `--json` goes, and has no switch for them."""
     ray._private.worker._worker_logs_enabled = False
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep our handler of SIGTERM, if there is one: Ray's end the process at once, with a C++ trace on the console.
+
+    Ray's Python handlers are set by a private function of it; its C++ one can only be replaced afterwards.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with mock.patch.object(ray._private.utils, "set_sigterm_handler"):
+        yield
+    signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """The command `rlvo`: one line and an exit code for every error a user can cause."""
 
+import signal
 import sys
+import threading
 import traceback
-from types import TracebackType
+from types import FrameType, TracebackType
 
 import typer
 
@@ -11,8 +13,8 @@ from rlvo.cli import cohort, ensemble, evaluate, models, predict, search, status
 from rlvo.errors import RlvoError, hide_passwords
 from rlvo.report.console import print_line
 
-INTERRUPTED = 130
-"""What Typer makes of Ctrl-C."""
+INTERRUPTED, TERMINATED = 130, 143
+"""Exit codes: what Typer makes of Ctrl-C, and what a shell makes of SIGTERM."""
 
 app = typer.Typer(
     name="rlvo",
@@ -43,8 +45,12 @@ app.add_typer(models.app, name="models")
 
 
 def main() -> None:
-    """The console script. Exit code 0 done, 2 the input is at fault, 1 a fault of ours or of the machine."""
+    """The console script. Exit code 0 done, 2 the input is at fault, 1 a fault of ours or of the machine.
+
+    SIGTERM (from SLURM, systemd, Kubernetes, `ray job stop`) ends a command as Ctrl-C does.
+    """
     sys.excepthook = _print_traceback
+    terminated = _interrupt_on_sigterm()
     try:
         app()
     except RlvoError as error:
@@ -54,7 +60,21 @@ def main() -> None:
     except SystemExit as end:
         if end.code == INTERRUPTED:
             print_line("interrupted: run the same command again to continue")
+            sys.exit(TERMINATED if terminated.is_set() else INTERRUPTED)
         raise
+
+
+def _interrupt_on_sigterm() -> threading.Event:
+    """Let the first SIGTERM do what Ctrl-C does, and later ones not disturb that; the event tells that one came."""
+    terminated = threading.Event()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not terminated.is_set():
+            terminated.set()
+            signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, interrupt)
+    return terminated
 
 
 def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
