@@ -4,7 +4,18 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from rlvo.config.base import Frozen, content_hash
 
@@ -28,6 +39,27 @@ class EfficientNetOptions(Frozen):
 
     width: PositiveFloat = 1.0
     depth: PositiveFloat = 1.0
+    head_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Dropout before the head, instead of `model.dropout`; MONAI's is 0.2. None: `model.dropout`."""
+    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of each batch in the running statistics, which validation uses. MONAI's 0.01 needs about 500 steps."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, content: Any, info: ValidationInfo) -> Any:
+        return {**BEFORE, **content} if info.mode == "json" and isinstance(content, dict) else content
+
+    @model_serializer(mode="wrap")
+    def _leave_out(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        if info.mode == "json":
+            content = {name: value for name, value in content.items() if value != BEFORE.get(name, ...)}
+        return content
+
+
+BEFORE: dict[str, Any] = {"head_dropout": None, "batch_norm_momentum": 0.01}
+"""What files written before these options existed mean. Where that is still meant, JSON leaves them out, so that files,
+keys and hashes stay what they were."""
 
 
 class ResNetOptions(Frozen):
@@ -63,6 +95,12 @@ class ModelConfig(Frozen):
     efficientnet: EfficientNetOptions = EfficientNetOptions()
     resnet: ResNetOptions = ResNetOptions()
     daft: DaftOptions = DaftOptions()
+
+    @property
+    def head_dropout(self) -> float:
+        """Dropout before the head."""
+        own = self.efficientnet.head_dropout if self.backbone == "efficientnet-b0" else None
+        return self.dropout if own is None else own
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -106,6 +144,14 @@ class Configuration(Frozen):
 
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @field_validator("model")
+    @classmethod
+    def _only_own_options(cls, model: ModelConfig) -> ModelConfig:
+        """Options of EfficientNet that came later do not enter the keys of other networks."""
+        if model.backbone == "efficientnet-b0":
+            return model
+        return model.model_copy(update={"efficientnet": model.efficientnet.model_copy(update=BEFORE)})
 
     @cached_property
     def key(self) -> str:

@@ -121,9 +121,10 @@ class EnsembleConfig(Frozen):
 DEFAULTS: dict[str, tuple[object, object]] = {
     "cohort.scaling": ("min_max", "quantile"),
     "cohort.imputation": ("median", "ratio"),
+    "model.efficientnet.batch_norm_momentum": (0.01, 0.1),
 }
 """Settings that came later, and what they are if a study does not name them: if it was started before, and if it begins
-now. Until a study is opened they are None."""
+now. They are settled when a study is opened."""
 
 
 class StudyConfig(Frozen):
@@ -194,6 +195,14 @@ class StudyConfig(Frozen):
         for part in path.split("."):
             node = getattr(node, part)
         return cast(Scalar, node)
+
+    def names(self, path: str) -> bool:
+        """Whether the value at a dotted path was given, and not None."""
+        *parents, leaf = path.split(".")
+        node: Any = self
+        for parent in parents:
+            node = getattr(node, parent)
+        return leaf in node.model_fields_set and getattr(node, leaf) is not None
 
     def with_setting(self, path: str, value: object) -> Self:
         """The study with another value at a dotted path."""

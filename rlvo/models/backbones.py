@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rlvo.config.model import DenseNetOptions, EfficientNetOptions, ModelConfig, ResNetOptions
 from rlvo.errors import RlvoError
+from rlvo.models.padding import FittingPad3d
 
 
 class Backbone(nn.Module):
@@ -84,7 +85,11 @@ def _efficientnet(options: EfficientNetOptions, channels: int) -> Backbone:
         num_classes=1,
         width_coefficient=options.width,
         depth_coefficient=options.depth,
+        norm=("batch", {"eps": 1e-3, "momentum": options.batch_norm_momentum}),
     )
+    network._conv_stem_padding = _fitting(network._conv_stem_padding, network._conv_stem)
+    for block in (block for stage in network._blocks for block in stage):
+        block._depthwise_conv_padding = _fitting(block._depthwise_conv_padding, block._depthwise_conv)
     layers = OrderedDict(
         stem_padding=network._conv_stem_padding,
         stem=network._conv_stem,
@@ -96,6 +101,10 @@ def _efficientnet(options: EfficientNetOptions, channels: int) -> Backbone:
         norm1=network._bn1,
     )
     return Backbone(nn.Sequential(layers), nn.SiLU(), network._bn1.num_features)
+
+
+def _fitting(padding: nn.Module, conv: nn.Conv3d) -> nn.Module:
+    return FittingPad3d(padding.padding, conv.kernel_size) if isinstance(padding, nn.ConstantPad3d) else padding
 
 
 def _resnet(options: ResNetOptions, channels: int) -> Backbone:

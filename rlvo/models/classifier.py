@@ -30,7 +30,7 @@ class Classifier(nn.Module):
             self.modulation = kind(channels, tabular_features, **config.daft.model_dump())
         self.compresses = config.compress_input
         self.concatenates = config.fusion == "concat"
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.head_dropout)
         self.head = nn.Linear(channels + (tabular_features if self.concatenates else 0), 1)
 
     def standardise_with(self, mean: Sequence[float], std: Sequence[float]) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from rlvo.models.classifier import Classifier
+from rlvo.models.padding import widen
 
 First = TypeVar("First", bound=nn.Module)
 Second = TypeVar("Second", bound=nn.Module)
@@ -86,6 +87,7 @@ class PaddedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.conv.kernel_size, self.conv.stride
+        x = widen(x, self.added, kernel)
         sides = [(x.shape[2 + i] + self.added[i] - kernel[i]) // stride[i] + 1 for i in range(3)]
         convolved: Tensor = self.conv(x)
         return convolved[:, :, *(slice(cut, cut + side) for cut, side in zip(self.cut, sides, strict=True))]

@@ -12,6 +12,8 @@ from rlvo.search.halving import epochs_to_train, group, ladder
 from rlvo.study.inputs import check_models, model_specs
 
 BYTES_PER_WEIGHT = 4
+FREE = {"dropout": 0.0, "compress_input": True}
+"""Fields of a model that change what it costs by next to nothing."""
 CHECKPOINT_COPIES = 4
 """What a trial keeps on disk, in sizes of its model: the best weights, the last ones, and Adam's two moments."""
 
@@ -124,7 +126,7 @@ def _alike(model: ModelConfig) -> ModelConfig:
     alike = {1: ("NCCT", False), 2: ("NCCT", True), 3: ("BOTH", True)}
     modality, prior = alike[len(model.channels)]
     daft = model.daft.model_copy(update={"identity_init": False}) if model.fusion == "daft" else DaftOptions()
-    return model.model_copy(update={"modality": modality, "prior": prior, "dropout": 0.0, "daft": daft})
+    return model.model_copy(update={"modality": modality, "prior": prior, "daft": daft, **FREE})
 
 
 def _planned(model: ModelConfig, batch_size: int, study: StudyConfig, tabular_features: int) -> PlannedModel:

@@ -174,7 +174,7 @@ def settle(config: StudyConfig, study: StudyFolder) -> StudyConfig:
     """Fill in DEFAULTS if the configuration names no value: as the study was started, if it was."""
     frozen = read_config(study) if study.config.exists() else None
     for path, (_, now) in DEFAULTS.items():
-        if config.default(path) is None:
+        if not config.names(path):
             config = config.with_setting(path, frozen.default(path) if frozen else now)
     return config
 
@@ -193,7 +193,7 @@ def check_models(config: StudyConfig) -> None:
     """Raise RlvoError if the grid is too small for one of the study's networks, naming the smallest that works."""
     from rlvo.models.backbones import check_volume
 
-    one_channel = {"modality": "NCCT", "prior": False, "fusion": "none", "dropout": 0.0}
+    one_channel = {"modality": "NCCT", "prior": False, "fusion": "none", "dropout": 0.0, "compress_input": True}
     specs = [(each.model.model_copy(update=one_channel), each.training.batch_size) for each in model_specs(config)]
     for model, batch in dict.fromkeys(specs):
         check_volume(model, config.grid.shape, batch)
@@ -202,7 +202,10 @@ def check_models(config: StudyConfig) -> None:
 def _check_same_settings(config: StudyConfig, study: StudyFolder) -> None:
     if not study.config.exists():
         return
-    before, now = (by_path(each.model_dump(mode="json")) for each in (read_config(study), config))
+    before, now = (
+        by_path({**each.model_dump(mode="json"), "model": each.model.model_dump()})  # JSON leaves some options out
+        for each in (read_config(study), config)
+    )
     changed = [
         f"{path}: {before.get(path)!r} became {now.get(path)!r}"
         for path in dict.fromkeys([*before, *now])

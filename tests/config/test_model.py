@@ -1,6 +1,9 @@
+import json
+
 import pytest
 
 from rlvo.config.model import Configuration, ModelConfig, TrainingConfig
+from rlvo.config.space import FieldPath, Space
 
 
 def test_a_configurations_key_is_its_content() -> None:
@@ -12,6 +15,39 @@ def test_a_configurations_key_is_its_content() -> None:
 
 def test_keys_stay_what_they_were_when_studies_were_started() -> None:
     assert Configuration().key == "9d6edcb3769e"
+    changed = {"batch_norm_momentum": 0.3, "head_dropout": 0.1}
+    densenet = Configuration.model_validate({"model": {"efficientnet": changed}})
+    assert densenet.key == "9d6edcb3769e", "the options of another network"
+    then = {"model": {"backbone": "efficientnet-b0", "modality": "CTA", "efficientnet": {}}, "training": {"epochs": 3}}
+    old = Configuration.model_validate_json(json.dumps(then))
+    assert old.key == "3acbd18b6e2d"
+    assert set(json.loads(old.model_dump_json())["model"]["efficientnet"]) == {"width", "depth"}, "as written then"
+    assert Configuration.model_validate_json(old.model_dump_json()) == old
+    now = Configuration.model_validate(then)
+    assert now.key != old.key
+    assert Configuration.model_validate_json(now.model_dump_json()) == now
+
+
+def test_batch_norms_momentum_is_monais_only_in_files_from_before_it_was_an_option() -> None:
+    efficientnet = {"backbone": "efficientnet-b0"}
+    assert ModelConfig.model_validate(efficientnet).efficientnet.batch_norm_momentum == 0.1
+    assert ModelConfig.model_validate_json(json.dumps(efficientnet | {"efficientnet": {}})).efficientnet == (
+        ModelConfig.model_validate({"efficientnet": {"batch_norm_momentum": 0.01}}).efficientnet
+    )
+
+
+@pytest.mark.parametrize(
+    ("backbone", "head", "expected"),
+    [("efficientnet-b0", 0.2, 0.2), ("efficientnet-b0", None, 0.4), ("densenet169", 0.2, 0.4)],
+)
+def test_the_heads_dropout_is_efficientnets_own_if_it_has_one(backbone: str, head: float, expected: float) -> None:
+    content = {"backbone": backbone, "dropout": 0.4, "efficientnet": {"head_dropout": head}}
+    assert ModelConfig.model_validate(content).head_dropout == expected
+
+
+def test_options_that_json_leaves_out_can_be_searched_for() -> None:
+    axis: dict[FieldPath, dict[str, list[float]]] = {"model.efficientnet.head_dropout": {"choices": [0.0, 0.2]}}
+    assert Space.model_validate({"sample": axis}).grid() == [{name: value} for name in axis for value in (0.0, 0.2)]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from monai.networks.nets.efficientnet import EfficientNetBN
 from support.networks import narrow
 
 from rlvo.config.model import ModelConfig
@@ -35,6 +36,37 @@ def test_smallest_volume_trains_and_the_next_smaller_does_not(batch_size: int) -
 def test_demo_network_takes_the_demo_grid() -> None:
     check_volume(narrow(), (32, 24, 20), batch_size=8)
     assert build_backbone(narrow()).out_channels == (8 + 3 * 8) // 2 + 3 * 8
+
+
+@pytest.mark.parametrize("side", [1, 2, 5, 20])
+def test_efficientnet_takes_small_grids(side: int) -> None:
+    shape = (32, 24, side)
+    config = narrow("efficientnet-b0")
+    check_volume(config, shape, batch_size=2)
+    backbone = build_backbone(config).train()
+    volume = torch.randn(2, 2, *shape, requires_grad=True)
+    backbone(volume).square().sum().backward()
+    assert volume.grad is not None
+    assert volume.grad.isfinite().all()
+
+
+def test_efficientnet_is_monais_where_monais_works() -> None:
+    torch.manual_seed(0)
+    ours = build_backbone(ModelConfig(backbone="efficientnet-b0", modality="NCCT")).eval()
+    monais = EfficientNetBN("efficientnet-b0", pretrained=False, spatial_dims=3, in_channels=1, num_classes=1).eval()
+    weights = dict(zip(monais.state_dict(), ours.state_dict().values(), strict=False))
+    monais.load_state_dict({**monais.state_dict(), **weights})
+    monais._avg_pooling = monais._dropout = monais._fc = torch.nn.Identity()
+    volume = torch.randn(1, 1, 45, 64, 50)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours.activation(ours(volume)).flatten(1), monais(volume), rtol=0, atol=0)
+
+
+def test_batch_norms_momentum_is_the_configured_one() -> None:
+    for momentum in (0.1, 0.25):
+        options = {"width": 0.5, "depth": 0.5, "batch_norm_momentum": momentum}
+        layers = build_backbone(narrow("efficientnet-b0", efficientnet=options)).modules()
+        assert {layer.momentum for layer in layers if isinstance(layer, torch.nn.BatchNorm3d)} == {momentum}
 
 
 def test_resnet_passes_gradient_through_its_shortcuts() -> None:

@@ -12,7 +12,7 @@ from rlvo.models.streamlining import PaddedConv, streamline
 
 @pytest.mark.parametrize("fusion", ["none", "daft"])
 @pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("shape", [(32, 33, 34), (45, 38, 40)])
+@pytest.mark.parametrize("shape", [(32, 33, 34), (45, 38, 40), (32, 24, 20)])
 def test_logits_are_the_same(backbone: BackboneName, fusion: FusionName, shape: tuple[int, int, int]) -> None:
     torch.manual_seed(0)
     classifier = Classifier(narrow(backbone, fusion=fusion), 4).eval().double()

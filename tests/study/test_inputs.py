@@ -18,6 +18,7 @@ from rlvo.config.workdir import Workdir
 from rlvo.errors import CohortError, RlvoError
 from rlvo.study import inputs as inputs_module
 from rlvo.study.folder import StudyFolder, read_config
+from rlvo.study.inputs import settle
 
 
 @pytest.fixture
@@ -172,6 +173,22 @@ def test_a_study_from_before_a_setting_goes_on_without_it(
         assert again.encoder(0).parts == {}
     with pytest.raises(RlvoError, match=r"cohort\.scaling: 'min_max' became 'quantile'"):
         open_small(config.with_setting("cohort.scaling", "quantile"))
+
+
+def test_networks_from_before_a_setting_keep_their_keys(
+    make_small: MakeStudy, open_small: OpenStudy, small_work: Workdir
+) -> None:
+    model = {"backbone": "efficientnet-b0", "modality": "NCCT", "fusion": "none", "efficientnet": {"width": 0.25}}
+    given = make_small(model=model)
+    path, folder = "model.efficientnet.batch_norm_momentum", StudyFolder(small_work.study("small"))
+    open_small(given.with_setting(path, 0.01))
+    written = folder.config.read_text()
+    assert json.loads(written)["model"]["efficientnet"] == {"width": 0.25, "depth": 1.0}, "as written then"
+    open_small(given)
+    assert folder.config.read_text() == written
+    assert settle(given, folder).configuration({}).key == read_config(folder).configuration({}).key
+    with pytest.raises(RlvoError, match=r"batch_norm_momentum: 0\.01 became 0\.1"):
+        open_small(given.with_setting(path, 0.1))
 
 
 def test_missing_flags_are_a_setting_of_the_cohort(make_small: MakeStudy, open_small: OpenStudy) -> None:
