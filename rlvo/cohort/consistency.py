@@ -6,13 +6,15 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pandas as pd
 
-from rlvo.cohort.cells import DECIMAL_COMMA, ERROR, abbreviate
+from rlvo.cohort.cells import abbreviate
+from rlvo.cohort.hints import ERROR
+from rlvo.cohort.numerals import continuous_columns
 from rlvo.cohort.variables import TMAX_VOLUMES, VARIABLES, VOLUMES
 from rlvo.errors import Finding
 
 SUMMARY = re.compile(
     r"(sub)?total.*|mean.*|average|median.*|sum|suma|media|mediana|min(imum)?|max(imum)?|std|sd|n ?= ?\d+|count|iqr"
-    r"|notes?\b.*|comments?\b.*|legend.*|source:.*|\*.*|patient_id|end",
+    r"|unknown|notes?\b.*|comments?\b.*|legend.*|source:.*|\*.*|patient_id|end",
     re.IGNORECASE,
 )
 """What stands in the id column of rows that are not patients."""
@@ -24,34 +26,13 @@ SPREADSHEET_IDS = (
     (r"['=].*", "begins with a mark of spreadsheets, which is no part of an id"),
 )  # fmt: skip
 """Ids that a spreadsheet changed, as patterns, and what happened to them."""
+LARGER_UNITS = {"mL": ("litres", 1000, 1), "%": ("a fraction of 1", 100, 0)}
+"""The unit that a column may be in by mistake: its name, how many of ours it is, and the decimals ours usually has."""
+MIN_RATIO = 10
+"""How many times larger all the other values must be than those in the larger unit."""
 AS_TEXT = "Format the column as text in the spreadsheet and enter the ids again"
 MIN_VALUES = 10
 """Number of values from which on a column's unit is judged."""
-
-
-def ambiguous_separators(table: pd.DataFrame) -> Iterator[Finding]:
-    """Find columns with cells such as "1.234" among whole numbers: a separator of thousands or of decimals?
-
-    Only cells that came as text are looked at; those that came as numbers are unambiguous.
-    """
-    for name in _continuous(table):
-        written = [cell.strip() for cell in table[name] if isinstance(cell, str)]
-        separated = [cell for cell in written if re.fullmatch(r"\d+[.,]\d+", cell)]
-        doubtful = [cell for cell in separated if re.fullmatch(r"[1-9]\d{0,2}[.,]\d{3}", cell)]
-        large = [cell for cell in written if re.fullmatch(r"[1-9]\d{2,}", cell)]
-        if doubtful and large and len(doubtful) == len(separated):
-            what = f"'{doubtful[0]}' among whole numbers such as {large[0]}: is that a thousands or decimal separator?"
-            yield Finding(None, name, what, "Write numbers without thousands separators", doubtful[0])
-
-
-def mixed_decimals(text: pd.DataFrame) -> Iterator[Finding]:
-    """Find out whether some numbers have a decimal comma and others a decimal point."""
-    cells = text[_continuous(text)].stack()
-    comma = cells[cells.str.fullmatch(DECIMAL_COMMA)]
-    point = cells[cells.str.fullmatch(r"[+-]?\d+\.\d+")]
-    if len(comma) and len(point):
-        what = f"decimal commas ({comma.iloc[0]}) and decimal points ({point.iloc[0]}) in one table"
-        yield Finding(None, None, what, "Use one of them throughout, and no thousands separators")
 
 
 def volume_order(typed: pd.DataFrame) -> Iterator[Finding]:
@@ -79,12 +60,9 @@ def check_cohort(typed: pd.DataFrame) -> list[Finding]:
         *_near_duplicates(ids, "patient_id"),
         *(_near_duplicates(typed["center"].dropna().unique(), "center") if "center" in typed else ()),
         *_wrong_units(typed),
+        *_mixed_units(typed),
         *_shared_files(typed),
     ]
-
-
-def _continuous(table: pd.DataFrame) -> list[str]:
-    return [name for name, variable in VARIABLES.items() if name in table and variable.kind == "continuous"]
 
 
 def _implausible_ids(ids: list[str]) -> Iterator[Finding]:
@@ -122,12 +100,34 @@ def _near_duplicates(names: Iterable[str], column: str) -> Iterator[Finding]:
 
 
 def _wrong_units(typed: pd.DataFrame) -> Iterator[Finding]:
-    for name in _continuous(typed):
+    for name in continuous_columns(typed):
         values = typed[name].dropna()
         if len(values) >= MIN_VALUES and values.max() <= 1 and ((values > 0) & (values < 1)).any():
             variable = VARIABLES[name]
             what = f"no value is above 1: the column is in a unit other than {variable.unit}, or already scaled"
             yield Finding(None, name, what, f"Give it in {variable.unit}", allowed=variable.allowed)
+
+
+def _mixed_units(typed: pd.DataFrame) -> Iterator[Finding]:
+    """Find columns of which a part is in litres, or a fraction of 1: far below the others, and among them if converted.
+
+    That part is a fifth of the column, or written with more decimals than the unit needs, unlike the others.
+    """
+    for name in (name for name in continuous_columns(typed) if VARIABLES[name].unit in LARGER_UNITS):
+        variable = VARIABLES[name]
+        larger, factor, decimals = LARGER_UNITS[str(variable.unit)]
+        values = typed[name][typed[name] > 0]
+        small, others = values[values < 1], values[values >= 1]
+        if not len(small) or len(values) < MIN_VALUES or small.max() * MIN_RATIO > others.min():
+            continue
+        is_finer = bool((small.round(decimals) != small).all() and (others.round(decimals) == others).all())
+        if (small * factor).between(others.min(), others.max()).all() and (is_finer or len(small) >= len(values) / 5):
+            patient, value = small.index[0], small.iloc[0]
+            what = (
+                f"{value:g} (patient {patient}, of {len(small)} such) is far below the other values, {others.min():g} "
+                f"to {others.max():g}: {value:g} {variable.unit}, or {value * factor:g} {variable.unit} as {larger}?"
+            )
+            yield Finding(None, name, what, f"Give all values in {variable.unit}", f"{value:g}", variable.allowed)
 
 
 def _shared_files(typed: pd.DataFrame) -> Iterator[Finding]:

@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 
 from rlvo.cohort.cells import MISSING, typed_column
-from rlvo.cohort.consistency import ambiguous_separators, check_cohort, mixed_decimals, volume_order
+from rlvo.cohort.consistency import check_cohort, volume_order
 from rlvo.cohort.label import OUTCOMES, derive_label, isles24_has_no_label
 from rlvo.cohort.mapping import misspelt_columns, suggest_column
+from rlvo.cohort.missing_codes import missing_codes
+from rlvo.cohort.numerals import ambiguous_separators, mixed_decimals
 from rlvo.cohort.selection import Selection, select_patients
 from rlvo.cohort.tables import read_table
 from rlvo.cohort.variables import VARIABLES, VOLUMES, check_predictors, source_columns
@@ -120,9 +122,9 @@ def examine_table(
     for name in (name for name in VARIABLES if name in table and name != "patient_id"):
         cells = pd.Series([_text(cell) for cell in table[name]], index=patients, dtype="str")
         text[name] = cells.mask(cells.str.lower().isin(MISSING))
-    findings = [*_id_findings(patients), *ambiguous_separators(table)]
+    findings = [*_id_findings(patients), *ambiguous_separators(table, decimal_comma)]
     if decimal_comma:
-        findings += mixed_decimals(text)
+        findings += mixed_decimals(text, table)
     typed = pd.DataFrame(index=patients)
     for name in text.columns.astype(str):
         variable = VARIABLES[name]
@@ -132,7 +134,7 @@ def examine_table(
             problems += absent
         typed[name] = values
         findings += problems
-    return typed, (*findings, *volume_order(typed))
+    return typed, (*findings, *missing_codes(text, typed), *volume_order(typed))
 
 
 def data_hash(table: pd.DataFrame, label: pd.Series, predictors: Sequence[str]) -> str:

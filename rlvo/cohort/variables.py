@@ -34,6 +34,8 @@ class Variable:
             return f"{self.low:g} to {self.high:g} {whole}{self.unit}"
         if self.kind == "date":
             return "a date as YYYY-MM-DD, not before 1990 and not in the future"
+        if self.kind == "text":
+            return "a name, or nothing if it is unknown"
         return ", ".join(self.levels) or "0 or 1"
 
 

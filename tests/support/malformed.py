@@ -217,7 +217,29 @@ CELLS = {
     "a date before thrombectomy": cell("admission_date", "1900-01-01", "not before 1990"),
     "a label in words": cell("rlvo", "maybe", "Allowed: 0 or 1"),
 }
+CELLS |= {
+    "sex as 1": cell("sex", "1", "Write M or F"),
+    "sex as 2": cell("sex", "2", "Write M or F"),
+    "a side as 2": cell("occlusion_side", "2", "Write left or right"),
+    "a binary as 2": cell("diabetes", "2", "Write 1 for yes and 0 for no"),
+    "a site in other words": cell("occlusion_site", "ICA-T", "Write TICA"),
+    "yes in French": cell("ivt", "VRAI", "Write 1"),
+    "a ticked box": cell("ivt", "Checked", "Write 1"),
+    "a missing value of SPSS": cell("age", "#NULL!", "SPSS writes it for a missing value"),
+    "a missing value of Stata": cell("nihss", ".a", "unknown, leave the cell empty"),
+    "a missing value with points": cell("nihss", "N.A.", "unknown, leave the cell empty"),
+    "a lookup that failed": cell("age", "#N/A", "formula error"),
+    "a person who is unknown": edited(
+        lambda rows: rows.assign(person=["Unknown"] * 2 + [""] * 38), "person: 'Unknown'"
+    ),
+    "a date with strokes": cell("admission_date", "2021/5/4", "Write 2021-05-04"),
+}
 IDS = {
+    "an id made a date": ids("patient 3-May, .*is a date, which a spreadsheet makes", "3-May"),
+    "an id made a date and a time": ids("is a date, which a spreadsheet makes", "2024-05-03 00:00:00"),
+    "an id that is an error": ids("patient #REF!, .*spreadsheet's error", "#REF!"),
+    "an id with an apostrophe": ids("begins with a mark of spreadsheets", "'007"),
+    "ids of 18 digits, rounded": ids("end in zeros: a spreadsheet rounded", "123456789012345000", "123456789012346000"),
     "no id": ids("row 1 has no id", ""),
     "one id twice": ids("patient A1, patient_id: occurs more than once", "A1", "A1"),
     "an id twice but for blanks": ids("patient A1, patient_id: occurs more than once", "A1", "A1  "),
@@ -257,6 +279,36 @@ COLUMNS = {
     ),
 }
 VALUES = {
+    "99 for missing": edited(
+        lambda rows: rows.assign(cbf_lt30_ml=["99"] * 2 + [*rows["cbf_lt30_ml"][2:]]),
+        "cbf_lt30_ml: 99 may stand for a missing value.*patient 000, 001.*write .99",
+    ),
+    "777 for missing": edited(
+        lambda rows: rows.assign(cbf_lt30_ml=["777"] * 2 + [*rows["cbf_lt30_ml"][2:]]),
+        "cbf_lt30_ml: 777 may stand for a missing value.*patient 000, 001.*write .777",
+    ),
+    "998 for missing": edited(
+        lambda rows: rows.assign(cbf_lt30_ml=["998"] * 2 + [*rows["cbf_lt30_ml"][2:]]),
+        "cbf_lt30_ml: 998 may stand for a missing value.*patient 000, 001.*write .998",
+    ),
+    "888 for missing": edited(
+        lambda rows: rows.assign(cbf_lt30_ml=["888"] * 2 + [*rows["cbf_lt30_ml"][2:]]),
+        "cbf_lt30_ml: 888 may stand for a missing value.*patient 000, 001.*write .888",
+    ),
+    "thousands among whole numbers below 100": columns(
+        "tmax_gt4_ml: '1.050' of patient 000: 1050 or 1.050", ";", tmax_gt4_ml=["1.050", *["85"] * 39]
+    ),
+    "thousands with a comma among whole numbers below 100": columns(
+        "tmax_gt4_ml: '1,234' of patient 000: 1234 or 1.234", ";", tmax_gt4_ml=["1,234", *["85"] * 39]
+    ),
+    "thousands among decimals": columns("'1.050' of patient 000", ";", tmax_gt4_ml=["1.050", *["12.5"] * 39]),
+    "a part in litres": columns(
+        "tmax_gt4_ml: 0.07 .*0.07 mL, or 70 mL as litres", tmax_gt4_ml=[*["0.07", "0.12"] * 10, *["40", "190.5"] * 10]
+    ),
+    "one value in litres": columns("0.07 mL, or 70 mL as litres", tmax_gt4_ml=["0.07", *["40.5", "190"] * 19, "80"]),
+    "a part as fractions": columns(
+        "final_stenosis_pct: 0.8 .*80 % as a fraction", final_stenosis_pct=[*["0.8", "0.3"] * 10, *["20", "90"] * 10]
+    ),
     "Tmax columns swapped": renamed("is more than tmax_gt4_ml", **dict(zip(TMAX, TMAX[::-1], strict=True))),
     "Tmax > 10 s beyond Tmax > 4 s, the one between missing": edited(
         lambda rows: rows.assign(tmax_gt6_ml=["", *rows["tmax_gt6_ml"][1:]], tmax_gt10_ml="1999"),
