@@ -47,7 +47,10 @@ def ensemble(
     if compare:
         name, compared = workflow.compare(study, work)
         if json:
-            print_json({"study": name, "out_of_fold": compared.to_dict("records")})
+            from rlvo.evaluation.performance import INTERVAL_METHODS
+
+            rows = compared.to_dict("records")
+            print_json({"study": name, "interval_method": INTERVAL_METHODS["auc"], "out_of_fold": rows})
         else:
             console.print(_comparison_table(name, compared))
         return
@@ -78,6 +81,8 @@ def ensemble(
 
 
 def _comparison_table(study: str, compared: pd.DataFrame) -> Table:
+    from rlvo.evaluation.performance import INTERVAL_METHODS
+
     rows = []
     for (selection, weighting), pair in compared.groupby(["selection", "weighting"], sort=False):
         estimates: dict[Any, Any] = pair.set_index("estimate").to_dict("index")
@@ -91,7 +96,8 @@ def _comparison_table(study: str, compared: pd.DataFrame) -> Table:
         rows,
         title=f"{study}: out-of-fold patients, each scored by its own fold",
         caption="* Optimistic: chosen, weighted and thresholded on the patients who are scored. The others: nested, on "
-        "other folds. The vote over folds cannot be seen here; the hold-out shows it.",
+        "other folds. The vote over folds cannot be seen here; the hold-out shows it. "
+        f"Intervals: {INTERVAL_METHODS['auc']}.",
     )
 
 

@@ -36,7 +36,7 @@ def compare_ensembles(
         predictions: stored predictions of the finished trials.
 
     Returns:
-        The columns of COLUMNS, two rows per selection × weighting; `low` and `high` bound the AUC's 95 % bootstrap
+        The columns of COLUMNS, two rows per selection × weighting; `low` and `high` bound the AUC's 95 %
         interval over patients, which does not account for the selection.
 
     Raises:

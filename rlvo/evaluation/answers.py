@@ -9,7 +9,7 @@ from rlvo.errors import RlvoError
 from rlvo.evaluation.calibration import Calibration, measure_calibration
 from rlvo.evaluation.comparison import DeLongResult, McNemarResult, delong, mcnemar
 from rlvo.evaluation.performance import estimate_metrics
-from rlvo.evaluation.subgroups import SubgroupAnalysis, analyse_subgroups, standard_groupings
+from rlvo.evaluation.subgroups import SubgroupAnalysis, analyse_subgroups, correct_together, standard_groupings
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,17 @@ def measure_answers(answers: pd.DataFrame, label: pd.Series) -> AnswerPerformanc
 
 
 def answer_subgroups(answers: pd.DataFrame, label: pd.Series, table: pd.DataFrame) -> list[SubgroupAnalysis]:
-    """The same answers by sex, age, site, center and etiology, as far as the checked cohort table has them."""
+    """The same answers by sex, age, site, center and etiology, as far as the checked cohort table has them.
+
+    Their p-values are corrected together.
+    """
     own = answers[_is_answered(answers)]
     y = label.loc[own.index]
     groupings = standard_groupings(table.loc[own.index], y)
     score, vote = own["score"].to_numpy(float), own["rlvo"].to_numpy(int)
-    return [analyse_subgroups(name, level, y, score, vote) for name, level in groupings.items()]
+    probability = own["probability"].to_numpy(float)
+    given = probability if np.isfinite(probability).all() else None
+    return correct_together([analyse_subgroups(name, each, y, score, vote, given) for name, each in groupings.items()])
 
 
 def compare_answers(a: pd.DataFrame, b: pd.DataFrame, label: pd.Series) -> AnswerComparison:

@@ -1,5 +1,6 @@
 """How one model performs on patients it was not fitted on: the metrics of a results table, with their intervals."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,10 +8,27 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from rlvo.errors import RlvoError
-from rlvo.evaluation.metrics import OF_SCORES, auprc, bootstrap_interval, classification_metrics, wilson_interval
+from rlvo.evaluation.metrics import (
+    OF_SCORES,
+    auc_interval,
+    auprc,
+    balanced_accuracy_interval,
+    bootstrap_interval,
+    classification_metrics,
+    wilson_interval,
+)
 
 DECISION = 0.5
 """Between the votes 0 and 1."""
+INTERVAL_METHODS = {
+    "auc": "DeLong, logit scale",
+    "auprc": "bootstrap",
+    "balanced_accuracy": "MOVER of Wilson's",
+    "f1": "bootstrap",
+    "sensitivity": "Wilson",
+    "specificity": "Wilson",
+}
+"""How each metric's 95 % interval is computed."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +42,7 @@ class Performance:
     auc: float
     """Of the score."""
     interval: tuple[float, float]
-    """95 % bootstrap interval of the AUC over patients."""
+    """95 % interval of the AUC over patients."""
     balanced_accuracy: float
     """Of the vote, as are the next three."""
     f1: float
@@ -32,6 +50,8 @@ class Performance:
     specificity: float
     auprc: float = float("nan")
     """Of the score; chance level is the prevalence."""
+    interval_method: str = "bootstrap"
+    """How `interval` was computed; in results that older versions kept, which don't say so, by the bootstrap."""
 
 
 def answer_metrics(y_true: ArrayLike, score: ArrayLike, vote: ArrayLike) -> dict[str, float]:
@@ -56,29 +76,40 @@ def measure_performance(y_true: ArrayLike, score: ArrayLike, vote: ArrayLike) ->
         patients=len(truth),
         unanswered=np.size(y_true) - len(truth),
         positives=int(truth.sum()),
-        interval=bootstrap_interval(truth, scores, "auc"),
+        interval=auc_interval(truth, scores),
+        interval_method=INTERVAL_METHODS["auc"],
         **_values(truth, scores, votes),
     )
 
 
-def estimate_metrics(y_true: ArrayLike, score: ArrayLike, vote: ArrayLike) -> pd.DataFrame:
-    """Every metric with its interval: rows are metrics, columns `value`, `low`, `high`; NaN if not estimable.
+def estimate_metrics(
+    y_true: ArrayLike, score: ArrayLike, vote: ArrayLike, metrics: Sequence[str] = tuple(INTERVAL_METHODS)
+) -> pd.DataFrame:
+    """The metrics with their intervals: rows are metrics, columns `value`, `low`, `high`; NaN if not estimable.
 
-    Sensitivity and specificity have Wilson's interval, the others the bootstrap's. Arguments and errors are those of
-    `measure_performance`.
+    Intervals are those of `INTERVAL_METHODS`. Other arguments and errors are those of `measure_performance`.
     """
     truth, scores, votes = _answered(y_true, score, vote)
-    intervals = {
-        "sensitivity": wilson_interval(votes[truth == 1].sum(), (truth == 1).sum()),
-        "specificity": wilson_interval((1 - votes[truth == 0]).sum(), (truth == 0).sum()),
-    }
-    rows = {}
-    for metric, value in _values(truth, scores, votes).items():
-        if metric not in intervals:
-            basis = scores if metric in OF_SCORES else votes
-            intervals[metric] = bootstrap_interval(truth, basis, metric, threshold=DECISION)  # type: ignore[arg-type]
-        rows[metric] = value, *intervals[metric]
+    values = _values(truth, scores, votes)
+    rows = {metric: (values[metric], *_interval(metric, truth, scores, votes)) for metric in metrics}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
+
+
+def _interval(metric: str, truth: np.ndarray, scores: np.ndarray, votes: np.ndarray) -> tuple[float, float]:
+    found, spared = int(votes[truth == 1].sum()), int((1 - votes[truth == 0]).sum())
+    positives, negatives = int((truth == 1).sum()), int((truth == 0).sum())
+    match metric:
+        case "auc":
+            return auc_interval(truth, scores)
+        case "sensitivity":
+            return wilson_interval(found, positives)
+        case "specificity":
+            return wilson_interval(spared, negatives)
+        case "balanced_accuracy":
+            return balanced_accuracy_interval(found, positives, spared, negatives)
+        case _:
+            basis = scores if metric in OF_SCORES else votes
+            return bootstrap_interval(truth, basis, metric, threshold=DECISION)  # type: ignore[arg-type]
 
 
 def _answered(y_true: ArrayLike, score: ArrayLike, vote: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ from rich.table import Table
 from rlvo.cohort.selection import Selection
 from rlvo.evaluation.answers import AnswerComparison, AnswerPerformance
 from rlvo.evaluation.calibration import Calibration
+from rlvo.evaluation.performance import INTERVAL_METHODS
 from rlvo.report.calibration import format_calibration
 from rlvo.report.console import format_interval, format_p, numeric, text_table
 
@@ -18,7 +19,7 @@ REPORTED = {
     "balanced_accuracy": "balanced accuracy",
     "auprc": "AUPRC",
 }
-CAPTION = "95 % intervals; nothing was fitted to these patients."
+CAPTION = f"95 % intervals (AUC: {INTERVAL_METHODS['auc']}); nothing was fitted to these patients."
 Z = 1.959963984540054
 """Standard errors in half a 95 % interval."""
 
@@ -76,7 +77,8 @@ def answers_json(answers: AnswerPerformance) -> dict[str, Any]:
     """Every count and estimate for JSON."""
     found = answers.calibration
     calibration = calibration_json(found) if found is not None else None
-    return {**vars(answers), "estimates": answers.estimates.to_dict("index"), "calibration": calibration}
+    estimates = answers.estimates.to_dict("index")
+    return {**vars(answers), "estimates": estimates, "interval_methods": INTERVAL_METHODS, "calibration": calibration}
 
 
 def calibration_json(found: Calibration) -> dict[Any, Any]:
@@ -90,6 +92,7 @@ def comparison_json(comparison: AnswerComparison) -> dict[str, Any]:
     counts = ("patients", "positives", "only_a", "only_b", "neither")
     return {
         **{name: getattr(comparison, name) for name in counts},
+        "interval_methods": INTERVAL_METHODS,
         "estimates_a": comparison.estimates_a.to_dict("index"),
         "estimates_b": comparison.estimates_b.to_dict("index"),
         "delong": vars(comparison.auc),

@@ -62,7 +62,8 @@ def performance_table(models: Mapping[str, ModelResults], *, title: str) -> Tabl
         ["", *map(numeric, headings)],
         rows,
         title=title,
-        caption=f"Hold-out: {first.patients} patients, {first.positives} rLVO, 95 % bootstrap intervals.\n"
+        caption=f"Hold-out: {first.patients} patients, {first.positives} rLVO; "
+        f"95 % intervals: {first.interval_method}.\n"
         "* Optimistic: checkpoints, weights and thresholds were chosen there.",
     )
 
@@ -101,14 +102,13 @@ def subgroup_table(subgroups: Sequence[SubgroupAnalysis], *, title: str) -> Tabl
             name = f"{NAMES.get(each.name, each.name.capitalize())}: {row['level']}"
             intervals = (format_interval(row[m], row[f"{m}_low"], row[f"{m}_high"]) for m in REPORTED)
             rows.append([name, f"{row['patients']} ({row['positives']})", *intervals])
-        p_values = {"AUC p": each.auc_p, "decision p": each.decision_p}
-        tests = [f"{what} {format_p(p)}" for what, p in p_values.items() if not math.isnan(p)]
+        tests = [f"{test} p {format_p(p)}" for test, p in each.corrected.items() if not math.isnan(p)]
         rows.append([literal(f"  {'; '.join([*tests, *each.notes]) or 'nothing to compare'}", "dim")])
     return text_table(
         ["", *map(numeric, ("patients\n(rLVO)", "AUC", "sens.", "spec."))],
         rows,
         title=title,
-        caption="95 % intervals; p values are not corrected for the number of groupings.",
+        caption="95 % intervals; p of equality between levels, corrected for all tests in this table (Holm).",
     )
 
 

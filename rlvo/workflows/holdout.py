@@ -240,6 +240,7 @@ def _metrics(found: Performance, holdout: HoldOut) -> dict[str, float]:
     """`test/<metric>` for MLflow, and beside them which opening it was, and how many patients had been seen before."""
     values = asdict(found)
     low, high = values.pop("interval")
+    del values["interval_method"]
     values |= {"auc_low": low, "auc_high": high}
     values |= {"opening": float(holdout.opening), "seen_before": float(holdout.seen_before)}
     return {f"test/{name}": value for name, value in values.items()}

@@ -11,7 +11,7 @@ from rlvo.ensemble.build import score_out_of_fold, study_ensembles
 from rlvo.ensemble.comparison import COLUMNS, compare_ensembles, nested_margins, optimistic_margins
 from rlvo.ensemble.fitting import Validation
 from rlvo.ensemble.selection import Selection
-from rlvo.evaluation.metrics import bootstrap_interval, classification_metrics
+from rlvo.evaluation.metrics import auc_interval, classification_metrics
 from rlvo.evaluation.thresholds import youden_threshold
 
 FUSIONS: tuple[FusionName, ...] = ("none", "concat", "film", "daft")
@@ -40,7 +40,7 @@ def test_the_optimistic_estimate_is_that_of_the_studys_own_ensemble(selection: S
     table = compare_ensembles(records, predictions, [selection], ["mean"]).set_index("estimate")
     expected = classification_metrics(scored["label"], scored["vote"], 0.5)
     assert table.loc["optimistic", "sensitivity"] == expected["sensitivity"]
-    assert table.loc["optimistic", "low"] == bootstrap_interval(scored["label"], scored["score"], "auc")[0]
+    assert table.loc["optimistic", "low"] == auc_interval(scored["label"], scored["score"])[0]
 
 
 def test_nested_margins_equal_rates_and_thresholds_of_the_other_folds_by_hand() -> None:

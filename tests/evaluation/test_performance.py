@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
+from rlvo.evaluation.metrics import auc_interval
 from rlvo.evaluation.performance import estimate_metrics, measure_performance
 
 
@@ -26,7 +27,8 @@ def test_metrics_are_scikit_learns_over_patients_with_an_answer_each_with_an_int
     for metric, row in estimates.iterrows():
         assert row["value"] == getattr(found, str(metric))
         assert row["low"] < row["value"] < row["high"]
-    assert tuple(estimates.loc["auc", ["low", "high"]]) == found.interval
+    assert tuple(estimates.loc["auc", ["low", "high"]]) == found.interval == auc_interval(truth[5:], score[5:])
+    assert found.interval_method == "DeLong, logit scale"
     right, negatives = int((vote[5:][truth[5:] == 0] == 0).sum()), int((truth[5:] == 0).sum())
     assert tuple(estimates.loc["specificity", ["low", "high"]]) == pytest.approx(
         proportion_confint(right, negatives, method="wilson")
