@@ -25,6 +25,8 @@ MISTAKES: tuple[tuple[str, str, float, float], ...] = (
     ("are a tenth of HU", "Multiply by 10", 10, 0),
 )
 """What goes wrong with values on the way, how to fix it, and the slope and intercept of the fix."""
+WRAPS = (65536, 4096)
+"""Numbers of 16 and of 12 bits: read as unsigned, negative ones are so much too high."""
 EXPORT = "Export the original CT in HU, with the air around the head and the bone in it"
 
 
@@ -73,8 +75,10 @@ def guess_mistake(values: np.ndarray, in_hu: Callable[[np.ndarray], bool]) -> tu
     if low >= 0 and high <= 255:
         scale = "0–1" if high <= 1 else "0–255"
         return f"its values are grey values ({scale})", EXPORT
-    if high > 32767 and in_hu(np.where(values > 32767, values - 65536, values)):
-        return "its negative values became large positive ones", f"Read it as signed 16-bit integers, or e{EXPORT[1:]}"
+    for span in WRAPS:
+        if high >= span / 2 and in_hu(np.where(values >= span / 2, values - span, values)):
+            what = f"its negative values became large positive ones (wrapped at {span})"
+            return what, f"Read it as signed integers, or e{EXPORT[1:]}"
     for what, fix, slope, intercept in MISTAKES:
         if in_hu(values * np.float32(slope) + np.float32(intercept)):
             return f"its values {what}", f"{fix}, or e{EXPORT[1:]}"

@@ -329,6 +329,12 @@ def group_length(whole: bytes) -> bytes:
     return whole[:at] + b"\xe0\x7f\0\0UL\4\0" + struct.pack("<L", len(whole) - at) + whole[at:]
 
 
+def wrapped(bits: int) -> np.ndarray:
+    """The head with dense bone, in signed numbers of so many bits less the intercept."""
+    dense = head().astype(int) + 500 * (head() > 500) + 1024 + (1 << bits - 1)
+    return (dense % (1 << bits) - (1 << bits - 1) - 1024).astype(np.int16)
+
+
 def big_endian(array: np.ndarray, affine: np.ndarray) -> nibabel.Nifti1Image:
     return nibabel.Nifti1Image(array, affine, nibabel.Nifti1Header(endianness=">"))
 
@@ -429,6 +435,9 @@ CASES: dict[str, Case] = {
     "unsigned": refused(nifti(head().astype(np.uint16)), "large positive"),
     "without air": refused(nifti(np.where(HU < -500, 0, HU)), "no air"),
     "one slice": refused(nifti(HU[:, :, 20:21]), "too small"),
+    "read as 12 bits": refused(nifti(HU % 4096), "wrapped at 4096"),
+    "dense bone in 12 bits": refused(nifti(wrapped(12)), "wrapped at 4096: dense bone became lower than air"),
+    "a voxel no CT has": refused(nifti(with_value(62512)), "which no CT has"),
     # DICOM folders
     "empty folder": refused(lambda folder: folder, "no DICOM file in it"),
     "folder of text": refused(lambda folder: (folder / "a.txt").write_text("a") and folder, "no DICOM file in it"),

@@ -20,7 +20,7 @@ def main() -> None:
     """Decode files up to the first that cannot be decoded."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     for number, name in enumerate(sys.stdin.buffer.read().split(b"\0")):
-        frames = pixel_array(os.fsdecode(name), decoding_plugin="gdcm")
+        frames = pixel_array(os.fsdecode(name), decoding_plugin="gdcm", correct_unused_bits=False)
         np.save(Path(sys.argv[1], f"{number}.npy"), frames.reshape(-1, *frames.shape[-2:]), allow_pickle=False)
 
 

@@ -19,6 +19,15 @@ from pydicom.pixels import iter_pixels
 from rlvo.errors import RlvoError
 from rlvo.imaging.reading.dicom_headers import DICOM_FAULTS, EXPORT_AGAIN, Slice, read_slices
 from rlvo.imaging.reading.dicom_series import MIN_SLICES, SAME_POSITION_MM, Series
+from rlvo.imaging.reading.hounsfield import (
+    LOWEST_HU,
+    USUAL_HU,
+    check_wrapped,
+    clear_impossible,
+    count_wrapped,
+    is_padding,
+    outside_circle,
+)
 from rlvo.imaging.reading.nifti import check_voxels
 from rlvo.imaging.resampling import make_orthogonal
 from rlvo.imaging.volume import AIR, RAS_TO_LPS, Volume, allocate_volume
@@ -32,8 +41,6 @@ WIDE_GAP = 1.8
 DECODER = Path(__file__).with_name("decode_dicom.py")
 DECODING_SECONDS = 600
 UNDECODABLE = "the file is damaged: its pixels cannot be decoded"
-LOWEST_HU = -1024.0
-"""Lower values are padding outside the reconstruction circle, not tissue."""
 
 
 def read_series(series: Series, where: str) -> Volume:
@@ -142,20 +149,22 @@ def _fill_stack(
 ) -> list[str]:
     """Write HU to `stack` [column, row, number], file by file; a note on identical copies.
 
-    Raises RlvoError if two slices at one position differ, or pixels cannot be decoded.
+    Raises RlvoError if two slices at one position differ, pixels cannot be decoded, or no CT can have their values.
     """
-    filled, copies = set(), 0
+    filled, copies, wrapped = set(), 0, 0
     for header, pairs in itertools.groupby(zip(chosen, numbers, strict=True), key=lambda pair: pair[0].header):
         path = header.path
         try:
             if path in decoded:
                 frames = np.load(decoded[path], mmap_mode="r")
             else:  # run lengths included: on damaged ones GDCM crashes
-                frames = iter_pixels(path, decoding_plugin="pydicom", transfer_syntax_uid=header.syntax)
+                frames = iter_pixels(
+                    path, decoding_plugin="pydicom", transfer_syntax_uid=header.syntax, correct_unused_bits=False
+                )
             for (each, number), pixels in zip(pairs, frames, strict=True):  # [row, column]
-                hu = pixels.T.astype(np.float32)
-                hu *= np.float32(each.slope)
-                hu += np.float32(each.intercept)
+                hu = _to_hu(pixels, each).T
+                clear_impossible(hu)
+                wrapped += count_wrapped(hu)
                 hu[hu < LOWEST_HU] = AIR
                 if number not in filled:
                     stack[:, :, number] = hu
@@ -166,7 +175,43 @@ def _fill_stack(
                 filled.add(number)
         except DICOM_FAULTS:
             raise RlvoError(UNDECODABLE, where=f"{where}, {path.name}", fix=EXPORT_AGAIN) from None
+    check_wrapped(wrapped, stack.size)
     return [f"{copies} duplicate slice(s) dropped"] if copies else []
+
+
+def _to_hu(stored: np.ndarray, each: Slice) -> np.ndarray:
+    """Convert a frame's stored values to HU, float32; declared padding, and one value in the corners alone, become air.
+
+    Bits above BitsStored are dropped (overlays). The padding's own may be set there: it is looked for with them.
+    """
+    stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    bits = 8 * stored.dtype.itemsize
+    unused = max(0, bits - int(each.header.elements.get("BitsStored") or bits))
+    values = (stored << unused) >> unused
+    hu = values.astype(np.float32) * np.float32(each.slope) + np.float32(each.intercept)
+    padding = _declared_padding(stored, each)
+    if padding.any():
+        as_stored = stored.astype(np.float32) * np.float32(each.slope) + np.float32(each.intercept)
+        low, high = USUAL_HU
+        air = (as_stored >= LOWEST_HU) & (as_stored <= low)
+        padding &= ~air & ((as_stored < low) | (as_stored > high) | outside_circle(hu.shape))
+    other = (stored != values) & ~padding
+    if other.any() and is_padding(stored, other):
+        padding |= other
+    hu[padding] = AIR
+    return hu
+
+
+def _declared_padding(stored: np.ndarray, each: Slice) -> np.ndarray:
+    """Return which pixels hold the header's padding value, or lie between it and its range limit."""
+    elements, unsigned = each.header.elements, np.dtype(f"u{stored.dtype.itemsize}")
+    ends = [elements.get(keyword) for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    numbers = [int.from_bytes(end, "little") if isinstance(end, bytes) else int(end) for end in ends if end is not None]
+    if ends[0] is None or not numbers:
+        return np.zeros(stored.shape, dtype=bool)
+    size = 1 << 8 * unsigned.itemsize
+    low, high = sorted(np.array([number % size for number in numbers], unsigned).view(stored.dtype)[[0, -1]])
+    return np.asarray((stored >= low) & (stored <= high))
 
 
 def _interpolate(stack: np.ndarray, along: np.ndarray, targets: np.ndarray, even: np.ndarray) -> None:

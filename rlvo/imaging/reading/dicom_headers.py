@@ -5,6 +5,7 @@ Only a bounded part of each file is read, so that no length, sequence or compres
 
 import io
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -54,6 +55,7 @@ ELEMENTS = (
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "SeriesDescription",
     "ContrastBolusAgent", "ContrastBolusVolume", "ContrastBolusRoute", "ConvolutionKernel", "IrradiationEventUID",
     "AcquisitionNumber", "SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "BitsStored", "NumberOfFrames",
+    "PixelPaddingValue", "PixelPaddingRangeLimit",
     "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept",
     "LossyImageCompression", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
@@ -263,9 +265,11 @@ def read_slices(header: Header, where: str) -> Iterator[Slice]:
 
 
 def _name_syntax(syntax: str) -> str:
-    """Name a transfer syntax; its number if it is not known."""
-    name = pydicom.uid.UID(syntax).name
-    return name if name != syntax else f"transfer syntax {name}"
+    """Name a transfer syntax; give its number if it is not known."""
+    name = str(pydicom.uid.UID(syntax).name)
+    if name != syntax:
+        return name
+    return f"transfer syntax {syntax}" if re.fullmatch(r"[\d.]{1,64}", syntax) else "an unknown transfer syntax"
 
 
 def _read_slice(header: Header, frame: int, size: tuple[int, int], where: str) -> Slice:

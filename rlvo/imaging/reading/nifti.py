@@ -19,6 +19,7 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
 from rlvo.errors import RlvoError
+from rlvo.imaging.reading.hounsfield import HIGHEST_HU, LOWEST_HU, check_wrapped, clear_impossible, count_wrapped
 from rlvo.imaging.resampling import make_orthogonal
 from rlvo.imaging.volume import Volume, allocate_volume
 
@@ -51,7 +52,7 @@ def read_nifti(path: Path, *, mask: bool = False) -> Volume:
             affine, doubts = _affine(header)
             file.seek(offset)
             sheared, voxels = allocate_volume(shape, affine)
-            _fill(voxels, file, dtype, _scaling(header))
+            _fill(voxels, file, dtype, _scaling(header), mask)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         damage = "truncated" if isinstance(error, EOFError) else "damaged"
         raise RlvoError(f"the gzip file is {damage}", fix=COPY_AGAIN) from None
@@ -78,9 +79,12 @@ def _check_size(on_disk: int, offset: int, promised: int, compressed: bool, mask
         raise RlvoError(FEWER if on_disk < offset + promised else MORE, fix=COPY_AGAIN)
 
 
-def _fill(voxels: np.ndarray, file: BinaryIO | gzip.GzipFile, dtype: np.dtype, scaling: tuple[float, float]) -> None:
+def _fill(
+    voxels: np.ndarray, file: BinaryIO | gzip.GzipFile, dtype: np.dtype, scaling: tuple[float, float], mask: bool
+) -> None:
     """Read and scale `voxels` [as stored], a few slices at a time; the file must end where they end."""
     columns, rows, slices = voxels.shape
+    wrapped = 0
     slice_bytes = columns * rows * dtype.itemsize
     step = max(1, CHUNK_BYTES // slice_bytes)
     for first in range(0, slices, step):
@@ -95,7 +99,12 @@ def _fill(voxels: np.ndarray, file: BinaryIO | gzip.GzipFile, dtype: np.dtype, s
                 chunk += np.float32(scaling[1])
         if not np.isfinite(chunk).all():
             raise RlvoError("some values are NaN or infinite", fix="Export it again without them")
+        if not mask and (chunk.max() > HIGHEST_HU or chunk.min() < LOWEST_HU):
+            for number in range(count):
+                clear_impossible(chunk[:, :, number])
+                wrapped += count_wrapped(chunk[:, :, number])
         voxels[:, :, first : first + count] = chunk
+    check_wrapped(wrapped, voxels.size)
     if file.read(1):
         raise RlvoError(MORE, fix=COPY_AGAIN)
 

@@ -11,6 +11,7 @@ from typing import Any
 import gdcm
 import numpy as np
 import pytest
+from pydicom import dcmread
 from support.catalogue import AXIAL, write_dicom
 
 from rlvo.errors import RlvoError
@@ -105,6 +106,56 @@ def test_other_orientations_keep_their_place(tmp_path: Path, orientation: Any) -
 def test_padding_becomes_air(tmp_path: Path) -> None:
     write_slice(write_series(tmp_path), "000.dcm", FIRST, pixels=np.full((ROWS, COLUMNS), -20000))
     assert read_volume(tmp_path).array[..., 0].max() == -1000
+
+
+CORNERS = np.add(*np.meshgrid(np.linspace(-1, 1, COLUMNS) ** 2, np.linspace(-1, 1, ROWS) ** 2)) > 1
+MIDDLE = np.zeros_like(CORNERS)
+MIDDLE[9, 9] = True
+UNSIGNED = {"PixelRepresentation": 0, "RescaleIntercept": "-1024", "RescaleSlope": "1"}
+TWELVE_BITS = {"BitsStored": 12, "HighBit": 11}
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "elements"),
+    [
+        (CORNERS, 63536, {}),
+        (CORNERS, 63536, TWELVE_BITS),
+        (MIDDLE, 63536, TWELVE_BITS | {"PixelPaddingValue": 63536}),
+        (MIDDLE, 63536, {"PixelPaddingValue": 63536}),
+        (MIDDLE, 64000, {"PixelPaddingValue": 63536, "PixelPaddingRangeLimit": 65535}),
+        (CORNERS, 3000, {"PixelPaddingValue": 3000}),
+    ],
+)
+def test_unsigned_padding_becomes_air(tmp_path: Path, where: np.ndarray, value: int, elements: dict[str, Any]) -> None:
+    """Declared padding anywhere, and undeclared where it fills the corners alone; −2000 as unsigned is 63536."""
+    pixels = np.where(where, value, 1064).astype(np.uint16)
+    found = read_volume(write_series(tmp_path, pixels=pixels, **UNSIGNED | elements)).array[..., 0]
+    np.testing.assert_array_equal(found[::-1, ::-1].T, np.where(where, -1000, 40))
+
+
+def test_tissue_is_not_padding_though_the_header_says_so(tmp_path: Path) -> None:
+    pixels = np.full((ROWS, COLUMNS), 900)
+    found = read_volume(write_series(tmp_path, pixels=pixels, PixelPaddingValue=900)).array[..., 0][::-1, ::-1].T
+    assert (found[4:-4, 4:-4] == 40).all()
+
+
+def test_values_no_ct_has_are_refused_where_they_are_not_padding(tmp_path: Path) -> None:
+    pixels = np.where(MIDDLE, 63536, 1064).astype(np.uint16)
+    with pytest.raises(RlvoError, match=r"reach 62512 HU, which no CT has.*wrapped at 65536"):
+        read_volume(write_series(tmp_path, pixels=pixels, **UNSIGNED))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_overlays_in_the_high_bits_are_dropped(tmp_path: Path, compressed: bool) -> None:
+    pixels = np.where(np.indices((ROWS, COLUMNS))[0] % 2, 1064 | 1 << 12, 1064).astype(np.uint16)
+    folder = write_series(tmp_path, pixels=pixels, **UNSIGNED | ({} if compressed else TWELVE_BITS))
+    if compressed:  # GDCM would drop them itself if the header told it
+        compress(folder, SYNTAXES["2000"])
+        for path in folder.iterdir():
+            dataset = dcmread(path)
+            dataset.BitsStored, dataset.HighBit = 12, 11
+            dataset.save_as(path)
+    assert np.unique(read_volume(folder).array).tolist() == [40]
 
 
 def test_localizers_text_files_and_identical_copies_are_left_out(tmp_path: Path) -> None:
