@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from urllib.parse import quote, unquote_to_bytes
 
+from rlvo.text import escape_controls
+
 SECRETS = ("PASSWORD", "TOKEN", "SECRET_ACCESS_KEY")
 """How the names of environment variables end that hold a password."""
 
@@ -34,14 +36,14 @@ def encode_password(address: str) -> str:
 
 
 def get_logger(name: str) -> logging.Logger:
-    """The logger of a module; what it prints holds no password."""
+    """The logger of a module; what it prints is one line that holds no password and no control characters."""
     logger = logging.getLogger(name)
     logger.addFilter(_hide_in_record)
     return logger
 
 
 def _hide_in_record(record: logging.LogRecord) -> bool:
-    record.msg, record.args = hide_passwords(record.getMessage()), ()
+    record.msg, record.args = escape_controls(hide_passwords(record.getMessage())), ()
     return True
 
 
@@ -62,7 +64,7 @@ class RlvoError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where is not None else self.what
-        return hide_passwords(f"{text}. {self.fix}" if self.fix else text)
+        return escape_controls(hide_passwords(f"{text}. {self.fix}" if self.fix else text))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive the default pickling of exceptions (worker processes raise these).
@@ -99,7 +101,8 @@ class Finding:
     def __str__(self) -> str:
         where = ", ".join(filter(None, (f"patient {self.patient}" if self.patient else None, self.field)))
         text = f"{where}: {self.what}" if where else self.what
-        return ". ".join(filter(None, (text, f"Allowed: {self.allowed}" if self.allowed else None, self.fix)))
+        parts = filter(None, (text, f"Allowed: {self.allowed}" if self.allowed else None, self.fix))
+        return escape_controls(". ".join(parts))
 
 
 class CohortError(RlvoError):

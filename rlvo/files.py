@@ -7,8 +7,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rlvo.errors import DiskFullError
+from rlvo.text import escape_controls, escape_formula, unescape_formula
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EFBIG: "file size limit"}
 
@@ -25,6 +30,32 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)  # it exists only if the write failed
+
+
+def csv_text(table: "pd.DataFrame") -> str:
+    """A table as CSV, without its index. No spreadsheet takes text in it for a formula, no terminal obeys it.
+
+    Numbers stay numbers, and every float reads back as itself. `read_csv` and `rlvo.cohort.tables.read_table` read text
+    back as it was, but control characters stay escaped.
+    """
+
+    def shown(cell: object) -> object:
+        return escape_formula(escape_controls(cell)) if isinstance(cell, str) else cell
+
+    numbers = table.select_dtypes(["number", "bool"])
+    text = table.drop(columns=numbers.columns).astype(object).map(shown)
+    return numbers.join(text)[[*table]].rename(columns=shown).to_csv(index=False)
+
+
+def read_csv(path: Path, dtype: dict[str, str]) -> "pd.DataFrame":
+    """Read what `csv_text` wrote. Columns of text are named in `dtype`, and only cells without any text are missing."""
+    import pandas as pd
+
+    options: dict[str, Any] = {"keep_default_na": False, "na_values": [""], "float_precision": "round_trip"}
+    table: pd.DataFrame = pd.read_csv(path, dtype=dtype, **options).rename(columns=unescape_formula)
+    for name in map(str, table.select_dtypes("str")):
+        table[name] = table[name].map(unescape_formula, na_action="ignore")
+    return table
 
 
 @contextmanager

@@ -1,12 +1,18 @@
 """A file is whole or not there, whatever happens while it is written."""
 
+import csv
 import hashlib
+import io
 import os
+import tempfile
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rlvo.files import atomic_write, file_sha256
+from rlvo.files import atomic_write, csv_text, file_sha256, read_csv
 
 
 def test_a_failed_write_leaves_the_old_content_and_nothing_else(
@@ -29,3 +35,30 @@ def test_the_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     atomic_write(path, b"\x00\x01")
     assert file_sha256(path) == hashlib.sha256(b"\x00\x01").hexdigest()
+
+
+@given(st.lists(st.text("'=+-@ ab1,;\"|", min_size=1, max_size=6), min_size=1, max_size=4), st.floats(allow_nan=False))
+def test_a_table_reads_back_from_csv_and_holds_no_formula(cells: list[str], number: float) -> None:
+    table = pd.DataFrame(
+        {"id": pd.array(cells, dtype="str"), "-x": number, "votes": pd.array([1] * len(cells), "Int64")}
+    )
+    text = csv_text(table)
+    with tempfile.TemporaryDirectory() as folder:
+        (path := Path(folder) / "table.csv").write_text(text)
+        found = read_csv(path, {"id": "str", "votes": "Int64"})
+    pd.testing.assert_frame_equal(found, table, check_exact=True)
+    for row in csv.reader(io.StringIO(text)):
+        assert not row[0].strip(" ").startswith(("=", "+", "-", "@"))
+    assert text.splitlines()[0] == "id,'-x,votes"
+
+
+def test_ids_such_as_na_are_not_missing_and_control_characters_are_visible(tmp_path: Path) -> None:
+    text = csv_text(
+        pd.DataFrame({"id": ["NA", "a\x1b[31m\u202e"], "note": ["=cmd|'/c calc'!A0", None], "score": [-1.5, 2]})
+    )
+    assert text.splitlines() == ["id,note,score", "NA,'=cmd|'/c calc'!A0,-1.5", r"a\x1b[31m\u202e,,2.0"]
+    (tmp_path / "t.csv").write_text(text)
+    found = read_csv(tmp_path / "t.csv", {"id": "str"})
+    assert list(found["id"]) == ["NA", r"a\x1b[31m\u202e"]
+    assert found["note"].iloc[0] == "=cmd|'/c calc'!A0"
+    assert pd.isna(found["note"].iloc[1])

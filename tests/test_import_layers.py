@@ -14,6 +14,7 @@ from rlvo.study.folder import Inside, StudyFolder
 
 ROOT = Path(rlvo.__file__).parent
 LAYERS = (
+    {"text"},
     {"errors", "about"},
     {"files", "progress"},
     {"config", "ray_session", "mlflow_client"},

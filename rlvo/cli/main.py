@@ -4,20 +4,51 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from rlvo.about import NOTICE
 from rlvo.cli import cohort, ensemble, evaluate, models, predict, search, status, synthetic
 from rlvo.errors import RlvoError, hide_passwords
 from rlvo.report.console import print_line
+from rlvo.text import escape_controls
 
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes: what Typer makes of Ctrl-C, and what a shell makes of SIGTERM."""
 
+
+class _Commands(TyperGroup):
+    """Commands whose errors show what was mistyped as it is: Typer prints it with its control characters."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """As in Typer."""
+        with _escaped_usage_errors():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """As in Typer."""
+        with _escaped_usage_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _escaped_usage_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(message := getattr(error, "message", None), str) and hasattr(error, "format_message"):
+            error.message = escape_controls(message)  # type: ignore[attr-defined]
+        raise
+
+
 app = typer.Typer(
     name="rlvo",
+    cls=_Commands,
     help="Find, combine and ship models that predict refractory large-vessel occlusion.",
     epilog=NOTICE,
     no_args_is_help=True,
@@ -78,8 +109,9 @@ def _interrupt_on_sigterm() -> threading.Event:
 
 
 def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """As Python does, but without passwords."""
-    sys.stderr.write(hide_passwords("".join(traceback.format_exception(kind, error, trace))))
+    """As Python does, but without passwords and control characters."""
+    text = hide_passwords("".join(traceback.format_exception(kind, error, trace)))
+    sys.stderr.write("\n".join(map(escape_controls, text.split("\n"))))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from rlvo.about import NOTICE
 from rlvo.cli.common import JsonOption, ModelArgument, UngatedOption, WorkdirOption
 from rlvo.config.workdir import DEFAULT
 from rlvo.errors import CohortError, MachineError, RlvoError
-from rlvo.files import atomic_write, file_sha256
+from rlvo.files import atomic_write, csv_text, file_sha256
 from rlvo.report.console import print_json, print_line, show_progress
 
 CHILD = """
@@ -73,7 +73,7 @@ def predict(
     kept = out.with_name(f"{out.name}.answered.jsonl") if out is not None else None
     answers = question.ask(kept=kept, progress=show_progress, members=members)
     if out is not None:
-        atomic_write(out, answers.to_csv(index=False))
+        atomic_write(out, csv_text(answers))
         print_line(f"wrote {output}: {len(answers)} patients, {int(answers['rlvo'].sum())} with an alert")
     if json:
         print_json(json_module.loads(answers.to_json(orient="records", double_precision=15)))

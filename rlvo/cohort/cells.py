@@ -8,6 +8,7 @@ import pandas as pd
 from rlvo.cohort.hints import ERROR, UNKNOWN, hint
 from rlvo.cohort.variables import Variable
 from rlvo.errors import Finding
+from rlvo.text import escape_controls
 
 MISSING = frozenset(("", "na", "n/a", "nan", "<na>", "null", "none", "nat"))
 """Cells that mean "no value", in lower case. Not applied to patient ids: "NA" can be one."""
@@ -53,7 +54,7 @@ def typed_column(text: pd.Series, variable: Variable, decimal_comma: bool) -> tu
 
 def abbreviate(cell: str) -> str:
     """Return a cell as a message shows it: on one line, and at most 40 characters of it."""
-    text = " ".join(cell.split())
+    text = escape_controls(" ".join(cell.split()))
     return text if len(text) <= 40 else f"{text[:39]}…"
 
 

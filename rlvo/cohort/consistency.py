@@ -69,8 +69,6 @@ def _implausible_ids(ids: list[str]) -> Iterator[Finding]:
     for patient in ids:
         if SUMMARY.fullmatch(patient):
             yield Finding(patient, "patient_id", "looks like a total, note or header, not a patient", "Remove the row")
-        elif not patient.isprintable():
-            yield Finding(abbreviate(patient), "patient_id", "contains a line break or control character", "Remove it")
         elif found := next((what for pattern, what in SPREADSHEET_IDS if re.fullmatch(pattern, patient, re.I)), None):
             yield Finding(patient, "patient_id", found, AS_TEXT)
     long = [patient for patient in ids if re.fullmatch(r"\d{16,}", patient)]

@@ -21,7 +21,7 @@ from rlvo.cohort.reading import examine_table
 from rlvo.cohort.tables import read_table
 from rlvo.cohort.variables import VARIABLES
 from rlvo.errors import CohortError, Finding, MachineError, RlvoError
-from rlvo.files import atomic_write
+from rlvo.files import atomic_write, csv_text
 from rlvo.progress import Advance
 
 PHENOTYPE = {
@@ -88,7 +88,7 @@ def isles24_cohort(folder: Path, out: Path, *, progress: Advance | None = None) 
     for finding in (each for each in unreadable if each.patient and each.value):
         table.loc[table["patient_id"] == finding.patient, str(finding.field)] = None
     try:
-        atomic_write(out / "cohort.csv", table.to_csv(index=False))
+        atomic_write(out / "cohort.csv", csv_text(table))
     except OSError as error:
         raise MachineError(f"cannot be written ({error.strerror})", where=out) from None
     missing = {str(name): int(count) for name, count in typed.isna().sum().items() if count}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rlvo.cohort.cells import MISSING, typed_column
+from rlvo.cohort.cells import MISSING, abbreviate, typed_column
 from rlvo.cohort.consistency import check_cohort, volume_order
 from rlvo.cohort.label import OUTCOMES, derive_label, isles24_has_no_label
 from rlvo.cohort.mapping import misspelt_columns, suggest_column
@@ -182,6 +182,11 @@ def _text(cell: Any) -> str | None:
 
 def _id_findings(patients: pd.Index) -> list[Finding]:
     findings = [Finding(None, "patient_id", f"row {i + 1} has no id") for i, each in enumerate(patients) if not each]
+    findings += [
+        Finding(abbreviate(patient), "patient_id", "contains a line break or control character", "Remove it")
+        for patient in patients
+        if not patient.isprintable()
+    ]
     twice = patients[patients.duplicated()].unique()
     what, fix = "occurs more than once", "Keep one row per patient"
     return findings + [Finding(patient, "patient_id", what, fix) for patient in twice if patient]

@@ -11,6 +11,7 @@ import pandas as pd
 from rlvo.cohort.mapping import KnownColumns, plain_name, rename_columns
 from rlvo.cohort.workbooks import FIRST_LINES, OLE, Row, workbook_rows
 from rlvo.errors import CohortError, Finding, RlvoError
+from rlvo.text import unescape_formula
 
 DELIMITERS = (",", ";", "\t", "|")
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
@@ -97,7 +98,7 @@ def _parsed(text: str, delimiter: str, *, strict: bool) -> Iterator[Row]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict, skipinitialspace=True)
     for row in reader:
         if any(cell.strip() for cell in row):
-            yield reader.line_num, list(row)
+            yield reader.line_num, list(map(unescape_formula, row))
 
 
 def _frame(rows: list[Row], path: Path, mapping: Mapping[str, str], known: KnownColumns) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from rlvo.errors import RlvoError
-from rlvo.files import atomic_write
+from rlvo.files import atomic_write, csv_text, read_csv
 
 COLUMNS = ("patient", "member", "fold", "split", "probability", "label")
 SPLITS = ("train", "validation", "test")
@@ -89,19 +89,13 @@ def check_out_of_fold(
 
 def write_predictions(predictions: pd.DataFrame, path: Path) -> None:
     """Check and write as CSV, atomically; every float reads back as itself."""
-    atomic_write(path, check_predictions(predictions).to_csv(index=False))
+    atomic_write(path, csv_text(check_predictions(predictions)))
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
     """Read and check predictions. Raises RlvoError if the file is missing or does not hold such a table."""
     try:
-        table = pd.read_csv(
-            path,
-            dtype={"patient": "str", "member": "str", "split": "str"},
-            keep_default_na=False,
-            float_precision="round_trip",
-        )
-        return check_predictions(table)
+        return check_predictions(read_csv(path, {"patient": "str", "member": "str", "split": "str"}))
     except FileNotFoundError:
         raise RlvoError("there is no such file", where=path) from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:

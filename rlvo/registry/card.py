@@ -12,6 +12,7 @@ import pandas as pd
 from rlvo.inference.description import ModelDescription
 from rlvo.inference.training_cohort import CohortSummary
 from rlvo.mlflow_client import Tracking
+from rlvo.text import escape_controls
 
 LIMIT = 5000
 """How many characters of a version's description a registry's database keeps."""
@@ -49,7 +50,7 @@ def add_to_description(tracking: Tracking, name: str, version: str, title: str, 
     """
     with tracking.registry(f"{name}/{version}") as client:
         card, *added = (client.get_model_version(name, version).description or "").split(ADDED)
-        added.append(f"{title}\n" + "".join(f"- {line}\n" for line in lines))
+        added.append("\n- ".join(map(escape_controls, (title, *lines))) + "\n")
         while len(added) > 1 and len(ADDED.join([card, *added])) > LIMIT:
             del added[0]
         client.update_model_version(name, version, ADDED.join([card, *added])[:LIMIT])

@@ -2,7 +2,6 @@
 
 import json
 import math
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,15 +21,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from rlvo.progress import Advance
+from rlvo.text import escape_controls, escape_json
 
 console = Console(stderr=True, markup=False, highlight=False, emoji=False)
 """Messages, tables and progress go to standard error; standard output is for results (`--json`)."""
-
-
-def escape_controls(text: str) -> str:
-    r"""Make control characters visible: an escape character becomes `\x1b`, a line break `\n`."""
-    controls = {c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")}
-    return text.translate({ord(c): c.encode("unicode_escape").decode() for c in controls})
 
 
 def literal(text: str, style: str = "") -> Text:
@@ -46,7 +40,7 @@ def print_line(text: str) -> None:
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output; NaN and infinity, which JSON does not have, become null."""
     plain = json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
-    print(json.dumps(plain, indent=2, ensure_ascii=False))
+    print(escape_json(json.dumps(plain, indent=2, ensure_ascii=False)))
 
 
 def numeric(heading: str) -> Column:

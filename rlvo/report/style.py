@@ -9,6 +9,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from rlvo.files import atomic_write
+from rlvo.text import escape_controls
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#8E4585"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
@@ -44,7 +45,11 @@ def write_picture(figure: Figure, path: Path) -> tuple[Path, Path]:
 def render_page(template: Path, **contents: object) -> str:
     """Fill in an HTML template, which escapes all text; its filter `picture` embeds a figure as a data URL."""
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        autoescape=True,
+        finalize=lambda value: escape_controls(value) if type(value) is str else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters["picture"] = lambda figure: (
         f"data:image/svg+xml;base64,{base64.b64encode(svg(figure).encode()).decode()}"

@@ -18,7 +18,7 @@ from rlvo.config.model import Configuration
 from rlvo.config.study import MlflowConfig, StudyConfig
 from rlvo.errors import RlvoError
 from rlvo.evaluation.predictions import read_predictions
-from rlvo.files import file_sha256
+from rlvo.files import csv_text, file_sha256
 from rlvo.study.folder import StartedTrial, StudyFolder, started_trials, study_identity
 from rlvo.study.state import State, combined_state
 from rlvo.study.status import TrialKey, read_note
@@ -159,7 +159,7 @@ class StudyItems:
         if PREDICTIONS in record.files:
             predictions = read_predictions(files.trial.folder / PREDICTIONS)
             predictions["patient"] = predictions["patient"].map(self._pseudonymise)
-            content = predictions.to_csv(index=False)
+            content = csv_text(predictions)
             tree.write_artifact(files.run, "validation_predictions.csv", content, tag=DIGEST, digest=tags[DIGEST])
         if record.reason:
             split = read_split(self._study.split)

@@ -25,7 +25,7 @@ from rlvo.evaluation.answers import (
     measure_answers,
 )
 from rlvo.evaluation.subgroups import SubgroupAnalysis
-from rlvo.files import atomic_write, file_sha256
+from rlvo.files import atomic_write, csv_text, file_sha256
 from rlvo.inference.description import DESCRIPTION
 from rlvo.progress import ShowProgress, no_progress
 from rlvo.registry.admission import AdmittedModel, admit_model
@@ -132,7 +132,7 @@ def evaluate_external(
     performance = measure_answers(answers, cohort.label)
     place = answers_folder(question.work, question.external.path) / f"model-{file_sha256(root / MANIFEST)[:12]}"
     table, picture = place.with_suffix(".csv"), None
-    atomic_write(table, answers.assign(label=cohort.label).drop(columns="notice").to_csv())
+    atomic_write(table, csv_text(answers.assign(label=cohort.label).drop(columns="notice").reset_index()))
     if (found := performance.calibration) is not None:
         probability = answers["probability"].dropna()
         label = cohort.label.loc[probability.index].to_numpy(int)

@@ -18,7 +18,7 @@ from rlvo.evaluation.performance import Performance, measure_performance
 from rlvo.evaluation.power import AucPower, auc_power
 from rlvo.evaluation.predictions import COLUMNS, write_predictions
 from rlvo.evaluation.subgroups import SubgroupAnalysis
-from rlvo.files import atomic_write
+from rlvo.files import atomic_write, csv_text, read_csv
 from rlvo.imaging.store import VolumeStore
 from rlvo.inference.description import ModelDescription, read_description
 from rlvo.inference.members import Members
@@ -177,7 +177,7 @@ def open_holdout(
         pd.concat(tables, names=["ensemble"]).reset_index("ensemble").reset_index(drop=True),
     )
     write_predictions(_member_predictions(members, answers, truth), folder.holdout_members)
-    atomic_write(folder.holdout_answers, holdout.answers.to_csv(index=False))
+    atomic_write(folder.holdout_answers, csv_text(holdout.answers))
     kept = {
         "figures": PERFORMANCES.dump_python(holdout.ensembles),
         "baselines": PERFORMANCES.dump_python(holdout.baselines),
@@ -198,7 +198,7 @@ def kept_holdout(folder: StudyFolder, specs: Mapping[str, EnsembleSpec]) -> Hold
         if kept["ensembles"] != _hashes(specs):
             return None
         ensembles, baselines = (PERFORMANCES.validate_python(kept[name]) for name in ("figures", "baselines"))
-        answers = pd.read_csv(folder.holdout_answers, dtype=ANSWER_TYPES).fillna({"warnings": ""})
+        answers = read_csv(folder.holdout_answers, ANSWER_TYPES).fillna({"warnings": ""})
         return HoldOut(kept["opening"], kept.get("seen_before", 0), ensembles, baselines, answers)
     except FileNotFoundError:
         return None

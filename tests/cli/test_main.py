@@ -35,6 +35,14 @@ def test_every_finding_is_a_line_without_a_traceback(tmp_path: Path) -> None:
     assert "age: the column is missing" in finding
 
 
+def test_a_mistyped_command_is_not_obeyed() -> None:
+    for arguments in (["\x1b[31m[/red]"], ["validate", "a", "\x1b[31m[/red]"], ["models", "\x1b[31m[/red]"]):
+        ended = rlvo(*arguments)
+        assert ended.returncode == 2
+        assert r"\x1b[31m[/red]" in ended.stderr
+        assert "\x1b" not in ended.stderr
+
+
 def test_every_command_has_help_with_an_example() -> None:
     page = rlvo("--help").stdout
     commands = re.findall(r"^│ ([a-z][a-z-]+) ", page, flags=re.MULTILINE)
@@ -56,12 +64,13 @@ def test_starting_loads_nothing_heavy() -> None:
 def test_a_fault_of_ours_shows_its_traceback_without_passwords() -> None:
     code = (
         "from rlvo.cli import main\n"
-        "def app(): raise ValueError('postgresql://user:pass/w0rd@host/db')\n"
+        "def app(): raise ValueError('\\x1b[31m postgresql://user:pass/w0rd@host/db')\n"
         "main.app = app\n"
         "main.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
-    assert "ValueError: postgresql://host/db" in done.stderr
+    assert r"ValueError: \x1b[31m postgresql://host/db" in done.stderr
+    assert "\x1b" not in done.stderr
     assert "w0rd" not in done.stderr

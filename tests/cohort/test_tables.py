@@ -1,10 +1,12 @@
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from support.malformed import FILES, WORKBOOKS, check_refused, written
 
 from rlvo.cohort.tables import read_table
 from rlvo.errors import CohortError
+from rlvo.files import csv_text
 
 DAMAGED = {**FILES, **WORKBOOKS}
 
@@ -39,6 +41,13 @@ def test_case_blanks_empty_lines_and_empty_columns_are_dropped(tmp_path: Path) -
 def test_quoted_cells_may_hold_delimiters_and_line_breaks(tmp_path: Path) -> None:
     table = read_table(written(tmp_path, 'patient_id,center\n1,"a, b\nc"\n'))
     assert table.cells.loc[0, "center"] == "a, b\nc"
+
+
+def test_answers_are_read_again_with_the_ids_they_were_written_for(tmp_path: Path) -> None:
+    ids = ["=cmd|'/c calc'!A0", "-7", "+1", "@a", "'=b", "'c", "=1;2", "d"]
+    text = csv_text(pd.DataFrame({"patient_id": ids, "score": -0.5}))
+    assert not any(line.startswith(("=", "-", "+", "@")) for line in text.replace('"', "").splitlines())
+    assert list(read_table(written(tmp_path, text)).cells["patient_id"]) == ids
 
 
 def test_ragged_rows_and_duplicate_or_unnamed_columns_are_all_reported(tmp_path: Path) -> None:

@@ -63,6 +63,13 @@ def test_findings_are_shown_in_full() -> None:
     assert "Table 1</h2>" not in page
 
 
+def test_control_characters_are_visible() -> None:
+    page = cohort_page("a\x1b[31m.csv", [Finding("p\u202e", "[/red]\x9b", "\u200b", value="\x07")], contents())
+    assert all(character.isprintable() for character in page.replace("\n", ""))
+    for expected in (r"a\x1b[31m.csv", r"p\u202e", r"[/red]\x9b", r"\u200b", r"\x07"):
+        assert expected in page
+
+
 def test_many_findings_are_counted_and_not_all_listed() -> None:
     page = cohort_page("cohort.csv", FINDINGS[:1] * (MOST_FINDINGS + 5), None)
     assert page.count("p&lt;1&gt;") == MOST_FINDINGS
