@@ -186,12 +186,15 @@ def _impute_nested(table: pd.DataFrame, fill: Mapping[str, float | str], parts: 
     volumes = measured.copy()
     anchor = pairs[0][1]
     volumes[anchor] = volumes[anchor].mask(volumes.isna().all(axis=1), float(fill[anchor]))
-    for part, whole in [*pairs, *pairs]:  # twice, because the second pair can tell what the first needs
-        from_whole = volumes[whole] * parts[part]
-        # A part of 0 does not tell how large the whole is.
-        is_telling = (volumes[part] > 0) & (parts[part] > 0)
-        from_part = (volumes[part] / (parts[part] or 1)).where(is_telling, volumes[part].clip(lower=float(fill[whole])))
-        volumes[part], volumes[whole] = volumes[part].fillna(from_whole), volumes[whole].fillna(from_part)
+    # Twice, because the second pair can tell what the first needs. The median is taken last: if all that is known is a
+    # part of 0 mL, which does not tell how large the whole is.
+    for may_guess in (False, True):
+        for part, whole in [*pairs, *pairs]:
+            is_telling = (volumes[part] > 0) & (parts[part] > 0)
+            guess = volumes[part].clip(lower=float(fill[whole])) if may_guess else np.nan
+            from_part = (volumes[part] / (parts[part] or 1)).where(is_telling, guess)
+            from_whole = volumes[whole] * parts[part]
+            volumes[part], volumes[whole] = volumes[part].fillna(from_whole), volumes[whole].fillna(from_part)
     for part, whole in [*pairs, *reversed(pairs)]:  # what follows from one neighbour must fit the other
         volumes[whole] = volumes[whole].where(measured[whole].notna(), volumes[[part, whole]].max(axis=1))
         volumes[part] = volumes[part].where(measured[part].notna(), volumes[[part, whole]].min(axis=1))

@@ -118,6 +118,29 @@ def test_an_imputed_part_is_never_larger_than_the_whole(
     assert (np.diff(filled, axis=1) <= 1e-3).all()
 
 
+@pytest.mark.parametrize(
+    ("measured", "expected"),
+    [
+        ((30, 10, None), (30, 10, 4)),  # the median of the column, 40, would be four times the whole
+        ((None, 10, None), (30, 10, 4)),
+        ((30, None, None), (30, 10, 4)),
+        ((None, None, 20), (150, 50, 20)),
+        ((30, None, 20), (30, 30, 20)),  # 20 / .4 would be more than the 30 mL that it is a part of
+        ((None, None, None), (300, 100, 40)),
+        ((None, None, 0), (300, 100, 0)),  # no Tmax > 10 s does not tell how much there is > 6 s ...
+        ((30, None, 0), (30, 10, 0)),  # ... but Tmax > 4 s does
+        ((30, 0, None), (30, 0, 0)),
+    ],
+)
+def test_a_missing_volume_follows_from_the_measured_ones(
+    measured: tuple[float | None, ...], expected: tuple[float, ...]
+) -> None:
+    fold = pd.DataFrame([(200, 50, 5), (200, 100, 40), (600, 200, 100)], columns=TMAX_VOLUMES, dtype=float)
+    encoder = fit_encoder(fold, TMAX_VOLUMES).model_copy(update={"bounds": dict.fromkeys(TMAX_VOLUMES, (0, 1000))})
+    patient = pd.DataFrame([measured], columns=TMAX_VOLUMES, dtype=float)
+    np.testing.assert_allclose(1000 * encoder.transform(patient)[0], expected, rtol=1e-5)
+
+
 def test_one_patient_does_not_set_the_scale_of_the_others() -> None:
     rng = np.random.default_rng(0)
     tmax6 = rng.uniform(20, 200, 120)
