@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from rlvo.cohort.hints import accepted_word
 from rlvo.cohort.label import FAILED_ETICI, WITHOUT_LABEL
 from rlvo.cohort.mapping import plain_name
 from rlvo.cohort.reading import examine_table
@@ -141,12 +142,21 @@ def _patient(scan: Path, root: Path, out: Path) -> tuple[dict[str, object], list
     patient = scan.name
     row: dict[str, object] = {"patient_id": patient}
     findings: list[Finding] = []
+    written: dict[str, dict[str, object]] = {}
     for file in _files((root / "phenotype" / patient,), r"(demographic_baseline|outcome)\.(csv|xlsx)"):
         try:
-            row |= _phenotype(file)
+            for ours, theirs, cell in _phenotype(file):
+                written.setdefault(ours, {})[f"{theirs} in {file.name}"] = cell
         except RlvoError as error:
             reason = error.findings[0] if isinstance(error, CohortError) else error
             findings.append(Finding(patient, file.name, f"cannot be read: {reason}"))
+    for ours, cells in written.items():
+        if (agreed := _agreed(ours, list(cells.values()))) is not None:
+            row[ours] = agreed
+        else:
+            told = ", ".join(f"{cell} as {where}" for where, cell in cells.items())
+            fix = "It is left empty; write the right one into cohort.csv"
+            findings.append(Finding(patient, ours, f"values contradict each other: {told}", fix))
     folders = (scan, root / "derivatives" / patient)
     kinds = ("ncct", "cta", "tmax", "cbf")
     found = {kind: next(_files(folders, rf"{kind}\.nii(\.gz)?", session="1"), None) for kind in kinds}
@@ -168,12 +178,25 @@ def _files(folders: Iterable[Path], ending: str, *, session: str = "[0-9]+") -> 
                 yield path
 
 
-def _phenotype(file: Path) -> dict[str, object]:
+def _phenotype(file: Path) -> list[tuple[str, str, object]]:
+    """Return the file's values: our column, its name there, and the cell."""
     cells = read_table(file).cells
     if len(cells) != 1:
         raise RlvoError(f"{len(cells)} rows instead of one", where=file.name)
-    row = {PHENOTYPE[name]: cell for name, cell in cells.iloc[0].items() if name in PHENOTYPE}
-    return {name: cell for name, cell in row.items() if plain_name(cell) not in ("", "nan")}
+    given = [(PHENOTYPE[str(name)], str(name), cell) for name, cell in cells.iloc[0].items() if name in PHENOTYPE]
+    return [each for each in given if plain_name(each[2]) not in ("", "nan")]
+
+
+def _agreed(column: str, cells: list[object]) -> object | None:
+    """Return the one value of all cells, or None if they differ; 2b agrees with its parts 2b50, 2b67 and 2c."""
+    values = {plain_name(cell).removesuffix(".0"): cell for cell in cells}
+    if column == "etici":
+        # Of several spellings, the one that needs no reading comes last and stays.
+        spelt = sorted(values.items(), key=lambda each: each[0] in VARIABLES[column].levels)
+        values = {accepted_word(text, VARIABLES[column]) or text: cell for text, cell in spelt}
+        if values.keys() & {"2b50", "2b67", "2c"}:
+            values.pop("2b", None)
+    return next(iter(values.values())) if len(values) == 1 else None
 
 
 def _read_map(path: Path) -> tuple[np.ndarray, float]:

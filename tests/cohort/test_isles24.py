@@ -133,6 +133,36 @@ def test_resampled_maps_replace_missing_raw_ones_and_unreadable_files_are_report
     assert list(table["etici"].isna()) == [False, True, False]
 
 
+@pytest.mark.parametrize(
+    ("grades", "expected"),
+    [
+        (("2b", "2a"), None),
+        (("3", 3.0), "3"),
+        (("2B", "TICI 2b"), "2b"),
+        (("2b", "2c"), "2c"),
+        (("2b67", "2b"), "2b67"),
+        (("2b50", "2c"), None),
+        (("2a", ""), "2a"),
+    ],
+)
+def test_two_grades_are_one_or_contradict_each_other(
+    grades: tuple[object, object], expected: str | None, tmp_path: Path
+) -> None:
+    write_patient(tmp_path, "sub-stroke0001")
+    (file,) = (tmp_path / "phenotype").rglob("*_outcome.csv")
+    names = ("TICI postinterventional", "mTICI postinterventional")
+    pd.DataFrame([dict(zip(names, grades, strict=True))]).to_csv(file, index=False)
+    report = isles24_cohort(tmp_path, tmp_path)
+    typed, _ = examine_table(read_table(tmp_path / "cohort.csv").cells)
+    if expected is not None:
+        assert (typed["etici"].iloc[0], report.findings) == (expected, ())
+    else:
+        assert pd.isna(typed["etici"].iloc[0])
+        (finding,) = report.findings
+        assert (finding.patient, finding.field) == ("sub-stroke0001", "etici")
+        assert all(f"{grade} as {name.lower()}" in finding.what for name, grade in zip(names, grades, strict=True))
+
+
 def test_training_on_it_is_refused(tmp_path: Path) -> None:
     write_patient(tmp_path, "sub-stroke0001")
     report = isles24_cohort(tmp_path, tmp_path)
