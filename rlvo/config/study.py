@@ -116,12 +116,16 @@ class EnsembleConfig(Frozen):
     tie: Literal["negative", "positive", "margin"] = "negative"
     calibration: Literal["platt", "isotonic"] = "platt"
     """How the margin becomes a probability."""
+    calibrated_to: Literal["answers", "folds"] | None = None
+    """What the calibrator is fitted to: margins that vary as little as the mean over folds, which is what is answered,
+    or those of single folds. None: see DEFAULTS."""
 
 
 DEFAULTS: dict[str, tuple[object, object]] = {
     "cohort.scaling": ("min_max", "quantile"),
     "cohort.imputation": ("median", "ratio"),
     "model.efficientnet.batch_norm_momentum": (0.01, 0.1),
+    "ensemble.calibrated_to": ("folds", "answers"),
 }
 """Settings that came later, and what they are if a study does not name them: if it was started before, and if it begins
 now. They are settled when a study is opened."""

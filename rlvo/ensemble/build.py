@@ -9,7 +9,7 @@ import pandas as pd
 
 from rlvo.config.model import Configuration, Modality
 from rlvo.config.study import EnsembleConfig
-from rlvo.ensemble.calibration import fit_calibrator
+from rlvo.ensemble.calibration import fit_calibrator, margins_of_mean
 from rlvo.ensemble.fitting import Validation, fit_fold, score_patients
 from rlvo.ensemble.selection import MODALITIES, per_spec, rank_configurations, select_configurations
 from rlvo.ensemble.spec import EnsembleSpec
@@ -131,6 +131,20 @@ def fit_ensemble(
     scored = score_out_of_fold(spec, validation)
     calibrator = fit_calibrator(scored["label"], scored["score"], settings.calibration)
     return spec.model_copy(update={"calibration": calibrator})
+
+
+def calibrate_to_answers(spec: EnsembleSpec, predictions: pd.DataFrame, disagreement: float) -> EnsembleSpec:
+    """The ensemble with a calibrator for the mean over its folds, of the same method.
+
+    Args:
+        predictions: stored predictions of the finished trials.
+        disagreement: between the ensemble's folds (`calibration.disagreement`).
+    """
+    assert spec.calibration is not None
+    scored = score_out_of_fold(spec, Validation.of(predictions))
+    label = scored["label"]
+    margins = margins_of_mean(scored["fold"], label, scored["score"], folds=len(spec.folds), disagreement=disagreement)
+    return spec.model_copy(update={"calibration": fit_calibrator(label, margins, spec.calibration.method)})
 
 
 def score_out_of_fold(spec: EnsembleSpec, validation: Validation) -> pd.DataFrame:

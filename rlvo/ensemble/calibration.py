@@ -3,12 +3,14 @@
 A calibrator is fitted to out-of-fold margins, which differ in two ways from those of new patients. Configurations,
 weights and thresholds were chosen on these patients, so their margins separate the classes too well: the probabilities
 become too extreme. And each is the margin of one fold, whereas a new patient's score is the mean over folds, which
-varies less: the probabilities stay too close to the prevalence. Only the hold-out shows the net effect.
+varies less: the probabilities would stay too close to the prevalence. For that `margins_of_mean` corrects. Only the
+hold-out shows the net effect.
 """
 
 from typing import Annotated, Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from pydantic import Field
 from scipy.optimize import minimize
@@ -66,6 +68,53 @@ def fit_calibrator(y_true: ArrayLike, margin: ArrayLike, method: Method) -> Plat
         raise ValueError("calibration needs patients of both classes")
     targets = np.where(labels, (labels.sum() + 1) / (labels.sum() + 2), 1 / ((~labels).sum() + 2))
     return _platt(targets, margins) if method == "platt" else _isotonic(targets, margins)
+
+
+def disagreement(margins: ArrayLike) -> float:
+    """How much the folds disagree about a patient: the variance of margins [K, N] between folds, mean over patients.
+
+    A fold whose margins are all higher or lower does not disagree. The patients must be new to every fold; their labels
+    are not needed. NaN if fewer than two patients or folds have finite margins.
+    """
+    complete = np.asarray(margins, float)
+    complete = complete[:, np.isfinite(complete).all(axis=0)]
+    folds, patients = complete.shape
+    if min(folds, patients) < 2:
+        return float("nan")
+    residual = complete - complete.mean(axis=0) - complete.mean(axis=1, keepdims=True) + complete.mean()
+    return float(np.sum(residual**2) / ((folds - 1) * (patients - 1)))
+
+
+def margins_of_mean(
+    fold: ArrayLike, y_true: ArrayLike, margin: ArrayLike, *, folds: int, disagreement: float
+) -> np.ndarray:
+    """Margins as they would be if every patient had the mean of all folds' margins, not that of one fold.
+
+    In the mean over K folds, each class varies less around its own mean, by (K − 1)/K of the folds' disagreement. So
+    margins are moved towards the mean of their class by the factor that gives this variance. (With margins of normal
+    distribution and equal variance the log-odds are linear in them with a slope of difference of means/variance, hence
+    a fit to single folds is too flat by the ratio of the variances.)
+
+    Args:
+        fold: of each patient [N].
+        y_true: 0 or 1 [N].
+        margin: of the patient's own fold [N].
+        folds: number of folds K whose mean is answered.
+        disagreement: see the function of that name.
+    """
+    numbers, labels, margins = np.asarray(fold), np.asarray(y_true), np.asarray(margin, float)
+    table = pd.DataFrame({"fold": numbers, "label": labels, "margin": margins})
+    own_mean = table.groupby(["fold", "label"])["margin"].transform("mean")
+    away = (table["margin"] - own_mean).to_numpy()
+    freedom = len(table) - len(table[["fold", "label"]].drop_duplicates())
+    if freedom < 1 or not away.any():
+        return margins
+    variance = float(np.sum(away**2)) / freedom
+    # The mean of K margins has at least 1/K of their variance.
+    wanted = max(variance - (folds - 1) / folds * disagreement, variance / folds)
+    # Each fold's mean counts once, as in the answered mean.
+    by_class = table.groupby(["label", "fold"])["margin"].mean().groupby("label").mean()
+    return np.asarray(table["label"].map(by_class) + away * np.sqrt(wanted / np.mean(away**2)))
 
 
 def cross_calibrated(fold: ArrayLike, y_true: ArrayLike, margin: ArrayLike, method: Method) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import get_args
 import pandas as pd
 
 from rlvo.config.study import EnsembleConfig
-from rlvo.ensemble.calibration import cross_calibrated
+from rlvo.ensemble.calibration import cross_calibrated, margins_of_mean
 from rlvo.ensemble.fitting import Validation, fit_fold, fit_member, score_patients
 from rlvo.ensemble.selection import Selection, rank_configurations, select_configurations
 from rlvo.ensemble.weighting import Weighting
@@ -54,14 +54,23 @@ def compare_ensembles(
 
 
 def nested_probabilities(
-    records: Sequence[CompletionRecord], predictions: pd.DataFrame, settings: EnsembleConfig
+    records: Sequence[CompletionRecord],
+    predictions: pd.DataFrame,
+    settings: EnsembleConfig,
+    disagreement: float | None = None,
 ) -> pd.DataFrame:
     """Calibrate nested margins, for a reliability curve: index patient; `label`, `probability`.
 
     Each patient's margin and calibrator come from the other folds alone, in the same way as the ensemble's.
+
+    Args:
+        disagreement: between the folds; margins are then those of the mean over folds (`margins_of_mean`).
     """
     scored = nested_margins(_complete(records), Validation.of(predictions), settings.selection, settings.weighting)
-    probability = cross_calibrated(scored["fold"], scored["label"], scored["score"], settings.calibration)
+    fold, label, score = scored["fold"], scored["label"], scored["score"].to_numpy()
+    if disagreement is not None:
+        score = margins_of_mean(fold, label, score, folds=fold.nunique(), disagreement=disagreement)
+    probability = cross_calibrated(fold, label, score, settings.calibration)
     return scored[["label"]].assign(probability=probability)
 
 

@@ -107,10 +107,16 @@ class EnsembleAnswer:
     """Number of folds whose class-rate weights were 0/0, so that their score is 0.5."""
 
 
+def fold_margins(spec: EnsembleSpec, probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Each fold's combined score minus its threshold, [K, N], given the members' probabilities [N] by member key."""
+    thresholds = np.array([[fold.threshold] for fold in spec.folds])
+    scores = np.stack([fold.score(probabilities, spec.weighting) for fold in spec.folds])
+    return np.asarray(scores - thresholds)
+
+
 def apply_ensemble(spec: EnsembleSpec, probabilities: Mapping[str, np.ndarray]) -> EnsembleAnswer:
     """Answer for N patients, given the probabilities [N] of each of the ensemble's members, by member key."""
-    thresholds = np.array([[fold.threshold] for fold in spec.folds])
-    margins = np.stack([fold.score(probabilities, spec.weighting) for fold in spec.folds]) - thresholds
+    margins = fold_margins(spec, probabilities)
     unfounded = np.stack([fold.undecided(probabilities) for fold in spec.folds]) & (spec.weighting == "class_rates")
     voted = np.isfinite(margins)
     # Margins lie within ±1: the bounds of what the abstaining folds could have said.

@@ -77,6 +77,8 @@ class StudyFolder:
     """The ensembles that the study declares, frozen before its hold-out is opened."""
     model = Inside("ensemble/model")
     """The model folder of the study's own ensemble."""
+    disagreement = Inside("ensemble/disagreement.json")
+    """How much the folds of each ensemble disagree, by the ensemble's content hash: measured once."""
     reliability = Inside("ensemble/reliability")
     """The ensemble's reliability curve, without a suffix."""
     holdout_figures = Inside("ensemble/holdout.json")

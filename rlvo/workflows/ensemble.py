@@ -1,20 +1,32 @@
 """From trials to a registered model, and the ways to combine trials side by side."""
 
+import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from rlvo.config.base import content_hash
 from rlvo.config.loading import named_study
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
-from rlvo.ensemble.build import STUDY_ENSEMBLE, fit_fallbacks, study_ensembles, validation_metrics
+from rlvo.ensemble.build import (
+    STUDY_ENSEMBLE,
+    calibrate_to_answers,
+    fit_fallbacks,
+    study_ensembles,
+    validation_metrics,
+)
+from rlvo.ensemble.calibration import disagreement
 from rlvo.ensemble.comparison import compare_ensembles, nested_probabilities
 from rlvo.ensemble.selection import searched_modalities
-from rlvo.ensemble.spec import EnsembleSpec, MemberSpec
+from rlvo.ensemble.spec import EnsembleSpec, MemberSpec, fold_margins
 from rlvo.errors import RlvoError
 from rlvo.evaluation.predictions import check_out_of_fold
+from rlvo.files import atomic_write
 from rlvo.inference.description import ModelDescription, Variant, describe, write_model_folder
 from rlvo.inference.training_cohort import summarise
 from rlvo.progress import ShowProgress, no_progress
@@ -24,7 +36,11 @@ from rlvo.registry.register import provenance, register_ensemble
 from rlvo.registry.versions import registered_version
 from rlvo.report.calibration import draw_reliability
 from rlvo.study.folder import EndedTrials, StudyFolder, member_weights, read_config, read_ended_trials, write_declared
+from rlvo.workflows.holdout import ask
 from rlvo.workflows.study import OpenStudy, open_searched_study
+
+UNLABELLED = 24
+"""On so many patients of the hold-out, at most, the folds' disagreement is measured: with 4 folds, to some 15 %."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +88,13 @@ def build_and_register(
     specs = _declare(study.config, trials, partial)
     _check_trained_on(study, specs[STUDY_ENSEMBLE], trials)
     fewer = _open_reduced(reduced, study, progress) if reduced else None
-    description = _describe(study, specs[STUDY_ENSEMBLE], trials, fewer, partial)
+    fallbacks = fit_fallbacks(specs[STUDY_ENSEMBLE], trials.predictions)
+    disagreements = _measure_disagreement(study, specs[STUDY_ENSEMBLE], {**specs, **fallbacks}, progress)
+    specs, fallbacks = (
+        {name: _calibrate(spec, trials, disagreements.get(name)) for name, spec in each.items()}
+        for each in (specs, fallbacks)
+    )
+    description = _describe(study, specs[STUDY_ENSEMBLE], fallbacks, fewer, partial, progress)
     write_declared(study.folder, specs)
     reduced_variant = description.variants[1] if fewer is not None else None
 
@@ -83,9 +105,11 @@ def build_and_register(
     write_model_folder(study.folder.model, description, weights)
     validation = {name: validation_metrics(spec, trials.predictions) for name, spec in specs.items()}
     settings = study.config.ensemble
-    calibrated = nested_probabilities(trials.records, trials.predictions, settings)
+    spread = disagreements.get(STUDY_ENSEMBLE)
+    calibrated = nested_probabilities(trials.records, trials.predictions, settings, spread)
     label, probability = (calibrated[column].to_numpy() for column in ("label", "probability"))
-    pictures = draw_reliability(study.folder.reliability, label, probability, name="Out of fold, nested")
+    title = "Out of fold, nested" + ("" if spread is None else "; as the mean over folds")
+    pictures = draw_reliability(study.folder.reliability, label, probability, name=title)
     run_id = study.log_ensemble(specs[STUDY_ENSEMBLE], mean_and_sd(validation[STUDY_ENSEMBLE]), pictures)
     for name, result in study.baselines.items():
         metrics = mean_and_sd(result.validation_metrics())
@@ -162,12 +186,50 @@ def _open_reduced(name: str, study: OpenStudy, progress: ShowProgress) -> OpenSt
     return fewer
 
 
+def _measure_disagreement(
+    study: OpenStudy, champion: EnsembleSpec, specs: Mapping[str, EnsembleSpec], progress: ShowProgress
+) -> dict[str, float]:
+    """How much the folds disagree, by name, for those ensembles whose members are all the champion's.
+
+    Patients who are new to every fold are those of the hold-out: the members are asked about some of them, and no label
+    is looked at. Nothing is measured if the study's calibrators are for single folds.
+    """
+    if study.config.ensemble.calibrated_to != "answers":
+        return {}
+    members = {member.key: member for member in champion.members}
+    own = {name: spec for name, spec in specs.items() if {m.key for m in spec.members} <= set(members)}
+    keys = {name: content_hash(spec) for name, spec in own.items()}
+    path = study.folder.disagreement
+    measured: dict[str, float] = json.loads(path.read_bytes()) if path.exists() else {}
+    if not set(keys.values()) <= set(measured):
+        table = study.test.sample(min(UNLABELLED, len(study.test)), random_state=0)
+        encoders = {fold.fold: study.inputs.encoder(fold.fold) for fold in champion.folds}
+        with progress("folds' disagreement") as advance:
+            asked = ask(study, describe(champion, encoders, study.inputs.target), members, table, advance)
+        answers = {key: np.array([each.probabilities.get(key, np.nan) for each in asked]) for key in members}
+        measured |= {keys[name]: disagreement(fold_margins(spec, answers)) for name, spec in own.items()}
+        atomic_write(path, json.dumps(measured))
+    return {name: measured[key] for name, key in keys.items() if math.isfinite(measured[key])}
+
+
+def _calibrate(spec: EnsembleSpec, trials: EndedTrials, spread: float | None) -> EnsembleSpec:
+    return spec if spread is None else calibrate_to_answers(spec, trials.predictions, spread)
+
+
 def _describe(
-    study: OpenStudy, champion: EnsembleSpec, trials: EndedTrials, fewer: OpenStudy | None, partial: bool
+    study: OpenStudy,
+    champion: EnsembleSpec,
+    fallbacks: Mapping[str, EnsembleSpec],
+    fewer: OpenStudy | None,
+    partial: bool,
+    progress: ShowProgress,
 ) -> ModelDescription:
     reduced = []
     if fewer is not None:
-        spec = _declare(fewer.config, read_ended_trials(fewer.folder), partial)[STUDY_ENSEMBLE]
+        trials = read_ended_trials(fewer.folder)
+        spec = _declare(fewer.config, trials, partial)[STUDY_ENSEMBLE]
+        spread = _measure_disagreement(fewer, spec, {STUDY_ENSEMBLE: spec}, progress).get(STUDY_ENSEMBLE)
+        spec = _calibrate(spec, trials, spread)
         name = f"fewer predictors ({fewer.config.name})"
         reduced = [Variant(name=name, spec=spec, encoders={f.fold: fewer.inputs.encoder(f.fold) for f in spec.folds})]
     return describe(
@@ -175,7 +237,7 @@ def _describe(
         {fold.fold: study.inputs.encoder(fold.fold) for fold in champion.folds},
         study.inputs.target,
         reduced=reduced,
-        fallbacks=fit_fallbacks(champion, trials.predictions),
+        fallbacks=fallbacks,
         cohort=summarise(study.development, study.inputs.label[study.development.index], study.inputs.predictors),
         provenance=provenance(study.config),
     )

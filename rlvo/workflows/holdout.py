@@ -156,7 +156,7 @@ def open_holdout(
     patients = study.inputs.marks(study.inputs.split.test)
     openings.check_may_open(split_hash, reason, patients)
     members = {member.key: member for spec in specs.values() for member in spec.members}
-    answers = _ask(study, description, members, advance)
+    answers = ask(study, description, members, study.test, advance)
     hashes = _hashes(specs)
     opening = openings.append(split_hash, study.config.name, hashes, reason, patients)
     truth = label.loc[[answer.patient for answer in answers]].to_numpy(int)
@@ -210,14 +210,21 @@ def _hashes(specs: Mapping[str, EnsembleSpec]) -> dict[str, str]:
     return {name: content_hash(spec) for name, spec in specs.items()}
 
 
-def _ask(
-    study: OpenStudy, description: ModelDescription, members: Mapping[str, MemberSpec], advance: Advance | None
+def ask(
+    study: OpenStudy,
+    description: ModelDescription,
+    members: Mapping[str, MemberSpec],
+    table: pd.DataFrame,
+    advance: Advance | None,
 ) -> list[PatientAnswers]:
-    """What each distinct member says of each patient; encoders, grid and preparation are those of all ensembles."""
+    """What each distinct member, by its key, says of each patient of a table.
+
+    Args:
+        description: of an ensemble of the study, whose encoders, grid and preparation are those of all.
+    """
     networks = Members(lambda key: (member_weights(study.folder, members[key]), None))
     channels = tuple(dict.fromkeys(c for member in members.values() for c in member.configuration.model.channels))
-    table = study.test.reset_index(names="patient_id")
-    rows = CheckedTable.read(table, study.inputs.cohort_folder, description.predictors)
+    rows = CheckedTable.read(table.reset_index(names="patient_id"), study.inputs.cohort_folder, description.predictors)
     store = VolumeStore(study.work.store)
     prepared = rows.prepare(description.target, [channels], store=store, progress=advance)
     return [ask_members(networks, members, description.variants[0], patient) for patient in prepared]

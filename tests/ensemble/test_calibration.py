@@ -7,11 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
-from scipy.special import expit
+from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from rlvo.ensemble.calibration import Calibrator, Isotonic, Method, Platt, cross_calibrated, fit_calibrator
+from rlvo.ensemble.calibration import (
+    Calibrator,
+    Isotonic,
+    Method,
+    Platt,
+    cross_calibrated,
+    disagreement,
+    fit_calibrator,
+    margins_of_mean,
+)
 from rlvo.evaluation.calibration import measure_calibration
 
 ANY: TypeAdapter[Platt | Isotonic] = TypeAdapter(Calibrator)
@@ -103,3 +112,58 @@ def test_cross_calibration_never_sees_the_fold_it_is_for(method: Method) -> None
         np.testing.assert_array_equal(probability[own], alone.probability(margin[own]))
         others = cross_calibrated(fold, np.where(own, 1 - y, y), margin, method)
         np.testing.assert_array_equal(others[own], probability[own])
+
+
+def of_folds(n: int, correlation: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Labels [N] and margins of 4 folds [4, N] of new patients, whose noise is correlated between folds."""
+    y = (rng.random(n) < 0.16).astype(int)
+    shared, own = rng.normal(0, np.sqrt(correlation), n), rng.normal(0, np.sqrt(1 - correlation), (4, n))
+    return y, 0.2 * (y - 0.5 + shared + own) + [[-0.05], [0], [0.02], [0.06]]
+
+
+@pytest.mark.parametrize(("correlation", "flat"), [(0.3, 1.7), (0.6, 1.25), (0.9, 1.02)])
+def test_probabilities_of_the_mean_over_folds_have_a_slope_of_one_on_new_patients(
+    correlation: float, flat: float
+) -> None:
+    slopes = []
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        (y, margins), (_, unlabelled), (truth, new) = (of_folds(n, correlation, rng) for n in (480, 24, 8000))
+        fold = np.arange(480) % 4
+        single = margins[fold, np.arange(480)]
+        moved = margins_of_mean(fold, y, single, folds=4, disagreement=disagreement(unlabelled))
+        fits = fit_calibrator(y, single, "platt"), fit_calibrator(y, moved, "platt")
+        slopes.append([measure_slope(truth, fitted.probability(new.mean(axis=0))) for fitted in fits])
+    before, after = np.median(slopes, axis=0)
+    assert before > flat
+    assert after == pytest.approx(1, abs=0.12)
+
+
+def measure_slope(y: np.ndarray, probability: np.ndarray) -> float:
+    """Calibration slope, by scikit-learn."""
+    fit = LogisticRegression(C=np.inf).fit(logit(probability)[:, None], y)
+    return float(fit.coef_[0, 0])
+
+
+def test_disagreement_is_the_variance_between_folds_apart_from_the_folds_own_level() -> None:
+    rng = np.random.default_rng(0)
+    patients, levels = rng.normal(0, 3, 5000), np.array([[0.0], [5], [-2]])
+    margins = patients + levels + rng.normal(0, 0.5, (3, 5000))
+    assert disagreement(margins) == pytest.approx(0.25, rel=0.05)
+    assert disagreement(patients + levels) == pytest.approx(0, abs=1e-12)
+    margins[1, :10] = np.nan
+    assert disagreement(margins) == pytest.approx(disagreement(margins[:, 10:]))
+    for too_few in (margins[:1], margins[:, :11]):
+        assert np.isnan(disagreement(too_few))
+
+
+def test_margins_of_the_mean_keep_the_classes_means_and_vary_less() -> None:
+    (y, margins), fold = of_folds(4000, 0.5, np.random.default_rng(1)), np.arange(4000) % 4
+    single = margins[fold, np.arange(4000)]
+    moved = margins_of_mean(fold, y, single, folds=4, disagreement=disagreement(margins))
+    for label in (0, 1):
+        assert moved[y == label].mean() == pytest.approx(margins.mean(axis=0)[y == label].mean(), abs=0.01)
+        assert moved[y == label].std() == pytest.approx(margins.mean(axis=0)[y == label].std(), rel=0.08)
+    # Folds cannot disagree by more than independent ones do.
+    least = margins_of_mean(fold, y, single, folds=4, disagreement=1e9)
+    assert least[y == 0].std() == pytest.approx(0.1, rel=0.05)
