@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from pydantic import Field
-from scipy.optimize import minimize
-from scipy.special import expit
+from pydantic import Field, TypeAdapter
+from scipy.optimize import brentq, minimize
+from scipy.special import expit, logit
 
 from rlvo.config.base import Frozen
 from rlvo.evaluation.metrics import labels_and_scores
@@ -52,6 +52,7 @@ class Isotonic(Frozen):
 
 
 Calibrator = Annotated[Platt | Isotonic, Field(discriminator="method")]
+CALIBRATOR: TypeAdapter[Platt | Isotonic] = TypeAdapter(Calibrator)
 
 
 def fit_calibrator(y_true: ArrayLike, margin: ArrayLike, method: Method) -> Platt | Isotonic:
@@ -68,6 +69,31 @@ def fit_calibrator(y_true: ArrayLike, margin: ArrayLike, method: Method) -> Plat
         raise ValueError("calibration needs patients of both classes")
     targets = np.where(labels, (labels.sum() + 1) / (labels.sum() + 2), 1 / ((~labels).sum() + 2))
     return _platt(targets, margins) if method == "platt" else _isotonic(targets, margins)
+
+
+def fit_update(y_true: ArrayLike, probability: ArrayLike, *, with_slope: bool) -> tuple[float, float]:
+    """Intercept and slope of new log-odds = intercept + slope × old log-odds, by maximum likelihood (Cox 1958).
+
+    Args:
+        y_true: 0 or 1 [N], both classes.
+        probability: old probabilities of the same patients [N].
+        with_slope: whether to fit the slope, which is at least 0; else it is 1.
+    """
+    labels, p = labels_and_scores(y_true, probability)
+    log_odds = logit(np.clip(p, LIMIT, 1 - LIMIT))
+    if with_slope:
+        fitted = _platt(labels.astype(float), log_odds)
+        return fitted.intercept, fitted.slope
+    reach = -2 * logit(LIMIT)
+    return float(brentq(lambda a: float(np.sum(labels - expit(a + log_odds))), -reach, reach)), 1.0
+
+
+def update_calibrator(calibrator: Platt | Isotonic, intercept: float, slope: float) -> Platt | Isotonic:
+    """The calibrator whose log-odds are intercept + slope × the old ones; of an isotonic one, at its knots."""
+    if isinstance(calibrator, Platt):
+        return Platt(slope=slope * calibrator.slope, intercept=intercept + slope * calibrator.intercept)
+    updated = expit(intercept + slope * logit(calibrator.probabilities))
+    return Isotonic(margins=calibrator.margins, probabilities=tuple(np.clip(updated, LIMIT, 1 - LIMIT)))
 
 
 def disagreement(margins: ArrayLike) -> float:

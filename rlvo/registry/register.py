@@ -5,7 +5,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from rlvo.inference.description import read_description
 from rlvo.inference.predictor import ANSWER_COLUMNS
 from rlvo.mlflow_client import Tracking
 from rlvo.registry.card import LIMIT
-from rlvo.registry.gate import Evidence, check_version
+from rlvo.registry.gate import Gate
 from rlvo.registry.location import ARTIFACT, DIGEST_TAG, locate_model, write_manifest
 from rlvo.registry.versions import make_champion
 
@@ -45,19 +45,22 @@ def register_ensemble(
     *,
     run_id: str,
     name: str,
-    evidence: Evidence,
+    check: Callable[[Path], Gate],
     card: str,
     tags: Mapping[str, str] | None = None,
+    champion: bool = True,
 ) -> str:
     """Log a model folder into the ensemble's run, register it under `name`, and make it the champion if it passes.
 
-    The version, fetched as anyone would fetch it, must pass `gate.check_version` before it gets the alias. What is
-    logged names no patient and no path but MLflow's own artifact location.
+    The version, fetched as anyone would fetch it, must pass its gate before it gets the alias. What is logged names no
+    patient and no path but MLflow's own artifact location.
 
     Args:
         folder: written by `rlvo.inference.description.write_model_folder`.
+        check: the gate, `gate.check_version` for a new ensemble; given the MLflow model folder.
         card: the model card: the version's description, and `card.md` within the model.
         tags: tags of the version, besides its provenance.
+        champion: whether it gets the alias if it passes.
 
     Returns:
         The version's number.
@@ -86,11 +89,11 @@ def register_ensemble(
         number = tracking.register(logged.model_uri, name, tags)
         client.update_model_version(name, number, card[:LIMIT])
         client.update_registered_model(name, description=NOTICE)
-    passed = check_version(locate_model(f"{name}/{number}", tracking), description, evidence)
+    passed = check(locate_model(f"{name}/{number}", tracking))
     with tracking.registry(name) as client:
         for key, value in passed.tags.items():
             client.set_model_version_tag(name, number, key, value)
-        if passed.failure is None:
+        if champion and passed.failure is None:
             make_champion(client, name, number)
     if passed.failure is not None:
         raise MachineError(

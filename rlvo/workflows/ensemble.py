@@ -31,7 +31,7 @@ from rlvo.inference.description import ModelDescription, Variant, describe, writ
 from rlvo.inference.training_cohort import summarise
 from rlvo.progress import ShowProgress, no_progress
 from rlvo.registry.card import model_card
-from rlvo.registry.gate import Evidence
+from rlvo.registry.gate import Evidence, check_version
 from rlvo.registry.register import provenance, register_ensemble
 from rlvo.registry.versions import registered_version
 from rlvo.report.calibration import draw_reliability
@@ -125,14 +125,15 @@ def build_and_register(
     version = known = registered_version(study.tracking, model, tags)
     if version is None:
         compared = compare_ensembles(trials.records, trials.predictions, [settings.selection], [settings.weighting])
+        evidence = Evidence(
+            trials.predictions, study.development, study.inputs.cohort_folder, study.work.store, check_bfloat16
+        )
         version = register_ensemble(
             study.folder.model,
             study.tracking,
             run_id=run_id,
             name=model,
-            evidence=Evidence(
-                trials.predictions, study.development, study.inputs.cohort_folder, study.work.store, check_bfloat16
-            ),
+            check=lambda root: check_version(root, description, evidence),
             card=model_card(description, compared),
             tags=tags,
         )

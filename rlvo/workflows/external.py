@@ -15,6 +15,7 @@ from rlvo.cohort.reading import Cohort, read_cohort
 from rlvo.cohort.selection import select_patients
 from rlvo.cohort.tables import read_table
 from rlvo.cohort.variables import VARIABLES
+from rlvo.config.base import content_hash
 from rlvo.config.workdir import Workdir
 from rlvo.errors import RlvoError
 from rlvo.evaluation.answers import (
@@ -36,9 +37,11 @@ from rlvo.registry.model import MANIFEST
 from rlvo.report.calibration import draw_reliability
 from rlvo.report.external import card_lines
 from rlvo.study.folder import started_studies
-from rlvo.study.membership import refuse_held_out
+from rlvo.study.membership import patient_marks, recognise, refuse_held_out
 from rlvo.workflows.study import tracking_of
 
+FITTED_TO = "fitted_to"
+"""Entry of a recalibrated model's provenance: under which key its patients are noted."""
 GIVEN = ("id", "image", "predictor")
 """Roles of the columns that a model may be given."""
 
@@ -107,6 +110,8 @@ def open_external(models: Sequence[str], table: Path, work: Workdir, *, ungated:
     # Each model's description is read as it is, whichever rlvo wrote it.
     descriptions = [json.loads((root / ARTIFACT_PATH / DESCRIPTION).read_bytes()) for root in roots]
     _check_strangers(external, {each["variants"][0]["spec"]["split_hash"] for each in descriptions}, work)
+    for each in descriptions:
+        _check_not_fitted_to(external, each["provenance"].get(FITTED_TO), work)
     shifts = shift_warnings(roots[0], external.patients) if len(roots) == 1 else ()
     return ExternalQuestion(admitted, external, work, tuple(shifts))
 
@@ -192,3 +197,30 @@ def _check_strangers(external: ExternalCohort, splits: set[str], work: Workdir) 
                 where=external.path,
                 fix="Leave them out: the model's performance on them would be optimistic",
             )
+
+
+def note_fitted_patients(table: pd.DataFrame, work: Workdir) -> str:
+    """Note in the work folder to which patients probabilities were fitted; return the key to find them by."""
+    marks = patient_marks(table)
+    key = content_hash(marks)[:12]
+    place = _fitted_patients(key, work)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(place, json.dumps(marks))
+    return key
+
+
+def _check_not_fitted_to(external: ExternalCohort, key: str | None, work: Workdir) -> None:
+    """Raise RlvoError if a model's probabilities were fitted to patients of the cohort, as far as is known here."""
+    if key is None or not (place := _fitted_patients(key, work)).is_file():
+        return
+    known = recognise(patient_marks(external.cohort.included), json.loads(place.read_bytes()))
+    if known:
+        raise RlvoError(
+            f"the model was recalibrated on {len(known)} of these patients, say {min(known)}",
+            where=external.path,
+            fix="Leave them out: the probabilities were fitted to them",
+        )
+
+
+def _fitted_patients(key: str, work: Workdir) -> Path:
+    return work.path / "recalibrated" / f"{key}.json"

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from support.tiny_study import TinyStudy
 
 from rlvo.errors import MachineError, RlvoError
 from rlvo.files import file_sha256
+from rlvo.inference.description import read_description
 from rlvo.inference.predictor import EnsemblePredictor
 from rlvo.mlflow_client import Tracking
-from rlvo.registry.gate import Evidence
+from rlvo.registry.gate import Evidence, Gate, check_version
 from rlvo.registry.location import ARTIFACT_PATH, locate_model
 from rlvo.registry.register import provenance, register_ensemble, requirements, source_commit
 from rlvo.study.folder import EndedTrials
@@ -57,6 +59,10 @@ def predict_afresh(uri: str, model: str, table: Path, folder: Path, cwd: Path, s
     return pd.DataFrame(json.loads((cwd / "out.json").read_text()))
 
 
+def gate_of(model_folder: Path, evidence: Evidence) -> Callable[[Path], Gate]:
+    return lambda root: check_version(root, read_description(model_folder), evidence)
+
+
 @pytest.fixture(scope="module")
 def evidence(study: TinyStudy, trials: EndedTrials) -> Evidence:
     return Evidence(trials.predictions, study.inputs.table, study.cohort.parent, study.workdir.store)
@@ -74,7 +80,12 @@ def database(
     before, environment = os.getcwd(), dict(os.environ)
     text = {"name": "rlvo-ensemble", "card": "# The card\n"}
     version = register_ensemble(
-        model_folder, tracking, run_id=run_id, evidence=evidence, tags={"rlvo.study": "tiny"}, **text
+        model_folder,
+        tracking,
+        run_id=run_id,
+        check=gate_of(model_folder, evidence),
+        tags={"rlvo.study": "tiny"},
+        **text,
     )
     assert (version, os.getcwd(), dict(os.environ)) == ("1", before, environment)
     assert mlflow.active_run() is None
@@ -160,7 +171,9 @@ def test_a_version_that_fails_the_gate_gets_no_alias(
     moved = evidence.predictions.assign(probability=evidence.predictions["probability"] / 2)
     text = {"name": "rlvo-ensemble", "card": "# The card\n", "run_id": client.create_run(experiment).info.run_id}
     with pytest.raises(MachineError, match="version 2: registered without an alias, because a member does") as error:
-        register_ensemble(model_folder, tracking, evidence=replace(evidence, predictions=moved), **text)
+        register_ensemble(
+            model_folder, tracking, check=gate_of(model_folder, replace(evidence, predictions=moved)), **text
+        )
     assert "\n" not in str(error.value)
     assert client.get_model_version_by_alias("rlvo-ensemble", "champion").version in (1, "1")
     assert client.get_model_version("rlvo-ensemble", "2").tags["rlvo.gate"].startswith("failed: a member does not")
@@ -189,7 +202,7 @@ def test_a_tracking_server_registers_and_gives_it_back(
     with server(tmp_path, port):
         client, experiment = tracking.open_experiment("served")
         text = {"name": "rlvo-ensemble", "card": "#", "run_id": client.create_run(experiment).info.run_id}
-        assert register_ensemble(model_folder, tracking, evidence=evidence, **text) == "1"
+        assert register_ensemble(model_folder, tracking, check=gate_of(model_folder, evidence), **text) == "1"
         fetched = EnsemblePredictor.load(locate_model("rlvo-ensemble", tracking) / ARTIFACT_PATH)
         few = study.raw.head(3)
         got, expected = (p.predict(few, study.cohort.parent) for p in (fetched, predictor))
