@@ -123,7 +123,7 @@ def _mixed_units(typed: pd.DataFrame) -> Iterator[Finding]:
             patient, value = small.index[0], small.iloc[0]
             what = (
                 f"{value:g} (patient {patient}, of {len(small)} such) is far below the other values, {others.min():g} "
-                f"to {others.max():g}: {value:g} {variable.unit}, or {value * factor:g} {variable.unit} as {larger}?"
+                f"to {others.max():g}: {value:g} {variable.unit}, or {value * factor:g} {variable.unit} as {larger}"
             )
             yield Finding(None, name, what, f"Give all values in {variable.unit}", f"{value:g}", variable.allowed)
 

@@ -90,7 +90,7 @@ def mixed_decimals(text: pd.DataFrame, table: pd.DataFrame) -> Iterator[Finding]
     other = point["cell"].iloc[0]
     if not point["is_text"].any():  # the numbers of a workbook: only the text is doubtful
         for patient, cell, column in zip(comma.index, comma["cell"], comma["column"], strict=True):
-            what = f"'{cell}' is text with a decimal comma, where other cells are numbers such as {other}"
+            what = f"'{cell}' is text with a comma, where other cells are numbers such as {other}"
             yield Finding(str(patient) or None, column, what, "Enter it as a number", cell)
         return
     cell, column = comma["cell"].iloc[0], comma["column"].iloc[0]

@@ -173,7 +173,7 @@ def _hidden(
     hidden = {number for number, row in sheet.row_dimensions.items() if row.hidden}
     for rows in _ranges(number for number, _ in cells if number in hidden):
         fix = "Show them (a filter may hide them), or delete them"
-        yield Finding(None, f"rows {rows}", "are hidden, so it is unclear whether they belong to the cohort", fix)
+        yield Finding(None, rows, "hidden, so it is unclear whether the cohort includes it", fix)
     for column in sheet.column_dimensions.values():
         column.reindex()
         for at in range(column.min, min(column.max, len(header)) + 1) if column.hidden else ():
@@ -183,14 +183,14 @@ def _hidden(
 
 
 def _ranges(numbers: Iterable[int]) -> list[str]:
-    """Format ascending numbers: 3, 5, 6, 7 become "3" and "5-7"."""
+    """Name rows of ascending numbers: 3, 5, 6, 7 become "row 3" and "rows 5-7"."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and runs[-1][-1] == number - 1:
             runs[-1].append(number)
         else:
             runs.append([number])
-    return [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+    return [f"rows {run[0]}-{run[-1]}" if len(run) > 1 else f"row {run[0]}" for run in runs]
 
 
 def _uncalculated(sheet: Worksheet, content: bytes, path: Path) -> list[Finding]:

@@ -94,7 +94,7 @@ REFUSED: dict[str, tuple[Edit, str]] = {
     "FALSE among grades": (fill("etici", False), "patient 000, etici: 'FALSE' is not allowed"),
     "#N/A": (fill("age", "#N/A"), "patient 000, age: '#N/A' is not allowed.*formula error"),
     "#DIV/0!": (fill("age", "#DIV/0!"), "patient 000, age: '#DIV/0!' is not allowed.*formula error"),
-    "hidden rows": (hide_rows, "rows 3: are hidden.*\n.*rows 5-7: are hidden"),
+    "hidden rows": (hide_rows, "row 3: hidden.*\n.*rows 5-7: hidden"),
     "a hidden column": (
         lambda book: book.active.column_dimensions.group("B", "C", hidden=True), "column C, sex: is hidden"
     ),
