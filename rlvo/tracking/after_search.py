@@ -44,9 +44,13 @@ def log_summary_run(
     parent = open_study_run(tree, config, study)
     run = f"{parent}/{key}"
     tree.open(run, kind, name, params, parent=parent)
-    tree.log_summary(run, metrics)
-    for file in files:
-        tree.write_artifact(run, file.name, file)
+    try:
+        tree.log_summary(run, metrics)
+        for file in files:
+            tree.write_artifact(run, file.name, file)
+    except KeyboardInterrupt:
+        tree.set_status(run, "KILLED")
+        raise
     tree.set_status(run, "FINISHED")
     return tree.runs[run].id
 

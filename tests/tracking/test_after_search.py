@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from support.study_on_disk import NCCT, StudyOnDisk
 
 from rlvo.tracking.after_search import log_summary_run, read_seals, write_seal
+from rlvo.tracking.runs import RunTree
 
 
 def test_an_ensemble_is_below_its_study_beside_baselines_and_is_added_to(on_disk: StudyOnDisk, tmp_path: Path) -> None:
@@ -35,6 +37,17 @@ def test_an_ensemble_is_below_its_study_beside_baselines_and_is_added_to(on_disk
     assert len(on_disk.runs("ensemble")) == 2
     (run,) = on_disk.runs("baseline")
     assert (run.info.run_id, run.info.run_name) == (baseline, "the baseline")
+
+
+def test_a_run_that_is_interrupted_is_closed(on_disk: StudyOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunTree, "log_summary", interrupt)
+    run = {"kind": "ensemble", "key": "0" * 12, "name": "the ensemble", "params": {}, "metrics": {}}
+    with pytest.raises(KeyboardInterrupt):
+        log_summary_run(on_disk.config, on_disk.folder, on_disk.tracking, **run)
+    assert on_disk.statuses("ensemble") == ["KILLED"]
 
 
 def test_seals_are_kept_at_the_runs_of_their_studies(new_study: Callable[..., StudyOnDisk]) -> None:
