@@ -80,6 +80,7 @@ def _evaluate_study(name: str, work: Workdir, *, reason: str | None, json: bool)
             {
                 "opening": holdout.opening,
                 "seen_before": holdout.seen_before,
+                "unknown_openings": holdout.unknown,
                 "split_hash": study.inputs.split.hash,
                 "ensembles": {name: asdict(each) for name, each in holdout.ensembles.items()},
                 "baselines": {name: asdict(each) for name, each in holdout.baselines.items()},
@@ -110,6 +111,8 @@ def _evaluate_study(name: str, work: Workdir, *, reason: str | None, json: bool)
         print_line(f"pictures: {', '.join(map(str, evaluated.pictures))}")
     if holdout.seen_before:
         print_line(f"{holdout.seen_before} of its {len(holdout.own_answers)} patients had been opened before")
+    if holdout.unknown:
+        print_line(f"warning: {holdout.unknown} earlier openings were of patients who are no longer known")
     own = next(iter(holdout.ensembles.values()))
     if own.unanswered:
         print_line(f"{own.unanswered} patients could not be scored and are left out; the kept answers say why")

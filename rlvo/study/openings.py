@@ -41,6 +41,8 @@ class Opening(Frozen):
     """What each of its patients is recognised by, by kind, as keyed hashes; None in lines of older versions."""
     seen_before: int = 0
     """How many of them had been in a hold-out that was opened."""
+    unknown: int = 0
+    """How many earlier openings were of patients who are no longer known."""
     key: str | None = None
     """Hash of the key."""
     previous: str | None = None
@@ -55,6 +57,8 @@ class Earlier:
     """Those that showed any of them, oldest first."""
     patients: frozenset[str]
     """Whom they showed."""
+    unknown: int
+    """How many openings, of older versions, were of patients whom nothing tells any more."""
 
 
 class Openings:
@@ -84,18 +88,20 @@ class Openings:
         """
         log = self._read()[0]
         keyed = self._keyed(patients, log) if any(opening.patients is not None for opening in log) else {}
-        found, seen = [], set()
+        found, seen, unknown = [], set(), 0
         for opening in log:
             if opening.split_hash == split_hash:
                 shown = {*patients}
             elif opening.patients is not None:
                 shown = {*recognise(keyed, {str(n): marks for n, marks in enumerate(opening.patients)})}
+            elif (by_study := self._shown_without_marks(opening, patients)) is not None:
+                shown = by_study
             else:
-                shown = self._shown_without_marks(opening, patients)
+                shown, unknown = set(), unknown + 1
             if shown or opening.split_hash == split_hash:
                 found.append(opening)
                 seen |= shown
-        return Earlier(tuple(found), frozenset(seen))
+        return Earlier(tuple(found), frozenset(seen), unknown)
 
     def check_may_open(
         self, split_hash: str, reason: str | None, patients: Mapping[str, Marks] | None = None
@@ -140,6 +146,7 @@ class Openings:
                 reason=reason,
                 patients=tuple(keyed.values()) if keyed is not None else None,
                 seen_before=len(earlier.patients),
+                unknown=earlier.unknown,
                 key=_key_hash(cohort_key(self.path.parent)) if keyed is not None else None,
                 previous=self.seal(),
             )
@@ -163,19 +170,20 @@ class Openings:
 
         return {p: {kind: hashed(kind, mark) for kind, mark in marks.items()} for p, marks in patients.items()}
 
-    def _shown_without_marks(self, opening: Opening, patients: Mapping[str, Marks]) -> set[str]:
-        """Whom an opening of an older version showed, as far as its study's folder still tells."""
+    def _shown_without_marks(self, opening: Opening, patients: Mapping[str, Marks]) -> set[str] | None:
+        """Whom an opening of an older version showed; None if its study's folder does not tell any more."""
         study = StudyFolder(Workdir(self.path.parent).study(opening.study))
         try:
             config, split = read_config(study), read_split(study.split)
         except RlvoError:
-            return set()
+            return None
         if split.hash != opening.split_hash:
-            return set()
+            return None
         own = study_table(config.cohort.table)
         if own is None:
             return {*split.test} & {*patients}
-        return {*recognise(patients, patient_marks(own[own.index.isin(split.test)]))}
+        tested = own[own.index.isin(split.test)]
+        return {*recognise(patients, patient_marks(tested))} if len(tested) else None
 
     def seal(self) -> str | None:
         """The hash of the last line; None if nothing has been opened yet."""

@@ -48,6 +48,8 @@ class HoldOut:
     """How often patients of this hold-out have been opened, this time included."""
     seen_before: int
     """How many of them had been opened before, in this hold-out or another one."""
+    unknown: int
+    """How many earlier openings were of patients who are no longer known, and may be among these."""
     ensembles: dict[str, Performance]
     """By ensemble, the study's own first."""
     baselines: dict[str, Performance]
@@ -169,6 +171,7 @@ def open_holdout(
     holdout = HoldOut(
         opening.opening,
         opening.seen_before,
+        opening.unknown,
         {
             name: measure_performance(own["label"], own["score"], own["rlvo"].to_numpy(float, na_value=np.nan))
             for name, own in tables.items()
@@ -182,7 +185,7 @@ def open_holdout(
         "figures": PERFORMANCES.dump_python(holdout.ensembles),
         "baselines": PERFORMANCES.dump_python(holdout.baselines),
     }
-    counts = {"opening": holdout.opening, "seen_before": holdout.seen_before}
+    counts = {"opening": holdout.opening, "seen_before": holdout.seen_before, "unknown": holdout.unknown}
     atomic_write(folder.holdout_figures, json.dumps({**counts, "ensembles": hashes, **kept}, indent=1))
     return holdout
 
@@ -199,7 +202,8 @@ def kept_holdout(folder: StudyFolder, specs: Mapping[str, EnsembleSpec]) -> Hold
             return None
         ensembles, baselines = (PERFORMANCES.validate_python(kept[name]) for name in ("figures", "baselines"))
         answers = read_csv(folder.holdout_answers, ANSWER_TYPES).fillna({"warnings": ""})
-        return HoldOut(kept["opening"], kept.get("seen_before", 0), ensembles, baselines, answers)
+        seen_before, unknown = kept.get("seen_before", 0), kept.get("unknown", 0)
+        return HoldOut(kept["opening"], seen_before, unknown, ensembles, baselines, answers)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):

@@ -5,7 +5,13 @@ import pandas as pd
 import pytest
 
 from rlvo.evaluation.calibration import Calibration, decision_curve, measure_calibration, reliability_curve
-from rlvo.report.calibration import Reliability, decision_curve_plot, format_calibration, reliability_plot
+from rlvo.report.calibration import (
+    Reliability,
+    decision_curve_plot,
+    format_benefit,
+    format_calibration,
+    reliability_plot,
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +62,10 @@ def test_calibration_is_told_with_intervals() -> None:
         "Slope not estimable",
         "ECE 0.030 (if calibrated 0.010–0.050)",
     )
+
+
+def test_benefit_is_counted_where_alerting_by_the_model_is_best() -> None:
+    curve = pd.DataFrame(
+        {"threshold": [0.1, 0.2, 0.3], "model": [0.2, 0.3, -0.1], "treat_all": [0.2, 0.1, -0.2], "treat_none": 0.0}
+    )
+    assert "at 1 of 3 thresholds, 0.10–0.30" in format_benefit(curve)

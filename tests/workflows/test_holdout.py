@@ -86,7 +86,7 @@ def test_a_second_opening_is_refused_and_the_first_is_kept(copy: TinyStudy, spec
     assert "PLANTED" not in log.read_text()
 
     content = json.loads(copy.folder.holdout_figures.read_text())
-    assert list(content) == ["opening", "seen_before", "ensembles", "figures", "baselines"]
+    assert list(content) == ["opening", "seen_before", "unknown", "ensembles", "figures", "baselines"]
     for damaged in ("{", json.dumps(content | {"figures": {"ensemble": {"auc": 1}}}), json.dumps({"opening": 1})):
         copy.folder.holdout_figures.write_text(damaged)
         with pytest.raises(RlvoError, match="damaged"):
