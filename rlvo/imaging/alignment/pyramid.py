@@ -1,9 +1,11 @@
 """What registration compares: heads on RAS axes, HU remapped to 0–1, at 8, 4 and 2 mm, and where they are valid."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
+from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import SimpleITK as sitk
@@ -13,6 +15,8 @@ from rlvo.errors import RlvoError
 from rlvo.imaging.alignment.atlas import Atlas
 from rlvo.imaging.resampling import resample
 from rlvo.imaging.volume import AIR, Volume, from_sitk, to_sitk
+
+Made = TypeVar("Made")
 
 FINEST_MM = 2.0
 LEVELS = {2.0: 1, 4.0: 2, 8.0: 4}
@@ -57,6 +61,19 @@ class Pyramid:
     centre: np.ndarray
 
 
+def once_per_volume(make: Callable[[Volume], Made]) -> Callable[[Volume], Made]:
+    """Keep what is made of a volume as long as the volume itself: registration and quality figures share it."""
+    made: WeakKeyDictionary[Volume, Made] = WeakKeyDictionary()
+
+    @wraps(make)
+    def remembered(volume: Volume) -> Made:
+        if volume not in made:
+            made[volume] = make(volume)
+        return made[volume]
+
+    return remembered
+
+
 def remap_hu(hu: np.ndarray) -> np.ndarray:
     """Map HU to 0–1 along the knots, float32."""
     return np.asarray(np.interp(hu, HU_KNOTS, VALUE_KNOTS), dtype=np.float32)
@@ -88,6 +105,7 @@ def mirror_pyramid(pyramid: Pyramid, signs: Sequence[int]) -> Pyramid:
     return _pyramid(Level(values, finest.valid[turned]))
 
 
+@once_per_volume
 def head_pyramid(volume: Volume) -> Pyramid:
     """Build the pyramid of a scan to be registered: its head, without what is further than `HEAD_MM` below the vertex.
 
@@ -111,6 +129,7 @@ def head_pyramid(volume: Volume) -> Pyramid:
     return _pyramid(_level(cropped, np.isfinite(cropped.array)), centre)
 
 
+@once_per_volume
 def working_copy(volume: Volume) -> Volume:
     """Resample a volume to RAS axes at `FINEST_MM` (means over finer voxels); NaN outside the scan."""
     factors = np.maximum(1, np.floor(FINEST_MM / volume.spacing + 0.25)).astype(int)

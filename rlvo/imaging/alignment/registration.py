@@ -126,11 +126,12 @@ def coarse_candidates(fixed: Pyramid, moving: Pyramid) -> list[np.ndarray]:
     lattice = np.indices(shape).reshape(3, -1).T + first
     from_centre = lattice @ level.values.affine[:3, :3].T + level.values.affine[:3, 3] - fixed.centre
     base = np.ravel_multi_index(tuple((voxels - first).T), shape)
-    offsets = shifts @ [shape[1] * shape[2], shape[2], 1]
+    places = base + (shifts @ [shape[1] * shape[2], shape[2], 1])[:, None]
+    cells = _cells(reference, len(shifts))
     scores = []
     for rotation in rotations:
         bins = _sample_bins(moving, from_centre @ rotation.T + moving.centre)
-        scores.append(_information(reference, bins[base + offsets[:, None]]))
+        scores.append(_information(cells, bins[places]))
 
     points = voxels[::STRIDE] @ level.values.affine[:3, :3].T + level.values.affine[:3, 3]
     chosen: list[np.ndarray] = []
@@ -166,16 +167,22 @@ def _sample_bins(pyramid: Pyramid, points: np.ndarray) -> np.ndarray:
     return np.where(valid, _bin_values(values), COARSE_BINS)
 
 
-def _information(reference: np.ndarray, bins: np.ndarray) -> np.ndarray:
-    """Compute mutual information (nats) of `reference` [N] with each row of `bins` [S, N], less for small overlaps."""
+def _cells(reference: np.ndarray, shifts: int) -> np.ndarray:
+    """Return, by shift and voxel [S, N], the first cell of the joint histograms [S, bins, bins + 1] for `reference`."""
     size = COARSE_BINS * (COARSE_BINS + 1)
-    cells = bins + reference * (COARSE_BINS + 1) + size * np.arange(len(bins))[:, None]
-    counts = np.bincount(cells.ravel(), minlength=size * len(bins)).reshape(-1, COARSE_BINS, COARSE_BINS + 1)
+    return np.asarray(reference * (COARSE_BINS + 1) + size * np.arange(shifts)[:, None])
+
+
+def _information(cells: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    """Compute mutual information (nats) of the reference with each row of `bins`, less for small overlaps."""
+    size = COARSE_BINS * (COARSE_BINS + 1)
+    filled = np.bincount((cells + bins).ravel(), minlength=size * len(bins))
+    counts = filled.reshape(-1, COARSE_BINS, COARSE_BINS + 1)
     joint = counts[:, :, :COARSE_BINS].astype(float)
     count = joint.sum(axis=(1, 2))
     joint /= np.maximum(count, 1)[:, None, None]
     information = _entropy(joint.sum(axis=2)) + _entropy(joint.sum(axis=1)) - _entropy(joint.reshape(len(bins), -1))
-    return np.asarray(information * np.minimum(1, count / (ENOUGH_OVERLAP * len(reference))))
+    return np.asarray(information * np.minimum(1, count / (ENOUGH_OVERLAP * bins.shape[1])))
 
 
 def _entropy(probabilities: np.ndarray) -> np.ndarray:

@@ -1,5 +1,8 @@
 """Pyramids of scans: what was not scanned, what is left out, and mirror images."""
 
+import gc
+from weakref import ref
+
 import numpy as np
 import SimpleITK as sitk
 from support.heads import displaced_atlas, rigid
@@ -35,3 +38,15 @@ def test_mirror_pyramid_is_the_mirror_image() -> None:
     np.testing.assert_array_equal(mirrored.levels[2.0].valid[:, 0], pyramid.levels[2.0].valid[:, -1])
     values = sitk.GetArrayFromImage(mirrored.images[2.0])
     np.testing.assert_array_equal(values, sitk.GetArrayFromImage(pyramid.images[2.0])[:, ::-1])
+
+
+def test_what_is_made_of_a_scan_is_made_once_and_not_kept_longer_than_the_scan() -> None:
+    volume = displaced_atlas(rigid(0.1, [0, 0, 1], [0, 0, 0]))
+    pyramid, copy = head_pyramid(volume), working_copy(volume)
+    assert head_pyramid(volume) is pyramid
+    assert working_copy(volume) is copy
+    assert working_copy(Volume(volume.array, volume.affine)) is not copy
+    kept = ref(copy)
+    del volume, copy, pyramid
+    gc.collect()
+    assert kept() is None
