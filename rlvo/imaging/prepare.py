@@ -137,7 +137,8 @@ def _place(
     assessment = assess(scan, transform, atlas, threads=threads)
     if assessment.hopeless:
         what = f"the scan does not register to the atlas: {', '.join(assessment.hopeless)}"
-        raise RlvoError(what, where=where, fix="Give a head CT in HU with the right orientation in its header")
+        fix = "Give a head CT in HU; if the patient lay turned by more than 45°, turn it upright, else check its header"
+        raise RlvoError(what, where=where, fix=fix)
     return transform, assessment
 
 
