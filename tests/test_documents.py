@@ -19,7 +19,7 @@ RLVO = typer.main.get_command(app)
 API = blocks(ROOT / "docs/api.md", language="python")
 NOT_RUN = re.compile(r"serve|prepare|compare \d|promote|rollback|/3|--record|--reason|--configurations|--address|demo")
 """Commands that are only parsed: they need real heads, a third version, a cluster or minutes, or do not end."""
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = pytest.mark.timeout(900)
 
 
 def place(block: Block) -> str:
