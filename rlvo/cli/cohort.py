@@ -132,7 +132,7 @@ def _summary(examined: ExaminedCohort) -> dict[str, Any]:
         | {"studies": list(examined.studies), "notes": list(examined.notes)},
         "missing": {name: int(table[name].isna().sum()) for name in columns if table[name].isna().any()},
         "ignored_columns": list(cohort.ignored),
-    }
+    } | ({"notes": list(cohort.notes)} if cohort.notes else {})
 
 
 def _write_page(path: Path, name: str, findings: Sequence[Finding], contents: CohortContents | None) -> None:
@@ -156,6 +156,7 @@ def _summary_table(summary: dict[str, Any], title: str) -> Table:
         "missing values": _join_or_none(f"{name} {count}" for name, count in summary["missing"].items()),
         "unused columns": _join_or_none(summary["ignored_columns"]),
     }
+    rows |= {"note": "; ".join(summary["notes"])} if "notes" in summary else {}
     return text_table(["", ""], list(rows.items()), title=title)
 
 

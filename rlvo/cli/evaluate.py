@@ -153,6 +153,8 @@ def _evaluate_external(
 
 def print_notes(question: ExternalQuestion) -> None:
     """What is to be known before a model is asked about another cohort."""
+    for note in question.external.cohort.notes:
+        print_line(note)
     for name in question.external.lacking:
         print_line(f"no column {name}: missing for every patient")
     cautions = [f"{model.name}: {model.caution}" for model in question.models if model.caution]

@@ -1,6 +1,7 @@
 """Errors that no single cell shows: rows that are not patients, ids spelt two ways, wrong units, nested volumes."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -58,7 +59,8 @@ def check_cohort(typed: pd.DataFrame) -> list[Finding]:
         *_implausible_ids(ids),
         *_empty_rows(typed),
         *_near_duplicates(ids, "patient_id"),
-        *(_near_duplicates(typed["center"].dropna().unique(), "center") if "center" in typed else ()),
+        *(_near_duplicates(typed["person"].dropna(), "person") if "person" in typed else ()),
+        *(_near_duplicates(typed["center"].dropna(), "center") if "center" in typed else ()),
         *_wrong_units(typed),
         *_mixed_units(typed),
         *_shared_files(typed),
@@ -87,14 +89,37 @@ def _empty_rows(typed: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _near_duplicates(names: Iterable[str], column: str) -> Iterator[Finding]:
-    """Find names that differ only in case, spaces or leading zeros."""
-    seen: dict[str, str] = {}
-    for name in dict.fromkeys(map(str, names)):
-        plain = re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"\s+", "", name).casefold())
-        if (other := seen.setdefault(plain, name)) != name:
-            what = f"'{abbreviate(name)}' and '{abbreviate(other)}' differ only in case, spaces or leading zeros"
+    """Find names that differ only in case, spaces, dashes, leading zeros or the form of Unicode.
+
+    `P-01`, `p 1` and `P01` are one name, and so are `12` and `1-2`; `1-12` and `11-2` are two.
+    """
+    spellings = {name: _spelling(name) for name in dict.fromkeys(map(str, names))}
+    first: dict[str, str] = {}
+    for name, spelling in spellings.items():
+        first.setdefault(spelling, name)
+    for name, spelling in spellings.items():
+        other = first[spelling] if first[spelling] != name else first.get(_without_zeros(_separated(name, "")), name)
+        if other != name:
+            ways = "case, spaces, dashes, leading zeros or the form of Unicode"
+            what = f"'{abbreviate(name)}' and '{abbreviate(other)}' differ only in {ways}"
             patient = name if column == "patient_id" else None
             yield Finding(patient, column, what, "Use one spelling, or names that differ more", abbreviate(name))
+
+
+def _spelling(name: str) -> str:
+    """A name as those that may be the same are spelt: separators only stand between digits."""
+    return _without_zeros(re.sub(r"(?<!\d)-|-(?!\d)", "", _separated(name, "-")))
+
+
+def _separated(name: str, separator: str) -> str:
+    """A name in lower case, without invisible characters, with one separator for spaces, dashes and underscores."""
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    plain = "".join(character for character in plain if unicodedata.category(character) != "Cf")
+    return re.sub(r"[\s_\-\u2010-\u2015\u2212\ufe58\ufe63\uff0d]+", separator, plain.strip())
+
+
+def _without_zeros(name: str) -> str:
+    return re.sub(r"(?<!\d)0+(?=\d)", "", name)
 
 
 def _wrong_units(typed: pd.DataFrame) -> Iterator[Finding]:

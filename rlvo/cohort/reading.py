@@ -39,6 +39,8 @@ class Cohort:
     """rLVO of each included patient: 0 or 1, int64."""
     ignored: tuple[str, ...]
     """Columns of the file that rlvo does not know."""
+    notes: tuple[str, ...] = ()
+    """What had to be decided to read the file."""
 
     @property
     def included(self) -> pd.DataFrame:
@@ -95,7 +97,8 @@ def read_cohort(
         findings += unlabelled
     if findings:
         raise CohortError(findings, where=path)
-    return Cohort(table, folder, selection, label.astype("int64"), tuple(n for n in columns if n not in VARIABLES))
+    ignored = tuple(name for name in columns if name not in VARIABLES)
+    return Cohort(table, folder, selection, label.astype("int64"), ignored, raw.notes)
 
 
 def examine_table(

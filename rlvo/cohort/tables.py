@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from rlvo.cohort.cells import abbreviate
 from rlvo.cohort.mapping import KnownColumns, plain_name, rename_columns
+from rlvo.cohort.variables import VOLUMES
 from rlvo.cohort.workbooks import FIRST_LINES, OLE, Row, workbook_rows
 from rlvo.errors import CohortError, Finding, RlvoError
 from rlvo.text import unescape_formula
@@ -20,6 +22,12 @@ OTHER_FORMATS = {
     b"\x1f\x8b": "a gzip file", b"<": "a web page or XML",
 }  # fmt: skip
 """The first bytes of other formats, which show what a file is, whatever its name."""
+LOST = "\ufffd"
+"""What stands for a character that could not be read."""
+GUESSED = "cp1252"
+"""The encoding of text that is not UTF-8: Windows-1252, which holds Latin-1. Others cannot be told from it."""
+IDENTIFYING = ("patient_id", "person", *VOLUMES)
+"""Columns whose text has to be right to the letter."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +36,21 @@ class RawTable:
 
     cells: pd.DataFrame
     decimal_comma: bool
+    notes: tuple[str, ...] = ()
+    """What had to be decided to read the file."""
 
 
 def read_table(path: Path, mapping: Mapping[str, str] | None = None) -> RawTable:
     """Read a table file without interpreting its cells.
 
-    Text files: UTF-8, UTF-16 with a byte-order mark, or Latin-1; delimited by comma, semicolon, tab or bar, whichever
-    finds most known columns in the header. XLSX: the one sheet whose header names `patient_id`. `mapping` gives their
-    names (values) of columns of ours (keys).
+    Text files: UTF-8, UTF-16 with a byte-order mark, or else Windows-1252, which is noted; delimited by comma,
+    semicolon, tab or bar, whichever finds most known columns in the header. XLSX: the one sheet whose header names
+    `patient_id`. `mapping` gives their names (values) of columns of ours (keys).
 
     Raises:
         RlvoError: the file is missing, empty, damaged or of another format, or the mapping does not fit.
-        CohortError: lists all ragged rows, duplicate or unnamed columns, and cells of a workbook that are
-            unclear (`rlvo.cohort.workbooks`).
+        CohortError: lists all ragged rows, duplicate or unnamed columns, ids and paths that other encodings read
+            otherwise, and cells of a workbook that are unclear (`rlvo.cohort.workbooks`).
     """
     if not path.is_file():
         raise RlvoError("no such cohort table", where=path, fix="Give the path of a CSV, TSV or XLSX file")
@@ -54,11 +64,16 @@ def read_table(path: Path, mapping: Mapping[str, str] | None = None) -> RawTable
         content = path.read_bytes()
     except OSError as error:
         raise RlvoError(f"cannot be read ({error.strerror})", where=path, fix="Check its permissions") from None
+    encoding, notes = "utf-8", tuple[str, ...]()
     if suffix == ".xlsx":
         rows, decimal_comma = workbook_rows(content, path, known), True
     else:
-        rows, decimal_comma = _text_rows(_decoded(content, path), path, known)
-    return RawTable(_frame(rows, path, mapping, known), decimal_comma)
+        text, encoding, notes = _decoded(content, path)
+        rows, decimal_comma = _text_rows(text, path, known)
+    cells = _frame(rows, path, mapping, known)
+    if misread := list(_misread(cells, encoding)):
+        raise CohortError(misread, where=path)
+    return RawTable(cells, decimal_comma, notes)
 
 
 def _text_rows(text: str, path: Path, known: KnownColumns) -> tuple[list[Row], bool]:
@@ -77,21 +92,57 @@ def _text_rows(text: str, path: Path, known: KnownColumns) -> tuple[list[Row], b
         raise RlvoError(f"not readable as a delimited table: {error}", where=path, fix="Save it again as CSV") from None
 
 
-def _decoded(content: bytes, path: Path) -> str:
+def _decoded(content: bytes, path: Path) -> tuple[str, str, tuple[str, ...]]:
+    """Return the text, its encoding, and what had to be decided. Characters that are damaged become U+FFFD."""
     if other := next((name for start, name in OTHER_FORMATS.items() if content.lstrip().startswith(start)), None):
         raise RlvoError(f"the file is {other}, not a text table", where=path, fix="Save it as UTF-8 CSV")
     marked = next((encoding for mark, encoding in BYTE_ORDER_MARKS.items() if content.startswith(mark)), None)
+    encoding, notes = marked or "utf-8", tuple[str, ...]()
     try:
-        text = content.decode(marked or "utf-8")
+        text = content.decode(encoding)
     except UnicodeDecodeError:
         if marked:
             name = marked.removesuffix("-sig").upper()
             what = f"the file starts with a {name} mark but is not valid {name}"
             raise RlvoError(what, where=path, fix="Save it again as UTF-8 CSV") from None
-        text = content.decode("latin-1")
+        text = content.decode("utf-8", "replace")
+        damaged = text.count(LOST)
+        if sum(not character.isascii() for character in text) >= 2 * damaged:
+            lines = [str(number) for number, line in enumerate(text.split("\n"), start=1) if LOST in line]
+            some = ", ".join(lines[:5]) + (", …" if len(lines) > 5 else "")
+            notes = (f"the file is UTF-8 except for {damaged} damaged characters, in lines {some}",)
+        else:
+            encoding = GUESSED
+            text = content.decode(GUESSED, "replace")
+            notes = ("the file is not UTF-8: it was read as Windows-1252, and other encodings read accents otherwise",)
     if "\0" in text:
         raise RlvoError("the file holds binary data, not a table", where=path, fix="Save it as UTF-8 CSV")
-    return text
+    return text, encoding, notes
+
+
+def _misread(cells: pd.DataFrame, encoding: str) -> Iterator[Finding]:
+    """Find ids and paths that lost a character, or that another encoding reads as other characters."""
+    for name in (name for name in IDENTIFYING if name in cells):
+        for row, cell in enumerate(map(str, cells[name]), start=1):
+            if cell.isascii():
+                continue
+            if encoding == GUESSED:
+                what = f"'{abbreviate(cell)}' was read as Windows-1252, and other encodings read it otherwise"
+            elif LOST in cell:
+                what = f"'{abbreviate(cell)}' holds a damaged character"
+            elif written := _written_before(cell):
+                what = f"'{abbreviate(cell)}' is '{abbreviate(written)}' in a wrong encoding"
+            else:
+                continue
+            yield Finding(None, name, f"row {row}: {what}", "Save the original file as UTF-8 CSV", abbreviate(cell))
+
+
+def _written_before(cell: str) -> str | None:
+    """The text that was written as UTF-8, read as Windows-1252 and written again as this; None if it was not."""
+    try:
+        return cell.encode(GUESSED).decode("utf-8")
+    except UnicodeError:
+        return None
 
 
 def _parsed(text: str, delimiter: str, *, strict: bool) -> Iterator[Row]:

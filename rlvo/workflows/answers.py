@@ -121,7 +121,8 @@ def read_patients(patients: Path, clinical: Path | None = None) -> tuple[RawTabl
         return raw, patients.resolve(), tuple(notes)
     if clinical is not None:
         raise RlvoError("only a folder of patients takes a clinical table", where=patients, fix="Leave it out")
-    return read_table(patients), patients.resolve().parent, ()
+    raw = read_table(patients)
+    return raw, patients.resolve().parent, raw.notes
 
 
 def pose_question(

@@ -32,6 +32,34 @@ def test_byte_order_marks_and_latin_1(tmp_path: Path, encoding: str) -> None:
     assert table.cells.to_dict("records") == [{"patient_id": "A", "center": "Vall d'Hebrón"}]
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "cp850", "shift-jis"])
+def test_ids_are_refused_if_their_encoding_is_a_guess_and_other_text_is_read_with_a_note(
+    tmp_path: Path, encoding: str
+) -> None:
+    name = "山田" if encoding == "shift-jis" else "Müller"
+    with pytest.raises(CohortError, match="was read as Windows-1252"):
+        read_table(written(tmp_path, f"patient_id,age\n{name},70\nB,71\n".encode(encoding)))
+    table = read_table(written(tmp_path, f"patient_id,age,remark\nA,70,{name}\n".encode(encoding)))
+    assert list(table.cells["patient_id"]) == ["A"]
+    assert "Windows-1252" in table.notes[0]
+
+
+def test_one_damaged_byte_in_utf8_changes_no_other_cell(tmp_path: Path) -> None:
+    text = "patient_id,center,remark\nMüller,Gräfe,x\nÅse,Gräfe,?\n".encode()
+    table = read_table(written(tmp_path, text.replace(b"?", b"\xe9")))
+    assert list(table.cells["patient_id"]) == ["Müller", "Åse"]
+    assert "1 damaged" in table.notes[0]
+    assert "line" in table.notes[0]
+    with pytest.raises(CohortError, match=r"row 2: .* damaged character"):
+        read_table(written(tmp_path, text.replace("Å".encode(), b"\xc5")))
+
+
+def test_ids_that_were_written_in_a_wrong_encoding_are_found(tmp_path: Path) -> None:
+    assert read_table(written(tmp_path, "patient_id,age\nMüller,70\n山田,71\n")).notes == ()
+    with pytest.raises(CohortError, match="'MÃ¼ller' is 'Müller'"):
+        read_table(written(tmp_path, "patient_id,age\nMÃ¼ller,70\n"))
+
+
 def test_case_blanks_empty_lines_and_empty_columns_are_dropped(tmp_path: Path) -> None:
     table = read_table(written(tmp_path, "\r\n Patient_ID , AGE ,\r\n1,70,\r\n\r\n,,\r\n2,80,\r\n"))
     assert list(table.cells) == ["patient_id", "age"]
