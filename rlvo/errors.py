@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,8 @@ from urllib.parse import quote, unquote_to_bytes
 
 from rlvo.text import escape_controls
 
+MOST_SHOWN = 100
+"""Findings of one column that are shown: a column in the wrong unit has one in every row."""
 SECRETS = ("PASSWORD", "TOKEN", "SECRET_ACCESS_KEY")
 """How the names of environment variables end that hold a password."""
 
@@ -106,14 +109,24 @@ class Finding:
 
 
 class CohortError(RlvoError):
-    """Everything wrong with a cohort, reported at once: one line per finding."""
+    """Everything wrong with a cohort, reported at once: one line per finding, up to a limit."""
 
     def __init__(self, findings: Sequence[Finding], *, where: object = None) -> None:
         self.findings = tuple(findings)
         super().__init__(f"{len(self.findings)} finding(s)", where=where)
 
     def __str__(self) -> str:
-        return "\n".join([super().__str__(), *(f"  {finding}" for finding in self.findings)])
+        """At most `MOST_SHOWN` findings of each column and ten times as many in all; the others are counted."""
+        shown, seen = list[Finding](), Counter[str | None]()
+        for finding in self.findings:
+            seen[finding.field] += 1
+            if seen[finding.field] <= MOST_SHOWN and len(shown) < 10 * MOST_SHOWN:
+                shown.append(finding)
+        lines = [super().__str__(), *(f"  {finding}" for finding in shown)]
+        if more := len(self.findings) - len(shown):
+            columns = ", ".join(f"{field or 'the table'} {count}" for field, count in seen.most_common(10))
+            lines.append(f"  and {more} more (found most in: {escape_controls(columns)}); --json lists all")
+        return "\n".join(lines)
 
     def __reduce__(self) -> tuple[object, ...]:
         return partial(CohortError, self.findings, where=self.where), ()
