@@ -19,6 +19,7 @@ from rlvo.imaging.reading.dicom_series import Role
 from rlvo.imaging.reading.source import Source, locate_source, read_source
 from rlvo.imaging.resampling import resample_mask_to_grid, resample_to_grid
 from rlvo.imaging.target import WINDOWS, Target
+from rlvo.imaging.vessel_mask import check_mask, doubt_mask
 from rlvo.imaging.vessels import find_vessels, too_coarse
 from rlvo.imaging.volume import Volume
 
@@ -26,8 +27,6 @@ PREPARATION_VERSION = 2
 """Increased whenever the same files would give other volumes; stored entries of older versions are prepared again."""
 
 ROLE_NAMES: dict[str, str] = {"ncct": "NCCT", "cta": "CTA", "vessels": "vessel mask"}
-MAX_VESSEL_SHARE = 0.3
-"""A mask that fills more of its volume is not a vessel mask (but an intensity image, for example)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,16 +182,19 @@ def _vessel_prior(
     volumes = {}
     if given is not None:
         source = locate_source(given, "vessels", patient=patient)
-        mask, followed = read_source(source), cta or scans["ncct"]
+        mask = read_source(source)
         mask = replace(mask, array=(mask.array > 0.5).astype(np.float32))
-        if mask.array.mean() > MAX_VESSEL_SHARE:
-            what = f"the vessel mask fills {mask.array.mean():.0%} of its volume"
-            raise RlvoError(what, where=source.where, fix="Give a mask that is 1 in vessels and 0 elsewhere")
+        followed, name = (cta, "CTA") if cta is not None else (scans["ncct"], "NCCT")
+        check_mask(mask, source.where, followed.scan, name)
         on_grid = mask.array if mask.lies_on(grid) else resample_mask_to_grid(mask, grid, followed.transform)
         volumes["vessels"] = np.ascontiguousarray(on_grid, dtype=np.uint8)
         notes += [f"vessel mask: {note}" for note in mask.notes]
-        doubts += [f"vessel mask: {doubt}" for doubt in mask.doubts]
-        doubts += [] if volumes["vessels"].any() else ["vessel mask: it is empty on the grid"]
+        said = list(mask.doubts)
+        if not volumes["vessels"].any():
+            said.append("it is empty on the grid")
+        else:
+            said += doubt_mask(mask, followed, name, in_atlas_space=mask.lies_on(grid))
+        doubts += [f"vessel mask: {doubt}" for doubt in said]
     elif found and usable:
         volumes["vessels"] = resample_mask_to_grid(found.mask, grid, np.eye(4))
     elif cta is not None:

@@ -162,11 +162,11 @@ def write_cohort(folder: Path) -> Path:
     for i in range(24):
         patient, rlvo = f"PLANTED-{i:03d}", int(i % 3 == 0)
         (folder / patient).mkdir(parents=True)
-        for name, contrast, sd in (("ncct", 0, 4), ("cta", 15, 10)):
-            volume = (head + rng.normal(contrast + 3 * rlvo, sd, GRID.shape)).astype(np.float32)
-            nibabel.save(nibabel.Nifti1Image(volume, GRID.affine), folder / patient / f"{name}.nii.gz")
         mask = np.zeros(GRID.shape, np.uint8)
         mask[7:9, 7:9, 4:12] = 1
+        for name, contrast, sd in (("ncct", 0, 4), ("cta", 200, 10)):
+            volume = (head + contrast * mask + rng.normal(3 * rlvo, sd, GRID.shape)).astype(np.float32)
+            nibabel.save(nibabel.Nifti1Image(volume, GRID.affine), folder / patient / f"{name}.nii.gz")
         nibabel.save(nibabel.Nifti1Image(mask, GRID.affine), folder / patient / "vessels.nii.gz")
         tmax6 = float(rng.uniform(40, 200))
         row: dict[str, object] = {"patient_id": patient}
