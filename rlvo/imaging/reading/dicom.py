@@ -51,6 +51,10 @@ def read_series(series: Series, where: str) -> Volume:
         raise RlvoError("the slices of the series differ in size", fix="Give each reconstruction a folder of its own")
     if any(np.abs(each.orientation - first.orientation).max() > 1e-3 for each in chosen):
         raise RlvoError("the slices of the series differ in orientation", fix="Give the axial slices only")
+    if mixed := series.mixed:
+        parts = " and ".join(f"{each.acquisition} ({each.images} slices)" for each in mixed)
+        what = f"the slices of the series are of {len(mixed)} acquisitions that interleave: {parts}"
+        raise RlvoError(what, fix="The head may have moved between them: give each acquisition a folder of its own")
     numbers, positions = _number_slices(chosen)
     lossy = any(str(header.elements.get("LossyImageCompression")) == "01" for header in series.headers)
     along, line = _project_on_line(positions)

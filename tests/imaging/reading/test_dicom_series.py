@@ -83,3 +83,48 @@ def test_nothing_of_the_patient_is_kept(tmp_path: Path) -> None:
     for secret in ("SECRET", "Nobody", "Doe", "19500101", "20200202", "A77"):
         assert secret not in kept
     assert volume.notes == ("picked from 2 series: 36 slices every 5 mm, contrast yes",)
+
+
+def write_acquisitions(folder: Path, *heights: np.ndarray, by: str = "AcquisitionNumber") -> Path:
+    """One series of several acquisitions, each with its slices at these heights."""
+    for number, own in enumerate(heights, 1):
+        value = number if by == "AcquisitionNumber" else f"1.2.3.{number}"
+        write_series(folder, f"{number}-", own, SeriesInstanceUID="1.2", **{by: value})
+    return folder
+
+
+@pytest.mark.parametrize("by", ["AcquisitionNumber", "IrradiationEventUID"])
+@pytest.mark.parametrize(
+    ("second", "count"),
+    [
+        (np.arange(2.5, 180, 5), 36),  # between the slices of the first
+        (np.arange(60, 80, 4.9), 5),  # a part scanned again
+        (np.arange(160.5, 300, 5), 28),  # the next part, with some overlap
+        (np.arange(0, 180, 5.0), 36),  # at the same positions
+    ],
+)
+def test_acquisitions_that_interleave_are_refused_by_name(
+    tmp_path: Path, second: np.ndarray, count: int, by: str
+) -> None:
+    folder = write_acquisitions(tmp_path / "series", np.arange(0, 180, 5.0), second, by=by)
+    with pytest.raises(RlvoError, match="of 2 acquisitions that interleave") as refusal:
+        read_source(locate_source(folder, "ncct"))
+    assert f"({count} slices)" in refusal.value.what
+    if by == "AcquisitionNumber":
+        assert f"1 (36 slices) and 2 ({count} slices)" in refusal.value.what
+
+
+@pytest.mark.parametrize(
+    "heights",
+    [
+        [np.array([height]) for height in np.arange(0, 180, 5.0)],  # each slice has a number
+        [np.arange(start, start + 20, 5.0) for start in np.arange(0, 180, 20)],  # each block
+        [np.arange(0, 95, 5.0), np.arange(92.5, 180, 5)],  # two blocks that overlap by a slice
+    ],
+    ids=["slices", "blocks", "overlap"],
+)
+def test_sequential_scans_are_read(tmp_path: Path, heights: list[np.ndarray]) -> None:
+    source = locate_source(write_acquisitions(tmp_path / "series", *heights), "ncct")
+    assert source.series is not None
+    assert source.series.mixed == []
+    assert read_source(source).array.size
