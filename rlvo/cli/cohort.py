@@ -107,7 +107,9 @@ def _read(
 
     names = tuple(name.strip() for name in predictors.split(",")) if predictors else None
     columns = (read_mapping(mapping) if mapping else {}) | parse_map(*(items or ()))
-    return examine_cohort(path, names, columns, study=study, work=Workdir.at(workdir, create=False))
+    return examine_cohort(
+        path, names, columns, study=study, work=Workdir.at(workdir, create=False), progress=show_progress
+    )
 
 
 def _finding(finding: Finding) -> dict[str, str | None]:

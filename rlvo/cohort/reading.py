@@ -21,6 +21,7 @@ from rlvo.cohort.variables import VARIABLES, VOLUMES, check_predictors, source_c
 from rlvo.config.base import content_hash
 from rlvo.config.study import PAPER_PREDICTORS
 from rlvo.errors import CohortError, Finding, RlvoError
+from rlvo.progress import Advance
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +66,7 @@ def read_cohort(
     *,
     need_volumes: bool = True,
     mapping: Mapping[str, str] | None = None,
+    progress: Advance | None = None,
 ) -> Cohort:
     """Read and check a cohort table (CSV, TSV or XLSX; columns of VARIABLES).
 
@@ -72,6 +74,7 @@ def read_cohort(
         predictors: columns or derived variables that models are given.
         need_volumes: whether the table must name an NCCT and a CTA.
         mapping: our column name to the table's, if it has another (`rlvo.cohort.mapping`).
+        progress: called with (columns checked, columns in all).
 
     Raises:
         RlvoError: the file cannot be read as a table, the mapping does not fit, or a predictor cannot be one.
@@ -85,7 +88,7 @@ def read_cohort(
     findings += misspelt_columns(columns, reported={finding.field for finding in findings})
     if "patient_id" not in columns:
         raise CohortError(findings, where=path)
-    table, problems = examine_table(raw.cells, folder=folder, decimal_comma=raw.decimal_comma)
+    table, problems = examine_table(raw.cells, folder=folder, decimal_comma=raw.decimal_comma, progress=progress)
     findings += [*problems, *check_cohort(table), *_empty_columns(table, predictors)]
     if "rlvo" not in table:
         findings += isles24_has_no_label(table.index)
@@ -102,7 +105,11 @@ def read_cohort(
 
 
 def examine_table(
-    table: pd.DataFrame, *, folder: Path | None = None, decimal_comma: bool = False
+    table: pd.DataFrame,
+    *,
+    folder: Path | None = None,
+    decimal_comma: bool = False,
+    progress: Advance | None = None,
 ) -> tuple[pd.DataFrame, tuple[Finding, ...]]:
     """Type and check the columns that rlvo knows, whichever are there, and return what is wrong instead of raising it.
 
@@ -114,6 +121,7 @@ def examine_table(
         table: needs only `patient_id`; cells may be numbers, booleans, text or None.
         folder: what volume paths are relative to; None: volumes are not looked for.
         decimal_comma: "70,5" is a number.
+        progress: called with (columns checked, columns in all).
 
     Raises:
         RlvoError: there is no column `patient_id`.
@@ -129,7 +137,9 @@ def examine_table(
     if decimal_comma:
         findings += mixed_decimals(text, table)
     typed = pd.DataFrame(index=patients)
-    for name in text.columns.astype(str):
+    for done, name in enumerate(text.columns.astype(str)):
+        if progress is not None:
+            progress(done, len(text.columns))
         variable = VARIABLES[name]
         values, problems = typed_column(text[name], variable, decimal_comma)
         if variable.role == "image" and folder is not None:

@@ -102,6 +102,7 @@ def examine_cohort(
     *,
     study: str | Path | StudyConfig | None = None,
     work: Workdir | None = None,
+    progress: ShowProgress = no_progress,
 ) -> ExaminedCohort:
     """Read and check a cohort table, with or without volumes, and split its included patients as studies do.
 
@@ -110,6 +111,7 @@ def examine_cohort(
         mapping: our column names to the table's, if they differ.
         study: whose split is used; None: that of the work folder's studies of these patients.
         work: the work folder.
+        progress: shows how many columns of the table are checked.
 
     Raises:
         RlvoError: the file cannot be read as a table, there is no such study, or it has none of these patients.
@@ -119,7 +121,8 @@ def examine_cohort(
     if name is not None and given is None:
         given = read_config(StudyFolder((work or Workdir.at(Path(DEFAULT), create=False)).study(name)))
     chosen = tuple(predictors or (given.cohort.predictors if given is not None else PAPER_PREDICTORS))
-    cohort = read_cohort(path, chosen, need_volumes=False, mapping=mapping)
+    with progress("columns") as advance:
+        cohort = read_cohort(path, chosen, need_volumes=False, mapping=mapping, progress=advance)
     known = shared_patients(cohort.included, started_studies(work.studies)) if work is not None else []
     known = [each for each in known if each.test or each.development]
     if name is not None and not any(each.study == name for each in known):

@@ -56,8 +56,9 @@ def write(table: pd.DataFrame, folder: Path) -> str:
 
 
 def run(*arguments: object) -> str:
-    """Everything that a command prints which ends well."""
-    return commands.run(*arguments).output
+    """Everything that a command which ends well prints, but the progress it shows."""
+    result = commands.run(*arguments)
+    return result.stdout if "--json" in arguments else result.output
 
 
 def test_validate_counts_what_it_finds(tmp_path: Path, table: pd.DataFrame) -> None:
