@@ -83,7 +83,7 @@ def ensemble(
 def _comparison_table(study: str, compared: pd.DataFrame) -> Table:
     from rlvo.evaluation.performance import INTERVAL_METHODS
 
-    rows = []
+    rows, basis = [], compared.loc[compared["estimate"] == "nested", "basis"].iloc[0]
     for (selection, weighting), pair in compared.groupby(["selection", "weighting"], sort=False):
         estimates: dict[Any, Any] = pair.set_index("estimate").to_dict("index")
         nested = estimates["nested"]
@@ -96,7 +96,7 @@ def _comparison_table(study: str, compared: pd.DataFrame) -> Table:
         rows,
         title=f"{study}: out-of-fold patients, each scored by its own fold",
         caption="* Optimistic: chosen, weighted and thresholded on the patients who are scored. The others: nested, on "
-        "other folds. The vote over folds cannot be seen here; the hold-out shows it. "
+        f"other folds; {basis}. The vote over folds cannot be seen here; the hold-out shows it. "
         f"Intervals: {INTERVAL_METHODS['auc']}.",
     )
 

@@ -11,7 +11,13 @@ from rlvo.config.model import Configuration, Modality
 from rlvo.config.study import EnsembleConfig
 from rlvo.ensemble.calibration import fit_calibrator, margins_of_mean
 from rlvo.ensemble.fitting import Validation, fit_fold, score_patients
-from rlvo.ensemble.selection import MODALITIES, per_spec, rank_configurations, select_configurations
+from rlvo.ensemble.selection import (
+    MODALITIES,
+    folds_unseen_by_pruning,
+    per_spec,
+    rank_configurations,
+    select_configurations,
+)
 from rlvo.ensemble.spec import EnsembleSpec
 from rlvo.errors import RlvoError
 from rlvo.evaluation.performance import answer_metrics
@@ -67,16 +73,21 @@ def study_ensembles(
         **{modality: own for modality, own in by_modality.items() if own},
         **per_spec(ranking.candidates),
     }
-    notes = (*ranking.notes, *missing)
-    return {name: fit_ensemble(own, folds, validation, settings, hashes, notes) for name, own in declared.items()}
+    notes, unseen = (*ranking.notes, *missing), folds_unseen_by_pruning(records)
+    return {
+        name: fit_ensemble(own, folds, validation, settings, hashes, notes, calibrate_on=unseen)
+        for name, own in declared.items()
+    }
 
 
-def fit_fallbacks(champion: EnsembleSpec, predictions: pd.DataFrame) -> dict[str, EnsembleSpec]:
+def fit_fallbacks(
+    champion: EnsembleSpec, predictions: pd.DataFrame, *, calibrate_on: Collection[int] = ()
+) -> dict[str, EnsembleSpec]:
     """Fit what answers if a volume is missing, by name, the best equipped first.
 
     Each consists of the champion's members whose channels are all there, with their own rates, but with thresholds and
     a calibrator fitted to them together. A name is left out if no member remains, or the same ones as for an earlier
-    name.
+    name. `calibrate_on` is that of `fit_ensemble`.
     """
     available = {
         "without vessels": {"ncct", "cta"},
@@ -93,7 +104,7 @@ def fit_fallbacks(champion: EnsembleSpec, predictions: pd.DataFrame) -> dict[str
         if remaining and remaining not in served:
             served.add(remaining)
             hashes = champion.split_hash, champion.data_hash
-            found[name] = fit_ensemble(remaining, folds, validation, settings, hashes)
+            found[name] = fit_ensemble(remaining, folds, validation, settings, hashes, calibrate_on=calibrate_on)
     return found
 
 
@@ -104,11 +115,14 @@ def fit_ensemble(
     settings: EnsembleConfig,
     hashes: tuple[str, str],
     notes: Sequence[str] = (),
+    *,
+    calibrate_on: Collection[int] = (),
 ) -> EnsembleSpec:
     """Fit weights, thresholds and calibrator of an ensemble; a configuration that is listed twice counts twice.
 
     Args:
         hashes: of the split and of the data.
+        calibrate_on: the folds whose patients the calibrator is fitted to (`folds_unseen_by_pruning`); all if empty.
     """
     chosen = sorted(configurations, key=lambda c: MODALITIES.index(c.model.modality))
     fitted = tuple(
@@ -129,19 +143,26 @@ def fit_ensemble(
         ),
     )
     scored = score_out_of_fold(spec, validation)
+    if calibrate_on:
+        scored = scored[scored["fold"].isin(calibrate_on)]
     calibrator = fit_calibrator(scored["label"], scored["score"], settings.calibration)
     return spec.model_copy(update={"calibration": calibrator})
 
 
-def calibrate_to_answers(spec: EnsembleSpec, predictions: pd.DataFrame, disagreement: float) -> EnsembleSpec:
+def calibrate_to_answers(
+    spec: EnsembleSpec, predictions: pd.DataFrame, disagreement: float, *, calibrate_on: Collection[int] = ()
+) -> EnsembleSpec:
     """The ensemble with a calibrator for the mean over its folds, of the same method.
 
     Args:
         predictions: stored predictions of the finished trials.
         disagreement: between the ensemble's folds (`calibration.disagreement`).
+        calibrate_on: that of `fit_ensemble`.
     """
     assert spec.calibration is not None
     scored = score_out_of_fold(spec, Validation.of(predictions))
+    if calibrate_on:
+        scored = scored[scored["fold"].isin(calibrate_on)]
     label = scored["label"]
     margins = margins_of_mean(scored["fold"], label, scored["score"], folds=len(spec.folds), disagreement=disagreement)
     return spec.model_copy(update={"calibration": fit_calibrator(label, margins, spec.calibration.method)})

@@ -9,14 +9,23 @@ import pandas as pd
 from rlvo.config.study import EnsembleConfig
 from rlvo.ensemble.calibration import cross_calibrated, margins_of_mean
 from rlvo.ensemble.fitting import Validation, fit_fold, fit_member, score_patients
-from rlvo.ensemble.selection import Selection, rank_configurations, select_configurations
+from rlvo.ensemble.selection import (
+    Selection,
+    folds_unseen_by_pruning,
+    rank_configurations,
+    select_configurations,
+)
 from rlvo.ensemble.weighting import Weighting
 from rlvo.evaluation.performance import measure_performance
 from rlvo.training.records import CompletionRecord
 
 COLUMNS = (
     "selection", "weighting", "estimate", "auc", "low", "high", "balanced_accuracy", "sensitivity", "specificity",
+    "basis",
 )  # fmt: skip
+
+
+ALL_FOLDS = "all folds"
 
 
 def compare_ensembles(
@@ -28,7 +37,8 @@ def compare_ensembles(
     """Measure every selection × weighting on out-of-fold patients, once `optimistic` and once `nested`.
 
     Each patient has the margin and vote of its own fold. Optimistic: configurations, weights and thresholds were chosen
-    on these patients too. Nested: they were chosen on the other folds' patients (`nested_margins`). The vote over folds
+    on these patients too. Nested: they were chosen on the other folds' patients (`nested_margins`). `basis` says which
+    folds' patients are scored, or why the nested estimate is optimistic after all (`nested_basis`). The vote over folds
     cannot be estimated here: a development patient was in the training set of every fold but one.
 
     Args:
@@ -42,14 +52,15 @@ def compare_ensembles(
     Raises:
         RlvoError: no configuration has finished every fold.
     """
-    validation, complete = Validation.of(predictions), _complete(records)
+    validation = Validation.of(predictions)
     estimates: dict[str, Callable[..., pd.DataFrame]] = {"optimistic": optimistic_margins, "nested": nested_margins}
     rows = []
     for selection, weighting, estimate in product(selections, weightings, estimates):
-        scored = estimates[estimate](complete, validation, selection, weighting)
+        scored = estimates[estimate](records, validation, selection, weighting)
         found = measure_performance(scored["label"], scored["score"], scored["vote"])
         decisions = found.balanced_accuracy, found.sensitivity, found.specificity
-        rows.append((selection, weighting, estimate, found.auc, *found.interval, *decisions))
+        basis = nested_basis(records) if estimate == "nested" else ALL_FOLDS
+        rows.append((selection, weighting, estimate, found.auc, *found.interval, *decisions, basis))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -61,25 +72,40 @@ def nested_probabilities(
 ) -> pd.DataFrame:
     """Calibrate nested margins, for a reliability curve: index patient; `label`, `probability`.
 
-    Each patient's margin and calibrator come from the other folds alone, in the same way as the ensemble's.
+    Each patient's margin and calibrator come from the other folds alone, in the same way as the ensemble's. Patients
+    are those of `nested_margins`.
 
     Args:
         disagreement: between the folds; margins are then those of the mean over folds (`margins_of_mean`).
     """
-    scored = nested_margins(_complete(records), Validation.of(predictions), settings.selection, settings.weighting)
-    fold, label, score = scored["fold"], scored["label"], scored["score"].to_numpy()
+    validation, complete = Validation.of(predictions), _complete(records)
+    scored = all_scored = nested_margins(records, validation, settings.selection, settings.weighting)
+    if scored["fold"].nunique() == 1:  # there is no other fold to calibrate on but those that pruning saw
+        all_scored = nested_margins(complete, validation, settings.selection, settings.weighting)
+    fold, label, score = all_scored["fold"], all_scored["label"], all_scored["score"].to_numpy()
     if disagreement is not None:
-        score = margins_of_mean(fold, label, score, folds=fold.nunique(), disagreement=disagreement)
+        score = margins_of_mean(fold, label, score, folds=len(_folds(complete)), disagreement=disagreement)
     probability = cross_calibrated(fold, label, score, settings.calibration)
-    return scored[["label"]].assign(probability=probability)
+    return all_scored[["label"]].assign(probability=probability).loc[scored.index]
+
+
+def nested_basis(records: Sequence[CompletionRecord]) -> str:
+    """Whose patients the nested estimate is about, in words."""
+    unseen = folds_unseen_by_pruning(records)
+    if not unseen:
+        return "optimistic: configurations were pruned on every fold"
+    if unseen == _folds(records):
+        return ALL_FOLDS
+    return f"only folds {', '.join(map(str, unseen))}, which pruning did not see"
 
 
 def optimistic_margins(
     records: Sequence[CompletionRecord], validation: Validation, selection: Selection, weighting: Weighting
 ) -> pd.DataFrame:
     """As `score_patients`, with everything chosen on and fitted to the patients that are scored."""
-    folds = _folds(records)
-    chosen = select_configurations(selection, rank_configurations(records).candidates, validation, folds, weighting)
+    complete = _complete(records)
+    folds = _folds(complete)
+    chosen = select_configurations(selection, rank_configurations(complete).candidates, validation, folds, weighting)
     parts = []
     for fold in folds:
         table = validation.table(fold, chosen)
@@ -93,20 +119,24 @@ def nested_margins(
 ) -> pd.DataFrame:
     """As `score_patients`, with nothing chosen on or fitted to the patients that are scored.
 
+    If configurations were pruned, only patients of the folds that pruning did not see are scored; if it saw all, all
+    are, and the estimate is optimistic (`nested_basis`).
+
     For each fold, configurations are chosen by the other folds' validation. TPR, TNR and thresholds are fitted to the
     pooled patients of the other folds, predicted by their own folds' members, and applied to this fold's members and
     patients. Two biases remain: each member's best epoch was chosen on its own validation patients (optimistic), and
     rates and thresholds are carried over from other folds' networks (pessimistic).
 
     Args:
-        records: of configurations that have finished every fold.
-        validation: their predictions.
+        records: of the study's trials.
+        validation: predictions of configurations that have finished every fold.
     """
     parts = []
-    folds = _folds(records)
-    for fold in folds:
+    complete = _complete(records)
+    folds = _folds(complete)
+    for fold in folds_unseen_by_pruning(records) or folds:
         others = [other for other in folds if other != fold]
-        ranked = rank_configurations(record for record in records if record.identity.fold != fold).candidates
+        ranked = rank_configurations(record for record in complete if record.identity.fold != fold).candidates
         chosen = select_configurations(selection, ranked, validation, others, weighting)
         pooled = pd.concat([validation.table(other, chosen) for other in others])
         fitted = fit_fold(fold, [fit_member(fold, c, pooled) for c in chosen], pooled, weighting)

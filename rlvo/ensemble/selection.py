@@ -91,6 +91,17 @@ def rank_configurations(records: Iterable[CompletionRecord], modalities: Collect
     )
 
 
+def folds_unseen_by_pruning(records: Iterable[CompletionRecord]) -> list[int]:
+    """The folds on which no configuration was compared before it was pruned; all folds if none was pruned.
+
+    Survivors were chosen on the others, so their results there are too good, whichever ensemble they serve in.
+    """
+    ended = list(records)
+    pruned = {record.configuration for record in ended if record.outcome == "pruned"}
+    seen = {record.identity.fold for record in ended if record.configuration in pruned and record.epochs > 0}
+    return sorted({record.identity.fold for record in ended} - seen)
+
+
 def searched_modalities(study: StudyConfig) -> tuple[Modality, ...]:
     """The modalities in the study's search space, or else that of its base model."""
     address = "model.modality"

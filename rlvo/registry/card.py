@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from rlvo.evaluation.performance import INTERVAL_METHODS
 from rlvo.inference.description import ModelDescription
 from rlvo.inference.training_cohort import CohortSummary
 from rlvo.mlflow_client import Tracking
@@ -94,7 +95,8 @@ def _results(validation: pd.DataFrame) -> str:
     for row in validation.sort_values("estimate").to_dict("records"):
         decisions = " | ".join(f"{row[name]:.2f}" for name in ("balanced_accuracy", "sensitivity", "specificity"))
         rows.append(f"| {row['estimate']} | {row['auc']:.2f} ({row['low']:.2f}–{row['high']:.2f}) | {decisions} |")
-    return "\n".join(rows)
+    (basis,) = validation.loc[validation["estimate"] == "nested", "basis"]
+    return "\n".join([*rows, "", f"Intervals: {INTERVAL_METHODS['auc']}. Nested: {basis}."])
 
 
 def _missing(description: ModelDescription) -> str:

@@ -21,8 +21,8 @@ from rlvo.ensemble.build import (
     validation_metrics,
 )
 from rlvo.ensemble.calibration import disagreement
-from rlvo.ensemble.comparison import compare_ensembles, nested_probabilities
-from rlvo.ensemble.selection import searched_modalities
+from rlvo.ensemble.comparison import compare_ensembles, nested_basis, nested_probabilities
+from rlvo.ensemble.selection import folds_unseen_by_pruning, searched_modalities
 from rlvo.ensemble.spec import EnsembleSpec, MemberSpec, fold_margins
 from rlvo.errors import RlvoError
 from rlvo.evaluation.predictions import check_out_of_fold
@@ -88,7 +88,9 @@ def build_and_register(
     specs = _declare(study.config, trials, partial)
     _check_trained_on(study, specs[STUDY_ENSEMBLE], trials)
     fewer = _open_reduced(reduced, study, progress) if reduced else None
-    fallbacks = fit_fallbacks(specs[STUDY_ENSEMBLE], trials.predictions)
+    fallbacks = fit_fallbacks(
+        specs[STUDY_ENSEMBLE], trials.predictions, calibrate_on=folds_unseen_by_pruning(trials.records)
+    )
     disagreements = _measure_disagreement(study, specs[STUDY_ENSEMBLE], {**specs, **fallbacks}, progress)
     specs, fallbacks = (
         {name: _calibrate(spec, trials, disagreements.get(name)) for name, spec in each.items()}
@@ -108,7 +110,8 @@ def build_and_register(
     spread = disagreements.get(STUDY_ENSEMBLE)
     calibrated = nested_probabilities(trials.records, trials.predictions, settings, spread)
     label, probability = (calibrated[column].to_numpy() for column in ("label", "probability"))
-    title = "Out of fold, nested" + ("" if spread is None else "; as the mean over folds")
+    title = f"Out of fold, nested ({nested_basis(trials.records)})"
+    title += "" if spread is None else ";\nas the mean over folds"
     pictures = draw_reliability(study.folder.reliability, label, probability, name=title)
     run_id = study.log_ensemble(specs[STUDY_ENSEMBLE], mean_and_sd(validation[STUDY_ENSEMBLE]), pictures)
     for name, result in study.baselines.items():
@@ -214,7 +217,10 @@ def _measure_disagreement(
 
 
 def _calibrate(spec: EnsembleSpec, trials: EndedTrials, spread: float | None) -> EnsembleSpec:
-    return spec if spread is None else calibrate_to_answers(spec, trials.predictions, spread)
+    if spread is None:
+        return spec
+    unseen = folds_unseen_by_pruning(trials.records)
+    return calibrate_to_answers(spec, trials.predictions, spread, calibrate_on=unseen)
 
 
 def _describe(

@@ -8,11 +8,19 @@ from support.stored_predictions import FOLDS, MODALITIES, THREE, configuration, 
 from rlvo.config.model import Configuration, FusionName
 from rlvo.config.study import EnsembleConfig
 from rlvo.ensemble.build import score_out_of_fold, study_ensembles
-from rlvo.ensemble.comparison import COLUMNS, compare_ensembles, nested_margins, optimistic_margins
+from rlvo.ensemble.calibration import fit_calibrator
+from rlvo.ensemble.comparison import (
+    COLUMNS,
+    compare_ensembles,
+    nested_margins,
+    nested_probabilities,
+    optimistic_margins,
+)
 from rlvo.ensemble.fitting import Validation
-from rlvo.ensemble.selection import Selection
+from rlvo.ensemble.selection import Selection, folds_unseen_by_pruning
 from rlvo.evaluation.metrics import auc_interval, classification_metrics
 from rlvo.evaluation.thresholds import youden_threshold
+from rlvo.training.records import CompletionRecord
 
 FUSIONS: tuple[FusionName, ...] = ("none", "concat", "film", "daft")
 MANY = [configuration(m, f, prior=prior) for m in MODALITIES for f in FUSIONS for prior in (False, True)]
@@ -96,6 +104,76 @@ def test_on_noise_the_optimistic_estimate_promises_something_and_the_nested_one_
     # Without selection such an AUC has a standard error of .033, and the mean of six .0136.
     assert np.mean(found["optimistic"]) > 0.5 + 4 * 0.0136
     assert abs(np.mean(found["nested"]) - 0.5) < 3 * 0.0136
+
+
+def halved(configurations: list[Configuration], predictions: pd.DataFrame, folds: list[int]) -> list[CompletionRecord]:
+    """Records of a search that let the better half of the configurations, by their mean AUC on `folds`, go on."""
+    records = records_of(predictions, configurations)
+    of_folds = [record for record in records if record.identity.fold in folds]
+    means = {c: np.mean([r.objective for r in of_folds if r.configuration == c]) for c in configurations}
+    survivors = sorted(configurations, key=lambda c: -means[c])[: len(configurations) // 2]
+    pruned = [
+        record.model_copy(update={"status": "pruned", "epochs": int(record.identity.fold in folds)})
+        for record in records
+        if record.configuration not in survivors
+    ]
+    return [record for record in records if record.configuration in survivors] + pruned
+
+
+def test_after_pruning_only_patients_it_did_not_see_are_scored() -> None:
+    predictions = noise(MANY[:16], 0, patients=24)
+    records, validation = halved(MANY[:16], predictions, [0, 1]), Validation.of(predictions)
+    assert folds_unseen_by_pruning(records) == [2, 3]
+    nested = nested_margins(records, validation, "best_per_modality", "mean")
+    assert set(nested["fold"]) == {2, 3}
+    survivors = [record for record in records if record.outcome == "finished"]
+    everyone = nested_margins(survivors, validation, "best_per_modality", "mean")
+    pd.testing.assert_frame_equal(nested, everyone[everyone["fold"] >= 2])
+    compared = compare_ensembles(records, predictions, ["best_per_modality"], ["mean"]).set_index("estimate")
+    assert compared.loc["nested", "basis"] == "only folds 2, 3, which pruning did not see"
+    assert compared.loc["nested", "auc"] == classification_metrics(nested["label"], nested["score"], 0.0)["auc"]
+    settings = EnsembleConfig(selection="best_per_modality", weighting="mean")
+    calibrated = nested_probabilities(records, predictions, settings)
+    assert calibrated.index.equals(nested.index)
+    spec = study_ensembles(records, predictions, settings)["ensemble"]
+    scored = score_out_of_fold(spec, validation)
+    unseen = scored[scored["fold"] >= 2]
+    assert spec.calibration == fit_calibrator(unseen["label"], unseen["score"], "platt")
+
+
+def test_one_unseen_fold_is_calibrated_on_the_others_and_none_is_said_to_be_optimistic() -> None:
+    predictions = noise(MANY[:16], 0, patients=24)
+    settings = EnsembleConfig(selection="best_per_modality", weighting="mean")
+    one = halved(MANY[:16], predictions, [0, 1, 2])
+    calibrated = nested_probabilities(one, predictions, settings)
+    assert len(calibrated) == 24
+    assert calibrated["probability"].between(0, 1).all()
+    by_epoch = halved(MANY[:16], predictions, [0, 1, 2, 3])
+    compared = compare_ensembles(by_epoch, predictions, ["best_per_modality"], ["mean"]).set_index("estimate")
+    assert compared.loc["nested", "basis"] == "optimistic: configurations were pruned on every fold"
+    assert len(nested_probabilities(by_epoch, predictions, settings)) == 96
+    unpruned = records_of(predictions, MANY[:16])
+    assert set(compare_ensembles(unpruned, predictions, ["best_per_modality"], ["mean"])["basis"]) == {"all folds"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_pruned", [True, False])
+def test_on_noise_the_nested_estimate_is_chance_with_and_without_pruning(is_pruned: bool) -> None:
+    """16 configurations, halved on two of four folds; on those two the survivors look better than chance."""
+    found, on_seen = [], []
+    for seed in range(40):
+        predictions = noise(MANY[:16], seed)
+        validation = Validation.of(predictions)
+        records = halved(MANY[:16], predictions, [0, 1]) if is_pruned else records_of(predictions, MANY[:16])
+        survivors = [record for record in records if record.outcome == "finished"]
+        for kept, scored in (
+            (found, nested_margins(records, validation, "best_per_modality", "mean")),
+            (on_seen, nested_margins(survivors, validation, "best_per_modality", "mean").query("fold < 2")),
+        ):
+            kept.append(classification_metrics(scored["label"], scored["score"], 0.0)["auc"])
+    assert abs(np.mean(found) - 0.5) < 2 * np.std(found, ddof=1) / np.sqrt(len(found))
+    if is_pruned:
+        assert np.mean(on_seen) > 0.5 + 2 * np.std(on_seen, ddof=1) / np.sqrt(len(on_seen))
 
 
 def test_a_configuration_with_a_failed_fold_is_left_out() -> None:

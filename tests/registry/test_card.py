@@ -14,8 +14,11 @@ from rlvo.mlflow_client import Tracking
 from rlvo.registry.card import LIMIT, add_to_description, model_card
 
 VALIDATION = pd.DataFrame(
-    [["optimistic", 0.91, 0.85, 0.96, 0.88, 0.9, 0.86], ["nested", 0.72, 0.64, 0.8, 0.69, 0.7, 0.68]],
-    columns=["estimate", "auc", "low", "high", "balanced_accuracy", "sensitivity", "specificity"],
+    [
+        ["optimistic", 0.91, 0.85, 0.96, 0.88, 0.9, 0.86, "all folds"],
+        ["nested", 0.72, 0.64, 0.8, 0.69, 0.7, 0.68, "only folds 2, 3"],
+    ],
+    columns=["estimate", "auc", "low", "high", "balanced_accuracy", "sensitivity", "specificity", "basis"],
 )
 COHORT = CohortSummary(
     patients=24,
@@ -31,6 +34,7 @@ def test_the_card_says_it_all_in_what_a_registry_holds(model_folder: Path) -> No
         update={"cohort": COHORT, "provenance": {"commit": "0a1b2c", "torch": "9.9.9"}}
     )
     card = model_card(description, VALIDATION)
+    assert "Intervals: DeLong, logit scale. Nested: only folds 2, 3." in card
     assert len(card) < LIMIT
     assert NOTICE in card
     assert "24 patients, 33% with refractory occlusion" in card
