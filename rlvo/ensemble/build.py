@@ -73,11 +73,16 @@ def study_ensembles(
         **{modality: own for modality, own in by_modality.items() if own},
         **per_spec(ranking.candidates),
     }
-    notes, unseen = (*ranking.notes, *missing), folds_unseen_by_pruning(records)
+    notes, unseen = (*ranking.notes, *missing), calibration_folds(records, settings)
     return {
         name: fit_ensemble(own, folds, validation, settings, hashes, notes, calibrate_on=unseen)
         for name, own in declared.items()
     }
+
+
+def calibration_folds(records: Sequence[CompletionRecord], settings: EnsembleConfig) -> list[int]:
+    """The folds that calibrators are fitted to: those that pruning did not see; all (none is named) in old studies."""
+    return folds_unseen_by_pruning(records) if settings.calibrated_to != "folds" else []
 
 
 def fit_fallbacks(

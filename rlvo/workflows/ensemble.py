@@ -16,6 +16,7 @@ from rlvo.config.workdir import Workdir
 from rlvo.ensemble.build import (
     STUDY_ENSEMBLE,
     calibrate_to_answers,
+    calibration_folds,
     fit_fallbacks,
     study_ensembles,
     validation_metrics,
@@ -89,7 +90,7 @@ def build_and_register(
     _check_trained_on(study, specs[STUDY_ENSEMBLE], trials)
     fewer = _open_reduced(reduced, study, progress) if reduced else None
     fallbacks = fit_fallbacks(
-        specs[STUDY_ENSEMBLE], trials.predictions, calibrate_on=folds_unseen_by_pruning(trials.records)
+        specs[STUDY_ENSEMBLE], trials.predictions, calibrate_on=calibration_folds(trials.records, study.config.ensemble)
     )
     disagreements = _measure_disagreement(study, specs[STUDY_ENSEMBLE], {**specs, **fallbacks}, progress)
     specs, fallbacks = (
