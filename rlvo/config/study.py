@@ -116,6 +116,9 @@ class EnsembleConfig(Frozen):
     tie: Literal["negative", "positive", "margin"] = "negative"
     calibration: Literal["platt", "isotonic"] = "platt"
     """How the margin becomes a probability."""
+    chance_members: Literal["abstain", "count"] | None = None
+    """What members do that are no better than chance at any threshold: their rates, TPR 0 and TNR 1, would give them
+    the largest weight against rLVO. None: see DEFAULTS."""
     calibrated_to: Literal["answers", "folds"] | None = None
     """What the calibrator is fitted to: margins that vary as little as the mean over folds, which is what is answered,
     or those of single folds. None: see DEFAULTS."""
@@ -126,6 +129,7 @@ DEFAULTS: dict[str, tuple[object, object]] = {
     "cohort.imputation": ("median", "ratio"),
     "model.efficientnet.batch_norm_momentum": (0.01, 0.1),
     "ensemble.calibrated_to": ("folds", "answers"),
+    "ensemble.chance_members": ("count", "abstain"),
 }
 """Settings that came later, and what they are if a study does not name them: if it was started before, and if it begins
 now. They are settled when a study is opened."""

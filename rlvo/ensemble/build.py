@@ -65,7 +65,8 @@ def study_ensembles(
     hashes, *others = {(identity.split_hash, identity.data_hash) for identity in identities}
     if others:
         raise RlvoError("the trials were trained on different splits or data", fix="Build from one study's trials")
-    validation, folds = Validation.of(predictions), sorted({identity.fold for identity in identities})
+    validation = Validation.of(predictions, abstain=settings.chance_members != "count")
+    folds = sorted({identity.fold for identity in identities})
     chosen = select_configurations(settings.selection, ranking.candidates, validation, folds, settings.weighting)
     by_modality = {modality: [c for c in chosen if c.model.modality == modality] for modality in MODALITIES}
     declared = {
@@ -100,7 +101,8 @@ def fit_fallbacks(
         "without NCCT": {"cta", "vessels"},
         "without NCCT and vessels": {"cta"},
     }
-    validation, folds = Validation.of(predictions), [fold.fold for fold in champion.folds]
+    validation = Validation.of(predictions, abstain=any(member.abstains for member in champion.members))
+    folds = [fold.fold for fold in champion.folds]
     method = champion.calibration.method if champion.calibration else "platt"
     settings = EnsembleConfig(weighting=champion.weighting, tie=champion.tie, calibration=method)
     served, found = {champion.configurations}, {}
@@ -145,6 +147,12 @@ def fit_ensemble(
             *notes,
             *(f"no {modality} members" for modality in absent),
             *(f"fold {f.fold}: no threshold is better than chance" for f in fitted if not f.better_than_chance),
+            *(
+                f"fold {f.fold}: {member.configuration.label} is no better than chance and abstains"
+                for f in fitted
+                for member in dict.fromkeys(f.members)
+                if member.abstains
+            ),
         ),
     )
     scored = score_out_of_fold(spec, validation)

@@ -25,14 +25,16 @@ class Validation:
     """By fold and member key: `label` and `probability`, index patient, sorted."""
     _fitted: dict[tuple[int, str], MemberSpec] = field(default_factory=dict, init=False, repr=False)
     """Members that were fitted already: one member serves in many of a study's ensembles."""
+    abstain: bool = True
+    """Whether members that are no better than chance abstain."""
 
     @classmethod
-    def of(cls, predictions: pd.DataFrame) -> Self:
+    def of(cls, predictions: pd.DataFrame, *, abstain: bool = True) -> Self:
         """Take the validation rows of stored predictions (columns of `rlvo.evaluation.predictions`)."""
         rows = predictions.loc[predictions["split"] == "validation"]
         groups = rows.set_index("patient").groupby(["fold", "member"])[[LABEL, "probability"]]
         tables = {(int(fold), str(member)): own.sort_index() for (fold, member), own in groups}  # type: ignore[call-overload]
-        return cls(tables)
+        return cls(tables, abstain=abstain)
 
     def table(self, fold: int, configurations: Iterable[Configuration]) -> pd.DataFrame:
         """A fold's patients, sorted: `label`, and one column of probabilities per configuration, under its key.
@@ -57,22 +59,27 @@ class Validation:
         """A configuration's member in a fold, fitted on the fold's validation patients."""
         key = fold, member_key(configuration, fold)
         if key not in self._fitted:
-            self._fitted[key] = fit_member(fold, configuration, self.table(fold, [configuration]))
+            self._fitted[key] = fit_member(fold, configuration, self.table(fold, [configuration]), abstain=self.abstain)
         return self._fitted[key]
 
 
-def fit_member(fold: int, configuration: Configuration, table: pd.DataFrame) -> MemberSpec:
-    """Fit a member's Youden threshold to a table of `Validation`, and measure its rates there."""
+def fit_member(fold: int, configuration: Configuration, table: pd.DataFrame, *, abstain: bool = True) -> MemberSpec:
+    """Fit a member's Youden threshold to a table of `Validation`, and measure its rates there.
+
+    Args:
+        abstain: whether it abstains if no threshold is better than chance.
+    """
     label, probability = table[LABEL].to_numpy(), table[configuration.key].to_numpy()
     threshold = youden_threshold(label, probability)
-    positive = probability >= threshold
+    positive, has_signal = probability >= threshold, better_than_chance(label, probability)
     return MemberSpec(
         configuration=configuration,
         fold=fold,
         threshold=threshold,
         tpr=float(positive[label == 1].mean()),
         tnr=float((~positive)[label == 0].mean()),
-        better_than_chance=better_than_chance(label, probability),
+        better_than_chance=has_signal,
+        abstains=abstain and not has_signal,
     )
 
 

@@ -180,8 +180,8 @@ class _Evidence:
         return cls(
             label=table[LABEL].to_numpy() == 1,
             probability=table[[configuration.key for configuration in configurations]].to_numpy().T,
-            tpr=np.array([member.tpr for member in members]),
-            tnr=np.array([member.tnr for member in members]),
+            tpr=np.array([member.rates[0] for member in members]),
+            tnr=np.array([member.rates[1] for member in members]),
         )
 
     def aucs(self, chosen: Sequence[int], weighting: Weighting) -> np.ndarray:

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from rlvo.config.base import Frozen
 from rlvo.config.model import Configuration, Modality
@@ -25,6 +27,19 @@ class MemberSpec(Frozen):
     tnr: float
     better_than_chance: bool
     """False if no threshold separates the classes better than chance."""
+    abstains: bool = False
+    """Whether it has no weight in its fold, because it is no better than chance."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a field that older ensembles do not have, so that their hashes stay what they were."""
+        content: dict[str, Any] = handler(self)
+        return content if self.abstains else {name: value for name, value in content.items() if name != "abstains"}
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """TPR and TNR as weights: none if it abstains."""
+        return (0.0, 0.0) if self.abstains else (self.tpr, self.tnr)
 
     @property
     def key(self) -> str:
@@ -54,7 +69,8 @@ class FoldSpec(Frozen):
 
     def _stacked(self, probabilities: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[float], list[float]]:
         stacked = np.stack([np.asarray(probabilities[member.key], float) for member in self.members])
-        return stacked, [member.tpr for member in self.members], [member.tnr for member in self.members]
+        tpr, tnr = zip(*(member.rates for member in self.members), strict=True)
+        return stacked, [*tpr], [*tnr]
 
 
 class EnsembleSpec(Frozen):

@@ -319,3 +319,26 @@ print([name for name in ("torch", "monai", "ray", "optuna", "mlflow", "SimpleITK
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("weighting", ["class_rates", "balanced_accuracy"])
+def test_a_member_no_better_than_chance_abstains_unless_the_study_began_before(weighting: Weighting) -> None:
+    predictions = stored(THREE)
+    hopeless = predictions["member"].isin([f"{THREE[0].key}-f1"])
+    reversed_ = (1 - predictions["label"]) * 0.5 + predictions["probability"] * 0.01
+    predictions["probability"] = predictions["probability"].mask(hopeless, reversed_)
+    settings = [EnsembleConfig(weighting=weighting, chance_members=rule) for rule in ("abstain", "count")]
+    now, before = (study_ensembles(RECORDS, predictions, each)["ensemble"] for each in settings)
+    member = next(m for m in now.folds[1].members if m.configuration == THREE[0])
+    assert (member.tpr, member.tnr, member.abstains) == (0, 1, True)
+    assert any("is no better than chance and abstains" in note for note in now.notes)
+    new = np.random.default_rng(3).random((FOLDS, 3, 40))
+    probabilities = {m.key: new[f.fold, i] for f in now.folds for i, m in enumerate(f.members)}
+    others = now.folds[1].model_copy(update={"members": tuple(m for m in now.folds[1].members if not m.abstains)})
+    np.testing.assert_array_equal(now.folds[1].score(probabilities, weighting), others.score(probabilities, weighting))
+    assert (before.folds[1].score(probabilities, weighting) != others.score(probabilities, weighting)).any()
+    # Older ensembles read back with the hash they had.
+    assert not any(member.abstains for member in before.members)
+    assert "abstains" not in before.model_dump_json()
+    for spec in (now, before):
+        assert EnsembleSpec.model_validate_json(spec.model_dump_json()) == spec

@@ -66,7 +66,8 @@ def test_the_split_and_the_settings_are_frozen_at_the_first_start(
     inputs = open_small(study)
     folder = StudyFolder(small_work.study("small"))
     assert read_split(folder.split) == inputs.split
-    assert read_config(folder).model_copy(update={"cohort": study.cohort}) == study
+    frozen = read_config(folder)
+    assert frozen.model_copy(update={"cohort": study.cohort, "ensemble": study.ensemble}) == study
     again = open_small(study)
     assert (again.split, again.data_hash) == (inputs.split, inputs.data_hash)
     open_small(make_small(search={"concurrent_trials": 1}, ensemble={"tie": "positive"}))  # they change no trial
