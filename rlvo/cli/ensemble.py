@@ -15,7 +15,7 @@ from rlvo.report.console import console, format_interval, numeric, print_json, p
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rlvo.workflows.ensemble import BuiltEnsemble
+    from rlvo.workflows.ensemble import BuiltEnsemble, TieRules
 
 
 def ensemble(
@@ -46,13 +46,18 @@ def ensemble(
     work = Workdir.at(workdir)
     if compare:
         name, compared = workflow.compare(study, work)
+        ties = workflow.compare_tie_rules(study, work)
         if json:
             from rlvo.evaluation.performance import INTERVAL_METHODS
 
             rows = compared.to_dict("records")
-            print_json({"study": name, "interval_method": INTERVAL_METHODS["auc"], "out_of_fold": rows})
+            simulated = {"correlation": ties.correlation, "is_measured": ties.is_measured}
+            simulated |= {"rules": ties.votes.reset_index().to_dict("records")}
+            shown = {"study": name, "interval_method": INTERVAL_METHODS["auc"], "out_of_fold": rows}
+            print_json({**shown, "ties_simulated": simulated})
         else:
             console.print(_comparison_table(name, compared))
+            console.print(_tie_table(ties))
         return
     opened = open_searched_study(study, work, progress=show_progress)
     built = workflow.build_and_register(
@@ -98,6 +103,18 @@ def _comparison_table(study: str, compared: pd.DataFrame) -> Table:
         caption="* Optimistic: chosen, weighted and thresholded on the patients who are scored. The others: nested, on "
         f"other folds; {basis}. The vote over folds cannot be seen here; the hold-out shows it. "
         f"Intervals: {INTERVAL_METHODS['auc']}.",
+    )
+
+
+def _tie_table(ties: TieRules) -> Table:
+    columns = ["balanced_accuracy", "sensitivity", "specificity"]
+    known = "measured" if ties.is_measured else "assumed: it is measured when the ensemble is built"
+    return text_table(
+        ["rule for ties", *map(numeric, ("bal. acc.", "sens.", "spec."))],
+        [(rule, *(f"{values[name]:.2f}" for name in columns)) for rule, values in ties.votes.iterrows()],
+        title="The vote over folds, simulated for the study's selection and weighting",
+        caption=f"Normal margins with each class's nested mean and SD, correlated {ties.correlation:.2f} between folds "
+        f"({known}); {ties.votes['tied'].iloc[0]:.0%} of the patients are tied.",
     )
 
 

@@ -111,6 +111,19 @@ def disagreement(margins: ArrayLike) -> float:
     return float(np.sum(residual**2) / ((folds - 1) * (patients - 1)))
 
 
+def within_class_variance(fold: ArrayLike, y_true: ArrayLike, margin: ArrayLike) -> float:
+    """Variance of single-fold margins [N] around the mean of their class in their fold; 0 if there are too few."""
+    away, freedom = _away(fold, y_true, margin)
+    return float(np.sum(away**2)) / freedom if freedom > 0 else 0.0
+
+
+def _away(fold: ArrayLike, y_true: ArrayLike, margin: ArrayLike) -> tuple[np.ndarray, int]:
+    """Margins minus the mean of their class in their fold, and the degrees of freedom."""
+    table = pd.DataFrame({"fold": np.asarray(fold), "label": np.asarray(y_true), "margin": np.asarray(margin, float)})
+    groups = table.groupby(["fold", "label"])["margin"]
+    return (table["margin"] - groups.transform("mean")).to_numpy(), len(table) - groups.ngroups
+
+
 def margins_of_mean(
     fold: ArrayLike, y_true: ArrayLike, margin: ArrayLike, *, folds: int, disagreement: float
 ) -> np.ndarray:
@@ -130,12 +143,10 @@ def margins_of_mean(
     """
     numbers, labels, margins = np.asarray(fold), np.asarray(y_true), np.asarray(margin, float)
     table = pd.DataFrame({"fold": numbers, "label": labels, "margin": margins})
-    own_mean = table.groupby(["fold", "label"])["margin"].transform("mean")
-    away = (table["margin"] - own_mean).to_numpy()
-    freedom = len(table) - len(table[["fold", "label"]].drop_duplicates())
-    if freedom < 1 or not away.any():
+    away, _ = _away(fold, y_true, margin)
+    variance = within_class_variance(fold, y_true, margin)
+    if variance == 0:
         return margins
-    variance = float(np.sum(away**2)) / freedom
     # The mean of K margins has at least 1/K of their variance.
     wanted = max(variance - (folds - 1) / folds * disagreement, variance / folds)
     # Each fold's mean counts once, as in the answered mean.

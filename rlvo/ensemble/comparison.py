@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import get_args
 
+import numpy as np
 import pandas as pd
 
 from rlvo.config.study import EnsembleConfig
@@ -15,6 +16,7 @@ from rlvo.ensemble.selection import (
     rank_configurations,
     select_configurations,
 )
+from rlvo.ensemble.voting import Tie, majority_vote
 from rlvo.ensemble.weighting import Weighting
 from rlvo.evaluation.performance import measure_performance
 from rlvo.training.records import CompletionRecord
@@ -26,6 +28,8 @@ COLUMNS = (
 
 
 ALL_FOLDS = "all folds"
+VOTERS = 20_000
+"""Simulated patients of each class."""
 
 
 def compare_ensembles(
@@ -87,6 +91,36 @@ def nested_probabilities(
         score = margins_of_mean(fold, label, score, folds=len(_folds(complete)), disagreement=disagreement)
     probability = cross_calibrated(fold, label, score, settings.calibration)
     return all_scored[["label"]].assign(probability=probability).loc[scored.index]
+
+
+def simulate_votes(scored: pd.DataFrame, folds: int, correlation: float) -> pd.DataFrame:
+    """What the vote of `folds` folds would be worth under each rule for ties: a simulation, not an observation.
+
+    A development patient has one fold's margin, so a vote cannot be seen. Instead, margins of all folds are drawn for
+    VOTERS patients of each class: normal, with the mean and SD that the class has in `scored`, and correlated between
+    folds.
+
+    Args:
+        scored: nested margins (`nested_margins`).
+        correlation: of two folds' margins within a class, 0–1.
+
+    Returns:
+        Index `tie`; columns `balanced_accuracy`, `sensitivity`, `specificity`, `tied` (share of patients, mean of both
+        classes).
+    """
+    random, rows = np.random.default_rng(0), {}
+    by_class = scored.groupby("label")["score"].agg(["mean", "std"]).fillna(0.0)
+    noise = np.sqrt(correlation) * random.normal(size=(1, VOTERS)) + np.sqrt(1 - correlation) * random.normal(
+        size=(folds, VOTERS)
+    )
+    margins = {label: own["mean"] + own["std"] * noise for label, own in by_class.iterrows()}
+    tied = np.mean([(2 * (each >= 0).sum(axis=0) == folds).mean() for each in margins.values()])
+    for tie in get_args(Tie):
+        positive = {label: majority_vote(each >= 0, each, tie).mean() for label, each in margins.items()}
+        sensitivity, specificity = positive[1], 1 - positive[0]
+        rows[tie] = ((sensitivity + specificity) / 2, sensitivity, specificity, tied)
+    columns = ["balanced_accuracy", "sensitivity", "specificity", "tied"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("tie")
 
 
 def nested_basis(records: Sequence[CompletionRecord]) -> str:

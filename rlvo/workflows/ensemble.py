@@ -21,8 +21,15 @@ from rlvo.ensemble.build import (
     study_ensembles,
     validation_metrics,
 )
-from rlvo.ensemble.calibration import disagreement
-from rlvo.ensemble.comparison import compare_ensembles, nested_basis, nested_probabilities
+from rlvo.ensemble.calibration import disagreement, within_class_variance
+from rlvo.ensemble.comparison import (
+    compare_ensembles,
+    nested_basis,
+    nested_margins,
+    nested_probabilities,
+    simulate_votes,
+)
+from rlvo.ensemble.fitting import Validation
 from rlvo.ensemble.selection import folds_unseen_by_pruning, searched_modalities
 from rlvo.ensemble.spec import EnsembleSpec, MemberSpec, fold_margins
 from rlvo.errors import RlvoError
@@ -40,6 +47,8 @@ from rlvo.study.folder import EndedTrials, StudyFolder, member_weights, read_con
 from rlvo.workflows.holdout import ask
 from rlvo.workflows.study import OpenStudy, open_searched_study
 
+ASSUMED = 0.6
+"""Correlation of two folds' margins if it was not measured."""
 UNLABELLED = 24
 """On so many patients of the hold-out, at most, the folds' disagreement is measured: with 4 folds, to some 15 %."""
 
@@ -158,6 +167,36 @@ def compare(study: str | Path | StudyConfig, work: Workdir) -> tuple[str, pd.Dat
     return name, compare_ensembles(trials.records, trials.predictions)
 
 
+@dataclass(frozen=True, eq=False)
+class TieRules:
+    """What each rule for ties is worth to a study's ensemble, by simulation."""
+
+    correlation: float
+    """Of two folds' margins within a class."""
+    is_measured: bool
+    """Whether the correlation is that of the study's own ensemble, or assumed."""
+    votes: pd.DataFrame
+    """As from `rlvo.ensemble.comparison.simulate_votes`."""
+
+
+def compare_tie_rules(study: str | Path | StudyConfig, work: Workdir) -> TieRules:
+    """Simulate the vote of a study's ensemble under each rule for ties.
+
+    The folds' correlation is known once the ensemble was built (`rlvo ensemble`); before, it is taken to be ASSUMED.
+    """
+    name, _ = named_study(study)
+    folder = StudyFolder(work.study(name))
+    config, trials = read_config(folder), read_ended_trials(folder)
+    settings, validation = config.ensemble, Validation.of(trials.predictions)
+    scored = nested_margins(trials.records, validation, settings.selection, settings.weighting)
+    spec = _declare(config, trials, partial=True)[STUDY_ENSEMBLE]
+    spread = _read_disagreements(folder).get(content_hash(spec))
+    variance = within_class_variance(scored["fold"], scored["label"], scored["score"])
+    is_measured = spread is not None and math.isfinite(spread) and variance > 0
+    correlation = min(max(1 - spread / variance, 0.0), 1.0) if is_measured and spread is not None else ASSUMED
+    return TieRules(correlation, is_measured, simulate_votes(scored, len(spec.folds), correlation))
+
+
 def mean_and_sd(metrics: pd.DataFrame) -> dict[str, float]:
     """`val/<metric>_mean` and `val/<metric>_sd` over folds, one row of `metrics` each."""
     means = {f"val/{name}_mean": value for name, value in metrics.mean().items()}
@@ -204,8 +243,7 @@ def _measure_disagreement(
     members = {member.key: member for member in champion.members}
     own = {name: spec for name, spec in specs.items() if {m.key for m in spec.members} <= set(members)}
     keys = {name: content_hash(spec) for name, spec in own.items()}
-    path = study.folder.disagreement
-    measured: dict[str, float] = json.loads(path.read_bytes()) if path.exists() else {}
+    measured = _read_disagreements(study.folder)
     if not set(keys.values()) <= set(measured):
         table = study.test.sample(min(UNLABELLED, len(study.test)), random_state=0)
         encoders = {fold.fold: study.inputs.encoder(fold.fold) for fold in champion.folds}
@@ -213,8 +251,16 @@ def _measure_disagreement(
             asked = ask(study, describe(champion, encoders, study.inputs.target), members, table, advance)
         answers = {key: np.array([each.probabilities.get(key, np.nan) for each in asked]) for key in members}
         measured |= {keys[name]: disagreement(fold_margins(spec, answers)) for name, spec in own.items()}
-        atomic_write(path, json.dumps(measured))
+        atomic_write(study.folder.disagreement, json.dumps(measured))
     return {name: measured[key] for name, key in keys.items() if math.isfinite(measured[key])}
+
+
+def _read_disagreements(folder: StudyFolder) -> dict[str, float]:
+    """Those measured so far; a damaged file is measured again."""
+    try:
+        return dict(json.loads(folder.disagreement.read_bytes()))
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def _calibrate(spec: EnsembleSpec, trials: EndedTrials, spread: float | None) -> EnsembleSpec:

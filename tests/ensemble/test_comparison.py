@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binom, norm
 from support.stored_predictions import FOLDS, MODALITIES, THREE, configuration, noise, records_of, stored
 
 from rlvo.config.model import Configuration, FusionName
@@ -15,6 +16,7 @@ from rlvo.ensemble.comparison import (
     nested_margins,
     nested_probabilities,
     optimistic_margins,
+    simulate_votes,
 )
 from rlvo.ensemble.fitting import Validation
 from rlvo.ensemble.selection import Selection, folds_unseen_by_pruning
@@ -183,3 +185,27 @@ def test_a_configuration_with_a_failed_fold_is_left_out() -> None:
     records[-1] = records[-1].model_copy(update={"status": "failed"})
     expected = compare_ensembles(records_of(predictions, THREE), predictions, ["same_spec"], ["mean"])
     pd.testing.assert_frame_equal(compare_ensembles(records, predictions, ["same_spec"], ["mean"]), expected)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.6, 1.0])
+def test_simulated_votes_follow_the_margins_and_the_folds_correlation(correlation: float) -> None:
+    rng = np.random.default_rng(0)
+    label = np.repeat([0, 1], [4000, 1000])
+    scored = pd.DataFrame({"label": label, "score": rng.normal(np.where(label == 1, 0.1, -0.1), 0.2)})
+    found = simulate_votes(scored, 4, correlation)
+    if correlation == 0:  # independent folds: binomial votes, with Φ(±.5) for one of them
+        p = norm.cdf(np.array([-0.5, 0.5]))
+        tied = binom.pmf(2, 4, p)
+        negative, positive = binom.sf(2, 4, p), binom.sf(1, 4, p)
+        np.testing.assert_allclose(found.loc["negative", "sensitivity"], negative[1], atol=0.02)
+        np.testing.assert_allclose(found.loc["positive", "specificity"], 1 - positive[0], atol=0.02)
+        assert found["tied"].to_numpy() == pytest.approx(tied.mean(), abs=0.02)
+    if correlation == 1:  # one vote: there is no tie
+        assert (found["tied"] == 0).all()
+        assert found["balanced_accuracy"].nunique() == 1
+        assert found["balanced_accuracy"].iloc[0] == pytest.approx(norm.cdf(0.5), abs=0.02)
+    assert (
+        found.loc["negative", "sensitivity"]
+        <= found.loc["margin", "sensitivity"]
+        <= found.loc["positive", "sensitivity"]
+    )
