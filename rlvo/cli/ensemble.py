@@ -51,8 +51,8 @@ def ensemble(
             from rlvo.evaluation.performance import INTERVAL_METHODS
 
             rows = compared.to_dict("records")
-            simulated = {"correlation": ties.correlation, "is_measured": ties.is_measured}
-            simulated |= {"rules": ties.votes.reset_index().to_dict("records")}
+            known = {"correlation": ties.correlation, "is_measured": ties.is_measured}
+            simulated = {**known, "rules": ties.votes.reset_index().to_dict("records")}
             shown = {"study": name, "interval_method": INTERVAL_METHODS["auc"], "out_of_fold": rows}
             print_json({**shown, "ties_simulated": simulated})
         else:
@@ -111,7 +111,7 @@ def _tie_table(ties: TieRules) -> Table:
     known = "measured" if ties.is_measured else "assumed: it is measured when the ensemble is built"
     return text_table(
         ["rule for ties", *map(numeric, ("bal. acc.", "sens.", "spec."))],
-        [(rule, *(f"{values[name]:.2f}" for name in columns)) for rule, values in ties.votes.iterrows()],
+        [(str(rule), *(f"{values[name]:.2f}" for name in columns)) for rule, values in ties.votes.iterrows()],
         title="The vote over folds, simulated for the study's selection and weighting",
         caption=f"Normal margins with each class's nested mean and SD, correlated {ties.correlation:.2f} between folds "
         f"({known}); {ties.votes['tied'].iloc[0]:.0%} of the patients are tied.",
