@@ -158,17 +158,16 @@ def test_tests_of_all_groupings_are_corrected_together(model: tuple[np.ndarray, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sizes", [(12, 108), (10, 10, 20)])
-def test_in_small_groups_without_a_difference_no_more_than_5_percent_are_found(sizes: tuple[int, ...]) -> None:
-    """200 draws of a calibrated model in patients a fifth of whom have an rLVO; 95 % of binomial(200, .05) are ≤ 15."""
+def test_in_small_groups_without_a_difference_no_more_than_5_percent_are_found() -> None:
+    """40 draws of a calibrated model in patients a fifth of whom have an rLVO; 99 % of binomial(40, .05) are ≤ 6."""
     random = np.random.default_rng(0)
-    level, p_values = pd.Series(np.repeat(range(len(sizes)), sizes)), []
-    for _ in range(200):
-        probability = expit(random.normal(-1.7, 1, sum(sizes)))
-        y = (random.random(sum(sizes)) < probability).astype(int)
+    level, p_values = pd.Series(np.repeat([0, 1], [12, 108])), []
+    for _ in range(40):
+        probability = expit(random.normal(-1.7, 1, 120))
+        y = (random.random(120) < probability).astype(int)
         found = analyse_subgroups("x", level, y, probability, (probability > 0.2).astype(int), probability)
         p_values.append([found.sensitivity_p, found.specificity_p, found.calibration_p, min(found.corrected.values())])
-    assert ((np.array(p_values) < 0.05).sum(axis=0) <= 18).all()
+    assert ((np.array(p_values) < 0.05).sum(axis=0) <= 6).all()
 
 
 def test_etiology_sets_each_causes_patients_against_all_without_rlvo(model: tuple[np.ndarray, ...]) -> None:
