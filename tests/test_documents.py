@@ -82,6 +82,7 @@ def desk(study: TinyStudy, tmp_path: Path) -> Path:
     others["age"] = others["age"].to_numpy()[::-1] + 1
     others["nihss"] = others["nihss"].to_numpy()[::-1]
     others[["cbf_lt30_ml", "tmax_gt4_ml", "tmax_gt6_ml", "tmax_gt10_ml"]] *= 0.9
+    others["rlvo"] = [number % 2 for number in range(len(others))]  # recalibration needs enough of either
     for name in ("hospital-b", "other_hospital"):
         others.to_csv(desk / f"{name}.csv", index=False)
     new = others.head(2).drop(columns="rlvo")

@@ -103,6 +103,8 @@ def _interrupt_on_sigterm() -> threading.Event:
     def interrupt(number: int, frame: FrameType | None) -> None:
         if not terminated.is_set():
             terminated.set()
+            if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell script's background jobs
+                raise KeyboardInterrupt
             signal.raise_signal(signal.SIGINT)
 
     signal.signal(signal.SIGTERM, interrupt)

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel
-import numpy as np
 import psutil
 import pytest
+from support.heads import head_on
 from support.volumes import FOCUS, write_rows
 
 from rlvo.config.grid import PRESETS
@@ -69,7 +69,7 @@ def test_a_store_that_a_node_cannot_write_is_the_machines_fault(tmp_path: Path) 
 def test_dead_workers_are_tried_again_and_in_the_end_are_the_machines_fault(tmp_path: Path) -> None:
     one = {"large": {"ncct": tmp_path / "large.nii"}}  # takes long enough to be killed at work
     grid = PRESETS["paper"]
-    nibabel.save(nibabel.Nifti1Image(np.full(grid.shape, 30, np.int16), grid.affine), one["large"]["ncct"])
+    nibabel.save(nibabel.Nifti1Image(head_on(grid).astype("int16"), grid.affine), one["large"]["ncct"])
     target = Target(grid=grid)
     store = VolumeStore(tmp_path / "store")
     with killing(1) as killed:

@@ -21,12 +21,9 @@ TARGET = Target(grid=FOCUS)
 STUCK = """
 import os, time
 from rlvo.imaging.cohort_preparation import worker_pool
-def work(_):
-    print(os.getpid(), flush=True)
-    time.sleep(600)
-if __name__ == "__main__":
-    with worker_pool(1) as pool:
-        pool.submit(work, 0).result()
+with worker_pool(1) as pool:
+    print(pool.submit(os.getpid).result(), flush=True)
+    pool.submit(time.sleep, 600).result()
 """
 
 

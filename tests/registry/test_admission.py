@@ -100,7 +100,8 @@ def test_on_demand_it_answers_and_every_answer_says_so(failed: Registered, tmp_p
     study, caution = failed.study, "the model did not pass its gate (failed: on trial)"
     (folder := tmp_path / "patients").symlink_to(study.cohort.parent)
     table = folder / "two.csv"
-    study.raw.head(2).drop(columns="rlvo").assign(smoking=None).to_csv(table, index=False)
+    development = study.raw[study.raw["patient_id"].isin(study.inputs.split.development)]
+    development.head(2).drop(columns="rlvo").assign(smoking=None).to_csv(table, index=False)
     to = ("--workdir", study.workdir.path, "--ungated")
     answered = run("predict", NAME, table, "--json", *to)
     assert f"warning: {caution}" in answered.stderr
