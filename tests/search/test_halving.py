@@ -141,14 +141,14 @@ def test_an_update_says_what_judging_everyone_again_would(seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
-def test_of_every_modality_one_finishes_and_the_grids_best_is_found_within_two_percent_in_a_third_of_its_epochs(
+def test_of_every_modality_one_finishes_and_the_grids_best_is_found_within_a_percent_in_a_third_of_its_epochs(
     seed: int, study: StudyFolder
 ) -> None:
     config, trials = planted_study(**PRUNING), PlantedTrials(seed)
     result = search(config, trials, study)
     assert result.best is not None
     assert result.best.objective is not None
-    assert result.best.objective >= 0.98 * max(full_grid(seed).values())
+    assert result.best.objective >= 0.99 * max(full_grid(seed).values())
     assert trials.trained == plan_study(config).expected_epochs <= FULL / 3
     finished = [each for each in result.configurations if each.state == "finished"]
     assert {each.configuration.model.modality for each in finished if each.configuration} == {"NCCT", "CTA", "BOTH"}

@@ -50,6 +50,7 @@ def planted_study(space: dict[str, dict[str, Any]] = SPACE, **search: object) ->
             "name": "planted",
             "space": space,
             "search": {"sampler": "grid", **search},
+            "model": {"efficientnet": {"batch_norm_momentum": 0.01}},  # luck is drawn by the configuration's key
             "training": {"epochs": EPOCHS},
             "folds": {"folds": FOLDS},
         }
