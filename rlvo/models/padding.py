@@ -29,5 +29,10 @@ class FittingPad3d(nn.ConstantPad3d):
 
 def widen(x: Tensor, added: Sequence[int], kernel: Sequence[int]) -> Tensor:
     """Volume [B, C, X, Y, Z] with zeros in front of every axis that `added` voxels leave smaller than the kernel."""
-    lacking = [max(0, k - a - side) for k, a, side in zip(kernel, added, x.shape[2:], strict=True)]
-    return pad(x, [voxels for axis in reversed(lacking) for voxels in (axis, 0)]) if any(lacking) else x
+    missing = lacking(x.shape[2:], added, kernel)
+    return pad(x, [voxels for axis in reversed(missing) for voxels in (axis, 0)]) if any(missing) else x
+
+
+def lacking(shape: Sequence[int], added: Sequence[int], kernel: Sequence[int]) -> list[int]:
+    """Voxels that each axis of `shape` lacks to be as large as the kernel with `added` voxels."""
+    return [max(0, k - a - side) for k, a, side in zip(kernel, added, shape, strict=True)]

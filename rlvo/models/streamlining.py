@@ -20,7 +20,7 @@ def streamline(classifier: Classifier) -> Classifier:
     CPU in channels-last layout and get it; the others would be slower.
     """
     network = classifier.backbone.features.eval()
-    traced = fx.GraphModule(network, _Tracer().trace(network))
+    traced = fx.GraphModule(network, LayerTracer().trace(network))
     _fold_batch_norm(traced)
     _fold_padding(traced)
     traced.delete_all_unused_submodules()
@@ -33,11 +33,11 @@ def streamline(classifier: Classifier) -> Classifier:
     return classifier
 
 
-class _Tracer(fx.Tracer):
-    """Treats every layer without sublayers as one step, MONAI's own layers too."""
+class LayerTracer(fx.Tracer):
+    """Treats every layer without sublayers as one step, MONAI's own layers too, and `PaddedConv`."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return not any(True for _ in m.children())
+        return isinstance(m, PaddedConv) or not any(True for _ in m.children())
 
 
 def _fold_batch_norm(traced: fx.GraphModule) -> None:
@@ -81,6 +81,7 @@ class PaddedConv(nn.Module):
         super().__init__()
         before, after = padding[4::-2], padding[5::-2]
         self.cut = [max(0, -(-(b - a) // s)) for a, b, s in zip(before, after, conv.stride, strict=True)]
+        self.before = before
         self.added = [a + b for a, b in zip(before, after, strict=True)]
         self.conv = conv
         conv.padding = tuple(a + c * s for a, c, s in zip(before, self.cut, conv.stride, strict=True))

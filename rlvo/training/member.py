@@ -76,7 +76,7 @@ def predict_logits(
     table = torch.as_tensor(tabular, dtype=torch.float32)
     classifier.eval()
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-    with torch.inference_mode(), _full_precision(), autocast:
+    with torch.inference_mode(), full_precision(), autocast:
         parts = [
             classifier(volumes[i : i + batch].to(device, torch.float32), table[i : i + batch].to(device)).float().cpu()
             for i in range(0, len(volumes), batch)
@@ -97,7 +97,7 @@ def predict_probabilities(
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
+def full_precision() -> Iterator[None]:
     """Compute fp32 products and convolutions without TF32 inside the context."""
     matmul = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
