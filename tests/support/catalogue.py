@@ -124,21 +124,34 @@ def plain_slice(number: int, height: float) -> bytes:
         return write_dicom(Path(folder) / "a.dcm", head()[:, :, number].T, [0, 0, height]).read_bytes()
 
 
-def write_enhanced(path: Path, **elements: Any) -> Path:
-    """The head as one enhanced multi-frame CT."""
+def functional_groups(**groups: dict[str, Any]) -> Dataset:
+    """A dataset of functional groups, by name without "Sequence", with these elements."""
+    dataset = Dataset()
+    for name, elements in groups.items():
+        item = Dataset()
+        for keyword, value in elements.items():
+            setattr(item, keyword, value)
+        setattr(dataset, f"{name}Sequence", [item])
+    return dataset
+
+
+def enhanced_acquisitions(path: Path, number: Callable[[int], int]) -> Path:
+    """The head as one enhanced CT, its frames of the acquisitions that `number` gives."""
+    return write_enhanced(path, lambda frame: functional_groups(FrameContent={"FrameAcquisitionNumber": number(frame)}))
+
+
+def write_enhanced(path: Path, edit: Any = None, **elements: Any) -> Path:
+    """The head as one enhanced multi-frame CT; `edit(number)` gives further functional groups of a frame."""
     stored = head()
     frames = []
     for number in range(stored.shape[2]):
-        place, groups = Dataset(), Dataset()
-        place.ImagePositionPatient = [0, 0, SLICE_MM * number]
-        groups.PlanePositionSequence = [place]
-        frames.append(groups)
-    measures, plane, values, shared = Dataset(), Dataset(), Dataset(), Dataset()
-    measures.PixelSpacing = [PIXEL_MM, PIXEL_MM]
-    plane.ImageOrientationPatient = AXIAL.ravel().tolist()
-    values.RescaleSlope, values.RescaleIntercept = "1", "0"
-    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [plane]
-    shared.PixelValueTransformationSequence = [values]
+        frames.append(functional_groups(PlanePosition={"ImagePositionPatient": [0, 0, SLICE_MM * number]}))
+        frames[-1].update(edit(number) if edit else {})
+    shared = functional_groups(
+        PixelMeasures={"PixelSpacing": [PIXEL_MM, PIXEL_MM]},
+        PlaneOrientation={"ImageOrientationPatient": AXIAL.ravel().tolist()},
+        PixelValueTransformation={"RescaleSlope": "1", "RescaleIntercept": "0"},
+    )
     own = dict.fromkeys(("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"))
     own |= dict.fromkeys(("RescaleSlope", "RescaleIntercept"))
     sequences = {"SharedFunctionalGroupsSequence": [shared], "PerFrameFunctionalGroupsSequence": frames}
@@ -473,6 +486,13 @@ CASES: dict[str, Case] = {
     "two orientations": refused(one_other(orientation=[[0, 1, 0], [1, 0, 0]]), "differ in orientation"),
     "a slice aside": refused(one_other(position=[9, 0, 50]), "do not follow one line"),
     "two images at one place": refused(beside(), "two different images"),
+    "interleaved acquisitions": refused(
+        series(edit=lambda number: {"AcquisitionNumber": 1 + number % 2}), "2 acquisitions that interleave: 1 (18"
+    ),
+    "interleaved acquisitions in one file": refused(
+        lambda folder: enhanced_acquisitions(folder / "ct.dcm", lambda frame: 1 + frame % 2),
+        "2 acquisitions that interleave: 1 (18",
+    ),
     "eight slices missing": refused(series(edit=lambda number: None if 9 < number < 18 else {}), "a gap of 45.0 mm"),
     "huge slice": refused(one_other(Rows=65535, Columns=65535), "65535×65535 pixels"),
     "pixels missing": refused(one_other(PixelData=b"\0" * 100), "fewer bytes"),
@@ -516,6 +536,9 @@ CASES: dict[str, Case] = {
     "implicit DICOM": Case(series(syntax=ImplicitVRLittleEndian), "read"),
     "big-endian DICOM": Case(series(syntax=ExplicitVRBigEndian), "read"),
     "enhanced DICOM": Case(lambda folder: write_enhanced(folder / "ct.dcm"), "read"),
+    "enhanced DICOM of sequential scans": Case(
+        lambda folder: enhanced_acquisitions(folder / "ct.dcm", lambda frame: 1 + frame // 12), "read"
+    ),
     "DICOM below folders": Case(lambda folder: series()(folder).parent, "read"),
     "series by its UID": Case(lambda folder: series()(folder).with_name(f"series#{SERIES}"), "read"),
 }

@@ -17,7 +17,7 @@ import numpy as np
 from pydicom.pixels import iter_pixels
 
 from rlvo.errors import RlvoError
-from rlvo.imaging.reading.dicom_headers import DICOM_FAULTS, EXPORT_AGAIN, Slice, read_slices
+from rlvo.imaging.reading.dicom_headers import DICOM_FAULTS, EXPORT_AGAIN, Acquisition, Slice, read_slices
 from rlvo.imaging.reading.dicom_series import MIN_SLICES, SAME_POSITION_MM, Series
 from rlvo.imaging.reading.hounsfield import (
     LOWEST_HU,
@@ -51,10 +51,7 @@ def read_series(series: Series, where: str) -> Volume:
         raise RlvoError("the slices of the series differ in size", fix="Give each reconstruction a folder of its own")
     if any(np.abs(each.orientation - first.orientation).max() > 1e-3 for each in chosen):
         raise RlvoError("the slices of the series differ in orientation", fix="Give the axial slices only")
-    if mixed := series.mixed:
-        parts = " and ".join(f"{each.acquisition} ({each.images} slices)" for each in mixed)
-        what = f"the slices of the series are of {len(mixed)} acquisitions that interleave: {parts}"
-        raise RlvoError(what, fix="The head may have moved between them: give each acquisition a folder of its own")
+    _refuse_interleaved(chosen)
     numbers, positions = _number_slices(chosen)
     lossy = any(str(header.elements.get("LossyImageCompression")) == "01" for header in series.headers)
     along, line = _project_on_line(positions)
@@ -80,6 +77,39 @@ def read_series(series: Series, where: str) -> Volume:
         cosine = abs(np.cross(row, column) @ line)
         tilt = [f"gantry tilt of {np.degrees(np.arccos(min(1.0, cosine))):.1f}° corrected"]
     return replace(volume, notes=(*copies, *tilt, *gaps), doubts=tuple(doubts))
+
+
+def _refuse_interleaved(chosen: Sequence[Slice]) -> None:
+    """Raise RlvoError if slices of several acquisitions interleave in height: the head may move between two scans.
+
+    Slices or blocks of a sequential scan, each with an acquisition number of its own, lie one after the other.
+    """
+    normal = np.cross(*chosen[0].orientation)
+    scans: dict[Acquisition, list[float]] = {}
+    for each in chosen:
+        scans.setdefault(each.acquisition, []).append(float(each.position @ normal))
+    several = [(scan, np.unique(heights)) for scan, heights in scans.items() if np.ptp(heights) > SAME_POSITION_MM]
+    several.sort(key=lambda scan: scan[1][0])
+    mixed = set[Acquisition]()
+    for number, (scan, heights) in enumerate(several, 1):
+        for other, others in itertools.islice(several, number, None):
+            if others[0] >= heights[-1]:
+                break
+            mixed.update((scan, other) if _interleave(heights, others) else ())
+    if mixed:
+        parts = " and ".join(f"{scan.number} ({len(scans[scan])} slices)" for scan in scans if scan in mixed)
+        what = f"the slices of the series are of {len(mixed)} acquisitions that interleave: {parts}"
+        raise RlvoError(what, fix="The head may have moved between them: give each acquisition a folder of its own")
+
+
+def _interleave(heights: np.ndarray, others: np.ndarray) -> bool:
+    """Whether slices of each lie among those of the other, and not just one of each where two blocks meet."""
+
+    def count_inside(some: np.ndarray, span: np.ndarray) -> int:
+        return int(((some > span[0] + SAME_POSITION_MM) & (some < span[-1] - SAME_POSITION_MM)).sum())
+
+    counts = count_inside(heights, others), count_inside(others, heights)
+    return min(counts) > 0 and max(counts) > 1
 
 
 def _number_slices(chosen: Sequence[Slice]) -> tuple[list[int], np.ndarray]:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pydicom
@@ -73,8 +73,17 @@ GROUPS = {
     "ImageOrientationPatient": "PlaneOrientationSequence",
     "RescaleSlope": "PixelValueTransformationSequence",
     "RescaleIntercept": "PixelValueTransformationSequence",
+    "FrameAcquisitionNumber": "FrameContentSequence",
+    "IrradiationEventUID": "IrradiationEventIdentificationSequence",
 }
 """Functional group in which an enhanced CT keeps what a single slice has at the top level (PS3.3 C.7.6.16)."""
+
+
+class Acquisition(NamedTuple):
+    """One scan: its IrradiationEventUID, if headers give it, and its number as text."""
+
+    event: str
+    number: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +126,12 @@ class Header:
                 return groups[GROUPS[keyword]][0].get(keyword)
         return None
 
+    def acquisition(self, frame: int = 0) -> Acquisition:
+        """Return which acquisition a frame is of; the file's elements say it if the frame's own do not."""
+        number = self.element("FrameAcquisitionNumber", frame) or self.elements.get("AcquisitionNumber")
+        event = self.element("IrradiationEventUID", frame) or self.elements.get("IrradiationEventUID")
+        return Acquisition(str(event or ""), str(number or "without a number"))
+
 
 @dataclass(frozen=True, eq=False)
 class Slice:
@@ -129,6 +144,7 @@ class Slice:
     spacing: tuple[float, float]
     slope: float
     intercept: float
+    acquisition: Acquisition
 
 
 def read_headers(folder: Path, where: str) -> list[Header]:
@@ -294,4 +310,5 @@ def _read_slice(header: Header, frame: int, size: tuple[int, int], where: str) -
         raise RlvoError("its row and column directions are not orthogonal", where=where, fix=EXPORT_AGAIN)
     orientation = orientation / np.linalg.norm(orientation, axis=1, keepdims=True)
     position = geometry["ImagePositionPatient"]
-    return Slice(header, size, position, orientation, (column_step, row_step), float(slope), float(intercept))
+    spacing, acquisition = (column_step, row_step), header.acquisition(frame)
+    return Slice(header, size, position, orientation, spacing, float(slope), float(intercept), acquisition)

@@ -11,7 +11,6 @@ If several remain (two scans, for example), they are listed, and the user names 
 Errors about a folder do not name it; `rlvo.imaging.reading.source` does.
 """
 
-import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -122,40 +121,9 @@ class Series:
         elements = [header.elements for header in self.headers]
         return {str(each.get("IrradiationEventUID") or each.get("AcquisitionNumber") or self.uid) for each in elements}
 
-    @property
-    def mixed(self) -> list["Series"]:
-        """The acquisitions whose slices interleave in height: several scans, between which the head may move.
-
-        Empty if there are none. Slices or blocks of a sequential scan, each with a number of its own, lie one after the
-        other.
-        """
-        by_scan: dict[tuple[str, str], list[Header]] = {}
-        for header in self.headers:
-            event, number = (str(header.elements.get(name)) for name in ("IrradiationEventUID", "AcquisitionNumber"))
-            by_scan.setdefault((event, number), []).append(header)
-        scans = [Series(self.uid, tuple(headers)) for headers in by_scan.values()]
-        scans = [each for each in scans if each.length > 0]
-        pairs = [pair for pair in itertools.combinations(scans, 2) if _interleave(*(each._heights for each in pair))]
-        return list(dict.fromkeys(itertools.chain(*pairs)))
-
-    @property
-    def acquisition(self) -> str:
-        """AcquisitionNumber of the first slice."""
-        return str(self.headers[0].elements.get("AcquisitionNumber") or "without a number")
-
     def __str__(self) -> str:
         kernel = ", sharp kernel" if self.sharp else ""
         return f"{self.images} slices every {self.gap:g} mm, contrast {self.contrast}{kernel}"
-
-
-def _interleave(heights: np.ndarray, others: np.ndarray) -> bool:
-    """Whether slices of each lie among those of the other, and not just one of each where two blocks meet."""
-
-    def count_inside(some: np.ndarray, span: np.ndarray) -> int:
-        return int(((some > span[0] + SAME_POSITION_MM) & (some < span[-1] - SAME_POSITION_MM)).sum())
-
-    counts = count_inside(heights, others), count_inside(others, heights)
-    return min(counts) > 0 and max(counts) > 1
 
 
 def image_type(header: Header) -> set[str]:

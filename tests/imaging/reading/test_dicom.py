@@ -5,14 +5,17 @@ or the orientation.
 """
 
 import random
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gdcm
 import numpy as np
 import pytest
-from pydicom import dcmread
-from support.catalogue import AXIAL, write_dicom
+from pydicom import Dataset, dcmread
+from support import catalogue
+from support.catalogue import AXIAL, functional_groups, head, write_dicom, write_enhanced
 
 from rlvo.errors import RlvoError
 from rlvo.imaging.reading.source import read_volume
@@ -252,3 +255,97 @@ def test_no_damaged_stream_ends_the_process(tmp_path: Path, name: str) -> None:
     path.write_bytes(sound[: start + (len(sound) - start) // 3])
     with pytest.raises(RlvoError, match=r"003\.dcm"):
         read_volume(folder)
+
+
+def write_acquisitions(folder: Path, *heights: np.ndarray, by: str = "AcquisitionNumber") -> Path:
+    """One series of several acquisitions, each with its slices at these heights."""
+    for number, own in enumerate(heights, 1):
+        value = number if by == "AcquisitionNumber" else f"1.2.3.{number}"
+        catalogue.write_series(folder, f"{number}-", own, SeriesInstanceUID="1.2", **{by: value})
+    return folder
+
+
+@pytest.mark.parametrize("by", ["AcquisitionNumber", "IrradiationEventUID"])
+@pytest.mark.parametrize(
+    ("second", "count"),
+    [
+        (np.arange(2.5, 180, 5), 36),  # between the slices of the first
+        (np.arange(60, 80, 4.9), 5),  # a part scanned again
+        (np.arange(160.5, 300, 5), 28),  # the next part, with some overlap
+        (np.arange(0, 180, 5.0), 36),  # at the same positions
+    ],
+)
+def test_acquisitions_that_interleave_are_refused_by_name(
+    tmp_path: Path, second: np.ndarray, count: int, by: str
+) -> None:
+    folder = write_acquisitions(tmp_path / "series", np.arange(0, 180, 5.0), second, by=by)
+    with pytest.raises(RlvoError, match="of 2 acquisitions that interleave") as refusal:
+        read_volume(folder)
+    assert f"({count} slices)" in refusal.value.what
+    if by == "AcquisitionNumber":
+        assert f"1 (36 slices) and 2 ({count} slices)" in refusal.value.what
+
+
+@pytest.mark.parametrize(
+    "heights",
+    [
+        [np.array([height]) for height in np.arange(0, 180, 5.0)],  # each slice has a number
+        [np.arange(start, start + 20, 5.0) for start in np.arange(0, 180, 20)],  # each block
+        [np.arange(0, 95, 5.0), np.arange(92.5, 180, 5)],  # two blocks that overlap by a slice
+    ],
+    ids=["slices", "blocks", "overlap"],
+)
+def test_sequential_scans_are_read(tmp_path: Path, heights: list[np.ndarray]) -> None:
+    assert read_volume(write_acquisitions(tmp_path / "series", *heights)).array.size
+
+
+ACQUISITIONS: dict[str, tuple[str, str]] = {
+    "AcquisitionNumber": ("FrameContent", "FrameAcquisitionNumber"),
+    "IrradiationEventUID": ("IrradiationEventIdentification", "IrradiationEventUID"),
+}
+"""Functional group and element that say which acquisition a frame is of."""
+
+
+def write_frames(path: Path, of_frame: Callable[[int], int], by: str = "AcquisitionNumber") -> Path:
+    """One enhanced file whose frames are of the acquisitions that `of_frame` numbers."""
+    group, keyword = ACQUISITIONS[by]
+
+    def groups(frame: int) -> Dataset:
+        number = of_frame(frame)
+        return functional_groups(**{group: {keyword: number if by == "AcquisitionNumber" else f"1.2.3.{number}"}})
+
+    return write_enhanced(path, groups)
+
+
+@pytest.mark.parametrize("by", ACQUISITIONS)
+@pytest.mark.parametrize(
+    "of_frame", [lambda frame: 1 + frame % 2, lambda frame: 2 if 11 < frame < 21 and frame % 2 else 1]
+)
+def test_acquisitions_that_interleave_in_one_file_are_refused(
+    tmp_path: Path, of_frame: Callable[[int], int], by: str
+) -> None:
+    counts = Counter(map(of_frame, range(head().shape[2])))
+    with pytest.raises(RlvoError, match="of 2 acquisitions that interleave") as refusal:
+        read_volume(write_frames(tmp_path / "ct.dcm", of_frame, by))
+    for number, count in counts.items():
+        shown = number if by == "AcquisitionNumber" else "without a number"
+        assert f"{shown} ({count} slices)" in refusal.value.what
+
+
+@pytest.mark.parametrize(
+    "of_frame", [lambda frame: 1, lambda frame: frame, lambda frame: 1 + frame // 12], ids=["one", "frames", "blocks"]
+)
+def test_sequential_scans_in_one_file_are_read(tmp_path: Path, of_frame: Callable[[int], int]) -> None:
+    assert read_volume(write_frames(tmp_path / "ct.dcm", of_frame)).array.shape == head().shape
+
+
+def test_enhanced_files_of_one_series_each_with_its_acquisition(tmp_path: Path) -> None:
+    """Frames that do not say which acquisition they are of are of their file's."""
+    for number in (1, 2):
+        path = write_enhanced(tmp_path / f"{number}.dcm", AcquisitionNumber=number)
+        dataset = dcmread(path)
+        for frame in dataset.PerFrameFunctionalGroupsSequence:
+            frame.PlanePositionSequence[0].ImagePositionPatient[2] += 2.5 * (number - 1)
+        dataset.save_as(path)
+    with pytest.raises(RlvoError, match=r"acquisitions that interleave: 1 \(36 slices\) and 2 \(36 slices\)"):
+        read_volume(tmp_path)
