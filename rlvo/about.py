@@ -1,5 +1,6 @@
 """What every part of rlvo may say about itself: its version, where its sources are, and the intended-use sentence."""
 
+import subprocess
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -12,3 +13,21 @@ NOTICE = (
     "for a treatment; decide case by case."
 )
 """The intended-use sentence that accompanies every output (paper, sections 4 and 5)."""
+
+
+def source_commit(package: Path) -> str | None:
+    """Commit of the checkout that tracks the sources, "… (altered)" if they differ; None without a checkout."""
+    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    commit, altered = _git(package, "rev-parse", "HEAD"), _git(package, "status", "--porcelain", "--", ".")
+    return f"{commit} (altered)" if commit and altered else commit
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git prints; None if it fails or is not installed."""
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -41,7 +41,7 @@ def ensemble(
     Example: rlvo ensemble demo
     """
     from rlvo.workflows import ensemble as workflow
-    from rlvo.workflows.study import labels_by_modality, open_searched_study
+    from rlvo.workflows.study import labels_by_modality, open_searched_study, where_in_mlflow
 
     work = Workdir.at(workdir)
     if compare:
@@ -82,6 +82,8 @@ def ensemble(
     else:
         print_line(f"registered before: {built.model} version {built.version}")
     print_line(f"calibration: {opened.folder.reliability}.png")
+    if place := where_in_mlflow(opened.work, opened.config):
+        print_line(f"MLflow: {place}")
     print_line(f"next: rlvo evaluate {opened.config.name} --workdir {workdir}")
 
 

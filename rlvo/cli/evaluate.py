@@ -70,7 +70,7 @@ def _evaluate_study(name: str, work: Workdir, *, reason: str | None, json: bool)
     from rlvo.report.external import calibration_json, comparison_json
     from rlvo.report.tables import paired_table, performance_table, subgroup_table
     from rlvo.workflows.holdout import evaluate
-    from rlvo.workflows.study import open_searched_study
+    from rlvo.workflows.study import open_searched_study, where_in_mlflow
 
     study = open_searched_study(name, work, progress=show_progress)
     evaluated = evaluate(study, reason=reason, progress=show_progress)
@@ -109,6 +109,8 @@ def _evaluate_study(name: str, work: Workdir, *, reason: str | None, json: bool)
         print_line(f"{name}: {format_benefit(each.benefit)}")
     if evaluated.pictures:
         print_line(f"pictures: {', '.join(map(str, evaluated.pictures))}")
+    if place := where_in_mlflow(study.work, study.config):
+        print_line(f"MLflow: {place}")
     if holdout.seen_before:
         print_line(f"{holdout.seen_before} of its {len(holdout.own_answers)} patients had been opened before")
     if holdout.unknown:

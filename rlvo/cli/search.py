@@ -69,6 +69,7 @@ def search(
     """
     study = load_study(config)
     from rlvo.workflows.search import search, with_configurations
+    from rlvo.workflows.study import where_in_mlflow
 
     if configurations is not None:
         study = with_configurations(study, configurations)
@@ -86,6 +87,8 @@ def search(
         print_json(_result_json(state))
     else:
         _print_result(state)
+        if place := where_in_mlflow(work, study):
+            print_line(f"MLflow: {place}")
         print_line(f"next: rlvo ensemble {study.name} --workdir {work.path}")
     if state.best is None:
         reason = next(iter(state.failed[0].reasons("failed").values()))

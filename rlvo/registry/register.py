@@ -3,7 +3,6 @@
 import contextlib
 import platform
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
@@ -16,7 +15,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType, DataType
 
-from rlvo.about import NOTICE, SOURCES
+from rlvo.about import NOTICE, SOURCES, source_commit
 from rlvo.cohort.variables import VARIABLES, VOLUMES, source_columns
 from rlvo.config.base import content_hash
 from rlvo.config.study import StudyConfig
@@ -192,21 +191,3 @@ def code_hash(sources: Path) -> str:
     """SHA-256 over a package's modules, by name and content."""
     modules = sorted(sources.rglob("*.py"))
     return content_hash({path.relative_to(sources).as_posix(): file_sha256(path) for path in modules})
-
-
-def source_commit(package: Path) -> str | None:
-    """Commit of the checkout that tracks the sources, "… (altered)" if they differ; None without a checkout."""
-    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
-        return None
-    commit, altered = _git(package, "rev-parse", "HEAD"), _git(package, "status", "--porcelain", "--", ".")
-    return f"{commit} (altered)" if commit and altered else commit
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints; None if it fails or is not installed."""
-    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

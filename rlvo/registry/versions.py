@@ -1,5 +1,6 @@
 """The versions of a registered model: which there are, and which one is the champion."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -67,6 +68,17 @@ def registered_version(tracking: Tracking, name: str, tags: Mapping[str, str]) -
     passed = [each for each in found if has_passed(gate_result(each.tags))]
     numbers = [int(each.version) for each in passed if tags.items() <= each.tags.items()]
     return str(max(numbers)) if numbers else None
+
+
+def logged_model(tracking: Tracking, name: str, number: str) -> str | None:
+    """The id of the logged model that a version was registered from; None if it is unknown.
+
+    Raises MachineError if the registry does not answer.
+    """
+    with tracking.registry(f"{name}/{number}") as client:
+        found = client.get_model_version(name, number)
+    named = re.search(r"\bm-[0-9a-f]{32}\b", found.source or "")  # a database's registry does not fill in the id
+    return found.model_id or (named[0] if named else None)
 
 
 def promote(tracking: Tracking, name: str, number: int) -> int | None:

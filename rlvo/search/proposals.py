@@ -25,8 +25,10 @@ from rlvo.config.study import StudyConfig
 from rlvo.errors import MachineError, RlvoError, encode_password, hide_passwords
 from rlvo.files import atomic_write
 from rlvo.study.folder import StudyFolder
+from rlvo.training.records import OBJECTIVE
 
 ADDRESS = "RLVO_OPTUNA_STORAGE"
+METRIC = f"mean {OBJECTIVE} over folds"
 
 Values = Mapping[str, Scalar]
 """A value for every axis that matters to a configuration, by dotted path."""
@@ -85,6 +87,15 @@ class Proposals:
         for path, axis in space.sample.items():
             self._axes[path] = axis if isinstance(axis, Range) and not is_grid else axis.grid()
         self._optuna = _open_optuna(config, study)
+        self._name_metric()
+
+    @database_errors()
+    def _name_metric(self) -> None:
+        """For Optuna's dashboard."""
+        if self._optuna.metric_names is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                self._optuna.set_metric_names([METRIC])
 
     @property
     def is_spent(self) -> bool:
@@ -123,6 +134,8 @@ class Proposals:
             if self._config.is_active(path, trial.params):
                 _suggest(trial, path, self._axes[path])
         proposal = self._proposal(trial.number, trial.params)
+        for name, value in _whereabouts(proposal.configuration).items():
+            trial.set_user_attr(name, value)
         self.take(proposal)
         return proposal
 
@@ -218,6 +231,15 @@ def _sampler(config: StudyConfig, number: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return TPESampler(seed=seed, multivariate=True, group=True)
+
+
+def _whereabouts(configuration: Configuration) -> dict[str, str]:
+    """Where a configuration's results are: attributes of its Optuna trial, for Optuna's dashboard."""
+    return {
+        "configuration": configuration.label,
+        "folder": StudyFolder(Path()).trial(configuration.key, 0).parent.as_posix(),
+        "runs in MLflow": f"tags.`rlvo.configuration` = '{configuration.key}'",
+    }
 
 
 @database_errors()

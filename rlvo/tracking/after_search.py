@@ -10,6 +10,8 @@ from typing import Literal
 from rlvo.config.study import StudyConfig
 from rlvo.mlflow_client import Tracking
 from rlvo.study.folder import StudyFolder, read_config, study_identity
+from rlvo.tracking.datasets import PatientGroup, StudyGroups
+from rlvo.tracking.notes import baseline_note, ensemble_note
 from rlvo.tracking.runs import RunTree
 from rlvo.tracking.study_items import open_study_run
 
@@ -28,6 +30,7 @@ def log_summary_run(
     params: Mapping[str, object],
     metrics: Mapping[str, float],
     files: Sequence[Path] = (),
+    datasets: Sequence[PatientGroup] = (),
 ) -> str:
     """Create, or add to, the run of an ensemble or a baseline below its study's, and return its id.
 
@@ -35,15 +38,17 @@ def log_summary_run(
         key: identifies the run within its study, e.g. a hash of the ensemble's specification.
         params: once set, they stay.
         metrics: of the whole run; a changed one is logged again.
+        datasets: groups of patients that the figures are of.
         files: artifacts. They must name patients by pseudonym only and hold no paths.
 
     Raises:
         MachineError: MLflow does not answer.
     """
     tree = RunTree(tracking, config.name)
-    parent = open_study_run(tree, config, study)
+    parent = open_study_run(tree, config, study, StudyGroups.of(study))
     run = f"{parent}/{key}"
-    tree.open(run, kind, name, params, parent=parent)
+    note = ensemble_note(config) if kind == "ensemble" else baseline_note(name, config)
+    tree.open(run, kind, name, params, parent=parent, note=note, datasets=datasets)
     try:
         tree.log_summary(run, metrics)
         for file in files:
@@ -55,10 +60,36 @@ def log_summary_run(
     return tree.runs[run].id
 
 
+def log_model_metrics(
+    config: StudyConfig,
+    study: StudyFolder,
+    tracking: Tracking,
+    *,
+    key: str,
+    model: str,
+    figures: Mapping[PatientGroup, Mapping[str, float]],
+) -> None:
+    """Write figures at the logged model of an ensemble, each group's apart, so that MLflow can rank models by them.
+
+    Args:
+        key: that of the ensemble's run (`log_summary_run`), which has the groups among its datasets.
+        model: id of the logged model.
+        figures: metrics by the group of patients that they are of.
+
+    Raises:
+        MachineError: MLflow does not answer.
+    """
+    tree = RunTree(tracking, config.name)
+    run = f"{study_identity(study, config)}/{key}"
+    for group, metrics in figures.items():
+        tree.log_model_metrics(run, model, metrics, group)
+
+
 def write_seal(config: StudyConfig, study: StudyFolder, tracking: Tracking, *, seal: str, openings: int) -> None:
     """Keep a seal as a tag of the study's run. Raises MachineError if MLflow does not answer."""
     tree = RunTree(tracking, config.name)
-    tree.set_tags(open_study_run(tree, config, study), {SEAL: seal, OPENINGS: str(openings)})
+    run = open_study_run(tree, config, study, StudyGroups.of(study))
+    tree.set_tags(run, {SEAL: seal, OPENINGS: str(openings)})
 
 
 def read_seals(studies: Iterable[StudyFolder], tracking: Tracking) -> list[str]:

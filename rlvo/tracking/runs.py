@@ -6,17 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Param, Run, RunTag
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from rlvo.about import SOURCES, source_commit
 from rlvo.mlflow_client import Tracking
+from rlvo.tracking.datasets import PatientGroup
 
 Kind = Literal["study", "configuration", "trial", "ensemble", "baseline"]
 RunStatus = Literal["SCHEDULED", "RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 KIND, IDENTITY, PARENT = "rlvo.kind", "rlvo.identity", "mlflow.parentRunId"
-NEUTRAL = {"mlflow.user": "rlvo", "mlflow.source.name": "rlvo"}
+NEUTRAL = {"mlflow.user": "rlvo", "mlflow.source.name": "rlvo", "mlflow.source.type": "LOCAL"}
 """Replaces the user's name and the path of a script."""
+COMMIT, NOTE, MODEL = "mlflow.source.git.commit", "mlflow.note.content", "rlvo.model"
+"""Tags: the commit of the sources; the description that MLflow shows above a run; the id of the run's logged model."""
 EPOCHS_PER_BATCH = 100
 """MLflow accepts 1000 metrics per batch; an epoch has eight."""
 
@@ -28,6 +32,7 @@ class TrackedRun:
         self.id: str = run.info.run_id
         self.status, self.artifact_uri = run.info.status, run.info.artifact_uri
         self.params, self.metrics, self.tags = {**run.data.params}, {**run.data.metrics}, {**run.data.tags}
+        self.datasets = {each.dataset.digest for each in run.inputs.dataset_inputs} if run.inputs else set()
         self.last_epoch: int | None = None  # not asked for yet
 
 
@@ -41,6 +46,7 @@ class RunTree:
         """Connect and read which runs exist. Raises MachineError if MLflow does not answer."""
         self._client, self._experiment = tracking.open_experiment(experiment)
         self._tracking_uri = tracking.uri
+        self._source = NEUTRAL | ({COMMIT: commit} if (commit := source_commit(SOURCES)) else {})
         self.runs = self._find()
 
     def open(
@@ -52,11 +58,16 @@ class RunTree:
         *,
         parent: str | None = None,
         tags: Mapping[str, str] = {},
+        note: str = "",
+        datasets: Sequence[PatientGroup] = (),
     ) -> None:
-        """Create a run, with tags, unless it exists. Parameters that it lacks are added; those that are set stay."""
+        """Create a run, with tags and a note in Markdown, unless it exists; the note may then be edited in MLflow.
+
+        Parameters and datasets that it lacks are added; those that are set stay.
+        """
         if identity not in self.runs:
             above = {PARENT: self.runs[parent].id} if parent else {}
-            tags = {KIND: kind, IDENTITY: identity, **above, **NEUTRAL, **tags}
+            tags = {KIND: kind, IDENTITY: identity, NOTE: note, **above, **self._source, **tags}
             self._client.create_run(self._experiment, tags=tags, run_name=name)
             # If an answer is lost on its way, MLflow's client asks again and so makes a second run.
             self.runs |= self._find(f"tags.`{IDENTITY}` = '{identity}'")
@@ -65,6 +76,9 @@ class RunTree:
         if missing:
             self._client.log_batch(run.id, params=[Param(key, value) for key, value in missing.items()])
             run.params.update(missing)
+        if lacking := [group for group in datasets if group.digest not in run.datasets]:
+            self._client.log_inputs(run.id, [group.as_input() for group in lacking])
+            run.datasets |= {group.digest for group in lacking}
 
     def log_epochs(self, identity: str, epochs: Sequence[Mapping[str, float]], when: int) -> None:
         """Write the metrics of those epochs (`epoch` is the step, from 1) that come after the last one logged.
@@ -113,6 +127,40 @@ class RunTree:
         else:
             self._client.log_text(run.id, content, name)
         self.set_tags(identity, {tag: digest} if tag else {})
+
+    def log_model(self, identity: str, name: str, step: int, metrics: Mapping[str, float], group: PatientGroup) -> None:
+        """Have a run's checkpoint as a logged model, unless there is one: by its metrics MLflow ranks models.
+
+        Args:
+            name: of the model; it may repeat.
+            step: the epoch of the checkpoint.
+            metrics: of the checkpoint, on `group`, which is among the run's datasets.
+        """
+        run = self.runs[identity]
+        if MODEL in run.tags:
+            return
+        tags = {key: value for key, value in run.tags.items() if key.startswith("rlvo.")}
+        made = self._client.create_logged_model(self._experiment, name, run.id, tags, run.params, "checkpoint")
+        self._client.log_outputs(run.id, [LoggedModelOutput(made.model_id, step)])
+        self._client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
+        self.log_model_metrics(identity, made.model_id, metrics, group, step)
+        self.set_tags(identity, {MODEL: made.model_id})
+
+    def log_model_metrics(
+        self, identity: str, model: str, metrics: Mapping[str, float], group: PatientGroup, step: int = 0
+    ) -> None:
+        """Write a run's metrics at its logged model, given by id, as those on a group of patients."""
+        when, about = time.time_ns() // 1_000_000, (model, group.name, group.digest)
+        self._client.log_batch(
+            self.runs[identity].id, [Metric(name, value, when, step, *about) for name, value in metrics.items()]
+        )
+        self.runs[identity].metrics.update(metrics)
+
+    def delete_model(self, identity: str) -> None:
+        """Delete a run's logged model, if it has one."""
+        if model := self.runs[identity].tags.get(MODEL):
+            self._client.delete_logged_model(model)
+            self.set_tags(identity, {MODEL: None})
 
     def set_tags(self, identity: str, tags: Mapping[str, str | None]) -> None:
         """Set tags; a tag that is None is removed."""

@@ -15,6 +15,7 @@ from statistics import fmean, stdev
 from rlvo.cohort.splits import read_split
 from rlvo.config.base import by_path, content_hash
 from rlvo.config.model import Configuration
+from rlvo.config.space import conditions
 from rlvo.config.study import MlflowConfig, StudyConfig
 from rlvo.errors import RlvoError
 from rlvo.evaluation.predictions import read_predictions
@@ -22,6 +23,8 @@ from rlvo.files import csv_text, file_sha256
 from rlvo.study.folder import StartedTrial, StudyFolder, started_trials, study_identity
 from rlvo.study.state import State, combined_state
 from rlvo.study.status import TrialKey, read_note
+from rlvo.tracking.datasets import StudyGroups
+from rlvo.tracking.notes import configuration_note, study_note, trial_note
 from rlvo.tracking.runs import RunStatus, RunTree
 from rlvo.training.records import BEST_WEIGHTS, EPOCHS, PREDICTIONS, CompletionRecord, read_epochs, read_record
 
@@ -64,12 +67,12 @@ def modified_ns(path: Path) -> int | None:
     return path.stat().st_mtime_ns if path.exists() else None
 
 
-def open_study_run(tree: RunTree, config: StudyConfig, study: StudyFolder) -> str:
+def open_study_run(tree: RunTree, config: StudyConfig, study: StudyFolder, groups: StudyGroups) -> str:
     """The identity of a study's run, which is created if need be, with its configuration as an artifact."""
     run, content = study_identity(study, config), shareable(config)
     grid = "×".join(map(str, config.grid.shape))
     params = {"sampler": config.search.sampler, "folds": config.folds.folds, "seed": config.seed, "grid": grid}
-    tree.open(run, "study", config.name, params)
+    tree.open(run, "study", config.name, params, note=study_note(config, groups))
     tree.write_artifact(run, study.config.name, json.dumps(content, indent=2), tag=DIGEST, digest=content_hash(content))
     return run
 
@@ -104,17 +107,18 @@ class StudyItems:
             tree: the study's experiment.
             closing: how trials without a record have ended; None while the search runs.
         """
-        root, note = open_study_run(tree, self._config, self._study), read_note(self._study)
+        groups, note = StudyGroups.of(self._study), read_note(self._study)
+        root = open_study_run(tree, self._config, self._study, groups)
         states: dict[str, State] = {}
         scores: dict[str, float] = {}
         for key, siblings in groupby(self._trials.values(), key=lambda files: files.trial.configuration.key):
             run, folds = f"{root}/{key}", [self._read(files) for files in siblings]
-            self._write_runs(tree, root, run, folds)
+            self._write_runs(tree, root, run, folds, groups)
             states[run] = self._set_statuses(tree, run, folds, note.running if note is not None else None, closing)
             scores[run] = fmean(trial.score for trial in folds) if states[run] == "finished" else -math.inf
         _tag_best(tree, {run: trial.score for run, trial in self._trials.items()})
         _tag_best(tree, scores)
-        _keep_checkpoints(tree, self._trials.values(), self._config.mlflow)
+        _keep_checkpoints(tree, self._trials.values(), self._config.mlflow, groups)
         is_complete = sum(state in STATUS for state in states.values()) >= self._config.configurations
         tree.set_status(root, "FINISHED" if is_complete or closing == "FAILED" else closing or "RUNNING")
         if closing is not None:
@@ -135,15 +139,24 @@ class StudyItems:
     def _is_delivered(files: TrialFiles) -> bool:
         return files.is_delivered and files.record_ns == modified_ns(files.trial.record)
 
-    def _write_runs(self, tree: RunTree, root: str, run: str, folds: Sequence[TrialFiles]) -> None:
+    def _write_runs(self, tree: RunTree, root: str, run: str, folds: Sequence[TrialFiles], groups: StudyGroups) -> None:
         """The run of a configuration and those of its trials, with what each trial has written so far."""
         configuration = folds[0].trial.configuration
         params, tags = hyperparameters(configuration), {"rlvo.configuration": configuration.key}
-        tree.open(run, "configuration", configuration.label, params, parent=root, tags=tags)
+        about = configuration_note(configuration)
+        tree.open(run, "configuration", configuration.label, params, parent=root, tags=tags, note=about)
         for files in folds:
             fold = files.trial.identity.fold
-            name = f"fold {fold}, {configuration.label}"
-            tree.open(files.run, "trial", name, {**params, "fold": fold}, parent=run, tags=tags)
+            tree.open(
+                files.run,
+                "trial",
+                f"fold {fold}, {configuration.label}",
+                {**params, "fold": fold},
+                parent=run,
+                tags=tags,
+                note=trial_note(configuration, fold, groups.training(fold), groups.validation(fold)),
+                datasets=(groups.training(fold), groups.validation(fold)),
+            )
             if files.epochs and not files.is_delivered:
                 written = modified_ns(files.trial.folder / EPOCHS) or 0
                 tree.log_epochs(files.run, files.epochs, written // 1_000_000)
@@ -153,8 +166,7 @@ class StudyItems:
 
     def _write_ended(self, tree: RunTree, files: TrialFiles, record: CompletionRecord) -> None:
         """What a trial left when it ended."""
-        best = {name.replace("val/", "best/"): at for name, at in record.metrics.items() if name.startswith("val/")}
-        tree.log_summary(files.run, {**best, "seconds": record.seconds}, step=record.best_epoch or 0)
+        tree.log_summary(files.run, {**at_best(record), "seconds": record.seconds}, step=record.best_epoch or 0)
         tags = {DIGEST: file_sha256(files.trial.record)}
         if PREDICTIONS in record.files:
             predictions = read_predictions(files.trial.folder / PREDICTIONS)
@@ -205,8 +217,8 @@ def _tag_best(tree: RunTree, scores: Mapping[str, float]) -> None:
         tree.set_tags(run, {BEST: "true" if run == best and math.isfinite(score) else None})
 
 
-def _keep_checkpoints(tree: RunTree, trials: Collection[TrialFiles], limits: MlflowConfig) -> None:
-    """Have MLflow hold the weights of the best trials, as many as the limits allow, and no others.
+def _keep_checkpoints(tree: RunTree, trials: Collection[TrialFiles], limits: MlflowConfig, groups: StudyGroups) -> None:
+    """Have MLflow hold the weights of the best trials, as many as the limits allow, and no others; likewise as models.
 
     On disk every trial keeps its weights. What drops out is deleted before anything is added, so MLflow never holds
     more than it may.
@@ -220,13 +232,33 @@ def _keep_checkpoints(tree: RunTree, trials: Collection[TrialFiles], limits: Mlf
     kept = ranked[: min(sum(size <= room for size in sizes), limits.keep_checkpoints or len(ranked))]
     for run in weights.keys() - set(kept):
         tree.write_artifact(run, "best", None, CHECKPOINT)
+        tree.delete_model(run)
+    by_run = {files.run: files for files in candidates}
     for run in kept:
         tree.write_artifact(run, f"best/{weights[run].name}", weights[run], CHECKPOINT, digests[run])
+        trial, record = by_run[run].trial, by_run[run].record
+        assert record is not None  # candidates have one
+        fold = trial.identity.fold
+        name = f"{trial.configuration.label}, fold {fold}"
+        tree.log_model(run, name, record.best_epoch or 0, at_best(record), groups.validation(fold))
+
+
+def at_best(record: CompletionRecord) -> dict[str, float]:
+    """The validation metrics of the best epoch: `best/auc`, …"""
+    return {name.replace("val/", "best/"): at for name, at in record.metrics.items() if name.startswith("val/")}
 
 
 def hyperparameters(configuration: Configuration) -> dict[str, object]:
-    """Model spec and hyperparameters by (dotted) name: `backbone`, `modality`, …, `learning_rate`, `daft.bias`."""
-    return by_path({**configuration.model.model_dump(), **configuration.training.model_dump()})
+    """Model spec and hyperparameters by (dotted) name: `backbone`, `modality`, …, `learning_rate`, `daft.bias`.
+
+    Options of other backbones, fusions and schedules than the configuration's are left out.
+    """
+    values = by_path(configuration.model_dump())
+
+    def matters(path: str) -> bool:
+        return all(values[field] in needed for field, needed in conditions(path))
+
+    return {path.partition(".")[2]: value for path, value in values.items() if matters(path)}
 
 
 def over_folds(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -123,10 +123,14 @@ def build_and_register(
     title = f"Out of fold, nested ({nested_basis(trials.records)})"
     title += "" if spread is None else ";\nas the mean over folds"
     pictures = draw_reliability(study.folder.reliability, label, probability, name=title)
-    run_id = study.log_ensemble(specs[STUDY_ENSEMBLE], mean_and_sd(validation[STUDY_ENSEMBLE]), pictures)
+    compared = compare_ensembles(trials.records, trials.predictions, [settings.selection], [settings.weighting])
+    optimistic, nested = mean_and_sd(validation[STUDY_ENSEMBLE]), nested_figures(compared)
+    figures = {study.groups.optimistic: optimistic, study.groups.nested: nested}
+    run_id = study.log_ensemble(specs[STUDY_ENSEMBLE], figures, pictures)
     for name, result in study.baselines.items():
         metrics = mean_and_sd(result.validation_metrics())
-        study.log_figures("baseline", name, name, metrics, {"predictors": len(result.predictors)})
+        params = {"predictors": len(result.predictors)}
+        study.log_figures("baseline", name, name, metrics, params, datasets=[study.groups.optimistic])
 
     model = study.config.mlflow.registered_model
     tags = {  # by these a version is recognised as the same ensemble, from the same study and code
@@ -137,7 +141,6 @@ def build_and_register(
     }
     version = known = registered_version(study.tracking, model, tags)
     if version is None:
-        compared = compare_ensembles(trials.records, trials.predictions, [settings.selection], [settings.weighting])
         evidence = Evidence(
             trials.predictions, study.development, study.inputs.cohort_folder, study.work.store, check_bfloat16
         )
@@ -150,6 +153,7 @@ def build_and_register(
             card=model_card(description, compared),
             tags=tags,
         )
+        study.log_model(specs[STUDY_ENSEMBLE], version, figures)
     return BuiltEnsemble(specs, validation, study.folder.model, tuple(pictures), model, version, known is None)
 
 
@@ -201,6 +205,14 @@ def mean_and_sd(metrics: pd.DataFrame) -> dict[str, float]:
     """`val/<metric>_mean` and `val/<metric>_sd` over folds, one row of `metrics` each."""
     means = {f"val/{name}_mean": value for name, value in metrics.mean().items()}
     return means | {f"val/{name}_sd": value for name, value in metrics.std().items()}
+
+
+def nested_figures(compared: pd.DataFrame) -> dict[str, float]:
+    """`nested/<metric>`, with the bounds of the AUC, from `compare_ensembles` of one selection and weighting."""
+    (row,) = compared[compared["estimate"] == "nested"].to_dict("records")
+    names = {"auc": "auc", "low": "auc_low", "high": "auc_high"}
+    names |= {name: name for name in ("balanced_accuracy", "sensitivity", "specificity")}
+    return {f"nested/{name}": float(row[column]) for column, name in names.items()}
 
 
 def _declare(config: StudyConfig, trials: EndedTrials, partial: bool) -> dict[str, EnsembleSpec]:

@@ -104,10 +104,11 @@ def evaluate(study: OpenStudy, *, reason: str | None = None, progress: ShowProgr
     assert seal is not None  # it was just opened
     write_seal(config, study.folder, study.tracking, seal=seal, openings=holdout.opening)
     evaluated = _evaluation(study, specs, holdout)
-    figures = _metrics(holdout.ensembles[STUDY_ENSEMBLE], holdout)
+    group = study.groups.holdout
+    figures = {group: _metrics(holdout.ensembles[STUDY_ENSEMBLE], holdout)}
     study.log_ensemble(specs[STUDY_ENSEMBLE], figures, evaluated.pictures)
     for name, found in holdout.baselines.items():
-        study.log_figures("baseline", name, name, _metrics(found, holdout))
+        study.log_figures("baseline", name, name, _metrics(found, holdout), datasets=[group])
     tags = {"rlvo.study": config.name, "rlvo.ensemble": content_hash(specs[STUDY_ENSEMBLE])}
     name = config.mlflow.registered_model
     if (version := registered_version(study.tracking, name, tags)) is not None:
@@ -116,6 +117,7 @@ def evaluate(study: OpenStudy, *, reason: str | None = None, progress: ShowProgr
         if holdout.seen_before:
             lines.append(f"{holdout.seen_before} of {len(holdout.own_answers)} patients had been opened before")
         add_to_description(study.tracking, name, version, title, lines)
+        study.log_model(specs[STUDY_ENSEMBLE], version, figures)
     return evaluated
 
 

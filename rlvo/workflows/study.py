@@ -14,11 +14,14 @@ from rlvo.config.loading import named_study
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.ensemble.spec import EnsembleSpec
+from rlvo.errors import MachineError
 from rlvo.mlflow_client import Tracking
 from rlvo.progress import ShowProgress, no_progress
+from rlvo.registry.versions import logged_model
 from rlvo.study.folder import StudyFolder, read_config
 from rlvo.study.inputs import StudyInputs, open_study
-from rlvo.tracking.after_search import log_summary_run
+from rlvo.tracking.after_search import log_model_metrics, log_summary_run
+from rlvo.tracking.datasets import PatientGroup, StudyGroups
 from rlvo.training.baseline import BaselineResult, clinical_baselines
 
 
@@ -64,6 +67,7 @@ class OpenStudy:
         metrics: Mapping[str, float],
         params: Mapping[str, object] | None = None,
         files: Sequence[Path] = (),
+        datasets: Sequence[PatientGroup] = (),
     ) -> str:
         """Log those of the figures that are numbers at the run of an ensemble or a baseline; return the run's id."""
         return log_summary_run(
@@ -74,15 +78,38 @@ class OpenStudy:
             key=key,
             name=name,
             params=params or {},
-            metrics={metric: float(value) for metric, value in metrics.items() if value == value},
+            metrics=defined(metrics),
             files=files,
+            datasets=datasets,
         )
 
-    def log_ensemble(self, spec: EnsembleSpec, metrics: Mapping[str, float], pictures: Sequence[Path] = ()) -> str:
-        """Log figures at the run of the study's own ensemble, which is made if it is missing; return the run's id."""
+    @property
+    def groups(self) -> StudyGroups:
+        """Its patients, as MLflow's datasets."""
+        return StudyGroups.of(self.folder)
+
+    def log_ensemble(
+        self, spec: EnsembleSpec, figures: Mapping[PatientGroup, Mapping[str, float]], pictures: Sequence[Path] = ()
+    ) -> str:
+        """Log figures at the run of the study's own ensemble, which is made if it is missing; return the run's id.
+
+        Args:
+            figures: by the group of patients that they are of.
+        """
+        metrics = {name: value for each in figures.values() for name, value in each.items()}
         params = {"weighting": spec.weighting, "tie": spec.tie, "folds": len(spec.folds), **labels_by_modality(spec)}
         key, description = content_hash(spec), self.folder.model / "ensemble.json"
-        return self.log_figures("ensemble", key, f"ensemble {key[:8]}", metrics, params, [description, *pictures])
+        name, files = f"ensemble {key[:8]}", [description, *pictures]
+        return self.log_figures("ensemble", key, name, metrics, params, files, [*figures])
+
+    def log_model(self, spec: EnsembleSpec, version: str, figures: Mapping[PatientGroup, Mapping[str, float]]) -> None:
+        """Log figures of the study's own ensemble at the model that was registered as `version`, too."""
+        name = self.config.mlflow.registered_model
+        if model := logged_model(self.tracking, name, version):
+            shown = {group: defined(metrics) for group, metrics in figures.items()}
+            log_model_metrics(
+                self.config, self.folder, self.tracking, key=content_hash(spec), model=model, figures=shown
+            )
 
 
 def open_searched_study(
@@ -109,6 +136,21 @@ def open_searched_study(
 def tracking_of(work: Workdir, config: StudyConfig | None = None) -> Tracking:
     """Where MLflow is: as the environment says, else as the study does, else in the work folder."""
     return Tracking(work.tracking_uri(config.mlflow.tracking_uri if config else None), work.artifacts)
+
+
+def where_in_mlflow(work: Workdir, config: StudyConfig) -> str | None:
+    """How to see a study's runs in MLflow; None if it does not answer."""
+    tracking = tracking_of(work, config)
+    try:
+        page = tracking.runs_page(config.name)
+    except MachineError:
+        return None
+    return page if tracking.is_server else f"{page} while 'mlflow/ui.sh {work.path}' runs"
+
+
+def defined(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Those that are not NaN."""
+    return {name: float(value) for name, value in metrics.items() if value == value}
 
 
 def labels_by_modality(spec: EnsembleSpec) -> dict[str, str]:

@@ -93,6 +93,19 @@ def test_the_hold_out_is_opened_once_and_its_figures_are_on_the_card(evaluated: 
     assert "opening 2\n" in description(evaluated)
 
 
+def test_mlflow_shows_the_models_figures_apart_by_whom_they_are_of(evaluated: TinyStudy) -> None:
+    client = MlflowClient(evaluated.workdir.tracking_uri())
+    version = client.get_model_version("rlvo-ensemble", "1")
+    model = client.get_run(version.run_id).outputs.model_outputs[0].model_id
+    logged = client.get_logged_model(model).metrics
+    groups = {metric.key: metric.dataset_name for metric in logged}
+    assert groups["val/auc_mean"] == "development, optimistic"
+    assert groups["nested/auc"] == "development, nested"
+    assert groups["test/auc"] == "hold-out"
+    run_metrics = client.get_run(version.run_id).data.metrics
+    assert {metric.key: metric.value for metric in logged}.items() <= run_metrics.items()
+
+
 def test_a_model_is_evaluated_elsewhere_without_seeing_an_outcome(
     evaluated: TinyStudy, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ from rlvo.inference.predictor import EnsemblePredictor
 from rlvo.mlflow_client import Tracking
 from rlvo.registry.gate import Evidence, Gate, check_version
 from rlvo.registry.location import ARTIFACT_PATH, locate_model
-from rlvo.registry.register import provenance, register_ensemble, requirements, source_commit
+from rlvo.registry.register import provenance, register_ensemble, requirements
 from rlvo.study.folder import EndedTrials
 
 NUMBERS = ["score", "p_ncct", "p_cta", "p_both"]
@@ -220,22 +220,3 @@ def test_provenance_names_settings_and_packages_and_no_path(study: TinyStudy) ->
     assert found["study_hash"] != provenance(study.config.model_copy(update={"seed": 1}))["study_hash"]
     assert found["torch"].startswith("2")
     assert "/" not in "".join(found.values())
-
-
-def test_the_commit_is_that_of_the_checkout_the_sources_lie_in(tmp_path: Path) -> None:
-    def git(*arguments: str) -> str:
-        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
-        command = ["git", "-C", str(tmp_path), *identity, *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    package = tmp_path / "package"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    assert source_commit(package) is None
-    git("init", "-q")
-    assert source_commit(package) is None  # in somebody else's checkout, as an installed package may be
-    git("add", ".")
-    git("commit", "-q", "-m", "first")
-    assert source_commit(package) == git("rev-parse", "HEAD")
-    (package / "__init__.py").write_text("1\n")
-    assert source_commit(package) == git("rev-parse", "HEAD") + " (altered)"

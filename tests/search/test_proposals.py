@@ -117,6 +117,16 @@ def test_a_proposal_under_way_is_taken_up_and_one_that_was_not_drawn_yet_is_drop
     assert told == [(TrialState.COMPLETE, 0.5), (TrialState.FAIL, None)]
 
 
+def test_optunas_dashboard_shows_the_metric_and_where_a_configuration_is(tmp_path: Path) -> None:
+    proposal = Proposals(a_study(), StudyFolder(tmp_path)).propose()
+    storage = JournalStorage(JournalFileBackend(str(StudyFolder(tmp_path).journal)))
+    seen = optuna.load_study(study_name="study", storage=storage)
+    assert seen.metric_names == ["mean val/auc over folds"]
+    attributes = seen.trials[0].user_attrs
+    assert tmp_path / attributes["folder"] == StudyFolder(tmp_path).trial(proposal.key, 2).parent
+    assert proposal.key in attributes["runs in MLflow"]
+
+
 def test_a_study_without_axes_is_one_configuration(tmp_path: Path) -> None:
     study = parse_study({"name": "study"})
     assert [proposal.configuration for proposal in run(study, tmp_path)] == [study.configuration({})]

@@ -63,6 +63,15 @@ def test_parameters_are_flat_and_named() -> None:
     assert not any(isinstance(value, dict) for value in params.values())
 
 
+def test_parameters_that_do_not_matter_are_left_out() -> None:
+    """A densenet169 has no options of other backbones; images alone have none of DAFT."""
+    groups = {name.partition(".")[0] for name in hyperparameters(CTA) if "." in name}
+    assert groups == {"daft", "densenet", "augmentation"}
+    assert not any(name.startswith(("daft.", "efficientnet.", "resnet.")) for name in hyperparameters(NCCT))
+    one_cycle = CTA.model_copy(update={"training": CTA.training.model_copy(update={"schedule": "one_cycle"})})
+    assert hyperparameters(CTA).keys() - hyperparameters(one_cycle).keys() == {"plateau_factor", "plateau_patience"}
+
+
 def test_over_folds_leaves_out_what_a_fold_does_not_have() -> None:
     summary = over_folds([{"val/auc": 0.5, "val/f1": 0.1, "lr": 1.0}, {"val/auc": 0.7, "lr": 1.0}])
     assert summary == {"val/auc_mean": pytest.approx(0.6), "val/auc_sd": pytest.approx(math.sqrt(0.02))}
