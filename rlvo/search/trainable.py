@@ -46,11 +46,13 @@ def train_fold(
         `reason`: why the trial failed, if it left no record; `stops`: the error that ends the whole search.
     """
     from rlvo.training.fit import fit  # torch and MONAI: only in the workers
+    from rlvo.training.usage import UsageMeter
 
     configuration, fold = Configuration.model_validate_json(trial["configuration"]), trial["fold"]
     resources, folder = config.resources, study.trial(trial["key"], fold)
 
     def report(epoch: int, metrics: EpochMetrics) -> None:
+        meter.after_epoch(epoch)
         tune.report({"epoch": epoch, **metrics})
         if trial["until"] <= epoch < configuration.training.epochs:
             raise _RungReachedError
@@ -61,9 +63,11 @@ def train_fold(
         with disk_full_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             write_configuration(folder.parent, configuration)  # for those who watch
+        data = _on_this_node(inputs.fold_data(fold))
+        meter = UsageMeter(folder, len(data.training.ids) + len(data.validation.ids))
         fit(
             configuration,
-            _on_this_node(inputs.fold_data(fold)),
+            data,
             folder,
             inputs.identity(trial["key"], fold),
             seed=config.seed,

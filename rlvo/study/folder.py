@@ -5,7 +5,7 @@ study.json                the frozen configuration          search.lock     held
 split.json  inputs.json   hold-out and folds; data hash     progress.json   what only that process knows
 optuna.journal            Optuna's proposals (or optuna.name: the study's name in a database)
 trials/<configuration key>/configuration.json
-trials/<configuration key>/fold-<k>/                        one trial: see `rlvo.training.records`
+trials/<configuration key>/fold-<k>/                        one trial: see `rlvo.training.records`, `usage`
 ensemble/                 declared.json, the model folder, pictures, what openings of the hold-out showed
 ```
 """

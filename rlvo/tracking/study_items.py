@@ -27,6 +27,7 @@ from rlvo.tracking.datasets import StudyGroups
 from rlvo.tracking.notes import configuration_note, study_note, trial_note
 from rlvo.tracking.runs import RunStatus, RunTree
 from rlvo.training.records import BEST_WEIGHTS, EPOCHS, PREDICTIONS, CompletionRecord, read_epochs, read_record
+from rlvo.training.usage import read_usage
 
 DIGEST = "rlvo.digest"
 """Tag: SHA-256 of the file that a run shows in full; set once everything is there."""
@@ -130,7 +131,8 @@ class StudyItems:
             files.is_delivered, files.record, files.epochs = False, None, ()
             folder, files.record_ns = files.trial.folder, modified_ns(files.trial.record)
             try:
-                files.record, files.epochs = read_record(folder), read_epochs(folder)
+                files.record, usage = read_record(folder), read_usage(folder)
+                files.epochs = [{**epoch, **usage.get(int(epoch["epoch"]), {})} for epoch in read_epochs(folder)]
             except RlvoError as damage:  # the other trials do not wait for it
                 self.damage = damage
         return files

@@ -7,6 +7,7 @@ from support.study_on_disk import CTA, NCCT, StudyOnDisk
 
 from rlvo.tracking.after_search import log_model_metrics, log_summary_run
 from rlvo.tracking.datasets import StudyGroups
+from rlvo.training.usage import UsageMeter
 
 
 def inputs(run) -> dict[str, tuple[str, str]]:
@@ -100,3 +101,15 @@ def test_every_run_says_what_it_is_and_where_it_came_from_and_edits_stay(on_disk
     client.set_tag(run.info.run_id, "mlflow.note.content", "mine")
     on_disk.mirror().close()
     assert client.get_run(run.info.run_id).data.tags["mlflow.note.content"] == "mine"
+
+
+def test_what_epochs_took_of_the_machine_are_metrics_by_epoch(on_disk: StudyOnDisk) -> None:
+    on_disk.start(NCCT, 0, on_disk.epochs(0))
+    meter = UsageMeter(on_disk.trial(NCCT, 0), images=8)
+    for epoch in (1, 2, 3):
+        meter.after_epoch(epoch)
+    on_disk.end(NCCT, 0, on_disk.epochs(0))
+    on_disk.mirror().close()
+    (run,) = on_disk.runs("trial")
+    assert [step for step, _ in on_disk.history(run, "system/images_per_second")] == [1, 2, 3]
+    assert not any(name.startswith("best/system") for name in run.data.metrics)

@@ -1,0 +1,54 @@
+"""What each epoch took of the machine. Measured beside the training: it is no part of a trial's result."""
+
+import json
+import resource
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+USAGE = "usage.jsonl"
+GB = 1e9
+
+
+class UsageMeter:
+    """Measures one trial in this process, epoch by epoch, and adds a line each to `usage.jsonl` in its folder.
+
+    Args:
+        folder: the trial's.
+        images: how many patients an epoch shows the network, in training and validation.
+    """
+
+    def __init__(self, folder: Path, images: int) -> None:
+        self._path, self._images, self._since = folder / USAGE, images, time.monotonic()
+
+    def after_epoch(self, epoch: int) -> None:
+        """Write down what the epoch took. Raises OSError if the file cannot be written."""
+        now = time.monotonic()
+        line = {"epoch": epoch, **self._measured(now - self._since)}
+        self._since = now
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _measured(self, seconds: float) -> dict[str, float]:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GB  # Linux counts it in KiB
+        usage = {"system/images_per_second": self._images / seconds, "system/memory_peak_gb": peak}
+        if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+            usage["system/gpu_memory_peak_gb"] = torch.cuda.max_memory_allocated() / GB
+            with suppress(ModuleNotFoundError, RuntimeError):  # it takes NVIDIA's nvidia-ml-py
+                usage["system/gpu_utilization_percentage"] = float(torch.cuda.utilization())
+        return usage
+
+
+def read_usage(folder: Path) -> dict[int, Mapping[str, float]]:
+    """What was measured, by epoch (from 1); lines that were cut short are left out."""
+    found = {}
+    for line in (folder / USAGE).read_text().splitlines() if (folder / USAGE).exists() else ():
+        try:
+            measured = json.loads(line)
+            found[int(measured.pop("epoch"))] = measured
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return found

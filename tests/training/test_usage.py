@@ -1,0 +1,29 @@
+"""What epochs took of the machine is beside a trial's result, and a line that was cut short costs that line only."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from rlvo.training.usage import USAGE, UsageMeter, read_usage
+
+
+def test_every_epoch_is_measured_by_itself_and_the_lines_read_back(tmp_path: Path) -> None:
+    assert read_usage(tmp_path) == {}
+    meter = UsageMeter(tmp_path, images=10)
+    meter.after_epoch(1)
+    time.sleep(0.5)
+    meter.after_epoch(2)
+    usage = read_usage(tmp_path)
+    assert set(usage) == {1, 2}
+    assert 0 < usage[2]["system/images_per_second"] <= 20 < usage[1]["system/images_per_second"]
+    assert 0.01 < usage[2]["system/memory_peak_gb"] < 1000
+    assert usage[2]["system/memory_peak_gb"] >= usage[1]["system/memory_peak_gb"]
+
+
+@pytest.mark.parametrize("torn", ['{"epoch": 2, "system/im', "[]", "{}", ""])
+def test_a_torn_line_is_left_out(tmp_path: Path, torn: str) -> None:
+    UsageMeter(tmp_path, images=10).after_epoch(1)
+    with (tmp_path / USAGE).open("a") as file:
+        file.write(f"{torn}\n")
+    assert set(read_usage(tmp_path)) == {1}
