@@ -136,13 +136,16 @@ def mean_maps(views: Sequence[View]) -> MeanMaps:
 
 def average(views: Sequence[View], coarse: Sequence[Maps]) -> MeanMaps:
     """The same for feature maps that are known already."""
+    total = sum(view.weight for view in views)
+    shape = tuple(views[0].volume.shape[2:])
     means, silent = {}, {}
     for which in get_args(Which):
-        parts = [_evened(view, getattr(maps, which)) for view, maps in zip(views, coarse, strict=True)]
-        total = sum(view.weight for view in views)
-        shares = zip(views, parts, strict=True)
-        means[which] = torch.stack([view.weight / total * part.cpu() for view, part in shares]).sum(dim=0).numpy()
-        silent[which] = sum(not bool(part.any()) for part in parts)
+        mean, silent[which] = torch.zeros(shape), 0
+        for view, maps in zip(views, coarse, strict=True):
+            part = _evened(view, getattr(maps, which))
+            mean += view.weight / total * part.cpu()
+            silent[which] += not bool(part.any())
+        means[which] = mean.numpy()
     return MeanMaps(means["before"], means["after"], silent, len(views))
 
 

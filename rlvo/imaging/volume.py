@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -49,6 +50,16 @@ def grid_axes(grid: Grid) -> tuple[np.ndarray, ...]:
     return tuple(
         first + step * np.arange(n) for first, step, n in zip(grid.origin, grid.spacing, grid.shape, strict=True)
     )
+
+
+def write_on_grid(path: Path, array: np.ndarray, grid: Grid) -> None:
+    """Write an array [x, y, z] on the grid as NIfTI (`.nii.gz`), in MNI space. Raises OSError if that fails."""
+    image = nibabel.Nifti1Image(array, grid.affine)
+    image.set_sform(grid.affine, code="mni")
+    image.set_qform(grid.affine, code="mni")
+    image.header.set_xyzt_units("mm")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(image, path)
 
 
 def to_sitk(volume: Volume) -> sitk.Image:

@@ -54,11 +54,12 @@ class Members:
             stacked = torch.from_numpy(stack_channels(volumes, channels))[None].to(self.device, torch.float32)
             for name in names:
                 tabular = features[members[name].fold]
-                classifier = self._classifier(name, members[name], tabular.shape[1])
+                classifier = self.classifier(name, members[name], tabular.shape[1])
                 result[name] = float(predict_probabilities(classifier, stacked, tabular, precision=precision)[0])
         return {name: result[name] for name in members}
 
-    def _classifier(self, name: str, member: MemberSpec, tabular_features: int) -> Classifier:
+    def classifier(self, name: str, member: MemberSpec, tabular_features: int) -> Classifier:
+        """The member's network on the device, ready to predict; `tabular_features`: width of its encoded table."""
         if name in self._kept:
             return self._kept[name]
         path, within = self._weights(name)

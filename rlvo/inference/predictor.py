@@ -80,7 +80,7 @@ class EnsemblePredictor:
         return pd.concat(answers, ignore_index=True) if answers else pd.DataFrame(columns=list(ANSWER_COLUMNS))
 
     def _answer(self, patient: Patient, members: bool, precision: Precision) -> pd.DataFrame:
-        variant, reason = _choose_variant(self.description.variants, patient)
+        variant, reason = choose_variant(self.description.variants, patient)
         named = {self.description.member_name(variant, member): member for member in variant.spec.members}
         patient = replace(patient, warnings=(*reason, *patient.warnings))
         asked = ask_members(self.members, named, variant, patient, precision)
@@ -157,7 +157,7 @@ def shape_answers(spec: EnsembleSpec, asked: Sequence[PatientAnswers], notice: s
     )
 
 
-def _choose_variant(variants: Sequence[Variant], patient: Patient) -> tuple[Variant, list[str]]:
+def choose_variant(variants: Sequence[Variant], patient: Patient) -> tuple[Variant, list[str]]:
     """The first variant whose volumes and CT perfusion variables are present, or else the first whose volumes are.
 
     Returns:

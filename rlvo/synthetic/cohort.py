@@ -22,7 +22,7 @@ from rlvo.progress import Advance
 from rlvo.synthetic.ceilings import ceilings
 from rlvo.synthetic.clinical import draw_clinic
 from rlvo.synthetic.outcome import Profile, calibrate, draw_outcomes, get_profile
-from rlvo.synthetic.phantom import write_phantom
+from rlvo.synthetic.phantom import occlusion_point, write_phantom
 from rlvo.synthetic.vessels import Lesion
 
 GENERATOR = "rlvo synth"
@@ -104,7 +104,7 @@ def write_synthetic_cohort(
         if volumes:
             folders = [f"volumes/{patient}" for patient in table["patient_id"]]
             table = table.assign(**{name: [f"{folder}/{name}.nii.gz" for folder in folders] for name in VOLUMES})
-            seeds = np.random.SeedSequence(seed).spawn(patients)  # per patient: the number of workers does not matter
+            seeds = _volume_seeds(patients, seed)
             workers = min(workers or os.cpu_count() or 1, ceil(patients / PATIENTS_PER_TASK))
             with worker_pool(workers) if workers > 1 else nullcontext() as pool:
                 run = partial(pool.map, chunksize=PATIENTS_PER_TASK) if pool else map
@@ -120,6 +120,32 @@ def write_synthetic_cohort(
     except BrokenProcessPool as error:
         fix = "If memory ran out, free some; then run the command again"
         raise MachineError("a worker process died while drawing volumes", where=out, fix=fix) from error
+
+
+def occlusion_places(cohort: Path) -> dict[str, np.ndarray]:
+    """Where contrast ends in each patient of a synthetic cohort with volumes: [3] RAS mm, by patient id.
+
+    Nothing in the cohort says so; it is drawn again, as the volumes were.
+
+    Raises:
+        RlvoError: the folder holds no synthetic cohort with volumes.
+    """
+    path = cohort / "truth.json"
+    truth = json.loads(path.read_text()) if _is_synthetic(path) else {}
+    if truth.get("grid") is None:
+        raise RlvoError("this is no synthetic cohort with volumes", where=cohort, fix="Write one with 'rlvo synth'")
+    patients, seed, profile = truth["patients"], truth["seed"], get_profile(truth["profile"])
+    drawn, grid = draw_patients(patients, profile, seed), Grid.model_validate(truth["grid"])
+    seeds = zip(drawn.table["patient_id"], drawn.lesions, _volume_seeds(patients, seed), strict=True)
+    return {
+        patient: occlusion_point(lesion, grid, np.random.default_rng(own), full_images=profile.full_images)
+        for patient, lesion, own in seeds
+    }
+
+
+def _volume_seeds(patients: int, seed: int) -> list[np.random.SeedSequence]:
+    """One per patient, so that the number of workers does not matter."""
+    return np.random.SeedSequence(seed).spawn(patients)
 
 
 def _check_replaceable(out: Path) -> None:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import nibabel as nib
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from rlvo.cohort.variables import VOLUMES
 from rlvo.config.grid import Grid
+from rlvo.imaging.volume import write_on_grid
 from rlvo.synthetic.rasterise import cross_sections, ellipsoid, grid_axes, splat
 from rlvo.synthetic.vessels import PLAQUE_MM, TRUNK, Lesion, OccludedTree, collateral_filling, draw_tree, occlude
 
@@ -70,9 +70,8 @@ class Misregistration:
 
 def make_phantom(lesion: Lesion, grid: Grid, rng: np.random.Generator, *, full_images: bool) -> PhantomVolumes:
     """Draw a patient's volumes. Without `full_images`, only taper and clot density depend on the latents."""
-    frame = Misregistration.draw(rng)
-    collateral = collateral_filling(lesion.z_cta) if full_images else PLAIN_COLLATERAL
-    tree = occlude(draw_tree(min(grid.spacing) / 4, rng), lesion, collateral, rng)
+    collateral = _collateral(lesion, full_images)
+    frame, tree = _draw_vessels(lesion, grid, rng, collateral)
     plaque_mm3 = 20 * np.exp(0.8 * lesion.z_ncct) if full_images else 0.0
 
     coordinates = frame.atlas_coordinates(grid)
@@ -86,6 +85,24 @@ def make_phantom(lesion: Lesion, grid: Grid, rng: np.random.Generator, *, full_i
         cta=_scan(tissue + LUMEN_HU * lumen + blush * territory, NOISE_HU["cta"], rng),
         vessels=(opacified >= 0.03).astype(np.uint8),
     )
+
+
+def occlusion_point(lesion: Lesion, grid: Grid, rng: np.random.Generator, *, full_images: bool) -> np.ndarray:
+    """Where contrast ends in the patient that `make_phantom` draws from the same arguments: [3] RAS mm."""
+    frame, tree = _draw_vessels(lesion, grid, rng, _collateral(lesion, full_images))
+    first = int(np.argmin(np.where(tree.clot, tree.beyond, np.inf)))
+    return np.asarray(frame.to_patient(tree.tree.position[[first]])[0])
+
+
+def _draw_vessels(
+    lesion: Lesion, grid: Grid, rng: np.random.Generator, collateral: float
+) -> tuple[Misregistration, OccludedTree]:
+    frame = Misregistration.draw(rng)
+    return frame, occlude(draw_tree(min(grid.spacing) / 4, rng), lesion, collateral, rng)
+
+
+def _collateral(lesion: Lesion, full_images: bool) -> float:
+    return collateral_filling(lesion.z_cta) if full_images else PLAIN_COLLATERAL
 
 
 def _scan(hu: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
@@ -115,10 +132,5 @@ def _tissue(grid: Grid, coordinates: list[np.ndarray]) -> np.ndarray:
 def write_phantom(folder: Path, lesion: Lesion, seed: np.random.SeedSequence, *, grid: Grid, full_images: bool) -> None:
     """Draw a patient's volumes and write `<name>.nii.gz` for each of `VOLUMES` into `folder`."""
     phantom = make_phantom(lesion, grid, np.random.default_rng(seed), full_images=full_images)
-    folder.mkdir(parents=True, exist_ok=True)
     for name in VOLUMES:
-        image = nib.Nifti1Image(getattr(phantom, name), grid.affine)
-        image.set_sform(grid.affine, code="mni")
-        image.set_qform(grid.affine, code="mni")
-        image.header.set_xyzt_units("mm")
-        nib.save(image, folder / f"{name}.nii.gz")
+        write_on_grid(folder / f"{name}.nii.gz", getattr(phantom, name), grid)

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rlvo.config.grid import PRESETS
+from rlvo.config.grid import PRESETS, Grid
 from rlvo.config.study import PAPER_PREDICTORS
 from rlvo.errors import RlvoError
 from rlvo.synthetic.ceilings import BLOCKS
-from rlvo.synthetic.cohort import write_synthetic_cohort
+from rlvo.synthetic.cohort import occlusion_places, write_synthetic_cohort
 
 PREDICTORS = {*PAPER_PREDICTORS, "aspects"} - {"hir", "tmax4_tmax6_ratio"}
 OUTCOMES = {"final_stenosis_pct", "etici", "rescue_treatment", "etiology"}
@@ -117,3 +117,28 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RlvoError, match=r"'dmeo'.*demo, paper, interaction, null"):
         write(tmp_path / "new", profile="dmeo")
     assert not (tmp_path / "new").exists()
+
+
+def test_the_occlusion_lies_where_contrast_ends_and_the_clot_begins(tmp_path: Path) -> None:
+    grid = Grid(shape=(62, 36, 32), spacing=(2, 2, 2), origin=(-61, -27, -42))
+    table = read(write(tmp_path, patients=12, grid=grid, workers=1)).set_index("patient_id")
+    places = occlusion_places(tmp_path)
+    assert list(places) == list(table.index)
+    assert all((places[p][0] > 0) == (table.loc[p, "occlusion_side"] == "right") for p in places)
+    differences = []
+    for patient, place in places.items():
+        found = []
+        for point in (place, place * (-1, 1, 1)):
+            index = np.rint((point - grid.origin) / np.array(grid.spacing)).astype(int)
+            cube = tuple(slice(max(0, i - 2), i + 3) for i in index)
+            cells = [nib.load(tmp_path / table.loc[patient, name]).dataobj[cube] for name in ("cta", "ncct")]
+            found.append([np.sort(each, axis=None)[-6:].mean() for each in cells])
+        differences.append(np.subtract(*found))
+    less_contrast, denser = np.transpose(differences) * ([-1], [1])
+    assert (less_contrast > 0).sum() >= 10
+    assert (denser > 0).sum() >= 10
+
+
+def test_a_cohort_of_other_origin_has_no_known_occlusions(tmp_path: Path) -> None:
+    with pytest.raises(RlvoError, match="no synthetic cohort"):
+        occlusion_places(tmp_path)
