@@ -41,7 +41,8 @@ def test_what_is_at_fault_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(RlvoError, match="there is no such file"):
         rlvo.Study(tmp_path / "none.yaml")
     study = rlvo.Study("unknown", workdir=tmp_path / "work")
-    for call in (study.plan, study.status, study.search, study.ensemble, study.evaluate, study.compare):
+    calls = (study.plan, study.status, study.search, study.ensemble, study.evaluate, study.compare, study.report)
+    for call in calls:
         with pytest.raises(RlvoError, match="no study was started here"):
             call()
     with pytest.raises(RlvoError, match="no registry"):

@@ -56,13 +56,18 @@ class FlowStep:
     """Of the excluded patients; ids never appear in a chart."""
 
 
-def flow(selection: Selection, key: bytes) -> tuple[FlowStep, ...]:
-    """Return the steps of the flow chart (Fig. 1), in order; `key` is the cohort's (`rlvo.cohort.pseudonym`)."""
+def flow(selection: Selection, key: bytes | None = None) -> tuple[FlowStep, ...]:
+    """Return the steps of the flow chart (Fig. 1), in order.
+
+    Args:
+        selection: the cohort flow.
+        key: the cohort's (`rlvo.cohort.pseudonym`); None: nobody is named, not even by a pseudonym.
+    """
     steps, remaining = [], selection.considered
     for exclusion in selection.excluded:
         remaining -= len(exclusion.patients)
-        pseudonyms = tuple(pseudonym(patient, key) for patient in exclusion.patients)
-        steps.append(FlowStep(exclusion.rule, len(pseudonyms), remaining, pseudonyms))
+        pseudonyms = () if key is None else tuple(pseudonym(patient, key) for patient in exclusion.patients)
+        steps.append(FlowStep(exclusion.rule, len(exclusion.patients), remaining, pseudonyms))
     return tuple(steps)
 
 

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 
 from rlvo.config.study import EnsembleConfig
+from rlvo.ensemble.build import STUDY_ENSEMBLE
 from rlvo.ensemble.calibration import cross_calibrated, margins_of_mean
 from rlvo.ensemble.fitting import Validation, fit_fold, fit_member, score_patients
 from rlvo.ensemble.selection import (
+    Candidate,
     Selection,
     folds_unseen_by_pruning,
     rank_configurations,
@@ -121,6 +123,30 @@ def simulate_votes(scored: pd.DataFrame, folds: int, correlation: float) -> pd.D
         rows[tie] = ((sensitivity + specificity) / 2, sensitivity, specificity, tied)
     columns = ["balanced_accuracy", "sensitivity", "specificity", "tied"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("tie")
+
+
+def nested_answers(
+    records: Sequence[CompletionRecord], predictions: pd.DataFrame, settings: EnsembleConfig
+) -> dict[str, pd.DataFrame]:
+    """Nested margins (`nested_margins`) by ensemble: the study's own, each modality's best, and each model spec's.
+
+    A modality stands for itself only if the study's ensemble takes the best of each.
+
+    Raises:
+        RlvoError: no configuration has finished every fold.
+    """
+    validation, ranked = Validation.of(predictions), rank_configurations(records).candidates
+    found = {STUDY_ENSEMBLE: nested_margins(records, validation, settings.selection, settings.weighting)}
+    kinds: list[Callable[[Candidate], str]] = [lambda candidate: candidate.spec]
+    if settings.selection == "best_per_modality":
+        kinds.insert(0, lambda candidate: candidate.modality)
+    for kind in kinds:
+        of_group = {candidate.configuration: kind(candidate) for candidate in ranked}
+        for name in dict.fromkeys(of_group.values()):
+            # With what was pruned, which decides whose patients are unseen.
+            own = [r for r in records if r.outcome == "pruned" or of_group.get(r.configuration) == name]
+            found[name] = nested_margins(own, validation, "best_per_modality", settings.weighting)
+    return found
 
 
 def nested_basis(records: Sequence[CompletionRecord]) -> str:

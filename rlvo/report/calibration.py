@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rlvo.evaluation.calibration import Calibration, measure_calibration, reliability_curve
+from rlvo.report.exhibit import Exhibit, Standing
 from rlvo.report.style import BLUE, COLOURS, GREY, INK, ORANGE, PALE_INK, paper_style, write_picture
 
 BINS = 20
@@ -117,3 +118,44 @@ def decision_curve_plot(models: Mapping[str, pd.DataFrame]) -> Figure:
     )
     axes.legend(loc="upper right")
     return figure
+
+
+def calibration_exhibits(
+    models: Mapping[str, Reliability], benefits: Mapping[str, pd.DataFrame], *, standing: Standing, about: str
+) -> list[Exhibit]:
+    """Reliability curves, the figures of calibration, and decision curves, by model.
+
+    Args:
+        benefits: of the same models, from `decision_curve`.
+        standing: of the answers.
+        about: whose they are, in a sentence.
+    """
+    bins, figures, shown = [], [], []
+    for name, model in models.items():
+        bins.append(reliability_curve(model.label, model.probability).assign(model=name))
+        found = model.calibration
+        estimates: dict[Any, Any] = found.estimates.to_dict("index")
+        figures += [{"model": name, "estimate": estimate, **row} for estimate, row in estimates.items()]
+        low, high = found.ece_if_calibrated
+        figures.append(
+            {"model": name, "estimate": "ece", "value": found.ece, "if_calibrated_low": low}
+            | {"if_calibrated_high": high}
+        )
+        shown.append(
+            (name, *(_interval(**row) for row in estimates.values()), f"{found.ece:.3f} ({low:.3f}–{high:.3f})")
+        )
+    renamed = {name: curve.rename(columns={"model": "net_benefit"}) for name, curve in benefits.items()}
+    curves = pd.concat(renamed, names=["model"]).reset_index("model").reset_index(drop=True)
+    headings = ["", "Brier score", "intercept (0 is ideal)", "slope (1 is ideal)", "ECE (range if calibrated)"]
+    of_curves = f"{about} Bins of equally many patients; 95 % intervals: Wilson."
+    of_figures = f"{about} 95 % intervals: Brier score by bootstrap, intercept and slope by Wald."
+    of_benefit = f"{about} Bands: 95 % intervals (bootstrap). " + "; ".join(
+        f"{name}: {format_benefit(curve)}" for name, curve in benefits.items()
+    )
+    drawn, table = reliability_plot(models), pd.DataFrame(shown, columns=headings)
+    benefit = decision_curve_plot(benefits)
+    return [
+        Exhibit("calibration", "Calibration", pd.concat(bins, ignore_index=True), of_curves, standing, figure=drawn),
+        Exhibit("calibration-figures", "Calibration in figures", pd.DataFrame(figures), of_figures, standing, table),
+        Exhibit("decision-curve", "Decision curve", curves, of_benefit, standing, figure=benefit, is_narrow=True),
+    ]

@@ -277,6 +277,23 @@ def _open_optuna(config: StudyConfig, study: StudyFolder) -> optuna.Study:
         raise RlvoError(what, where=name, fix=fix + "proposed from the beginning") from None
 
 
+@database_errors()
+def load_optuna(config: StudyConfig, study: StudyFolder) -> optuna.Study | None:
+    """Optuna's study, to be read, also while a search writes to it; None if there is none yet.
+
+    Raises:
+        RlvoError: the journal is damaged, or no database is named.
+        MachineError: the database does not answer.
+    """
+    if not study.journal.exists():
+        return _open_optuna(config, study) if study.name_in_database.exists() else None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.load_study(storage=JournalStorage(JournalFileBackend(str(study.journal))), study_name=config.name)
+    except (ValueError, KeyError):
+        raise RlvoError("damaged", where=study.journal) from None
+
+
 def _check_journal(path: Path) -> None:
     """Raise RlvoError if the journal is damaged: Optuna tolerates a broken last line, but then appends to it."""
     try:

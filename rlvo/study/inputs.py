@@ -11,7 +11,7 @@ import pandas as pd
 
 from rlvo.cohort.encoding import TabularEncoder, fit_encoder
 from rlvo.cohort.reading import data_hash, read_cohort, volume_paths
-from rlvo.cohort.selection import Exclusion
+from rlvo.cohort.selection import Exclusion, Selection
 from rlvo.cohort.splits import Split, make_split, read_split, write_split
 from rlvo.config.base import by_path, content_hash
 from rlvo.config.model import Configuration
@@ -37,9 +37,9 @@ MAY_CHANGE = ("cohort.table", "atlas", "folds.test_patients", "search.configurat
 other values."""
 
 
-@dataclass(frozen=True, eq=False)
-class StudyInputs:
-    """What trials are trained on. Holds the table and addresses, no volumes, so it is cheap to send to workers."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StudyPatients:
+    """The patients of a study: all that can be known of them without looking at a volume."""
 
     study: str
     cohort: CohortConfig
@@ -49,6 +49,22 @@ class StudyInputs:
     label: pd.Series
     """0 or 1 for each included patient."""
     split: Split
+    excluded: tuple[Exclusion, ...] = ()
+
+    @property
+    def predictors(self) -> tuple[str, ...]:
+        return self.cohort.predictors
+
+    @property
+    def selection(self) -> Selection:
+        """Who was included, and whom each rule excluded."""
+        return Selection(tuple(self.table.index), self.excluded)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StudyInputs(StudyPatients):
+    """What trials are trained on. Holds the table and addresses, no volumes, so it is cheap to send to workers."""
+
     volumes: Mapping[str, Path]
     """Each included patient's folder in the store."""
     target: Target
@@ -58,15 +74,10 @@ class StudyInputs:
     """Over labels, predictor values and volumes of the included patients."""
     cohort_folder: Path
     """What the volume paths of the cohort's table are relative to."""
-    excluded: tuple[Exclusion, ...] = ()
     doubts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Why a person should look at a patient's volumes, by patient; patients without doubts are left out."""
     refused: Mapping[str, RlvoError] = field(default_factory=dict)
     """Why patients were excluded whose volumes cannot be used."""
-
-    @property
-    def predictors(self) -> tuple[str, ...]:
-        return self.cohort.predictors
 
     def encoder(self, fold: int) -> TabularEncoder:
         """Fitted on the fold's training patients and nothing else."""
@@ -168,6 +179,32 @@ def open_study(
     atomic_write(study.inputs, json.dumps(hashes, indent=1))
     atomic_write(study.config, config.model_dump_json(indent=1))
     return inputs
+
+
+NOT_IN_STUDY = "volumes refused, or not in the study's split"
+
+
+def read_patients(config: StudyConfig, study: StudyFolder, cohort_path: Path) -> StudyPatients:
+    """Read the patients of a study that was started; nothing is prepared, and nothing is written.
+
+    Args:
+        config: as it was frozen.
+        study: its folder.
+        cohort_path: the cohort table.
+
+    Raises:
+        RlvoError: the cohort is at fault, or its patients or labels have changed since the study was started.
+    """
+    cohort, split = read_cohort(cohort_path, config.cohort.predictors), read_split(study.split)
+    known = {*split.test, *split.development}
+    included = [patient for patient in cohort.selection.included if patient in known]
+    table, label = cohort.table.loc[included], cohort.label.loc[included]
+    _frozen_split(make_split(label, config.folds, table), study)
+    others = tuple(patient for patient in cohort.selection.included if patient not in known)
+    excluded = (*cohort.selection.excluded, *([Exclusion(NOT_IN_STUDY, others)] if others else []))
+    return StudyPatients(
+        study=config.name, cohort=config.cohort, table=table, label=label, split=split, excluded=excluded
+    )
 
 
 def settle(config: StudyConfig, study: StudyFolder) -> StudyConfig:

@@ -75,6 +75,17 @@ class BaselineResult:
             rows.append(metrics | {"auprc": auprc(own["label"], own["probability"])})
         return pd.DataFrame(rows)
 
+    def nested_answers(self) -> pd.DataFrame:
+        """Out-of-fold answers, with each fold's threshold from the other folds' patients: nothing is optimistic.
+
+        Index patient; `label`, `fold`, `probability`, `score` (probability − threshold), `rlvo`.
+        """
+        rows = self.validation.set_index("patient")[["label", "fold", "probability"]]
+        others = {k: rows[rows["fold"] != k] for k in rows["fold"].unique()}
+        thresholds = {k: youden_threshold(other["label"], other["probability"]) for k, other in others.items()}
+        score = rows["probability"] - rows["fold"].map(thresholds)
+        return rows.assign(score=score, rlvo=(score >= 0).astype(int))
+
     def score(self, table: pd.DataFrame) -> pd.DataFrame:
         """The folds' answers for patients whom none of them saw, indexed as `table`.
 

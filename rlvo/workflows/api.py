@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rlvo.search.plan import StudyPlan
     from rlvo.workflows.ensemble import BuiltEnsemble
     from rlvo.workflows.holdout import Evaluation
+    from rlvo.workflows.report import Report
     from rlvo.workflows.study import OpenStudy
 
 
@@ -157,6 +158,17 @@ class Study:
         from rlvo.workflows.holdout import evaluate
 
         return evaluate(self._open(), reason=reason, progress=self._progress)
+
+    def report(self, page: str | Path = "report.html") -> Report:
+        """Write one page about the study, and its tables and figures into a folder beside it; the hold-out stays shut.
+
+        Args:
+            page: the HTML file to write.
+        """
+        from rlvo.workflows.report import write_report
+        from rlvo.workflows.study import read_study
+
+        return write_report(read_study(self.name, self.work, cohort=self._cohort), Path(page), progress=self._progress)
 
     def _open(self) -> OpenStudy:
         from rlvo.workflows.study import open_searched_study

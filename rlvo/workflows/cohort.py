@@ -6,11 +6,12 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from rlvo.cohort.leaks import suspected_leaks
 from rlvo.cohort.pseudonym import cohort_key
 from rlvo.cohort.reading import Cohort, examine_table, read_cohort, volume_paths
-from rlvo.cohort.selection import Exclusion, Selection, flow
+from rlvo.cohort.selection import Exclusion, FlowStep, Selection, flow
 from rlvo.cohort.splits import Split, check_split, make_split, persons, split_rest
 from rlvo.cohort.tables import read_table
 from rlvo.cohort.variables import VARIABLES, VOLUMES
@@ -64,16 +65,7 @@ class ExaminedCohort:
         split, cohort = self.split, self.cohort
         steps = flow(cohort.selection, cohort_key(cohort.folder))
 
-        def part(name: str, patients: Sequence[str]) -> Part:
-            return Part(name, len(patients), int(cohort.label[list(patients)].sum()))
-
-        chart = flow_chart(
-            cohort.selection.considered,
-            steps,
-            part("Development", split.development),
-            part("Test set (held out)", split.test),
-            [part(f"Fold {k + 1}", fold) for k, fold in enumerate(split.folds)],
-        )
+        chart = draw_flow(cohort.selection.considered, steps, cohort.label, split)
         values = cohort.included.filter([name for name, v in VARIABLES.items() if v.role in ("predictor", "score")])
         missingness = missingness_plot(values) if values.isna().any(axis=None) else None
         return CohortContents(chart, steps, self.table_one, missingness, split.hash, cohort.ignored, self.notes)
@@ -183,6 +175,21 @@ def _restricted(cohort: Cohort, study: SharedPatients) -> Cohort:
     excluded = (*cohort.selection.excluded, Exclusion(f"not in study {study.study}", others))
     included = tuple(patient for patient in cohort.selection.included if patient in own)
     return replace(cohort, selection=Selection(included, excluded), label=cohort.label.loc[list(included)])
+
+
+def draw_flow(considered: int, steps: Sequence[FlowStep], label: pd.Series, split: Split) -> Figure:
+    """The flow chart of a cohort (Fig. 1), from the table's rows to hold-out and folds."""
+
+    def part(name: str, patients: Sequence[str]) -> Part:
+        return Part(name, len(patients), int(label[list(patients)].sum()))
+
+    return flow_chart(
+        considered,
+        steps,
+        part("Development", split.development),
+        part("Test set (held out)", split.test),
+        [part(f"Fold {k + 1}", fold) for k, fold in enumerate(split.folds)],
+    )
 
 
 def fit_baselines(examined: ExaminedCohort) -> Baselines:

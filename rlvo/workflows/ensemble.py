@@ -194,7 +194,7 @@ def compare_tie_rules(study: str | Path | StudyConfig, work: Workdir) -> TieRule
     settings, validation = config.ensemble, Validation.of(trials.predictions)
     scored = nested_margins(trials.records, validation, settings.selection, settings.weighting)
     spec = _declare(config, trials, partial=True)[STUDY_ENSEMBLE]
-    spread = _read_disagreements(folder).get(content_hash(spec))
+    spread = read_disagreements(folder).get(content_hash(spec))
     variance = within_class_variance(scored["fold"], scored["label"], scored["score"])
     is_measured = spread is not None and math.isfinite(spread) and variance > 0
     correlation = min(max(1 - spread / variance, 0.0), 1.0) if is_measured and spread is not None else ASSUMED
@@ -255,7 +255,7 @@ def _measure_disagreement(
     members = {member.key: member for member in champion.members}
     own = {name: spec for name, spec in specs.items() if {m.key for m in spec.members} <= set(members)}
     keys = {name: content_hash(spec) for name, spec in own.items()}
-    measured = _read_disagreements(study.folder)
+    measured = read_disagreements(study.folder)
     if not set(keys.values()) <= set(measured):
         table = study.test.sample(min(UNLABELLED, len(study.test)), random_state=0)
         encoders = {fold.fold: study.inputs.encoder(fold.fold) for fold in champion.folds}
@@ -267,7 +267,7 @@ def _measure_disagreement(
     return {name: measured[key] for name, key in keys.items() if math.isfinite(measured[key])}
 
 
-def _read_disagreements(folder: StudyFolder) -> dict[str, float]:
+def read_disagreements(folder: StudyFolder) -> dict[str, float]:
     """Those measured so far; a damaged file is measured again."""
     try:
         return dict(json.loads(folder.disagreement.read_bytes()))

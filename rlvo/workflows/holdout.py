@@ -34,7 +34,7 @@ from rlvo.study.folder import StudyFolder, member_weights, read_declared, read_e
 from rlvo.study.openings import Openings
 from rlvo.tracking.after_search import read_seals, write_seal
 from rlvo.workflows.holdout_questions import PairedTest, Usefulness, draw_usefulness, paired_tests, usefulness
-from rlvo.workflows.study import OpenStudy
+from rlvo.workflows.study import OpenStudy, ReadStudy
 
 PERFORMANCES = TypeAdapter(dict[str, Performance])
 ANSWER_TYPES: dict[str, str] = {"patient_id": "str", "rlvo": "Int64", "votes": "Int64"}
@@ -121,7 +121,7 @@ def evaluate(study: OpenStudy, *, reason: str | None = None, progress: ShowProgr
     return evaluated
 
 
-def kept_evaluation(study: OpenStudy) -> Evaluation | None:
+def kept_evaluation(study: ReadStudy) -> Evaluation | None:
     """What the last opening showed of the study's declared ensembles, opening nothing; None if they were not evaluated.
 
     Raises RlvoError if the kept files are damaged.
@@ -259,7 +259,7 @@ def _metrics(found: Performance, holdout: HoldOut) -> dict[str, float]:
     return {f"test/{name}": value for name, value in values.items()}
 
 
-def _evaluation(study: OpenStudy, specs: Mapping[str, EnsembleSpec], holdout: HoldOut) -> Evaluation:
+def _evaluation(study: ReadStudy, specs: Mapping[str, EnsembleSpec], holdout: HoldOut) -> Evaluation:
     predictions = read_ended_trials(study.folder).predictions
     validation = {name: result.validation_metrics() for name, result in study.baselines.items()}
     validation |= {name: validation_metrics(spec, predictions) for name, spec in specs.items()}

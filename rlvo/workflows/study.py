@@ -19,29 +19,24 @@ from rlvo.mlflow_client import Tracking
 from rlvo.progress import ShowProgress, no_progress
 from rlvo.registry.versions import logged_model
 from rlvo.study.folder import StudyFolder, read_config
-from rlvo.study.inputs import StudyInputs, open_study
+from rlvo.study.inputs import StudyInputs, StudyPatients, open_study, read_patients
 from rlvo.tracking.after_search import log_model_metrics, log_summary_run
 from rlvo.tracking.datasets import PatientGroup, StudyGroups
 from rlvo.training.baseline import BaselineResult, clinical_baselines
 
 
 @dataclass(frozen=True, eq=False)
-class OpenStudy:
-    """A study and its inputs, verified against what it was started with."""
+class ReadStudy:
+    """A study that was started, and its patients."""
 
     config: StudyConfig
     """As it was frozen in the study folder."""
     work: Workdir
-    inputs: StudyInputs
+    inputs: StudyPatients
 
     @property
     def folder(self) -> StudyFolder:
         return StudyFolder(self.work.study(self.config.name))
-
-    @property
-    def tracking(self) -> Tracking:
-        """Where the study's runs are and its model is registered."""
-        return tracking_of(self.work, self.config)
 
     @property
     def development(self) -> pd.DataFrame:
@@ -58,6 +53,18 @@ class OpenStudy:
         """The clinical baselines on the study's folds, by name."""
         inputs = self.inputs
         return clinical_baselines(inputs.table, inputs.label, inputs.split, inputs.predictors, inputs.cohort.imputation)
+
+
+@dataclass(frozen=True, eq=False)
+class OpenStudy(ReadStudy):
+    """A study and its inputs, verified against what it was started with."""
+
+    inputs: StudyInputs
+
+    @property
+    def tracking(self) -> Tracking:
+        """Where the study's runs are and its model is registered."""
+        return tracking_of(self.work, self.config)
 
     def log_figures(
         self,
@@ -131,6 +138,18 @@ def open_searched_study(
     assert table is not None  # open_study writes it
     inputs = open_study(given or frozen, table, work, progress=progress)
     return OpenStudy(read_config(folder), work, inputs)
+
+
+def read_study(study: str | Path | StudyConfig, work: Workdir, *, cohort: Path | None = None) -> ReadStudy:
+    """Read a study that was started, and its cohort's table; no volume is looked at, and nothing is written.
+
+    Arguments and errors are those of `open_searched_study`.
+    """
+    folder = StudyFolder(work.study(named_study(study)[0]))
+    config = read_config(folder)
+    table = cohort or config.cohort.table
+    assert table is not None  # open_study writes it
+    return ReadStudy(config, work, read_patients(config, folder, table))
 
 
 def tracking_of(work: Workdir, config: StudyConfig | None = None) -> Tracking:

@@ -1,0 +1,43 @@
+"""`rlvo report`: one page about a study, with every table and figure as files."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rlvo.about import NOTICE
+from rlvo.cli.common import JsonOption, StudyArgument, WorkdirOption, writing
+from rlvo.config.workdir import DEFAULT, Workdir
+from rlvo.report.console import print_json, print_line, show_progress
+
+
+def report(
+    study: StudyArgument,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="The page to write; files go into a folder beside it.")
+    ] = Path("report.html"),
+    cohort: Annotated[Path | None, typer.Option(help="Its cohort table, if it was moved.")] = None,
+    workdir: WorkdirOption = Path(DEFAULT),
+    json: JsonOption = False,
+) -> None:
+    """Write one self-contained page about a study: patients, results, search, provenance.
+
+    It shows what the hold-out showed if it was opened, and never opens it. Every table is a CSV file too, and every
+    figure an SVG and a PNG of 300 dpi, in a folder beside the page. No patient is named.
+
+    Example: rlvo report demo -o report.html
+    """
+    from rlvo.workflows.report import write_report
+    from rlvo.workflows.study import read_study
+
+    opened = read_study(study, Workdir.at(workdir, create=False), cohort=cohort)
+    with writing(out):
+        written = write_report(opened, out, progress=show_progress)
+    if json:
+        print_json({"page": written.page, "files": written.files, "notice": NOTICE})
+        return
+    print_line(f"report: {written.page}")
+    print_line(
+        f"tables and figures: {written.page.with_name(written.page.stem + '_files')} ({len(written.files)} files)"
+    )
+    print_line(NOTICE)

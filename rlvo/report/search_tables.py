@@ -1,0 +1,75 @@
+"""A report's tables of a search: its best configurations, how its trials ended, and what they took."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from rlvo.report.console import format_mean_sd
+from rlvo.report.exhibit import Exhibit
+
+MOST = 15
+"""Configurations on the page at most; the CSV has all."""
+
+
+def configurations_exhibit(trials: pd.DataFrame) -> Exhibit:
+    """The configurations by their mean `val/auc`, best first.
+
+    Args:
+        trials: one row per trial of a finished configuration: `configuration` (its key), `label`, `epochs`, `seconds`,
+            and its metrics at the best epoch (`val/auc`, …).
+    """
+    of_metrics = [name for name in map(str, trials.columns) if name.startswith("val/")]
+    grouped = trials.groupby(["configuration", "label"], sort=False)
+    table = grouped.agg(folds=("val/auc", "size"), epochs=("epochs", "sum"), seconds=("seconds", "sum"))
+    for metric in of_metrics:
+        table[[f"{metric}_mean", f"{metric}_sd"]] = grouped[metric].agg(["mean", "std"])
+    table = table.sort_values("val/auc_mean", ascending=False, kind="stable").reset_index()
+    headings = {"val/auc": "AUC", "val/balanced_accuracy": "balanced accuracy"}
+    shown = pd.DataFrame(
+        {
+            "configuration": table["label"],
+            "key": table["configuration"],
+            **{
+                f"{heading} (optimistic)": [
+                    format_mean_sd(*pair) for pair in table[[f"{metric}_mean", f"{metric}_sd"]].to_numpy()
+                ]
+                for metric, heading in headings.items()
+                if metric in of_metrics
+            },
+            "epochs": table["epochs"].map(str),
+            "minutes": (table["seconds"] / 60).map("{:.1f}".format),
+        }
+    ).head(MOST)
+    more = f"The first {MOST} of {len(table)}. " if len(table) > MOST else ""
+    caption = f"{more}Mean ± SD over the folds' validation patients, at each fold's best epoch, which was chosen there."
+    return Exhibit("best-configurations", "Configurations, best first", table, caption, "optimistic", shown)
+
+
+def compute_exhibit(trials: pd.DataFrame) -> Exhibit:
+    """How the trials ended, and what they took, by how they ended.
+
+    Args:
+        trials: one row per trial: `state`, `epochs` (how many ended), `planned` (how many a whole trial has), `seconds`
+            (NaN if it left no record).
+    """
+    table = trials.groupby("state", sort=False).agg(
+        trials=("state", "size"),
+        epochs=("epochs", "sum"),
+        epochs_planned=("planned", "sum"),
+        seconds=("seconds", "sum"),
+    )
+    table.loc["all"] = table.sum()
+    shown = table.reset_index().astype({"trials": int, "epochs": int, "epochs_planned": int})
+    hours = (shown["seconds"] / 3600).map("{:.2f}".format)
+    shown = shown.drop(columns="seconds").astype(str).assign(hours=hours)
+    shown.columns = pd.Index(["", "trials", "epochs trained", "epochs of whole trials", "hours of training"])
+    caption = "Hours are summed over trials, several of which may have run at once. Energy was not recorded."
+    return Exhibit(
+        "search-compute", "How the trials ended, and what they took", table.reset_index(), caption, None, shown
+    )
+
+
+def settings_exhibit(name: str, title: str, rows: Sequence[tuple[str, object]], caption: str = "") -> Exhibit:
+    """Names and values."""
+    table = pd.DataFrame([(key, str(value)) for key, value in rows], columns=["name", "value"])
+    return Exhibit(name, title, table, caption, None, table.rename(columns={"name": "", "value": " "}))

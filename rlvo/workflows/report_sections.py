@@ -1,0 +1,212 @@
+"""The sections of a report on a study: each function takes what is known, and gives what the page shows."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from rlvo.cohort.selection import flow
+from rlvo.cohort.variables import VARIABLES
+from rlvo.config.base import by_path, content_hash
+from rlvo.config.study import StudyConfig
+from rlvo.ensemble.build import STUDY_ENSEMBLE
+from rlvo.ensemble.selection import MODALITIES
+from rlvo.errors import RlvoError
+from rlvo.registry.register import provenance
+from rlvo.report.baselines import forest_plot
+from rlvo.report.calibration import Reliability, calibration_exhibits
+from rlvo.report.cohort_pictures import missingness_plot
+from rlvo.report.curves import precision_recall_exhibit, roc_exhibit
+from rlvo.report.decisions import confusion_exhibit, votes_exhibit
+from rlvo.report.exhibit import Exhibit, Section
+from rlvo.report.model_tables import ScoredModel, models_exhibit, paired_exhibit
+from rlvo.report.search_figures import history_exhibit, importance_exhibit, parallel_exhibit
+from rlvo.report.search_tables import compute_exhibit, configurations_exhibit, settings_exhibit
+from rlvo.report.subgroup_pictures import subgroups_exhibit
+from rlvo.report.table_one import CAPTION, HEADINGS, table_one
+from rlvo.search.history import read_history
+from rlvo.study.folder import EndedTrials, read_hashes
+from rlvo.study.state import StudyState
+from rlvo.training.baseline import clinical_odds
+from rlvo.workflows.cohort import draw_flow
+from rlvo.workflows.evidence import Evidence
+from rlvo.workflows.holdout_questions import CLINICAL, usefulness
+from rlvo.workflows.study import ReadStudy
+
+PRIVATE: Any = {"cohort": {"table"}, "atlas": True, "folds": {"test_patients"}, "mlflow": {"tracking_uri"}}
+"""Settings that are places on the user's machine or of a service."""
+PAPER_BACKBONES = ("densenet169", "efficientnet_b0")
+"""Those of the paper's Table 3; its Table A1 has the others."""
+
+
+def cohort_section(study: ReadStudy) -> Section:
+    """Who was included, who the patients are, what is missing."""
+    inputs, selection = study.inputs, study.inputs.selection
+    steps = flow(selection)
+    chart = draw_flow(selection.considered, steps, inputs.label, inputs.split)
+    counts = [("in the table", selection.considered, selection.considered)]
+    counts += [(step.rule, step.excluded, step.remaining) for step in steps]
+    for name, patients in (("development", inputs.split.development), ("test set", inputs.split.test)):
+        counts.append((name, len(patients), int(inputs.label[list(patients)].sum())))
+    table = pd.DataFrame(counts, columns=["step", "patients", "remaining, or with rLVO"])
+    characteristics = table_one(inputs.table, inputs.label, inputs.split.test)
+    values = inputs.table.filter([name for name, v in VARIABLES.items() if v.role in ("predictor", "score")])
+    missing = []
+    if (count := values.isna().sum()).any():
+        absent = count.rename_axis("variable").rename("patients_without").reset_index()
+        note = "Of the included patients. Missing values are imputed from each fold's training patients."
+        figure = missingness_plot(values)
+        missing = [Exhibit("missing-values", "Missing values", absent, note, figure=figure)]
+    rule = "Each patient is excluded by the first rule that applies."
+    shown = characteristics.rename(columns=HEADINGS)
+    return Section(
+        "cohort",
+        "Patients",
+        exhibits=[
+            Exhibit("cohort-flow", "Cohort flow (Fig. 1)", table, rule, figure=chart),
+            Exhibit("table-1", "Table 1: patients", characteristics, CAPTION, shown=shown),
+            *missing,
+        ],
+    )
+
+
+def models_section(evidence: Evidence) -> Section:
+    """Table 2, and the paired tests."""
+    last = [*(modality for modality in MODALITIES if modality in evidence.models), STUDY_ENSEMBLE]
+    others = {*evidence.specs, *last}
+    shown = [name for name in evidence.models if name not in others] + last
+    models = [evidence.models[name] for name in shown]
+    about, standing = evidence.about, evidence.standing
+    table = models_exhibit(
+        "table-2",
+        "Table 2: clinical baselines, modalities, ensemble",
+        models,
+        standing=standing,
+        about=about,
+    )
+    found = {(each.a, each.b): each.found for each in evidence.tests}
+    paired = [paired_exhibit(found, standing=standing, about=about)] if found else []
+    return Section("models", "Modalities, clinical baselines and the ensemble", [], [table, *paired])
+
+
+def specs_section(evidence: Evidence) -> Section:
+    """Table 3, and Table A1 if there are other backbones than the paper's beside them."""
+    rows = list(evidence.by_spec.values())
+    of_paper = [row for row in rows if row.design["backbone"] in PAPER_BACKBONES] or rows
+    tables = {"table-3": of_paper, "table-a1": [row for row in rows if row not in of_paper]}
+    titles = {"table-3": "Table 3: backbone × prior × fusion", "table-a1": "Table A1: other backbones"}
+    exhibits = [
+        models_exhibit(
+            name,
+            titles[name],
+            models,
+            standing=evidence.standing,
+            about=evidence.about,
+            note="Each row is the ensemble of one model spec's NCCT, CTA and BOTH models, as far as it has them.",
+        )
+        for name, models in tables.items()
+        if models
+    ]
+    return Section("specs", "Backbones, vessel prior and fusion", [], exhibits)
+
+
+def _shown_models(evidence: Evidence) -> list[ScoredModel]:
+    """The clinical baseline, the modalities and the ensemble: those that curves are drawn of."""
+    names = [CLINICAL, *MODALITIES, STUDY_ENSEMBLE]
+    return [evidence.models[name] for name in names if name in evidence.models]
+
+
+def curves_section(evidence: Evidence, tie: str) -> Section:
+    """Curves, confusion matrices and votes."""
+    models, standing, about = _shown_models(evidence), evidence.standing, evidence.about
+    exhibits = [each(models, standing=standing, about=about) for each in (roc_exhibit, precision_recall_exhibit)]
+    exhibits.append(confusion_exhibit(models, standing=standing, about=about))
+    text = []
+    if "votes" in evidence.own:
+        exhibits.append(votes_exhibit(evidence.own, tie, standing=standing, about=about))
+    else:
+        text = ["How the folds vote cannot be seen here: a development patient is new to one fold only."]
+    return Section("discrimination", "Discrimination and decisions", text, exhibits)
+
+
+def calibration_sections(evidence: Evidence) -> Iterator[Section]:
+    """Of the ensemble and the clinical baseline, as far as they give probabilities."""
+    answers = {model.name: model.answers for model in _shown_models(evidence) if model.name not in MODALITIES}
+    useful = evidence.evaluation.usefulness if evidence.evaluation else usefulness(answers, evidence.own["label"])
+    known = {name: answers[name].dropna(subset=["probability"]) for name in useful if name in answers}
+    curves = {
+        name: Reliability(own["label"].to_numpy(int), own["probability"].to_numpy(float), useful[name].calibration)
+        for name, own in known.items()
+    }
+    if curves:
+        benefits = {name: useful[name].benefit for name in curves}
+        exhibits = calibration_exhibits(curves, benefits, standing=evidence.standing, about=evidence.about)
+        yield Section("calibration-of-probabilities", "Calibration and usefulness", exhibits=exhibits)
+
+
+def subgroup_sections(evidence: Evidence) -> Iterator[Section]:
+    """The errors of the study's own ensemble, if the table has groups."""
+    if evidence.subgroups:
+        errors = subgroups_exhibit(evidence.subgroups, standing=evidence.standing, about=evidence.about)
+        yield Section("subgroups", "Errors in subgroups", exhibits=[errors])
+
+
+def clinical_section(study: ReadStudy) -> Section:
+    """Odds ratios of the clinical variables."""
+    inputs = study.inputs
+    odds = clinical_odds(inputs.table, inputs.label, inputs.split, inputs.predictors)
+    caption = (
+        f"One logistic fit to all {len(inputs.split.development)} development patients; 95 % intervals: Wald; bold: "
+        "p < 0.05, not corrected. It describes them and validates nothing."
+    )
+    figure = forest_plot(odds, title="Odds ratios of rLVO")
+    exhibit = Exhibit("odds-ratios", "Odds ratios of clinical variables (Fig. A1)", odds, caption, figure=figure)
+    return Section("clinical", "Clinical variables", exhibits=[exhibit])
+
+
+def search_section(study: ReadStudy, state: StudyState, trials: EndedTrials | None) -> Section:
+    """What was tried, what mattered, what it took."""
+    rows = [
+        {"state": trial.state, "epochs": trial.epoch, "planned": each.epochs}
+        | {"seconds": trial.record.seconds if trial.record else float("nan")}
+        for each in state.configurations
+        for trial in each.trials
+    ]
+    exhibits = [compute_exhibit(pd.DataFrame(rows))] if rows else []
+    finished = {each.key for each in state.configurations if each.state == "finished"}
+    best = [
+        {"configuration": r.identity.configuration, "label": r.configuration.label, "epochs": r.epochs}
+        | {"seconds": r.seconds, **r.metrics}
+        for r in (trials.records if trials else ())
+        if r.identity.configuration in finished
+    ]
+    if best:
+        exhibits.insert(0, configurations_exhibit(pd.DataFrame(best)))
+    text = []
+    try:
+        history = read_history(study.config, study.folder)
+    except RlvoError:
+        history, text = None, ["Optuna's record of the search cannot be read now; 'rlvo search' says why."]
+    if history is not None:
+        proposals, importance = history.proposals, history.importance
+        drawn = [history_exhibit(proposals), importance_exhibit(importance) if len(importance) else None]
+        exhibits += [each for each in (*drawn, parallel_exhibit(proposals, importance)) if each is not None]
+    return Section("search", "The search", text, exhibits)
+
+
+def provenance_section(study: ReadStudy, evidence: Evidence | None) -> Section:
+    """Code, data, seeds and settings; no place on the user's machine."""
+    config, hashes = study.config, read_hashes(study.folder)
+    rows: list[tuple[str, object]] = list(provenance(config).items())
+    rows += [(name, hashes[name]) for name in ("data_hash", "split_hash") if name in hashes]
+    if evidence is not None:
+        rows += [(f"hash of {name}", content_hash(spec)) for name, spec in evidence.specs.items()]
+    rows += [("seed", config.seed), ("folds.seed", config.folds.seed), ("search.seed", config.search.seed)]
+    origin = settings_exhibit("origin", "Code, data and seeds", rows, "Of the code that wrote this report.")
+    settings = settings_exhibit("settings", "Settings", _settings(config), "Places of files and services are left out.")
+    return Section("provenance", "Provenance", [], [origin, settings])
+
+
+def _settings(config: StudyConfig) -> list[tuple[str, object]]:
+    found = by_path(config.model_dump(mode="json", exclude=PRIVATE))
+    return [(name, value) for name, value in found.items() if value is not None]
