@@ -1,5 +1,7 @@
 """The report on a study: one page, and every table and figure of it as files. The hold-out is never opened for it."""
 
+import errno
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +61,10 @@ def write_report(
         RlvoError: files of the study are damaged.
         OSError: the page cannot be written.
     """
-    steps = 4
+    steps, folder = 4, page.with_name(f"{page.stem}_files")
+    if page.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    folder.mkdir(parents=True, exist_ok=True)  # before minutes of work: it may not be possible
     with progress("report") as advance:
         state = read_state(study.folder)
         trials = _ended(study)
@@ -71,7 +76,6 @@ def write_report(
         sections = (*sections, provenance_section(study, evidence))
         sections = (*sections, guidelines_section(sections, [TRUST]))
         advance(3, steps)
-        folder = page.with_name(f"{page.stem}_files")
         files = write_exhibits(sections, folder)
         cautions = [*_cautions(state, evidence, openings)]
         html = study_page(study.config.name, _facts(study, state, evidence, why), cautions, sections, folder.name)
