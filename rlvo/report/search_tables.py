@@ -72,4 +72,4 @@ def compute_exhibit(trials: pd.DataFrame) -> Exhibit:
 def settings_exhibit(name: str, title: str, rows: Sequence[tuple[str, object]], caption: str = "") -> Exhibit:
     """Names and values."""
     table = pd.DataFrame([(key, str(value)) for key, value in rows], columns=["name", "value"])
-    return Exhibit(name, title, table, caption, None, table.rename(columns={"name": "", "value": " "}))
+    return Exhibit(name, title, table, caption, None, table.rename(columns={"name": ""}))
