@@ -46,6 +46,12 @@ class TabularEncoder(Frozen):
         return tuple(names)
 
     @property
+    def feature_groups(self) -> dict[str, tuple[int, ...]]:
+        """Where each predictor's features are among the T: its one-hots together, and its missing flag with them."""
+        owners = [name.partition("=")[0] for name in self.feature_names]
+        return {p: tuple(i for i, owner in enumerate(owners) if owner == p) for p in self.predictors}
+
+    @property
     def reference_features(self) -> tuple[str, ...]:
         """Names of the one-hots of reference levels, which logistic fits leave out."""
         return tuple(_feature_names(p)[0] for p in self.predictors if predictor_kind(p) == "categorical")

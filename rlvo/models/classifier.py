@@ -57,7 +57,10 @@ class Classifier(nn.Module):
 
     def forward(self, volume: Tensor, tabular: Tensor | None = None) -> Tensor:
         """Volume [B, C, X, Y, Z] (HU, vessel channel 0/1) and encoded table [B, T] → logits [B]."""
-        features = self.features(volume)
+        return self.fuse(self.features(volume), tabular)
+
+    def fuse(self, features: Tensor, tabular: Tensor | None = None) -> Tensor:
+        """Last feature map, before fusion, and table [B, T] → logits [B]: all that the table has a part in."""
         if self.modulation is not None:
             features = self.modulation(features, _required(tabular))
         return self.classify(features, tabular)

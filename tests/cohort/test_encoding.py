@@ -71,6 +71,11 @@ def test_names_and_values_by_hand() -> None:
     np.testing.assert_allclose(encoder.transform(typed([new])), [[0.5, 1, 1, 0, 0, 0, 1, 1, 0.5, 1]], rtol=1e-6)
 
 
+def test_the_features_of_a_predictor_are_found_together(rows: pd.DataFrame) -> None:
+    encoder = fit_encoder(examine_table(rows)[0], ["age", "occlusion_site", "sex"], missing_flags=True)
+    assert encoder.feature_groups == {"age": (0, 5), "occlusion_site": (1, 2, 3, 6), "sex": (4, 7)}
+
+
 def test_the_papers_predictors_give_21_features(rows: pd.DataFrame) -> None:
     assert len(fit_encoder(examine_table(rows)[0], PAPER_PREDICTORS).feature_names) == 21
 

@@ -1,0 +1,53 @@
+"""A trained member as a function of the table alone: its image network runs once per patient, then only the fusion."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlvo.models.classifier import Classifier
+from rlvo.training.member import VolumeSequence, full_precision
+
+CHUNK_BYTES = 1 << 26
+"""Feature maps are fused in chunks of about this size."""
+
+
+@dataclass(frozen=True)
+class FixedImages:
+    """A member and the last feature maps of N patients, before the fusion."""
+
+    classifier: Classifier
+    features: Tensor
+    """[N, C, X, Y, Z], on the classifier's device."""
+
+    @classmethod
+    def of(cls, classifier: Classifier, volumes: VolumeSequence, batch: int = 8) -> "FixedImages":
+        """Run the image network on volumes [N, C, X, Y, Z], whose channels are in the model's order."""
+        device = classifier.channel_mean.device
+        classifier.eval()
+        with torch.no_grad(), full_precision():
+            parts = [
+                classifier.features(volumes[i : i + batch].to(device, torch.float32))
+                for i in range(0, len(volumes), batch)
+            ]
+        return cls(classifier, torch.cat(parts))
+
+    def logits(self, tabular: np.ndarray, patients: np.ndarray | None = None) -> np.ndarray:
+        """The logits [M] of encoded rows [M, T], each with the image of one patient.
+
+        Args:
+            patients: whose image belongs to each row, by position [M]; None: row i is about patient i.
+        """
+        images = torch.arange(len(tabular)) if patients is None else torch.as_tensor(patients)
+        table = torch.as_tensor(tabular, dtype=torch.float32)
+        size = max(1, CHUNK_BYTES // self.features[0].nbytes)
+        with torch.no_grad(), full_precision():
+            parts = [
+                self.classifier.fuse(
+                    self.features[images[i : i + size].to(self.features.device)],
+                    table[i : i + size].to(self.features.device),
+                ).cpu()
+                for i in range(0, len(table), size)
+            ]
+        return torch.cat(parts).numpy().astype(np.float64)
