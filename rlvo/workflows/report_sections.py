@@ -35,7 +35,7 @@ from rlvo.workflows.study import ReadStudy
 
 PRIVATE: Any = {"cohort": {"table"}, "atlas": True, "folds": {"test_patients"}, "mlflow": {"tracking_uri"}}
 """Settings that are places on the user's machine or of a service."""
-PAPER_BACKBONES = ("densenet169", "efficientnet_b0")
+PAPER_BACKBONES = ("densenet169", "efficientnet-b0")
 """Those of the paper's Table 3; its Table A1 has the others."""
 
 

@@ -7,7 +7,9 @@ import subprocess
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 
+import numpy as np
 import pandas as pd
 import pytest
 from support.commands import refused, run
@@ -15,13 +17,17 @@ from support.made_up_study import write_study, write_table
 from support.tiny_study import TinyStudy
 
 import rlvo
+from rlvo.config.model import BackboneName
 from rlvo.config.workdir import Workdir
 from rlvo.ensemble.spec import EnsembleSpec
 from rlvo.report.guidelines import read_items
+from rlvo.report.model_tables import ScoredModel
 from rlvo.study.folder import read_config, write_declared
 from rlvo.study.openings import Openings
+from rlvo.workflows.evidence import Evidence
 from rlvo.workflows.holdout import HoldOut, kept_evaluation, open_holdout
 from rlvo.workflows.report import Report, write_report
+from rlvo.workflows.report_sections import specs_section
 from rlvo.workflows.study import OpenStudy, read_study
 
 SPACE = {"model.modality": ["NCCT", "CTA", "BOTH"], "model.fusion": ["none", "daft"], "model.prior": [False, True]}
@@ -161,6 +167,21 @@ def test_specs_are_rows_of_table_3_and_a_prior_that_saw_cta_is_marked(closed: Re
     text = closed.page.read_text()
     for name, row in rows.iterrows():
         assert (f"<th>{name}*</th>" in text) == (row["prior"] == "yes")
+
+
+def test_the_papers_backbones_are_table_3_and_others_table_a1() -> None:
+    rng = np.random.default_rng(0)
+    answers = pd.DataFrame({"label": [0, 1] * 20, "score": rng.normal(size=40), "rlvo": rng.integers(0, 2, 40)})
+    models = {name: ScoredModel(name, answers, design={"backbone": name}) for name in get_args(BackboneName)}
+
+    def shown(*names: str) -> dict[str, list[str]]:
+        own = {name: models[name] for name in names}
+        evidence = Evidence("nested", "", own, dict.fromkeys(own), True, "", [], [], None)
+        return {each.name: each.table["model"].tolist() for each in specs_section(evidence).exhibits}
+
+    of_paper = ["densenet169", "efficientnet-b0"]
+    assert shown(*models) == {"table-3": of_paper, "table-a1": ["densenet121", "resnet18"]}
+    assert shown("resnet18", "densenet121") == {"table-3": ["resnet18", "densenet121"]}
 
 
 def test_the_search_is_optunas(made_up: Workdir, closed: Report) -> None:
