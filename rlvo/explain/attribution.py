@@ -51,6 +51,11 @@ class Contributions:
         """Through both, by patient and predictor."""
         return self.scale + self.shift
 
+    def shares(self) -> "Contributions":
+        """The same divided by the sum of the absolute ones, so that networks of other scales can be compared."""
+        total = self.absolute.abs().sum() or 1.0  # nothing contributes in a network that starts as the identity
+        return Contributions(self.scale / total, self.shift / total, self.absolute / total)
+
 
 def contributions(
     daft: DAFT,
@@ -59,6 +64,7 @@ def contributions(
     groups: Mapping[str, Sequence[int]],
     *,
     formula: Formula = "mean_of_absolutes",
+    patients: Sequence[str] | None = None,
 ) -> Contributions:
     """Individual and absolute contributions of the predictors to a member's scales and shifts.
 
@@ -70,19 +76,23 @@ def contributions(
         formula: of the absolute contribution. `mean_of_absolutes`: the mean of the individual ones. `literal`: as under
             Fig. 4, |mean ∂S/∂T_i|·P̄ + |mean ∂B/∂T_i| with means over patients and channels, where gradients of
             opposite signs cancel, and P̄ can be negative.
+        patients: names the rows of the tables; None: their positions.
     """
     table = torch.as_tensor(tabular, dtype=features.dtype, device=features.device)
     by_scale, by_shift = tabular_gradients(daft, features, table)
     pooled = features.mean(dim=(2, 3, 4))
-    scale = _summed((by_scale.abs() * pooled.abs()[:, :, None]).mean(dim=1), groups)
-    shift = _summed(by_shift.abs().mean(dim=1), groups)
+    scale = _summed((by_scale.abs() * pooled.abs()[:, :, None]).mean(dim=1), groups, patients)
+    shift = _summed(by_shift.abs().mean(dim=1), groups, patients)
     if formula == "literal":
         means = by_scale.mean(dim=(0, 1)).abs() * pooled.mean() + by_shift.mean(dim=(0, 1)).abs()
         return Contributions(scale, shift, _summed(means[None], groups).iloc[0])
     return Contributions(scale, shift, (scale + shift).mean())
 
 
-def _summed(by_feature: Tensor, groups: Mapping[str, Sequence[int]]) -> pd.DataFrame:
+def _summed(
+    by_feature: Tensor, groups: Mapping[str, Sequence[int]], patients: Sequence[str] | None = None
+) -> pd.DataFrame:
     """Sum [N, T] over the features of each predictor: [N, P]."""
     values = by_feature.double().cpu().numpy()
-    return pd.DataFrame({predictor: values[:, list(columns)].sum(axis=1) for predictor, columns in groups.items()})
+    sums = {predictor: values[:, list(columns)].sum(axis=1) for predictor, columns in groups.items()}
+    return pd.DataFrame(sums, index=None if patients is None else list(patients))

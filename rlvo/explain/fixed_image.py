@@ -1,5 +1,6 @@
 """A trained member as a function of the table alone: its image network runs once per patient, then only the fusion."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,3 +52,7 @@ class FixedImages:
                 for i in range(0, len(table), size)
             ]
         return torch.cat(parts).numpy().astype(np.float64)
+
+    def of_one(self, patient: int) -> Callable[[np.ndarray], np.ndarray]:
+        """Gives the logits [M] of encoded rows [M, T], all with the image of one patient."""
+        return lambda tabular: self.logits(tabular, np.full(len(tabular), patient))
