@@ -27,9 +27,7 @@ SAW_CTA = "ncct_saw_cta"
 """Column of a design: "yes" if an NCCT member has the vessel prior."""
 PRIOR = "* The vessel prior comes from CTA, so the NCCT model with it has seen CTA."
 VALIDATION, NESTED = "validation AUC (optimistic)", "nested AUC (out of fold)"
-INTERVALS = "95 % intervals: " + "; ".join(
-    f"{name.replace('_', ' ')} by {how}" for name, how in INTERVAL_METHODS.items()
-)
+INTERVALS = "95 % intervals: " + "; ".join(f"{name} by {INTERVAL_METHODS[metric]}" for metric, name in METRICS.items())
 DECISIONS = (
     "AUC is of the score; balanced accuracy, sensitivity, specificity and F1 are of the decision. "
     f"Best of each column in bold. {INTERVALS}."

@@ -48,6 +48,7 @@ def test_a_row_holds_the_models_own_figures_with_intervals() -> None:
         *rows.loc["strong", ["auc_low", "auc_high"]]
     )
     assert "vessel prior comes from CTA" in found.caption
+    assert "95 % intervals: AUC by DeLong, logit scale; balanced accuracy by MOVER" in found.caption
     assert (1, "AUC") in found.best
     assert (0, "AUC") not in found.best
 
