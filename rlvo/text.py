@@ -33,7 +33,7 @@ def escape_formula(cell: str) -> str:
 
 def unescape_formula(cell: str) -> str:
     """A cell as it was before `escape_formula`."""
-    return cell[1:] if re.match(rf"'+{FORMULA}", cell) else cell
+    return cell[1:] if cell.startswith("'") and re.match(rf"'+{FORMULA}", cell) else cell
 
 
 def _obeyed(text: str) -> set[str]:

@@ -1,6 +1,7 @@
 """One column of a cohort table: text to values, with a finding for every cell that does not fit the variable."""
 
 import re
+from dataclasses import replace
 from datetime import date
 
 import pandas as pd
@@ -27,17 +28,32 @@ def typed_column(text: pd.Series, variable: Variable, decimal_comma: bool) -> tu
         variable: what the column holds.
         decimal_comma: "70,5" is a number.
     """
+    # What is written many times is looked at once.
+    codes, written = pd.factorize(text)
+    cells = pd.Series(written, dtype="str")
+    values, fits = _typed(cells, variable, decimal_comma)
+    per_cell = [None if fit else _finding(cell, variable, decimal_comma) for cell, fit in zip(cells, fits, strict=True)]
+    found = [
+        replace(finding, patient=str(patient) or None)
+        for patient, code in zip(text.index, codes.tolist(), strict=True)
+        if code >= 0 and (finding := per_cell[code])
+    ]
+    return values.where(fits).reindex(codes).set_axis(text.index).rename(variable.name), found
+
+
+def _typed(text: pd.Series, variable: Variable, decimal_comma: bool) -> tuple[pd.Series, pd.Series]:
+    """Convert cells, none of them missing; return the values, and which of the cells fit."""
     if variable.kind == "text":
         values = text
         unclear = text.str.fullmatch(f"{ERROR.pattern}|{UNKNOWN.pattern}", flags=re.IGNORECASE)
-        fits = ~unclear.fillna(False).astype(bool) | (variable.role == "image")
+        fits = ~unclear.astype(bool) | (variable.role == "image")
     elif variable.kind == "date":
         values = _dates(text)
         fits = values.notna()
     elif variable.kind == "categorical" or variable.levels:
         spellings = {level.lower(): level for level in variable.levels}
         spellings |= {f"{level}.0": level for level in variable.levels if level.isdigit()}  # eTICI read as a number
-        values = text.map(lambda cell: spellings.get(cell.lower(), cell), na_action="ignore").astype("str")
+        values = text.map(lambda cell: spellings.get(cell.lower(), cell)).astype("str")
         fits = values.isin(variable.levels)
     elif variable.kind == "binary":
         values = _numbers(text.str.lower().replace({"true": "1", "false": "0"}), decimal_comma)
@@ -47,9 +63,7 @@ def typed_column(text: pd.Series, variable: Variable, decimal_comma: bool) -> tu
         fits = values.between(variable.low, variable.high) & (values != MISSING_CODE)
         if variable.unit == "points":
             fits &= values % 1 == 0
-    wrong = text.notna() & ~fits
-    findings = [_finding(str(patient), cell, variable, decimal_comma) for patient, cell in text[wrong].items()]
-    return values.mask(wrong), findings
+    return values, fits.astype(bool)
 
 
 def abbreviate(cell: str) -> str:
@@ -58,9 +72,9 @@ def abbreviate(cell: str) -> str:
     return text if len(text) <= 40 else f"{text[:39]}…"
 
 
-def _finding(patient: str, cell: str, variable: Variable, decimal_comma: bool) -> Finding:
+def _finding(cell: str, variable: Variable, decimal_comma: bool) -> Finding:
     shown, fix = abbreviate(cell), hint(cell, variable, decimal_comma=decimal_comma)
-    return Finding(patient or None, variable.name, f"'{shown}' is not allowed", fix, shown, variable.allowed)
+    return Finding(None, variable.name, f"'{shown}' is not allowed", fix, shown, variable.allowed)
 
 
 def _numbers(text: pd.Series, decimal_comma: bool) -> pd.Series:
@@ -74,7 +88,7 @@ def _numbers(text: pd.Series, decimal_comma: bool) -> pd.Series:
 
 def _dates(text: pd.Series) -> pd.Series:
     """Convert to YYYY-MM-DD, as text; missing if the cell is no such date, or not a possible date of admission."""
-    written = text.where(text.str.fullmatch(r"\d{4}-\d\d-\d\d([T ][\d:.+Z-]*)?").fillna(False)).str[:10]
+    written = text.where(text.str.fullmatch(r"\d{4}-\d\d-\d\d([T ][\d:.+Z-]*)?").astype(bool)).str[:10]
     days = pd.to_datetime(written, format="%Y-%m-%d", errors="coerce")
     within = (days >= pd.Timestamp(EARLIEST_ADMISSION)) & (days <= pd.Timestamp(date.today()))
     return written.where(within).astype("str")

@@ -19,13 +19,19 @@ SUMMARY = re.compile(
     re.IGNORECASE,
 )
 """What stands in the id column of rows that are not patients."""
-SPREADSHEET_IDS = (
-    (r"\d([.,]\d+)?E[+-]?\d+", "was rounded by a spreadsheet"),
-    (r"\d{4}-\d\d-\d\d[ T]00:00(:00)?|\d{1,2}[- ](jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*([- ]\d{2,4})?",
-     "is a date, which a spreadsheet makes of ids like 3-5"),
-    (ERROR.pattern, "is a spreadsheet's error"),
-    (r"['=].*", "begins with a mark of spreadsheets, which is no part of an id"),
-)  # fmt: skip
+SPREADSHEET_IDS = {
+    re.compile(pattern, re.IGNORECASE): what
+    for pattern, what in (
+        (r"\d([.,]\d+)?E[+-]?\d+", "was rounded by a spreadsheet"),
+        (
+            r"\d{4}-\d\d-\d\d[ T]00:00(:00)?"
+            r"|\d{1,2}[- ](jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*([- ]\d{2,4})?",
+            "is a date, which a spreadsheet makes of ids like 3-5",
+        ),
+        (ERROR.pattern, "is a spreadsheet's error"),
+        (r"['=].*", "begins with a mark of spreadsheets, which is no part of an id"),
+    )
+}
 """Ids that a spreadsheet changed, as patterns, and what happened to them."""
 LARGER_UNITS = {"mL": ("litres", 1000, 1), "%": ("a fraction of 1", 100, 0)}
 """The unit that a column may be in by mistake: its name, how many of ours it is, and the decimals ours usually has."""
@@ -42,10 +48,10 @@ def volume_order(typed: pd.DataFrame) -> Iterator[Finding]:
         if not {shorter, longer} <= set(typed):
             continue
         outer, inner, between = typed[shorter].to_numpy(), typed[longer].to_numpy(), TMAX_VOLUMES[1]
-        is_across = (shorter, longer) == TMAX_VOLUMES[::2] and between in typed
-        for row in np.flatnonzero(inner > outer).tolist():
-            if is_across and not np.isnan(typed[between].iloc[row]):
-                continue  # already reported for the delay between the two
+        wrong = inner > outer
+        if (shorter, longer) == TMAX_VOLUMES[::2] and between in typed:
+            wrong &= typed[between].isna().to_numpy()  # else reported for the delay between the two
+        for row in np.flatnonzero(wrong).tolist():
             what = f"{inner[row]:g} mL is more than {shorter}, which includes it and is {outer[row]:g} mL"
             fix = "Check whether the columns are swapped or in different units"
             patient = str(typed.index[row]) or None
@@ -71,7 +77,7 @@ def _implausible_ids(ids: list[str]) -> Iterator[Finding]:
     for patient in ids:
         if SUMMARY.fullmatch(patient):
             yield Finding(patient, "patient_id", "looks like a total, note or header, not a patient", "Remove the row")
-        elif found := next((what for pattern, what in SPREADSHEET_IDS if re.fullmatch(pattern, patient, re.I)), None):
+        elif found := next((what for pattern, what in SPREADSHEET_IDS.items() if pattern.fullmatch(patient)), None):
             yield Finding(patient, "patient_id", found, AS_TEXT)
     long = [patient for patient in ids if re.fullmatch(r"\d{16,}", patient)]
     zeros = [patient[15:] for patient in long]
@@ -113,8 +119,10 @@ def _spelling(name: str) -> str:
 
 def _separated(name: str, separator: str) -> str:
     """A name in lower case, without invisible characters, with one separator for spaces, dashes and underscores."""
-    plain = unicodedata.normalize("NFKC", name).casefold()
-    plain = "".join(character for character in plain if unicodedata.category(character) != "Cf")
+    plain = name.casefold()
+    if not plain.isascii():
+        plain = unicodedata.normalize("NFKC", name).casefold()
+        plain = "".join(character for character in plain if unicodedata.category(character) != "Cf")
     return re.sub(r"[\s_\-\u2010-\u2015\u2212\ufe58\ufe63\uff0d]+", separator, plain.strip())
 
 

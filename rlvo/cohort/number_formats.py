@@ -33,12 +33,15 @@ class _Section:
         return not self.condition or OPERATORS[self.condition](value, self.limit)
 
 
+@lru_cache(maxsize=1 << 16)
 def shown_number(value: float, number_format: str) -> str | None:
     """Return the text that is shown, without separators of thousands; None if it is the number itself, rounded at most.
 
     Follows ECMA-376, part 1, 18.8.31. Scientific notation and fractions are the number itself, and so is the dash of
     accounting formats, which stands for zero.
     """
+    if number_format == "General":
+        return None
     section = next((each for each in _sections(number_format) if each.holds(value)), None)
     if section is None:
         return None

@@ -1,5 +1,6 @@
 """What users see in a terminal: lines, tables, intervals, progress, JSON. Users' own text is shown literally."""
 
+import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,7 +41,10 @@ def print_line(text: str) -> None:
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output; NaN and infinity, which JSON does not have, become null."""
     plain = json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
-    print(escape_json(json.dumps(plain, indent=2, ensure_ascii=False)))
+    parts = json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(plain)
+    while document := "".join(itertools.islice(parts, 100_000)):  # one may list every cell of a large table
+        print(escape_json(document), end="")
+    print()
 
 
 def numeric(heading: str) -> Column:

@@ -10,6 +10,7 @@ import pytest
 from support.malformed import full_rows, workbook
 
 from rlvo.cohort.reading import read_cohort
+from rlvo.cohort.tables import read_table
 from rlvo.errors import RlvoError
 
 DAY = datetime.datetime(2021, 5, 4)
@@ -131,3 +132,11 @@ def test_a_calculated_empty_text_is_an_empty_cell(tmp_path: Path) -> None:
         for name, part in parts.items():
             archive.writestr(name, part)
     assert pd.isna(read_cohort(path, need_volumes=False).table["smoking"].iloc[0])
+
+
+def test_a_row_of_zeros_is_a_row(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for row in (["patient_id", "hypertension"], ["a", 1], [0, 0], [None, None], ["b", 0]):
+        book.active.append(row)
+    book.save(tmp_path / "cohort.xlsx")
+    assert list(read_table(tmp_path / "cohort.xlsx").cells["patient_id"].astype(str)) == ["a", "0", "b"]
