@@ -18,6 +18,7 @@ from support.mlflow_server import server
 from support.processes import free_port
 from support.tiny_study import TinyStudy
 
+from rlvo.about import SOURCES
 from rlvo.errors import MachineError, RlvoError
 from rlvo.files import file_sha256
 from rlvo.inference.description import read_description
@@ -90,7 +91,8 @@ def database(
     assert (version, os.getcwd(), dict(os.environ)) == ("1", before, environment)
     assert mlflow.active_run() is None
     stored = list((folder / "mlflow-artifacts").rglob("*"))
-    assert not [path for path in stored if path.name in ("__pycache__", "tests") or path.suffix in (".pyc", ".csv")]
+    assert not [path for path in stored if path.name in ("__pycache__", "tests") or path.suffix == ".pyc"]
+    assert {path.name for path in stored if path.suffix == ".csv"} <= {path.name for path in SOURCES.rglob("*.csv")}
     return tracking
 
 

@@ -89,7 +89,7 @@ class _Page(HTMLParser):
         self.anchors += [value for name, value in attrs if name == "id" and value]
 
 
-@pytest.mark.parametrize("which", ["closed", "opened"])
+@pytest.mark.parametrize("which", ["closed", pytest.param("opened", marks=pytest.mark.slow)])
 def test_it_is_self_contained_and_every_figure_has_its_table(which: str, request: pytest.FixtureRequest) -> None:
     report: Report = request.getfixturevalue(which)
     text, folder = report.page.read_text(), report.page.with_name("page_files")
@@ -106,7 +106,7 @@ def test_it_is_self_contained_and_every_figure_has_its_table(which: str, request
     assert set(report.files) == set(folder.iterdir())
 
 
-@pytest.mark.parametrize("which", ["closed", "opened"])
+@pytest.mark.parametrize("which", ["closed", pytest.param("opened", marks=pytest.mark.slow)])
 def test_it_names_no_patient_and_no_place(
     which: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> None:
@@ -135,6 +135,7 @@ def test_without_an_opening_it_shows_the_nested_figures_of_compare(made_up: Work
         assert own[ours] == pytest.approx(chosen[theirs].item(), nan_ok=True)
 
 
+@pytest.mark.slow
 def test_its_tables_hold_what_evaluate_shows(evaluated: tuple[TinyStudy, HoldOut], opened: Report) -> None:
     study, shown = evaluated
     kept = kept_evaluation(read_study("tiny", study.workdir))
@@ -151,6 +152,7 @@ def test_its_tables_hold_what_evaluate_shows(evaluated: tuple[TinyStudy, HoldOut
     assert "Patients of the hold-out have been opened once." in opened.page.read_text()
 
 
+@pytest.mark.slow
 def test_every_guideline_item_refers_to_what_the_page_has(closed: Report, opened: Report) -> None:
     anchors = {*_Page(closed.page.read_text()).anchors, *_Page(opened.page.read_text()).anchors}
     items = read_items()
