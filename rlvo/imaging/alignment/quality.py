@@ -47,6 +47,8 @@ class Limit:
 
 
 UPRIGHT = (1.08, 9), (0.90, 9)
+AXES = (0.73, 1.31), (0.70, 1.35)
+"""Scales along one axis: they may differ from a good size by the square root of a good ratio of axes."""
 LIMITS = {
     "mutual_information": Limit((0.74, 9), (0.55, 9), "it hardly resembles the atlas (mutual information {:.2f})"),
     "correlation": Limit((0.80, 1), (0.75, 1), "it hardly resembles the atlas (correlation {:.2f})"),
@@ -57,8 +59,9 @@ LIMITS = {
     "soft_tissue": Limit((0.80, 1), (0.60, 1), "{:.0%} of the brain has HU of soft tissue"),
     "brain_hu": Limit((20, 70), (10, 110), "the median of the brain is {:.0f} HU"),
     "skull": Limit((0.75, 1), (0.50, 1), "only {:.0%} of the skull shows bone"),
-    "smallest_scale": Limit((0.80, 1.20), (0.70, 1.35), "the head is scaled by {:.2f} to fit the atlas"),
-    "largest_scale": Limit((0.80, 1.20), (0.70, 1.35), "the head is scaled by {:.2f} to fit the atlas"),
+    "scale": Limit((0.80, 1.20), (0.70, 1.35), "the head is scaled by {:.2f} to fit the atlas"),
+    "smallest_scale": Limit(*AXES, "the head is scaled by {:.2f} to fit the atlas"),
+    "largest_scale": Limit(*AXES, "the head is scaled by {:.2f} to fit the atlas"),
     "anisotropy": Limit((1, 1.20), (1, 1.50), "the head is stretched by {:.2f} to fit the atlas"),
     "rotation": Limit((0, 45), (0, 60), "the head is rotated by {:.0f}° against the orientation in the header"),
 }
@@ -66,7 +69,9 @@ LIMITS = {
 `front_to_back`, `upside_down`, `turned_over`: how many times better the atlas fits than when mirrored (`flip_margins`).
 `coverage`: share of the atlas brain inside the scan. `soft_tissue`: share of the inner brain at 0–80 HU; `brain_hu`:
 its median. `skull`: share of the atlas skull with bone within 2 mm. Scales: singular values of the transform, scan mm
-per atlas mm; `anisotropy`: their greatest ratio; `rotation`: degrees."""
+per atlas mm; `scale`: their geometric mean, the size of the head, whose shape `anisotropy`, their greatest ratio, is
+about; `rotation`: degrees. Inside the skull, adults have 1,385 ± 135 ml (doi:10.1007/s00276-010-0650-4), and the atlas
+has 1,887 ml: three SD below the mean is a `scale` of .80."""
 
 LOOKS_LIKE_A_HEAD = 0.70
 """With less mutual information, a volume must also fit clearly worse when mirrored: phantoms reach 0.66 both ways."""
@@ -89,7 +94,7 @@ def assess(volume: Volume, transform: np.ndarray, atlas: Atlas, *, threads: int 
     level = atlas_pyramid(atlas).levels[LEVEL_MM]
     hu = resample(working_copy(volume), level.values.affine, level.valid.shape, transform, outside=float("nan")).array
     margins = flip_margins(atlas_pyramid(atlas), head_pyramid(volume), transform, threads=threads)
-    figures = _measure_appearance(hu, atlas) | _measure_geometry(transform) | margins
+    figures = _measure_appearance(hu, atlas) | measure_geometry(transform) | margins
     upright = all(figures[flip] >= LIMITS[flip].good[0] for flip in FLIPS)
     information = LIMITS["mutual_information"]
     if not upright:
@@ -180,10 +185,12 @@ def mutual_information(a: np.ndarray, b: np.ndarray) -> float:
     return float((joint[filled] * np.log(joint[filled] / independent[filled])).sum())
 
 
-def _measure_geometry(transform: np.ndarray) -> dict[str, float]:
+def measure_geometry(transform: np.ndarray) -> dict[str, float]:
+    """Return the figures of a transform (4×4 RAS mm, atlas point to scan point) that need no image."""
     scales = np.linalg.svd(transform[:3, :3], compute_uv=False)
     cosine = (np.trace(nearest_rotation(transform[:3, :3])) - 1) / 2
     return {
+        "scale": float(scales.prod() ** (1 / 3)),
         "smallest_scale": float(scales[-1]),
         "largest_scale": float(scales[0]),
         "anisotropy": float(scales[0] / scales[-1]),

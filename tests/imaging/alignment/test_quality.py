@@ -9,7 +9,15 @@ from support.heads import rigid
 
 from rlvo.imaging.alignment.atlas import built_in_atlas
 from rlvo.imaging.alignment.pyramid import atlas_pyramid, head_pyramid, working_copy
-from rlvo.imaging.alignment.quality import FLIPS, LIMITS, assess, flip_margins, mutual_information
+from rlvo.imaging.alignment.quality import (
+    FLIPS,
+    LIMITS,
+    assess,
+    flip_margins,
+    judge,
+    measure_geometry,
+    mutual_information,
+)
 from rlvo.imaging.alignment.registration import register_cta
 from rlvo.imaging.reading.source import read_volume
 from rlvo.imaging.volume import AIR, Volume
@@ -33,6 +41,22 @@ def test_the_atlas_fits_itself() -> None:
     assert min(assessment.figures[flip] for flip in FLIPS) > 1.2
     assert assessment.figures["coverage"] == 1
     assert assessment.figures["rotation"] == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("scales", "doubts"),
+    [
+        ((0.78, 0.88, 0.93), 0),  # a small head, a little longer than the atlas: its size is 0.86
+        ((0.79, 0.79, 0.79), 1),  # too small
+        ((0.75, 0.95, 0.95), 1),  # stretched
+        ((1.21, 1.21, 1.21), 1),
+    ],
+)
+def test_size_and_shape_of_the_head_are_judged_apart(scales: tuple[float, float, float], doubts: int) -> None:
+    found = measure_geometry(np.diag([*scales, 1.0]))
+    assert found["scale"] == pytest.approx(np.prod(scales) ** (1 / 3))
+    doubtful, hopeless = judge(found, LIMITS)
+    assert (len(doubtful), len(hopeless)) == (doubts, 0)
 
 
 @pytest.mark.parametrize(
