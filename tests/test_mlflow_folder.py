@@ -1,5 +1,6 @@
 """The folder `mlflow/` of this repository must not hide the package of that name."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,10 +25,10 @@ def test_the_start_script_tells_where_there_is_no_work_folder(tmp_path: Path) ->
         assert done.stderr == f"{folder}: there is no mlflow.db here. Name a work folder, as for --workdir\n"
 
 
-def test_the_start_script_prints_a_link_to_the_runs_of_each_study(tmp_path: Path) -> None:
+def test_the_start_script_prints_a_link_to_the_runs_of_each_study(empty_database: Path, tmp_path: Path) -> None:
     script = (REPOSITORY / "mlflow" / "ui.sh").read_text()
     program = script.partition("<< 'END'\n")[2].partition("END\n")[0]
-    tracking = Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
+    tracking = Tracking(f"sqlite:///{shutil.copy(empty_database, tmp_path / 'mlflow.db')}", tmp_path)
     _, number = tracking.open_experiment("a study")
     command = [sys.executable, "-c", program, tmp_path / "mlflow.db", "http://127.0.0.1:5000"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -9,6 +9,8 @@ from rlvo.tracking.after_search import log_model_metrics, log_summary_run
 from rlvo.tracking.datasets import StudyGroups
 from rlvo.training.usage import UsageMeter
 
+pytestmark = pytest.mark.slow
+
 
 def inputs(run) -> dict[str, tuple[str, str]]:
     """Context, name and counts of a run's datasets, by name."""

@@ -93,6 +93,7 @@ def test_a_second_opening_is_refused_and_the_first_is_kept(copy: TinyStudy, spec
             kept_holdout(copy.folder, one)
 
 
+@pytest.mark.slow
 def test_the_hold_outs_own_questions_are_answered(copy: TinyStudy, specs: dict[str, EnsembleSpec]) -> None:
     shown = opened(copy, specs)
     write_declared(copy.folder, specs)

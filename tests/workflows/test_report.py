@@ -30,6 +30,7 @@ from rlvo.workflows.report import Report, write_report
 from rlvo.workflows.report_sections import specs_section
 from rlvo.workflows.study import OpenStudy, read_study
 
+pytestmark = pytest.mark.slow
 SPACE = {"model.modality": ["NCCT", "CTA", "BOTH"], "model.fusion": ["none", "daft"], "model.prior": [False, True]}
 
 
@@ -89,7 +90,7 @@ class _Page(HTMLParser):
         self.anchors += [value for name, value in attrs if name == "id" and value]
 
 
-@pytest.mark.parametrize("which", ["closed", pytest.param("opened", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("which", ["closed", "opened"])
 def test_it_is_self_contained_and_every_figure_has_its_table(which: str, request: pytest.FixtureRequest) -> None:
     report: Report = request.getfixturevalue(which)
     text, folder = report.page.read_text(), report.page.with_name("page_files")
@@ -106,7 +107,7 @@ def test_it_is_self_contained_and_every_figure_has_its_table(which: str, request
     assert set(report.files) == set(folder.iterdir())
 
 
-@pytest.mark.parametrize("which", ["closed", pytest.param("opened", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("which", ["closed", "opened"])
 def test_it_names_no_patient_and_no_place(
     which: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> None:
@@ -135,7 +136,6 @@ def test_without_an_opening_it_shows_the_nested_figures_of_compare(made_up: Work
         assert own[ours] == pytest.approx(chosen[theirs].item(), nan_ok=True)
 
 
-@pytest.mark.slow
 def test_its_tables_hold_what_evaluate_shows(evaluated: tuple[TinyStudy, HoldOut], opened: Report) -> None:
     study, shown = evaluated
     kept = kept_evaluation(read_study("tiny", study.workdir))
@@ -152,7 +152,6 @@ def test_its_tables_hold_what_evaluate_shows(evaluated: tuple[TinyStudy, HoldOut
     assert "Patients of the hold-out have been opened once." in opened.page.read_text()
 
 
-@pytest.mark.slow
 def test_every_guideline_item_refers_to_what_the_page_has(closed: Report, opened: Report) -> None:
     anchors = {*_Page(closed.page.read_text()).anchors, *_Page(opened.page.read_text()).anchors}
     items = read_items()
@@ -198,7 +197,6 @@ def test_the_search_is_optunas(made_up: Workdir, closed: Report) -> None:
     assert table(closed, "search-compute").set_index("state").loc["finished", "seconds"] == pytest.approx(36 * 60)
 
 
-@pytest.mark.slow
 def test_half_done_with_failures_and_one_modality(tmp_path: Path) -> None:
     cohort = write_table(tmp_path / "planted-hospital", 60)
     space = {"model.modality": ["NCCT"], "model.fusion": ["none", "daft", "film", "concat"]}
@@ -259,7 +257,6 @@ addEventListener("message", told => document.title = told.data.join("; "))</scri
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on PATH")
-@pytest.mark.slow
 @pytest.mark.parametrize("width", [1400, 420])
 def test_in_a_browser_nothing_is_wider_than_the_screen(width: int, closed: Report, tmp_path: Path) -> None:
     text = closed.page.read_text()
