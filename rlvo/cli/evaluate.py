@@ -69,7 +69,7 @@ def _evaluate_study(name: str, work: Workdir, *, reason: str | None, json: bool)
     from rlvo.report.calibration import format_benefit, format_calibration
     from rlvo.report.external import calibration_json, comparison_json
     from rlvo.report.tables import paired_table, performance_table, subgroup_table
-    from rlvo.workflows.holdout import evaluate
+    from rlvo.workflows.evaluate import evaluate
     from rlvo.workflows.study import open_searched_study, where_in_mlflow
 
     study = open_searched_study(name, work, progress=show_progress)

@@ -155,7 +155,7 @@ class Study:
         Args:
             reason: why it is opened again; it must be given if the hold-out was opened before.
         """
-        from rlvo.workflows.holdout import evaluate
+        from rlvo.workflows.evaluate import evaluate
 
         return evaluate(self._open(), reason=reason, progress=self._progress)
 

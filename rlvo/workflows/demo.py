@@ -20,7 +20,8 @@ from rlvo.report.study_picture import RocCurve, draw_study_picture
 from rlvo.report.tables import ModelResults
 from rlvo.synthetic.cohort import write_synthetic_cohort
 from rlvo.workflows.ensemble import BuiltEnsemble, build_and_register
-from rlvo.workflows.holdout import HoldOut, evaluate, kept_evaluation
+from rlvo.workflows.evaluate import evaluate
+from rlvo.workflows.holdout import HoldOut, kept_evaluation
 from rlvo.workflows.search import ShowState, search
 from rlvo.workflows.study import OpenStudy
 

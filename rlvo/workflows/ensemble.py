@@ -1,12 +1,10 @@
 """From trials to a registered model, and the ways to combine trials side by side."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from rlvo.config.base import content_hash
@@ -21,7 +19,7 @@ from rlvo.ensemble.build import (
     study_ensembles,
     validation_metrics,
 )
-from rlvo.ensemble.calibration import disagreement, within_class_variance
+from rlvo.ensemble.calibration import within_class_variance
 from rlvo.ensemble.comparison import (
     compare_ensembles,
     nested_basis,
@@ -31,10 +29,9 @@ from rlvo.ensemble.comparison import (
 )
 from rlvo.ensemble.fitting import Validation
 from rlvo.ensemble.selection import folds_unseen_by_pruning, searched_modalities
-from rlvo.ensemble.spec import EnsembleSpec, MemberSpec, fold_margins
+from rlvo.ensemble.spec import EnsembleSpec, MemberSpec
 from rlvo.errors import RlvoError
 from rlvo.evaluation.predictions import check_out_of_fold
-from rlvo.files import atomic_write
 from rlvo.inference.description import ModelDescription, Variant, describe, write_model_folder
 from rlvo.inference.training_cohort import summarise
 from rlvo.progress import ShowProgress, no_progress
@@ -44,13 +41,11 @@ from rlvo.registry.register import provenance, register_ensemble
 from rlvo.registry.versions import registered_version
 from rlvo.report.calibration import draw_reliability
 from rlvo.study.folder import EndedTrials, StudyFolder, member_weights, read_config, read_ended_trials, write_declared
-from rlvo.workflows.holdout import ask
+from rlvo.workflows.disagreement import measure_disagreement, read_disagreements
 from rlvo.workflows.study import OpenStudy, open_searched_study
 
 ASSUMED = 0.6
 """Correlation of two folds' margins if it was not measured."""
-UNLABELLED = 24
-"""On so many patients of the hold-out, at most, the folds' disagreement is measured: with 4 folds, to some 15 %."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +96,7 @@ def build_and_register(
     fallbacks = fit_fallbacks(
         specs[STUDY_ENSEMBLE], trials.predictions, calibrate_on=calibration_folds(trials.records, study.config.ensemble)
     )
-    disagreements = _measure_disagreement(study, specs[STUDY_ENSEMBLE], {**specs, **fallbacks}, progress)
+    disagreements = measure_disagreement(study, specs[STUDY_ENSEMBLE], {**specs, **fallbacks}, progress)
     specs, fallbacks = (
         {name: _calibrate(spec, trials, disagreements.get(name)) for name, spec in each.items()}
         for each in (specs, fallbacks)
@@ -242,39 +237,6 @@ def _open_reduced(name: str, study: OpenStudy, progress: ShowProgress) -> OpenSt
     return fewer
 
 
-def _measure_disagreement(
-    study: OpenStudy, champion: EnsembleSpec, specs: Mapping[str, EnsembleSpec], progress: ShowProgress
-) -> dict[str, float]:
-    """How much the folds disagree, by name, for those ensembles whose members are all the champion's.
-
-    Patients who are new to every fold are those of the hold-out: the members are asked about some of them, and no label
-    is looked at. Nothing is measured if the study's calibrators are for single folds.
-    """
-    if study.config.ensemble.calibrated_to != "answers":
-        return {}
-    members = {member.key: member for member in champion.members}
-    own = {name: spec for name, spec in specs.items() if {m.key for m in spec.members} <= set(members)}
-    keys = {name: content_hash(spec) for name, spec in own.items()}
-    measured = read_disagreements(study.folder)
-    if not set(keys.values()) <= set(measured):
-        table = study.test.sample(min(UNLABELLED, len(study.test)), random_state=0)
-        encoders = {fold.fold: study.inputs.encoder(fold.fold) for fold in champion.folds}
-        with progress("folds' disagreement") as advance:
-            asked = ask(study, describe(champion, encoders, study.inputs.target), members, table, advance)
-        answers = {key: np.array([each.probabilities.get(key, np.nan) for each in asked]) for key in members}
-        measured |= {keys[name]: disagreement(fold_margins(spec, answers)) for name, spec in own.items()}
-        atomic_write(study.folder.disagreement, json.dumps(measured))
-    return {name: measured[key] for name, key in keys.items() if math.isfinite(measured[key])}
-
-
-def read_disagreements(folder: StudyFolder) -> dict[str, float]:
-    """Those measured so far; a damaged file is measured again."""
-    try:
-        return dict(json.loads(folder.disagreement.read_bytes()))
-    except (FileNotFoundError, ValueError):
-        return {}
-
-
 def _calibrate(spec: EnsembleSpec, trials: EndedTrials, spread: float | None) -> EnsembleSpec:
     if spread is None:
         return spec
@@ -294,7 +256,7 @@ def _describe(
     if fewer is not None:
         trials = read_ended_trials(fewer.folder)
         spec = _declare(fewer.config, trials, partial)[STUDY_ENSEMBLE]
-        spread = _measure_disagreement(fewer, spec, {STUDY_ENSEMBLE: spec}, progress).get(STUDY_ENSEMBLE)
+        spread = measure_disagreement(fewer, spec, {STUDY_ENSEMBLE: spec}, progress).get(STUDY_ENSEMBLE)
         spec = _calibrate(spec, trials, spread)
         name = f"fewer predictors ({fewer.config.name})"
         reduced = [Variant(name=name, spec=spec, encoders={f.fold: fewer.inputs.encoder(f.fold) for f in spec.folds})]

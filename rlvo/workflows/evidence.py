@@ -16,7 +16,7 @@ from rlvo.evaluation.subgroups import SubgroupAnalysis
 from rlvo.report.exhibit import Standing
 from rlvo.report.model_tables import SAW_CTA, ScoredModel
 from rlvo.study.folder import EndedTrials, read_declared
-from rlvo.workflows.ensemble import read_disagreements
+from rlvo.workflows.disagreement import read_disagreements
 from rlvo.workflows.holdout import Evaluation, kept_evaluation
 from rlvo.workflows.holdout_questions import PairedTest, paired_tests
 from rlvo.workflows.study import ReadStudy

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from rlvo.config.base import content_hash
 from rlvo.ensemble.build import STUDY_ENSEMBLE, validation_metrics
 from rlvo.ensemble.spec import EnsembleSpec, MemberSpec
 from rlvo.errors import RlvoError
-from rlvo.evaluation.answers import answer_subgroups, measure_answers
+from rlvo.evaluation.answers import answer_subgroups
 from rlvo.evaluation.performance import Performance, measure_performance
 from rlvo.evaluation.power import AucPower, auc_power
 from rlvo.evaluation.predictions import COLUMNS, write_predictions
@@ -24,15 +24,11 @@ from rlvo.inference.description import ModelDescription, read_description
 from rlvo.inference.members import Members
 from rlvo.inference.patients import CheckedTable
 from rlvo.inference.predictor import PatientAnswers, ask_members, shape_answers
-from rlvo.progress import Advance, ShowProgress, no_progress
-from rlvo.registry.card import add_to_description
-from rlvo.registry.versions import registered_version
+from rlvo.progress import Advance
 from rlvo.report.baselines import baseline_performance
-from rlvo.report.external import card_lines
 from rlvo.report.tables import ModelResults
-from rlvo.study.folder import StudyFolder, member_weights, read_declared, read_ended_trials, started_studies
+from rlvo.study.folder import StudyFolder, member_weights, read_declared, read_ended_trials
 from rlvo.study.openings import Openings
-from rlvo.tracking.after_search import read_seals, write_seal
 from rlvo.workflows.holdout_questions import PairedTest, Usefulness, draw_usefulness, paired_tests, usefulness
 from rlvo.workflows.study import OpenStudy, ReadStudy
 
@@ -82,45 +78,6 @@ class Evaluation:
     """What so many patients can show."""
 
 
-def evaluate(study: OpenStudy, *, reason: str | None = None, progress: ShowProgress = no_progress) -> Evaluation:
-    """Open a study's hold-out for its declared ensembles and the clinical baselines.
-
-    The figures of its own ensemble and of the baselines go to their runs in MLflow, the former also to the description
-    of the registered version.
-
-    Args:
-        reason: why it is opened again; needed if it was opened before.
-
-    Raises:
-        RlvoError: as `open_holdout`.
-        MachineError: MLflow does not answer.
-    """
-    specs, config = read_declared(study.folder), study.config
-    # The log is compared with what MLflow keeps of it at the runs of all the work folder's studies.
-    openings = Openings(study.work.path, read_seals(started_studies(study.work.studies), study.tracking))
-    with progress("hold-out patients") as advance:
-        holdout = open_holdout(study, specs, openings, reason=reason, advance=advance)
-    seal = openings.seal()
-    assert seal is not None  # it was just opened
-    write_seal(config, study.folder, study.tracking, seal=seal, openings=holdout.opening)
-    evaluated = _evaluation(study, specs, holdout)
-    group = study.groups.holdout
-    figures = {group: _metrics(holdout.ensembles[STUDY_ENSEMBLE], holdout)}
-    study.log_ensemble(specs[STUDY_ENSEMBLE], figures, evaluated.pictures)
-    for name, found in holdout.baselines.items():
-        study.log_figures("baseline", name, name, _metrics(found, holdout), datasets=[group])
-    tags = {"rlvo.study": config.name, "rlvo.ensemble": content_hash(specs[STUDY_ENSEMBLE])}
-    name = config.mlflow.registered_model
-    if (version := registered_version(study.tracking, name, tags)) is not None:
-        title = f"hold-out of {config.name}, opening {holdout.opening}"
-        lines = card_lines(measure_answers(holdout.own_answers, study.inputs.label))
-        if holdout.seen_before:
-            lines.append(f"{holdout.seen_before} of {len(holdout.own_answers)} patients had been opened before")
-        add_to_description(study.tracking, name, version, title, lines)
-        study.log_model(specs[STUDY_ENSEMBLE], version, figures)
-    return evaluated
-
-
 def kept_evaluation(study: ReadStudy) -> Evaluation | None:
     """What the last opening showed of the study's declared ensembles, opening nothing; None if they were not evaluated.
 
@@ -128,7 +85,7 @@ def kept_evaluation(study: ReadStudy) -> Evaluation | None:
     """
     specs = read_declared(study.folder)
     holdout = kept_holdout(study.folder, specs)
-    return _evaluation(study, specs, holdout) if holdout is not None else None
+    return evaluation_of(study, specs, holdout) if holdout is not None else None
 
 
 def open_holdout(
@@ -249,17 +206,8 @@ def _member_predictions(
     return pd.DataFrame(rows, columns=list(COLUMNS)).dropna(subset="probability")
 
 
-def _metrics(found: Performance, holdout: HoldOut) -> dict[str, float]:
-    """`test/<metric>` for MLflow, and beside them which opening it was, and how many patients had been seen before."""
-    values = asdict(found)
-    low, high = values.pop("interval")
-    del values["interval_method"]
-    values |= {"auc_low": low, "auc_high": high}
-    values |= {"opening": float(holdout.opening), "seen_before": float(holdout.seen_before)}
-    return {f"test/{name}": value for name, value in values.items()}
-
-
-def _evaluation(study: ReadStudy, specs: Mapping[str, EnsembleSpec], holdout: HoldOut) -> Evaluation:
+def evaluation_of(study: ReadStudy, specs: Mapping[str, EnsembleSpec], holdout: HoldOut) -> Evaluation:
+    """What an opening answers, beside the validation; its pictures go to the study's folder."""
     predictions = read_ended_trials(study.folder).predictions
     validation = {name: result.validation_metrics() for name, result in study.baselines.items()}
     validation |= {name: validation_metrics(spec, predictions) for name, spec in specs.items()}
