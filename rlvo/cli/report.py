@@ -23,16 +23,19 @@ def report(
     """Write one self-contained page about a study: patients, results, search, provenance.
 
     It shows what the hold-out showed if it was opened, and never opens it. Every table is a CSV file too, and every
-    figure an SVG and a PNG of 300 dpi, in a folder beside the page. No patient is named.
+    figure an SVG and a PNG of 300 dpi, in a folder beside the page. No patient is named. If the study has an ensemble,
+    MLflow shows the page among the artifacts of its run.
 
     Example: rlvo report demo -o report.html
     """
+    from rlvo.workflows.ensemble_artifacts import REPORT, attach_report
     from rlvo.workflows.report import write_report
-    from rlvo.workflows.study import read_study
+    from rlvo.workflows.study import read_study, where_in_mlflow
 
     opened = read_study(study, Workdir.at(workdir, create=False), cohort=cohort)
     with writing(out):
         written = write_report(opened, out, progress=show_progress)
+    is_attached = attach_report(opened, out)
     if json:
         print_json({"page": written.page, "files": written.files, "notice": NOTICE})
         return
@@ -40,4 +43,6 @@ def report(
     print_line(
         f"tables and figures: {written.page.with_name(written.page.stem + '_files')} ({len(written.files)} files)"
     )
+    if is_attached and (place := where_in_mlflow(opened.work, opened.config)):
+        print_line(f"MLflow: {REPORT} at the ensemble's run, {place}")
     print_line(NOTICE)

@@ -12,7 +12,6 @@ from rlvo.cli.common import JsonOption, WorkdirOption
 from rlvo.cli.search import show_search
 from rlvo.config.grid import PRESETS
 from rlvo.config.workdir import DEFAULT, Workdir
-from rlvo.errors import hide_passwords
 from rlvo.report.console import console, print_json, print_line, show_progress
 
 
@@ -64,6 +63,7 @@ def demo(
     """
     from rlvo.report.tables import performance_table
     from rlvo.workflows.demo import demonstrate
+    from rlvo.workflows.study import where_in_mlflow
 
     started, work = time.monotonic(), Workdir.at(workdir)
     made = demonstrate(
@@ -88,14 +88,14 @@ def demo(
                 "notice": NOTICE,
             }
         )
-    title = f"{made.study}, profile {profile}: {made.truth['statement']}"
+    title = f"{made.config.name}, profile {profile}: {made.truth['statement']}"
     console.print(performance_table(made.models, title=title))
     if not made.is_new:
         print_line("finished before: nothing was trained, registered or opened again")
     others = work.path / "new-patients"
     commands = {
         "picture": made.picture,
-        "MLflow UI": f"mlflow ui --backend-store-uri {hide_passwords(work.tracking_uri())} --host 127.0.0.1",
+        "MLflow": where_in_mlflow(work, made.config),
         "patients": f"rlvo synth {others} --patients 20 --profile {profile} --seed {seed + 1}",
         "answers": f"rlvo predict rlvo-ensemble@champion {others}/cohort.csv -o answers.csv --workdir {work.path}",
         "baselines": f"rlvo baseline {made.table} --workdir {work.path}",
@@ -106,4 +106,5 @@ def demo(
     print_line(f"{minutes:.1f} minutes. Opening {made.holdout.opening} of this hold-out. {NOTICE}")
     print_line("")
     for name, command in commands.items():
-        print_line(f"{name:<11} {command}")
+        if command is not None:
+            print_line(f"{name:<11} {command}")

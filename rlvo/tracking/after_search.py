@@ -7,8 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from mlflow.exceptions import MlflowException
+
 from rlvo.config.study import StudyConfig
-from rlvo.mlflow_client import Tracking
+from rlvo.errors import MachineError
+from rlvo.mlflow_client import Tracking, one_line
 from rlvo.study.folder import StudyFolder, read_config, study_identity
 from rlvo.tracking.datasets import PatientGroup, StudyGroups
 from rlvo.tracking.notes import baseline_note, ensemble_note
@@ -30,6 +33,7 @@ def log_summary_run(
     params: Mapping[str, object],
     metrics: Mapping[str, float],
     files: Sequence[Path] = (),
+    texts: Mapping[str, str] = {},
     datasets: Sequence[PatientGroup] = (),
 ) -> str:
     """Create, or add to, the run of an ensemble or a baseline below its study's, and return its id.
@@ -40,6 +44,7 @@ def log_summary_run(
         metrics: of the whole run; a changed one is logged again.
         datasets: groups of patients that the figures are of.
         files: artifacts. They must name patients by pseudonym only and hold no paths.
+        texts: further ones, by their path among the artifacts.
 
     Raises:
         MachineError: MLflow does not answer.
@@ -53,10 +58,35 @@ def log_summary_run(
         tree.log_summary(run, metrics)
         for file in files:
             tree.write_artifact(run, file.name, file)
+        for path, text in texts.items():
+            tree.write_artifact(run, path, text)
     except KeyboardInterrupt:
         tree.set_status(run, "KILLED")
         raise
     tree.set_status(run, "FINISHED")
+    return tree.runs[run].id
+
+
+def attach_text(
+    config: StudyConfig, study: StudyFolder, tracking: Tracking, *, key: str, name: str, text: str
+) -> str | None:
+    """Add a text to the artifacts of an ensemble's run, or replace it; return the run's id, None if there is no run.
+
+    Args:
+        key: that of the ensemble's run (`log_summary_run`).
+
+    Raises:
+        MachineError: MLflow does not answer, or refuses.
+    """
+    if (file := tracking.database_file) is not None and not file.is_file():  # MLflow would create one
+        return None
+    tree, run = RunTree(tracking, config.name), f"{study_identity(study, config)}/{key}"
+    if run not in tree.runs:
+        return None
+    try:
+        tree.write_artifact(run, name, text)
+    except (MlflowException, OSError) as error:
+        raise MachineError(f"MLflow does not take {name} ({one_line(error)})", where=config.name) from None
     return tree.runs[run].id
 
 
@@ -81,6 +111,7 @@ def log_model_metrics(
     """
     tree = RunTree(tracking, config.name)
     run = f"{study_identity(study, config)}/{key}"
+    tree.name_source(model)
     for group, metrics in figures.items():
         tree.log_model_metrics(run, model, metrics, group)
 

@@ -139,7 +139,7 @@ class RunTree:
         run = self.runs[identity]
         if MODEL in run.tags:
             return
-        tags = {key: value for key, value in run.tags.items() if key.startswith("rlvo.")}
+        tags = {key: value for key, value in run.tags.items() if key.startswith("rlvo.")} | self._source
         made = self._client.create_logged_model(self._experiment, name, run.id, tags, run.params, "checkpoint")
         self._client.log_outputs(run.id, [LoggedModelOutput(made.model_id, step)])
         self._client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
@@ -155,6 +155,10 @@ class RunTree:
             self.runs[identity].id, [Metric(name, value, when, step, *about) for name, value in metrics.items()]
         )
         self.runs[identity].metrics.update(metrics)
+
+    def name_source(self, model: str) -> None:
+        """Say where a logged model, given by id, comes from, as its run does."""
+        self._client.set_logged_model_tags(model, self._source)
 
     def delete_model(self, identity: str) -> None:
         """Delete a run's logged model, if it has one."""

@@ -26,6 +26,7 @@ from rlvo.study.status import TrialKey, read_note
 from rlvo.tracking.datasets import StudyGroups
 from rlvo.tracking.notes import configuration_note, study_note, trial_note
 from rlvo.tracking.runs import RunStatus, RunTree
+from rlvo.tracking.trial_figures import trial_figures
 from rlvo.training.records import BEST_WEIGHTS, EPOCHS, PREDICTIONS, CompletionRecord, read_epochs, read_record
 from rlvo.training.usage import read_usage
 
@@ -73,7 +74,7 @@ def open_study_run(tree: RunTree, config: StudyConfig, study: StudyFolder, group
     run, content = study_identity(study, config), shareable(config)
     grid = "×".join(map(str, config.grid.shape))
     params = {"sampler": config.search.sampler, "folds": config.folds.folds, "seed": config.seed, "grid": grid}
-    tree.open(run, "study", config.name, params, note=study_note(config, groups))
+    tree.open(run, "study", config.name, params, note=study_note(config, groups), datasets=[groups.optimistic])
     tree.write_artifact(run, study.config.name, json.dumps(content, indent=2), tag=DIGEST, digest=content_hash(content))
     return run
 
@@ -145,8 +146,16 @@ class StudyItems:
         """The run of a configuration and those of its trials, with what each trial has written so far."""
         configuration = folds[0].trial.configuration
         params, tags = hyperparameters(configuration), {"rlvo.configuration": configuration.key}
-        about = configuration_note(configuration)
-        tree.open(run, "configuration", configuration.label, params, parent=root, tags=tags, note=about)
+        tree.open(
+            run,
+            "configuration",
+            configuration.label,
+            params,
+            parent=root,
+            tags=tags,
+            note=configuration_note(configuration),
+            datasets=[groups.optimistic],
+        )
         for files in folds:
             fold = files.trial.identity.fold
             tree.open(
@@ -170,11 +179,14 @@ class StudyItems:
         """What a trial left when it ended."""
         tree.log_summary(files.run, {**at_best(record), "seconds": record.seconds}, step=record.best_epoch or 0)
         tags = {DIGEST: file_sha256(files.trial.record)}
-        if PREDICTIONS in record.files:
-            predictions = read_predictions(files.trial.folder / PREDICTIONS)
-            predictions["patient"] = predictions["patient"].map(self._pseudonymise)
-            content = csv_text(predictions)
-            tree.write_artifact(files.run, "validation_predictions.csv", content, tag=DIGEST, digest=tags[DIGEST])
+        if tree.runs[files.run].tags.get(DIGEST) != tags[DIGEST]:
+            stored = files.trial.folder / PREDICTIONS
+            predictions = read_predictions(stored) if PREDICTIONS in record.files else None
+            for name, figure in trial_figures(files.epochs, record, predictions).items():
+                tree.write_artifact(files.run, name, figure)
+            if predictions is not None:
+                predictions["patient"] = predictions["patient"].map(self._pseudonymise)
+                tree.write_artifact(files.run, "validation_predictions.csv", csv_text(predictions))
         if record.reason:
             split = read_split(self._study.split)
             patients = [*split.development, *split.test]

@@ -162,13 +162,19 @@ class Study:
     def report(self, page: str | Path = "report.html") -> Report:
         """Write one page about the study, and its tables and figures into a folder beside it; the hold-out stays shut.
 
+        MLflow shows the page at the ensemble's run, if there is one.
+
         Args:
             page: the HTML file to write.
         """
+        from rlvo.workflows.ensemble_artifacts import attach_report
         from rlvo.workflows.report import write_report
         from rlvo.workflows.study import read_study
 
-        return write_report(read_study(self.name, self.work, cohort=self._cohort), Path(page), progress=self._progress)
+        study = read_study(self.name, self.work, cohort=self._cohort)
+        written = write_report(study, Path(page), progress=self._progress)
+        attach_report(study, written.page)
+        return written
 
     def _open(self) -> OpenStudy:
         from rlvo.workflows.study import open_searched_study

@@ -30,7 +30,8 @@ from rlvo.workflows.study import OpenStudy
 class Demonstration:
     """What the demonstration gave."""
 
-    study: str
+    config: StudyConfig
+    """Of the study, as it was started."""
     table: Path
     truth: dict[str, Any]
     """Of the synthetic cohort: its ceilings, and a statement of what they mean."""
@@ -80,7 +81,7 @@ def demonstrate(
     }
     models[STUDY_ENSEMBLE] = models.pop(STUDY_ENSEMBLE)
     picture = _draw(work.path / f"{study.name}.png", opened, evaluated.holdout)
-    return Demonstration(study.name, table, truth, built, evaluated.holdout, models, picture, is_new=kept is None)
+    return Demonstration(opened.config, table, truth, built, evaluated.holdout, models, picture, is_new=kept is None)
 
 
 def ceiling(spec: EnsembleSpec, ceilings: Mapping[str, float]) -> float:

@@ -42,6 +42,7 @@ from rlvo.registry.versions import registered_version
 from rlvo.report.calibration import draw_reliability
 from rlvo.study.folder import EndedTrials, StudyFolder, member_weights, read_config, read_ended_trials, write_declared
 from rlvo.workflows.disagreement import measure_disagreement, read_disagreements
+from rlvo.workflows.ensemble_artifacts import ensemble_figures
 from rlvo.workflows.study import OpenStudy, open_searched_study
 
 ASSUMED = 0.6
@@ -121,7 +122,8 @@ def build_and_register(
     compared = compare_ensembles(trials.records, trials.predictions, [settings.selection], [settings.weighting])
     optimistic, nested = mean_and_sd(validation[STUDY_ENSEMBLE]), nested_figures(compared)
     figures = {study.groups.optimistic: optimistic, study.groups.nested: nested}
-    run_id = study.log_ensemble(specs[STUDY_ENSEMBLE], figures, pictures)
+    drawn = ensemble_figures(study, trials)
+    run_id = study.log_ensemble(specs[STUDY_ENSEMBLE], figures, pictures, drawn)
     for name, result in study.baselines.items():
         metrics = mean_and_sd(result.validation_metrics())
         params = {"predictors": len(result.predictors)}

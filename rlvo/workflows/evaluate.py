@@ -10,9 +10,10 @@ from rlvo.progress import ShowProgress, no_progress
 from rlvo.registry.card import add_to_description
 from rlvo.registry.versions import registered_version
 from rlvo.report.external import card_lines
-from rlvo.study.folder import read_declared, started_studies
+from rlvo.study.folder import read_declared, read_ended_trials, started_studies
 from rlvo.study.openings import Openings
 from rlvo.tracking.after_search import read_seals, write_seal
+from rlvo.workflows.ensemble_artifacts import ensemble_figures
 from rlvo.workflows.holdout import Evaluation, HoldOut, evaluation_of, open_holdout
 from rlvo.workflows.study import OpenStudy
 
@@ -41,7 +42,8 @@ def evaluate(study: OpenStudy, *, reason: str | None = None, progress: ShowProgr
     evaluated = evaluation_of(study, specs, holdout)
     group = study.groups.holdout
     figures = {group: _metrics(holdout.ensembles[STUDY_ENSEMBLE], holdout)}
-    study.log_ensemble(specs[STUDY_ENSEMBLE], figures, evaluated.pictures)
+    drawn = ensemble_figures(study, read_ended_trials(study.folder), evaluated)
+    study.log_ensemble(specs[STUDY_ENSEMBLE], figures, evaluated.pictures, drawn)
     for name, found in holdout.baselines.items():
         study.log_figures("baseline", name, name, _metrics(found, holdout), datasets=[group])
     tags = {"rlvo.study": config.name, "rlvo.ensemble": content_hash(specs[STUDY_ENSEMBLE])}

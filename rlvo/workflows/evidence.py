@@ -17,7 +17,7 @@ from rlvo.report.exhibit import Standing
 from rlvo.report.model_tables import SAW_CTA, ScoredModel
 from rlvo.study.folder import EndedTrials, read_declared
 from rlvo.workflows.disagreement import read_disagreements
-from rlvo.workflows.holdout import Evaluation, kept_evaluation
+from rlvo.workflows.holdout import Evaluation
 from rlvo.workflows.holdout_questions import PairedTest, paired_tests
 from rlvo.workflows.study import ReadStudy
 
@@ -54,8 +54,11 @@ class Evidence:
         return {name: self.models[name] for name in self.specs if name not in others and name in self.models}
 
 
-def gather_evidence(study: ReadStudy, trials: EndedTrials) -> Evidence:
+def gather_evidence(study: ReadStudy, trials: EndedTrials, evaluation: Evaluation | None = None) -> Evidence:
     """A study's answers, opening nothing.
+
+    Args:
+        evaluation: what an opening of the hold-out showed of the declared ensembles; None: the evidence is nested.
 
     Raises:
         RlvoError: no configuration has finished all its folds, or kept files are damaged.
@@ -83,7 +86,6 @@ def gather_evidence(study: ReadStudy, trials: EndedTrials) -> Evidence:
     validation = {name: result.validation_metrics() for name, result in study.baselines.items()}
     validation |= {name: validation_metrics(spec, predictions) for name, spec in specs.items()}
     basis, label = nested_basis(records), study.inputs.label
-    evaluation = kept_evaluation(study) if is_frozen else None
     if evaluation is not None:
         answers = _holdout_answers(study, evaluation)
         opening = f"hold-out, opening {evaluation.holdout.opening}"

@@ -83,6 +83,8 @@ def kept_evaluation(study: ReadStudy) -> Evaluation | None:
 
     Raises RlvoError if the kept files are damaged.
     """
+    if not study.folder.declared.is_file():
+        return None
     specs = read_declared(study.folder)
     holdout = kept_holdout(study.folder, specs)
     return evaluation_of(study, specs, holdout) if holdout is not None else None

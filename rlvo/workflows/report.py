@@ -22,6 +22,7 @@ from rlvo.study.openings import Openings
 from rlvo.study.state import StudyState
 from rlvo.study.status import read_state
 from rlvo.workflows.evidence import Evidence, gather_evidence
+from rlvo.workflows.holdout import kept_evaluation
 from rlvo.workflows.report_sections import (
     calibration_sections,
     clinical_section,
@@ -99,7 +100,7 @@ def _evidence(study: ReadStudy, trials: EndedTrials | None) -> tuple[Evidence | 
         rank_configurations(trials.records)
     except RlvoError as error:
         return None, error.what
-    return gather_evidence(study, trials), ""
+    return gather_evidence(study, trials, kept_evaluation(study)), ""
 
 
 def _openings(study: ReadStudy) -> list[str]:

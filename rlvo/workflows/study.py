@@ -75,6 +75,7 @@ class OpenStudy(ReadStudy):
         params: Mapping[str, object] | None = None,
         files: Sequence[Path] = (),
         datasets: Sequence[PatientGroup] = (),
+        texts: Mapping[str, str] | None = None,
     ) -> str:
         """Log those of the figures that are numbers at the run of an ensemble or a baseline; return the run's id."""
         return log_summary_run(
@@ -87,6 +88,7 @@ class OpenStudy(ReadStudy):
             params=params or {},
             metrics=defined(metrics),
             files=files,
+            texts=texts or {},
             datasets=datasets,
         )
 
@@ -96,18 +98,24 @@ class OpenStudy(ReadStudy):
         return StudyGroups.of(self.folder)
 
     def log_ensemble(
-        self, spec: EnsembleSpec, figures: Mapping[PatientGroup, Mapping[str, float]], pictures: Sequence[Path] = ()
+        self,
+        spec: EnsembleSpec,
+        figures: Mapping[PatientGroup, Mapping[str, float]],
+        pictures: Sequence[Path] = (),
+        texts: Mapping[str, str] | None = None,
     ) -> str:
         """Log figures at the run of the study's own ensemble, which is made if it is missing; return the run's id.
 
         Args:
             figures: by the group of patients that they are of.
+            pictures: files.
+            texts: such as SVG, by their path among the run's artifacts.
         """
         metrics = {name: value for each in figures.values() for name, value in each.items()}
         params = {"weighting": spec.weighting, "tie": spec.tie, "folds": len(spec.folds), **labels_by_modality(spec)}
         key, description = content_hash(spec), self.folder.model / "ensemble.json"
         name, files = f"ensemble {key[:8]}", [description, *pictures]
-        return self.log_figures("ensemble", key, name, metrics, params, files, [*figures])
+        return self.log_figures("ensemble", key, name, metrics, params, files, [*figures], texts)
 
     def log_model(self, spec: EnsembleSpec, version: str, figures: Mapping[PatientGroup, Mapping[str, float]]) -> None:
         """Log figures of the study's own ensemble at the model that was registered as `version`, too."""

@@ -16,6 +16,13 @@ def versions(registered: Registered) -> int:
     return len(client.search_model_versions("name = 'rlvo-ensemble'"))
 
 
+def logged(registered: Registered) -> Path:
+    """The artifacts of the champion's run."""
+    client = MlflowClient(registered.study.workdir.tracking_uri())
+    run = client.get_model_version_by_alias("rlvo-ensemble", "champion").run_id
+    return registered.study.workdir.artifacts / str(run) / "artifacts"
+
+
 def test_ensemble_builds_declares_and_registers(registered: Registered) -> None:
     built, study = registered.shown, registered.study
     assert (built["model"], built["version"]) == ("rlvo-ensemble", "1")
@@ -27,6 +34,15 @@ def test_ensemble_builds_declares_and_registers(registered: Registered) -> None:
     optimistic = built["ensembles"]["ensemble"]["validation_optimistic"]
     assert logged.data.metrics["val/auc_mean"] == pytest.approx(optimistic["val/auc_mean"])
     assert logged.data.params["weighting"] == "class_rates"
+
+
+def test_the_run_shows_the_pictures_of_out_of_fold_answers(registered: Registered) -> None:
+    folder = logged(registered) / "figures/nested"
+    names = {"roc", "precision-recall", "confusion", "calibration", "decision-curve"}
+    assert {path.stem for path in folder.glob("*.svg")} == names
+    captions = (folder / "captions.md").read_text()
+    assert all(f"**{name}.svg** (nested)" in captions for name in names)
+    assert "Out of fold, nested" in captions
 
 
 def test_nothing_in_mlflow_names_a_patient_or_the_cohort(registered: Registered) -> None:

@@ -82,12 +82,21 @@ def test_the_hold_out_is_opened_once_and_its_figures_are_on_the_card(evaluated: 
     assert f"## Evaluated: hold-out of tiny, opening 1\n- {own['patients']} patients" in description(evaluated)
     assert f"AUC {own['auc']:.2f} (" in description(evaluated)
     before = description(evaluated)
+    client = MlflowClient(evaluated.workdir.tracking_uri())
+    run_id = str(client.get_model_version("rlvo-ensemble", "1").run_id)
+    pictures = {Path(each.path).name for each in client.list_artifacts(run_id, "figures/hold-out")}
+    names = ("roc", "precision-recall", "confusion", "votes", "calibration", "decision-curve")
+    assert pictures == {"captions.md", *(f"{name}.svg" for name in names)}
     assert "opened before: opening 1" in refused(*arguments)
     assert description(evaluated) == before
     again = run(*arguments, "--again", "--reason", "a reviewer asked")
     assert "tiny: opening 2 of its hold-out" in again.stderr
     assert "6 of its 6 patients had been opened before" in again.stderr
     assert "paired tests on the hold-out" in again.stderr
+    page = evaluated.workdir.path / "a page.html"
+    told = run("report", "tiny", "-o", page, "--workdir", evaluated.workdir.path).stderr
+    assert "MLflow: report.html at the ensemble's run, http://127.0.0.1:5000/#/experiments/1/runs" in told
+    assert Path(client.download_artifacts(run_id, "report.html")).read_text() == page.read_text()
     assert "patients with rLVO: an AUC of 0.70 has a standard error of" in again.stderr
     assert "calibration of ensemble: Brier" in again.stderr
     assert "opening 2\n" in description(evaluated)

@@ -1,6 +1,7 @@
 """`rlvo synth`, and `rlvo demo` on a tiny study: every part is real, only small."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -48,6 +49,7 @@ def test_demo_from_nothing_to_a_registered_model_and_again(tmp_path: Path) -> No
     assert "optimistic" in first.stderr.lower()
     assert "Traceback" not in first.stderr
     assert "Warning" not in first.stderr
+    assert re.search(r"MLflow +http://127.0.0.1:5000/#/experiments/1/runs\?workflowType=machine_learning", first.stderr)
 
     client = MlflowClient(f"sqlite:///{work / 'mlflow.db'}")
     champion = client.get_model_version_by_alias("rlvo-ensemble", "champion")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.study_on_disk import NCCT, StudyOnDisk
 
-from rlvo.tracking.after_search import log_summary_run, read_seals, write_seal
+from rlvo.tracking.after_search import attach_text, log_summary_run, read_seals, write_seal
 from rlvo.tracking.runs import RunTree
 
 
@@ -37,6 +37,26 @@ def test_an_ensemble_is_below_its_study_beside_baselines_and_is_added_to(on_disk
     assert len(on_disk.runs("ensemble")) == 2
     (run,) = on_disk.runs("baseline")
     assert (run.info.run_id, run.info.run_name) == (baseline, "the baseline")
+
+
+def test_a_page_is_attached_to_the_run_it_is_about_and_replaced(new_study: Callable[..., StudyOnDisk]) -> None:
+    on_disk = new_study()
+    where = on_disk.config, on_disk.folder, on_disk.tracking
+
+    def attach(text: str, key: str = "0" * 12) -> str | None:
+        return attach_text(*where, key=key, name="report.html", text=text)
+
+    assert attach("<p>early</p>") is None
+    run = {"kind": "ensemble", "key": "0" * 12, "name": "the ensemble", "params": {}, "metrics": {}}
+    logged = log_summary_run(*where, **run, texts={"figures/nested/roc.svg": "<svg/>"})
+    assert attach("<p>first</p>") == attach("<p>second</p>") == logged
+    assert attach("<p>other</p>", key="1" * 12) is None
+    (shown,) = on_disk.runs("ensemble")
+    assert (on_disk.logged(shown) / "report.html").read_text() == "<p>second</p>"
+    assert (on_disk.logged(shown) / "figures/nested/roc.svg").read_text() == "<svg/>"
+    (on_disk.workdir / "mlflow.db").unlink()
+    assert attach("<p>third</p>") is None
+    assert not (on_disk.workdir / "mlflow.db").exists()
 
 
 def test_a_run_that_is_interrupted_is_closed(on_disk: StudyOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,14 +10,18 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from support.mlflow_server import wait_until
 from support.study_on_disk import CTA, KEY, NCCT, StudyOnDisk
 
 from rlvo.cohort.pseudonym import pseudonym
 from rlvo.errors import MachineError, RlvoError
 from rlvo.mlflow_client import Tracking
+from rlvo.search.proposals import Proposals
 from rlvo.study.status import Note, write_note
 
 pytestmark = pytest.mark.slow
@@ -82,6 +86,28 @@ def test_a_trial_shows_its_epochs_best_metrics_and_files(on_disk: StudyOnDisk) -
     stored = pd.read_csv(on_disk.trial(NCCT, 0) / "predictions.csv", float_precision="round_trip")
     assert logged["patient"].str.fullmatch("p-[0-9a-f]{12}").all()
     pd.testing.assert_frame_equal(logged.drop(columns="patient"), stored.drop(columns="patient"))
+
+
+def test_a_trial_shows_the_curves_it_has_when_it_has_ended(on_disk: StudyOnDisk) -> None:
+    def figures() -> dict[tuple[str, str], set[str]]:
+        runs = on_disk.runs("trial")
+        return {
+            (run.data.params["modality"], run.data.params["fold"]): {
+                path.name for path in (on_disk.logged(run) / "figures").glob("*.svg")
+            }
+            for run in runs
+        }
+
+    mirror = on_disk.mirror()
+    on_disk.start(NCCT, 0, on_disk.epochs(0))
+    mirror.sync()
+    assert figures() == {("NCCT", "0"): set()}
+    on_disk.end(NCCT, 0, on_disk.epochs(0))
+    on_disk.end(NCCT, 1, on_disk.epochs(1), reason="below the others at epoch 3", status="pruned")
+    on_disk.end(CTA, 0, [], reason="the loss is nan in epoch 1")
+    mirror.sync()
+    both = {"learning-curves.svg", "roc.svg"}
+    assert figures() == {("NCCT", "0"): both, ("NCCT", "1"): {"learning-curves.svg"}, ("CTA", "0"): set()}
 
 
 def test_a_configuration_has_mean_and_sd_once_all_folds_are_done(on_disk: StudyOnDisk) -> None:
@@ -348,6 +374,21 @@ def test_a_configuration_without_its_file_is_known_from_a_record(on_disk: StudyO
     with pytest.raises(RlvoError, match=r"configuration\.json"):
         on_disk.mirror().sync()
     assert "configuration.json" in (on_disk.mirror().close() or "")
+
+
+def test_an_optuna_trial_leads_to_its_folder_and_its_runs(on_disk: StudyOnDisk) -> None:
+    proposals = [Proposals(on_disk.config, on_disk.folder).propose() for _ in range(2)]
+    on_disk.end_all(*(proposal.configuration for proposal in proposals))
+    on_disk.mirror().close()
+    storage = JournalStorage(JournalFileBackend(str(on_disk.workdir / "studies/fake/optuna.journal")))  # as documented
+    client = on_disk.tracking.client()
+    experiment = client.get_experiment_by_name("fake").experiment_id
+    for trial, proposal in zip(optuna.load_study(study_name=None, storage=storage).trials, proposals, strict=True):
+        folder = on_disk.folder.path / trial.user_attrs["folder"]
+        assert {path.name for path in folder.glob("fold-*")} == {"fold-0", "fold-1"}
+        runs = client.search_runs([experiment], trial.user_attrs["runs in MLflow"])
+        assert sorted(run.data.tags["rlvo.kind"] for run in runs) == ["configuration", "trial", "trial"]
+        assert {run.data.tags["rlvo.configuration"] for run in runs} == {proposal.key}
 
 
 def test_a_locked_database_is_waited_for_and_served_while_trials_run(on_disk: StudyOnDisk) -> None:

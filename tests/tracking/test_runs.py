@@ -105,7 +105,7 @@ def test_nothing_is_lost_or_doubled_while_the_server_is_away(
             history = on_disk.history(trial, tracking=tracking)
             assert history == [(step, epoch["val/auc"]) for step, epoch in enumerate(epochs, 1)]
             names = {artifact.path for artifact in client.list_artifacts(trial.info.run_id)}
-            assert names == {"best", "validation_predictions.csv"}
+            assert names == {"best", "figures", "validation_predictions.csv"}
     assert problems() == 2, "an absence is logged once"
     assert not on_disk.artifacts.exists(), "a server keeps artifacts itself"
 
@@ -145,7 +145,7 @@ def test_a_server_away_for_the_whole_run_gets_everything_once_though_answers_are
             assert [step for step, _ in on_disk.history(trial, tracking=tracking)] == [1, 2, 3]
             names = {artifact.path for artifact in client.list_artifacts(trial.info.run_id)}
             is_best = trial.data.metrics["best/auc"] == 0.8
-            assert names == ({"best"} if is_best else set()) | {"validation_predictions.csv"}
+            assert names == ({"best"} if is_best else set()) | {"figures", "validation_predictions.csv"}
             assert ("rlvo.best" in trial.data.tags) == is_best
     (kept,) = server_folder.rglob("model.safetensors")
     assert kept.read_bytes() == (on_disk.trial(NCCT, 1) / "best/model.safetensors").read_bytes()

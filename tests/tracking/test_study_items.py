@@ -32,7 +32,7 @@ def test_no_id_path_user_or_password_in_database_or_artifacts(
     written = list(on_disk.workdir.glob("mlflow.db*"))
     written += [path for path in on_disk.artifacts.rglob("*") if path.is_file()]
     assert {path.name for path in written} == {
-        "mlflow.db", "model.safetensors", "validation_predictions.csv", "study.json"
+        "mlflow.db", "model.safetensors", "validation_predictions.csv", "study.json", "learning-curves.svg", "roc.svg"
     }  # fmt: skip
     content = b"\n".join(path.read_bytes() for path in written)
     assert pseudonym(on_disk.split.validation(0)[0], KEY).encode() in content
