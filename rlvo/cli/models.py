@@ -162,7 +162,7 @@ def _table(model: str, versions: list[Version]) -> Table:
                 str(each.number),
                 ", ".join(each.aliases),
                 each.gate.partition(":")[0],
-                each.tags.get("rlvo.study", ""),
+                each.tags.get("rlvo.study", "") + (", SYNTHETIC" if "rlvo.synthetic" in each.tags else ""),
                 f"{each.created:%Y-%m-%d}",
                 *("" if value is None else f"{value:.2f}" for value in found),
                 f"{each.metrics.get('test/opening', 0):.0f}",

@@ -96,8 +96,9 @@ def demo(
     commands = {
         "picture": made.picture,
         "MLflow": where_in_mlflow(work, made.config),
+        "model": f"rlvo models --model {made.built.model} --workdir {work.path}",
         "patients": f"rlvo synth {others} --patients 20 --profile {profile} --seed {seed + 1}",
-        "answers": f"rlvo predict rlvo-ensemble@champion {others}/cohort.csv -o answers.csv --workdir {work.path}",
+        "answers": f"rlvo predict {made.built.model}@champion {others}/cohort.csv -o answers.csv --workdir {work.path}",
         "baselines": f"rlvo baseline {made.table} --workdir {work.path}",
         "the paper": "rlvo plan tune_configs/paper_grid.yaml",
     }

@@ -16,7 +16,7 @@ from rlvo.imaging.store import VolumeStore
 from rlvo.inference.description import WEIGHTS, ModelDescription, Variant, read_description
 from rlvo.inference.members import Members
 from rlvo.inference.patients import NOT_ANSWERED, CheckedTable, Patient, format_missing
-from rlvo.inference.training_cohort import predictor_values
+from rlvo.inference.training_cohort import SYNTHETIC, predictor_values
 from rlvo.training.member import Precision
 
 ANSWER_COLUMNS = (
@@ -82,7 +82,9 @@ class EnsemblePredictor:
     def _answer(self, patient: Patient, members: bool, precision: Precision) -> pd.DataFrame:
         variant, reason = choose_variant(self.description.variants, patient)
         named = {self.description.member_name(variant, member): member for member in variant.spec.members}
-        patient = replace(patient, warnings=(*reason, *patient.warnings))
+        cohort = self.description.cohort
+        origin = [SYNTHETIC] if cohort is not None and cohort.synthetic else []
+        patient = replace(patient, warnings=(*origin, *reason, *patient.warnings))
         asked = ask_members(self.members, named, variant, patient, precision)
         answer = shape_answers(variant.spec, [asked], self.description.notice)
         if members:

@@ -10,6 +10,8 @@ from rlvo.config.base import Frozen
 
 MIN_SHIFT = 0.5
 """The smallest standardised difference that is reported: a medium effect (Cohen 1988)."""
+SYNTHETIC = "the model was trained on SYNTHETIC patients: its answers say nothing about real ones"
+"""What every answer, card and page of such a model says."""
 MIN_STANDARD_ERRORS = 3.0
 """The difference must also be this many standard errors, so that a handful of similar patients raises no alarm."""
 
@@ -32,9 +34,13 @@ class CohortSummary(Frozen):
     """For each binary or categorical predictor: each level ("1" for yes), and its share where it was recorded."""
     missing: dict[str, float]
     """Share of patients without each predictor; a derived one is missing if one of its inputs is."""
+    synthetic: bool = False
+    """Whether any of them was drawn by `rlvo synth`."""
 
 
-def summarise(table: pd.DataFrame, label: Sequence[int] | pd.Series, predictors: Sequence[str]) -> CohortSummary:
+def summarise(
+    table: pd.DataFrame, label: Sequence[int] | pd.Series, predictors: Sequence[str], *, synthetic: bool = False
+) -> CohortSummary:
     """Summarise the typed table of the development patients and their labels, 0 or 1."""
     values = {predictor: predictor_values(table, predictor) for predictor in predictors}
     continuous = {
@@ -48,6 +54,7 @@ def summarise(table: pd.DataFrame, label: Sequence[int] | pd.Series, predictors:
         continuous=continuous,
         shares={name: _shares(name, each) for name, each in values.items() if predictor_kind(name) != "continuous"},
         missing={name: float(each.isna().mean()) for name, each in values.items()},
+        synthetic=synthetic,
     )
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from rlvo.evaluation.performance import INTERVAL_METHODS
 from rlvo.inference.description import ModelDescription
-from rlvo.inference.training_cohort import CohortSummary
+from rlvo.inference.training_cohort import SYNTHETIC, CohortSummary
 from rlvo.mlflow_client import Tracking
 from rlvo.text import escape_controls
 
@@ -26,8 +26,9 @@ TEMPLATE = Path(__file__).with_name("model_card.md")
 def model_card(description: ModelDescription, validation: pd.DataFrame) -> str:
     """The card in Markdown; `validation`: rows `nested` and `optimistic` of `ensemble.comparison.compare_ensembles`."""
     template = TEMPLATE.read_text().rstrip("\n")
+    is_synthetic = description.cohort is not None and description.cohort.synthetic
     return template.format(
-        notice=description.notice,
+        notice=f"**Not for patients: {SYNTHETIC}.** {description.notice}" if is_synthetic else description.notice,
         cohort=_cohort(description.cohort),
         made=_made(description),
         results=_results(validation),
@@ -68,7 +69,8 @@ def _cohort(summary: CohortSummary | None) -> str:
     described = continuous | shares
     missing = {name: f", missing in {share:.0%}" if share else "" for name, share in summary.missing.items()}
     values = "; ".join(described[name] + missing[name] for name in missing if described.get(name))
-    return f"{summary.patients} patients, {summary.prevalence:.0%} with refractory occlusion. {values}."
+    patients = f"{summary.patients} {'SYNTHETIC ' if summary.synthetic else ''}patients"
+    return f"{patients}, {summary.prevalence:.0%} with refractory occlusion. {values}."
 
 
 def _made(description: ModelDescription) -> str:

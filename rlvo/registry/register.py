@@ -73,6 +73,7 @@ def register_ensemble(
         "rlvo.data_hash": description.spec.data_hash,
         "rlvo.preparation": description.preparation,
         "rlvo.version": description.rlvo_version,
+        **({"rlvo.synthetic": "true"} if description.cohort is not None and description.cohort.synthetic else {}),
         **(tags or {}),
     }
     with tracking.registry(name) as client, tempfile.TemporaryDirectory() as temporary:

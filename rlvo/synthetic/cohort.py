@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+from collections.abc import Iterable
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -26,6 +28,8 @@ from rlvo.synthetic.phantom import occlusion_point, write_phantom
 from rlvo.synthetic.vessels import Lesion
 
 GENERATOR = "rlvo synth"
+PREFIX = "synth-"
+"""Of every synthetic patient's id."""
 MIN_PATIENTS = 10
 PATIENTS_PER_TASK = 16
 
@@ -50,7 +54,7 @@ def draw_patients(patients: int, profile: Profile, seed: int) -> SyntheticPatien
     z_cta, z_ncct = rng.standard_normal((2, patients))
     logit = model.logit(clinic, z_cta, z_ncct)
     outcomes = draw_outcomes(model, logit, z_cta, rng)
-    ids = pd.Series([f"synth-{number:05d}" for number in range(1, patients + 1)], name="patient_id")
+    ids = pd.Series([f"{PREFIX}{number:05d}" for number in range(1, patients + 1)], name="patient_id")
     days = pd.to_timedelta(rng.integers(0, 7 * 365, patients), unit="D")
     table = pd.concat([ids, clinic, outcomes], axis=1).assign(
         center=rng.choice(["A", "B", "C"], patients),
@@ -122,6 +126,11 @@ def write_synthetic_cohort(
         raise MachineError("a worker process died while drawing volumes", where=out, fix=fix) from error
 
 
+def has_synthetic(ids: Iterable[str]) -> bool:
+    """Whether any of the patients was drawn here, by their ids."""
+    return any(re.fullmatch(rf"{PREFIX}\d{{5,}}", patient) for patient in ids)
+
+
 def occlusion_places(cohort: Path) -> dict[str, np.ndarray]:
     """Where contrast ends in each patient of a synthetic cohort with volumes: [3] RAS mm, by patient id.
 
@@ -166,5 +175,5 @@ def _is_synthetic(truth: Path) -> bool:
 def _clear(out: Path) -> None:
     """Remove an earlier cohort, its table first, and nothing else."""
     (out / "cohort.csv").unlink(missing_ok=True)
-    for folder in out.glob("volumes/synth-*"):
+    for folder in out.glob(f"volumes/{PREFIX}*"):
         shutil.rmtree(folder)

@@ -41,6 +41,7 @@ from rlvo.registry.register import provenance, register_ensemble
 from rlvo.registry.versions import registered_version
 from rlvo.report.calibration import draw_reliability
 from rlvo.study.folder import EndedTrials, StudyFolder, member_weights, read_config, read_ended_trials, write_declared
+from rlvo.synthetic.cohort import has_synthetic
 from rlvo.workflows.disagreement import measure_disagreement, read_disagreements
 from rlvo.workflows.ensemble_artifacts import ensemble_figures
 from rlvo.workflows.study import OpenStudy, open_searched_study
@@ -262,12 +263,15 @@ def _describe(
         spec = _calibrate(spec, trials, spread)
         name = f"fewer predictors ({fewer.config.name})"
         reduced = [Variant(name=name, spec=spec, encoders={f.fold: fewer.inputs.encoder(f.fold) for f in spec.folds})]
+    development, predictors = study.development, study.inputs.predictors
     return describe(
         champion,
         {fold.fold: study.inputs.encoder(fold.fold) for fold in champion.folds},
         study.inputs.target,
         reduced=reduced,
         fallbacks=fallbacks,
-        cohort=summarise(study.development, study.inputs.label[study.development.index], study.inputs.predictors),
+        cohort=summarise(
+            development, study.inputs.label[development.index], predictors, synthetic=has_synthetic(development.index)
+        ),
         provenance=provenance(study.config),
     )

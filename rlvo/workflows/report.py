@@ -21,6 +21,7 @@ from rlvo.study.membership import patient_marks
 from rlvo.study.openings import Openings
 from rlvo.study.state import StudyState
 from rlvo.study.status import read_state
+from rlvo.synthetic.cohort import has_synthetic
 from rlvo.workflows.evidence import Evidence, gather_evidence
 from rlvo.workflows.holdout import kept_evaluation
 from rlvo.workflows.report_sections import (
@@ -78,7 +79,7 @@ def write_report(
         sections = (*sections, guidelines_section(sections, [TRUST]))
         advance(3, steps)
         files = write_exhibits(sections, folder)
-        cautions = [*_cautions(state, evidence, openings)]
+        cautions = [*_cautions(state, evidence, openings, is_synthetic=has_synthetic(study.inputs.table.index))]
         html = study_page(study.config.name, _facts(study, state, evidence, why), cautions, sections, folder.name)
         atomic_write(page, html)
         advance(4, steps)
@@ -161,7 +162,11 @@ def _facts(study: ReadStudy, state: StudyState, evidence: Evidence | None, why: 
     return facts | {"The ensemble": ", ".join(words), "This is about": evidence.about}
 
 
-def _cautions(state: StudyState, evidence: Evidence | None, openings: Sequence[str]) -> Iterator[str]:
+def _cautions(
+    state: StudyState, evidence: Evidence | None, openings: Sequence[str], *, is_synthetic: bool
+) -> Iterator[str]:
+    if is_synthetic:
+        yield "The patients are SYNTHETIC: the figures show that the pipeline works, and nothing about real patients."
     yield from openings
     if evidence is not None and evidence.evaluation is None and evidence.is_frozen:
         yield "Of the ensembles as they are now, no opening of the hold-out has shown anything."

@@ -10,6 +10,10 @@ from mlflow import MlflowClient
 from support import networks
 from support.commands import call, refused, run
 
+from rlvo.config.loading import load_study
+from rlvo.config.study import StudyConfig
+
+DEMO = Path(__file__).parents[2] / "tune_configs" / "demo.yaml"
 AXES = "space: {enumerate: {model.modality: [NCCT, CTA], model.fusion: [none, daft]}}"
 
 
@@ -24,6 +28,11 @@ def test_synth_on_another_grid(tmp_path: Path) -> None:
     result = run("synth", tmp_path, "--patients", 10, "--grid", "whole")
     assert json.loads((tmp_path / "truth.json").read_text())["grid"]["shape"] == [40, 48, 40]
     assert "next: rlvo validate" in result.stderr
+
+
+def test_the_demos_model_is_registered_apart() -> None:
+    assert load_study(DEMO).mlflow.registered_model == "rlvo-demo"
+    assert StudyConfig.model_validate({"name": "own"}).mlflow.registered_model == "rlvo-ensemble"
 
 
 def test_synth_refuses_what_it_does_not_know(tmp_path: Path) -> None:
@@ -54,6 +63,8 @@ def test_demo_from_nothing_to_a_registered_model_and_again(tmp_path: Path) -> No
     client = MlflowClient(f"sqlite:///{work / 'mlflow.db'}")
     champion = client.get_model_version_by_alias("rlvo-ensemble", "champion")
     assert str(champion.version) == result["version"]
+    assert "Not for patients: the model was trained on SYNTHETIC patients" in champion.description
+    assert "tiny, SYNTHETIC" in run("models", "--workdir", work).stdout
     records = {path: path.stat().st_mtime_ns for path in work.glob("studies/tiny/trials/*/*/record.json")}
     assert len(records) == 8
 

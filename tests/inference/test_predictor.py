@@ -22,6 +22,7 @@ from rlvo.inference.description import Variant, describe, write_model_folder
 from rlvo.inference.members import Members
 from rlvo.inference.patients import CheckedTable
 from rlvo.inference.predictor import ANSWER_COLUMNS, EnsemblePredictor, ask_members, shape_answers
+from rlvo.inference.training_cohort import SYNTHETIC
 from rlvo.models.classifier import Classifier
 from rlvo.study.folder import EndedTrials
 
@@ -58,6 +59,14 @@ def test_one_row_per_patient_with_the_promised_columns(study: TinyStudy, answers
     assert answers["probability"].between(0, 1, inclusive="neither").all()
     assert answers["notice"].str.contains("never an indication").all()
     assert answers[NUMBERS].notna().all().all()
+
+
+def test_every_answer_of_a_model_of_synthetic_patients_says_so(study: TinyStudy, predictor: EnsemblePredictor) -> None:
+    cohort = predictor.description.cohort
+    assert cohort is not None
+    description = predictor.description.model_copy(update={"cohort": cohort.model_copy(update={"synthetic": True})})
+    own = EnsemblePredictor(description, predictor.members).predict(study.raw.head(3), study.cohort.parent)
+    assert own["warnings"].str.startswith(SYNTHETIC).all()
 
 
 def test_members_reproduce_their_stored_validation_predictions(

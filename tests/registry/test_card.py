@@ -9,7 +9,7 @@ import pytest
 from rlvo.about import NOTICE
 from rlvo.errors import RlvoError
 from rlvo.inference.description import read_description
-from rlvo.inference.training_cohort import CohortSummary, ContinuousSummary
+from rlvo.inference.training_cohort import SYNTHETIC, CohortSummary, ContinuousSummary
 from rlvo.mlflow_client import Tracking
 from rlvo.registry.card import LIMIT, add_to_description, model_card
 
@@ -49,6 +49,13 @@ def test_the_card_says_it_all_in_what_a_registry_holds(model_folder: Path) -> No
         assert note in card
     assert "PLANTED" not in card
     assert "/" not in card.replace("://", "").replace(" / ", "")
+
+
+def test_the_card_of_a_model_of_synthetic_patients_says_so_first(model_folder: Path) -> None:
+    cohort = COHORT.model_copy(update={"synthetic": True})
+    card = model_card(read_description(model_folder).model_copy(update={"cohort": cohort}), VALIDATION)
+    assert card.splitlines()[3].startswith(f"**Not for patients: {SYNTHETIC}.**")
+    assert "24 SYNTHETIC patients" in card
 
 
 def test_results_are_added_and_the_oldest_dropped_for_new_ones(empty_database: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from rlvo.config.grid import PRESETS, Grid
 from rlvo.config.study import PAPER_PREDICTORS
 from rlvo.errors import RlvoError
 from rlvo.synthetic.ceilings import BLOCKS
-from rlvo.synthetic.cohort import occlusion_places, write_synthetic_cohort
+from rlvo.synthetic.cohort import has_synthetic, occlusion_places, write_synthetic_cohort
 
 PREDICTORS = {*PAPER_PREDICTORS, "aspects"} - {"hir", "tmax4_tmax6_ratio"}
 OUTCOMES = {"final_stenosis_pct", "etici", "rescue_treatment", "etiology"}
@@ -80,6 +80,13 @@ def test_another_seed_gives_other_patients(cohort: Path, tmp_path: Path) -> None
     ncct = "volumes/synth-00001/ncct.nii.gz"
     assert (other / ncct).read_bytes() != (cohort / ncct).read_bytes()
     assert (read(other)["age"] != read(cohort)["age"][:12]).any()
+
+
+def test_synthetic_patients_are_known_by_their_ids(cohort: Path) -> None:
+    ids = pd.read_csv(cohort / "cohort.csv")["patient_id"].tolist()
+    assert has_synthetic(ids)
+    assert has_synthetic(["real-1", ids[0]])
+    assert not has_synthetic(["real-1", "synth-A", "synthesis-00001"])
 
 
 def test_without_volumes(tmp_path: Path) -> None:
