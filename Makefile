@@ -2,6 +2,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 WORKDIR ?= rlvo-work
+# Two files of tests at a time; each of the two processes has a Ray of its own.
+TWO := -n 2 --dist loadfile
 PYTHON ?= python3
 
 export PYTHONDONTWRITEBYTECODE := 1
@@ -25,10 +27,10 @@ demo: setup ## synthetic cohort -> search -> ensemble -> registered model, in WO
 	$(BIN)/rlvo demo --workdir $(WORKDIR)
 
 test: setup ## the quick suite: real Ray, real MLflow
-	$(BIN)/python -m pytest -m "not slow and not cluster and not faults"
+	$(BIN)/python -m pytest $(TWO) -m "not slow and not cluster and not faults"
 
 test-slow: setup ## tests that take longer: whole searches, servers, fresh processes
-	$(BIN)/python -m pytest -m "slow and not cluster and not faults"
+	$(BIN)/python -m pytest $(TWO) -m "slow and not cluster and not faults"
 
 test-cluster: setup ## tests on real Ray clusters and over ssh; needs sshd, rsync and Postgres
 	$(BIN)/python -m pytest tests/clusters -m cluster
