@@ -109,10 +109,14 @@ class Finding:
 
 
 class CohortError(RlvoError):
-    """Everything wrong with a cohort, reported at once: one line per finding, up to a limit."""
+    """Everything wrong with a cohort, reported at once: one line per finding, up to a limit.
 
-    def __init__(self, findings: Sequence[Finding], *, where: object = None) -> None:
-        self.findings = tuple(findings)
+    Args:
+        notes: what had to be decided to read the table.
+    """
+
+    def __init__(self, findings: Sequence[Finding], *, where: object = None, notes: Sequence[str] = ()) -> None:
+        self.findings, self.notes = tuple(findings), tuple(notes)
         super().__init__(f"{len(self.findings)} finding(s)", where=where)
 
     def __str__(self) -> str:
@@ -122,11 +126,11 @@ class CohortError(RlvoError):
             seen[finding.field] += 1
             if seen[finding.field] <= MOST_SHOWN and len(shown) < 10 * MOST_SHOWN:
                 shown.append(finding)
-        lines = [super().__str__(), *(f"  {finding}" for finding in shown)]
+        lines = [super().__str__(), *(f"  note: {note}" for note in self.notes), *(f"  {finding}" for finding in shown)]
         if more := len(self.findings) - len(shown):
             columns = ", ".join(f"{field or 'the table'} {count}" for field, count in seen.most_common(10))
             lines.append(f"  and {more} more (found most in: {escape_controls(columns)}); --json lists all")
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return partial(CohortError, self.findings, where=self.where), ()
+        return partial(CohortError, self.findings, where=self.where, notes=self.notes), ()

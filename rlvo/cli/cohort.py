@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from rlvo.cli.common import JsonOption, WorkdirOption, writing
+from rlvo.cli.common import JsonOption, WorkdirOption, print_notes, writing
 from rlvo.config.grid import PRESETS
 from rlvo.config.loading import load_study
 from rlvo.config.workdir import DEFAULT, Workdir
@@ -68,7 +68,8 @@ def validate(
         if html:
             _write_page(html, cohort.name, error.findings, None)
         if json:
-            print_json({"sound": False, "findings": [_finding(finding) for finding in error.findings]})
+            notes = {"notes": list(error.notes)} if error.notes else {}
+            print_json({"sound": False, "findings": [_finding(finding) for finding in error.findings]} | notes)
         raise
     if html or pictures:
         contents = examined.contents()
@@ -193,6 +194,7 @@ def baseline(
 
     examined = _read(cohort, predictors, map, mapping, study, workdir)
     label, development = examined.cohort.label, list(examined.split.development)
+    print_notes(examined.cohort.notes)
     fitted = fit_baselines(examined)
     patients, rlvo = len(development), int(label[development].sum())
     title = f"Odds ratios, one fit to {patients} development patients, {rlvo} with rLVO"
@@ -254,7 +256,10 @@ def prepare(
     study = load_study(config) if config is not None else None
     target = Target(grid=study.grid, atlas=study.atlas) if study else Target(grid=PRESETS[grid], atlas=atlas)
     volumes = VolumeStore(store if store is not None else Workdir.at(workdir).store)
-    prepared, page = prepare_volumes(cohort, target, volumes, workers=workers, address=address, progress=show_progress)
+    prepared, page, notes = prepare_volumes(
+        cohort, target, volumes, workers=workers, address=address, progress=show_progress
+    )
+    print_notes(notes)
     if json:
         print_json({"patients": [_described(*each, volumes) for each in prepared.outcomes.items()]})
     else:

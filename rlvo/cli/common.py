@@ -1,6 +1,6 @@
 """What the commands share: options, and how a place that cannot be written is told."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +9,7 @@ import typer
 
 from rlvo.config.workdir import DEFAULT
 from rlvo.errors import RlvoError
+from rlvo.report.console import print_line
 
 WorkdirOption = Annotated[
     Path,
@@ -21,6 +22,12 @@ ModelArgument = Annotated[str, typer.Argument(help="Registered model (rlvo-ensem
 UngatedOption = Annotated[
     bool, typer.Option("--ungated", help="Also take a model that did not pass its gate; every answer says so.")
 ]
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """What had to be decided to read a table."""
+    for note in notes:
+        print_line(f"note: {note}")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from rlvo.cli.common import JsonOption, StudyArgument, WorkdirOption
+from rlvo.cli.common import JsonOption, StudyArgument, WorkdirOption, print_notes
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.report.console import console, format_interval, numeric, print_json, print_line, show_progress, text_table
 
@@ -60,6 +60,7 @@ def ensemble(
             console.print(_tie_table(ties))
         return
     opened = open_searched_study(study, work, progress=show_progress)
+    print_notes(opened.inputs.notes)
     built = workflow.build_and_register(
         opened, partial=partial, reduced=reduced, check_bfloat16=check_bfloat16, progress=show_progress
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlvo.about import NOTICE
-from rlvo.cli.common import JsonOption, UngatedOption, WorkdirOption
+from rlvo.cli.common import JsonOption, UngatedOption, WorkdirOption, print_notes
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
 from rlvo.report.console import console, print_json, print_line, show_progress
@@ -73,6 +73,7 @@ def _evaluate_study(name: str, work: Workdir, *, reason: str | None, json: bool)
     from rlvo.workflows.study import open_searched_study, where_in_mlflow
 
     study = open_searched_study(name, work, progress=show_progress)
+    print_notes(study.inputs.notes)
     evaluated = evaluate(study, reason=reason, progress=show_progress)
     holdout = evaluated.holdout
     if json:
@@ -129,7 +130,7 @@ def _evaluate_external(
     from rlvo.workflows.external import evaluate_external, open_external
 
     question = open_external([model], table, work, ungated=ungated)
-    print_notes(question)
+    print_question(question)
     found = evaluate_external(question, record=record, progress=show_progress)
     named, external = question.models[0].name, question.external
     if json:
@@ -153,10 +154,9 @@ def _evaluate_external(
     print_line(NOTICE)
 
 
-def print_notes(question: ExternalQuestion) -> None:
+def print_question(question: ExternalQuestion) -> None:
     """What is to be known before a model is asked about another cohort."""
-    for note in question.external.cohort.notes:
-        print_line(note)
+    print_notes(question.external.cohort.notes)
     for name in question.external.lacking:
         print_line(f"no column {name}: missing for every patient")
     cautions = [f"{model.name}: {model.caution}" for model in question.models if model.caution]

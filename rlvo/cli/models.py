@@ -10,7 +10,7 @@ from rich.table import Table
 
 from rlvo.about import NOTICE
 from rlvo.cli.common import JsonOption, ModelArgument, UngatedOption, WorkdirOption
-from rlvo.cli.evaluate import print_notes, selection_json
+from rlvo.cli.evaluate import print_question, selection_json
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
 from rlvo.files import file_sha256
@@ -106,7 +106,7 @@ def compare(
 
     first, second = (f"{model}/{each}" if each.isdecimal() else each for each in (a, b))
     question = open_external((first, second), cohort, Workdir.at(workdir, create=False), ungated=ungated)
-    print_notes(question)
+    print_question(question)
     compared = compare_models(question, progress=show_progress)
     if json:
         shown = {"a": first, "b": second, **selection_json(question.external), **comparison_json(compared)}

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rlvo.about import NOTICE
-from rlvo.cli.common import JsonOption, ModelArgument, WorkdirOption
+from rlvo.cli.common import JsonOption, ModelArgument, WorkdirOption, print_notes
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.report.console import print_json, print_line, show_progress
 
@@ -28,6 +28,7 @@ def recalibrate(
     from rlvo.workflows.recalibrate import recalibrate
 
     found = recalibrate(model, cohort, Workdir.at(workdir, create=False), progress=show_progress)
+    print_notes(found.notes)
     if json:
         values = {**vars(found), "before": found.before.estimates.to_dict("index")}
         print_json({**values, "notice": NOTICE})

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rlvo.about import NOTICE
-from rlvo.cli.common import JsonOption, StudyArgument, WorkdirOption, writing
+from rlvo.cli.common import JsonOption, StudyArgument, WorkdirOption, print_notes, writing
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.report.console import print_json, print_line, show_progress
 
@@ -33,6 +33,7 @@ def report(
     from rlvo.workflows.study import read_study, where_in_mlflow
 
     opened = read_study(study, Workdir.at(workdir, create=False), cohort=cohort)
+    print_notes(opened.inputs.notes)
     with writing(out):
         written = write_report(opened, out, progress=show_progress)
     is_attached = attach_report(opened, out)

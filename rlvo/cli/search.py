@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.live import Live
 
-from rlvo.cli.common import JsonOption, WorkdirOption
+from rlvo.cli.common import JsonOption, WorkdirOption, print_notes
 from rlvo.cli.status import headlines, study_page
 from rlvo.config.loading import load_study
 from rlvo.config.workdir import DEFAULT, Workdir
@@ -44,6 +44,7 @@ def plan(
     from rlvo.workflows.search import plan
 
     planned = plan(study, cohort)
+    print_notes(planned.notes)
     if json:
         print_json(asdict(planned))
     else:
@@ -80,7 +81,7 @@ def search(
         work,
         address=address,
         progress=show_progress,
-        show_state=_show_cohort_and_search,
+        show_state=show_cohort_and_search,
         warn=lambda warning: print_line(f"warning: {warning}"),
     )
     if json:
@@ -119,7 +120,9 @@ def show_search(inputs: StudyInputs) -> Iterator[Callable[[StudyState], None]]:
 
 
 @contextmanager
-def _show_cohort_and_search(inputs: StudyInputs) -> Iterator[Callable[[StudyState], None]]:
+def show_cohort_and_search(inputs: StudyInputs) -> Iterator[Callable[[StudyState], None]]:
+    """What a search trains on, then where it stands."""
+    print_notes(inputs.notes)
     split = inputs.split
     for exclusion in inputs.excluded:
         if exclusion.patients:

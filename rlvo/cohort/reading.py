@@ -87,7 +87,7 @@ def read_cohort(
     findings = _missing_columns(columns, predictors, need_volumes=need_volumes)
     findings += misspelt_columns(columns, reported={finding.field for finding in findings})
     if "patient_id" not in columns:
-        raise CohortError(findings, where=path)
+        raise CohortError(findings, where=path, notes=raw.notes)
     table, problems = examine_table(raw.cells, folder=folder, decimal_comma=raw.decimal_comma, progress=progress)
     findings += [*problems, *check_cohort(table), *_empty_columns(table, predictors)]
     if "rlvo" not in table:
@@ -99,7 +99,7 @@ def read_cohort(
         label, unlabelled = derive_label(table.loc[judged])
         findings += unlabelled
     if findings:
-        raise CohortError(findings, where=path)
+        raise CohortError(findings, where=path, notes=raw.notes)
     ignored = tuple(name for name in columns if name not in VARIABLES)
     return Cohort(table, folder, selection, label.astype("int64"), ignored, raw.notes)
 

@@ -72,7 +72,7 @@ def read_table(path: Path, mapping: Mapping[str, str] | None = None) -> RawTable
         rows, decimal_comma = _text_rows(text, path, known)
     cells = _frame(rows, path, mapping, known)
     if misread := list(_misread(cells, encoding)):
-        raise CohortError(misread, where=path)
+        raise CohortError(misread, where=path, notes=notes)
     return RawTable(cells, decimal_comma, notes)
 
 

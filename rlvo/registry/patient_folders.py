@@ -48,7 +48,8 @@ def read_patient_folders(folder: Path, clinical: RawTable | None = None) -> tupl
     if clinical is None:
         return RawTable(volumes.reset_index(names="patient_id"), decimal_comma=False), []
     others = _by_patient(clinical.cells)
-    notes = [f"patient {patient} has no folder and is left out" for patient in others.index.difference(volumes.index)]
+    notes = [*clinical.notes]
+    notes += [f"patient {patient} has no folder and is left out" for patient in others.index.difference(volumes.index)]
     notes += [f"patient {patient} has no clinical row" for patient in volumes.index.difference(others.index)]
     return RawTable(volumes.join(others).reset_index(names="patient_id"), clinical.decimal_comma), notes
 

@@ -66,6 +66,8 @@ class StudyPlan:
     """Rows of the cohort table, if one is named."""
     holdout: AucPower | None
     """What the hold-out can show, if the cohort is sound."""
+    notes: tuple[str, ...] = ()
+    """What had to be decided to read the table."""
 
 
 def plan_study(study: StudyConfig, *, patients: int | None = None, holdout: AucPower | None = None) -> StudyPlan:

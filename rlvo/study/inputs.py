@@ -50,6 +50,8 @@ class StudyPatients:
     """0 or 1 for each included patient."""
     split: Split
     excluded: tuple[Exclusion, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What had to be decided to read the table."""
 
     @property
     def predictors(self) -> tuple[str, ...]:
@@ -164,6 +166,7 @@ def open_study(
         data_hash=content_hash({"table": data_hash(table, label, config.cohort.predictors), "volumes": addresses}),
         cohort_folder=cohort.folder,
         excluded=cohort.selection.without(volumes.refused).excluded,
+        notes=cohort.notes,
         doubts={patient: each.doubts for patient, each in volumes.prepared.items() if each.doubts},
         refused=volumes.refused,
     )
@@ -203,7 +206,13 @@ def read_patients(config: StudyConfig, study: StudyFolder, cohort_path: Path) ->
     others = tuple(patient for patient in cohort.selection.included if patient not in known)
     excluded = (*cohort.selection.excluded, *([Exclusion(NOT_IN_STUDY, others)] if others else []))
     return StudyPatients(
-        study=config.name, cohort=config.cohort, table=table, label=label, split=split, excluded=excluded
+        study=config.name,
+        cohort=config.cohort,
+        table=table,
+        label=label,
+        split=split,
+        excluded=excluded,
+        notes=cohort.notes,
     )
 
 

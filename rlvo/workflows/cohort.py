@@ -215,7 +215,7 @@ def prepare_volumes(
     workers: int | None = None,
     address: str | None = None,
     progress: ShowProgress = no_progress,
-) -> tuple[PreparedCohort, Path]:
+) -> tuple[PreparedCohort, Path, tuple[str, ...]]:
     """Read, check and register every patient's volumes, find vessels, store them, and draw a contact sheet.
 
     Outcomes and other columns are not looked at. Patients whose files cannot be used are refused; the others continue.
@@ -225,7 +225,7 @@ def prepare_volumes(
         address: Ray cluster to prepare on.
 
     Returns:
-        What has become of the patients, and the contact sheet.
+        What has become of the patients, the contact sheet, and what had to be decided to read the table.
 
     Raises:
         RlvoError: the table cannot be read or names no volumes, or patients cannot be told apart.
@@ -237,7 +237,7 @@ def prepare_volumes(
         raise RlvoError(what, where=path, fix="Name each patient's volumes in them")
     table, findings = examine_table(raw.cells[columns], decimal_comma=raw.decimal_comma)
     if nameless := [finding for finding in findings if finding.field == "patient_id"]:
-        raise CohortError(nameless, where=path)
+        raise CohortError(nameless, where=path, notes=raw.notes)
     files = volume_paths(table, path.resolve().parent)
     spread = None
     if address is not None:
@@ -250,4 +250,4 @@ def prepare_volumes(
     sheet = store.path / "contact-sheets" / path.stem
     with progress("pictures") as advance:
         page = write_contact_sheet(prepared, store, target.grid, sheet, workers=workers, progress=advance)
-    return prepared, page
+    return prepared, page, raw.notes

@@ -47,6 +47,8 @@ class Recalibration:
     """New log-odds = intercept + slope × old log-odds."""
     slope: float
     """1 if there were too few patients to fit it."""
+    notes: tuple[str, ...]
+    """What had to be decided to read the table."""
     before: Calibration
     """Of the old version on these patients. That of the new one would be optimistic: it was fitted to them."""
 
@@ -109,7 +111,8 @@ def recalibrate(model: str, table: Path, work: Workdir, *, progress: ShowProgres
             champion=False,
         )
     before = measure_calibration(label, answered)
-    return Recalibration(version.name, str(version.version), number, len(label), positives, intercept, slope, before)
+    numbers = version.name, str(version.version), number, len(label), positives, intercept, slope
+    return Recalibration(*numbers, external.cohort.notes, before)
 
 
 def _update(description: Path, intercept: float, slope: float, provenance: dict[str, str]) -> list[Platt | Isotonic]:

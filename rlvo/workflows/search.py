@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +42,9 @@ def plan(config: StudyConfig, cohort: Path | None = None) -> StudyPlan:
     table = cohort or config.cohort.table
     if table is None:
         return plan_study(config)
-    return plan_study(config, patients=len(read_table(table).cells), holdout=_holdout_power(config, table))
+    raw = read_table(table)
+    planned = plan_study(config, patients=len(raw.cells), holdout=_holdout_power(config, table))
+    return replace(planned, notes=raw.notes)
 
 
 def _holdout_power(config: StudyConfig, table: Path) -> AucPower | None:
