@@ -1,12 +1,17 @@
 """SIGTERM, as SLURM, systemd, Kubernetes and `ray job stop` send it: a command ends as after Ctrl-C, with code 143."""
 
+import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from support.tiny_study import write_cohort
+from support.commands import run
+from support.registered_study import Registered
+from support.tiny_study import TinyStudy, write_cohort
 from support.victim import Victim, check_mlflow, wait_for
 
 INTERRUPTED = "interrupted: run the same command again to continue"
@@ -33,14 +38,59 @@ def test_a_search_closes_its_runs_and_goes_on_later(tmp_path: Path) -> None:
     check_mlflow(victim, victim.database)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("command", ["synth", "demo"])
-def test_so_do_other_long_commands(command: str, tmp_path: Path) -> None:
-    where = {"synth": [tmp_path / "cohort", "--patients", "400"], "demo": ["--workdir", tmp_path]}[command]
-    arguments = [sys.executable, "-m", "rlvo.cli.main", command, *map(str, where)]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: any((tmp_path / "cohort").glob("volumes/*/cta.nii.gz")), process)
+def check_terminated(*arguments: str | Path, when: Callable[[], bool]) -> None:
+    """Run a command, terminate it when it has come so far, and check how it ends."""
+    command = [sys.executable, "-m", "rlvo.cli.main", *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(when, process)
     process.terminate()
     _, said = process.communicate(timeout=120)
     assert (process.returncode, said.splitlines()[-1]) == (143, INTERRUPTED)
     assert "Traceback" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["synth", "demo"])
+def test_so_do_other_long_commands(command: str, tmp_path: Path) -> None:
+    where = {"synth": [tmp_path / "cohort", "--patients", "400"], "demo": ["--workdir", tmp_path]}[command]
+    check_terminated(command, *where, when=lambda: any((tmp_path / "cohort").glob("volumes/*/cta.nii.gz")))
+
+
+@pytest.mark.slow
+def test_preparing_goes_on_later(tmp_path: Path) -> None:
+    run("synth", tmp_path / "cohort", "--patients", "24")
+    arguments = ("prepare", tmp_path / "cohort" / "cohort.csv", "--grid", "focus", "--workdir", tmp_path / "work")
+    store = tmp_path / "work" / "store"
+
+    def entries() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in store.glob("??/*")}
+
+    check_terminated(*arguments, when=lambda: len(entries()) > 0)
+    kept = entries()
+    assert len(kept) < 24
+    run(*arguments)
+    assert len(entries()) == 24
+    assert entries().items() > kept.items()
+
+
+@pytest.mark.slow
+def test_predicting_goes_on_later(study: TinyStudy, package: Path, tmp_path: Path) -> None:
+    many = pd.concat([study.raw.assign(patient_id=study.raw["patient_id"] + f"-{copy}") for copy in range(2)])
+    table, out = study.cohort.parent / "many.csv", tmp_path / "out.csv"
+    many.to_csv(table, index=False)
+    kept = tmp_path / "out.csv.answered.jsonl"
+    check_terminated("predict", package, table, "-o", out, when=lambda: kept.is_file() and kept.stat().st_size > 0)
+    assert not out.exists()
+    answered = len(kept.read_text().splitlines())
+    assert 0 < answered < len(many)
+    run("predict", package, table, "-o", out)
+    assert pd.read_csv(out)["patient_id"].tolist() == many["patient_id"].tolist()
+
+
+@pytest.mark.slow
+def test_an_interrupted_evaluation_stays_on_record(registered: Registered, tmp_path: Path) -> None:
+    study = registered.study.copy(tmp_path / "work")
+    where, log = ("--workdir", study.workdir.path), study.workdir.path / "openings.jsonl"
+    check_terminated("evaluate", study.config.name, *where, when=lambda: log.is_file() and log.stat().st_size > 0)
+    again = json.loads(run("evaluate", study.config.name, *where, "--again", "--reason", "stopped", "--json").stdout)
+    assert again["opening"] == 2
