@@ -111,7 +111,7 @@ def log_model_metrics(
     """
     tree = RunTree(tracking, config.name)
     run = f"{study_identity(study, config)}/{key}"
-    tree.name_source(model)
+    tree.describe_model(run, model)
     for group, metrics in figures.items():
         tree.log_model_metrics(run, model, metrics, group)
 

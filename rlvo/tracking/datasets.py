@@ -10,8 +10,8 @@ from rlvo.cohort.splits import Split, read_split
 from rlvo.config.base import content_hash
 from rlvo.study.folder import StudyFolder, read_hashes
 
-DIGEST_LENGTH = 12
-"""It is shown beside the name; MLflow takes at most 36 characters."""
+DIGEST_LENGTH = 8
+"""As that of MLflow's own digests: it is shown beside the name."""
 Role = Literal["training", "validation", "test"]
 
 

@@ -83,7 +83,7 @@ class RunTree:
     def log_epochs(self, identity: str, epochs: Sequence[Mapping[str, float]], when: int) -> None:
         """Write the metrics of those epochs (`epoch` is the step, from 1) that come after the last one logged.
 
-        `when` is in milliseconds since 1970.
+        `when` is in milliseconds since 1970; an epoch that names its own (`when`) gets that.
         """
         run = self.runs[identity]
         if run.last_epoch is None:
@@ -105,8 +105,13 @@ class RunTree:
 
     def _log_metrics(self, run: TrackedRun, metrics: Mapping[int, Mapping[str, float]], when: int) -> None:
         """Log metrics by step."""
-        rows = [(step, name, value) for step, values in metrics.items() for name, value in values.items()]
-        self._client.log_batch(run.id, [Metric(name, at, when, step) for step, name, at in rows if name != "epoch"])
+        rows = [
+            Metric(name, value, int(values.get("when", when)), step)
+            for step, values in metrics.items()
+            for name, value in values.items()
+            if name not in ("epoch", "when")
+        ]
+        self._client.log_batch(run.id, rows)
 
     def write_artifact(
         self, identity: str, name: str, content: str | Path | None, tag: str | None = None, digest: str | None = None
@@ -139,7 +144,8 @@ class RunTree:
         run = self.runs[identity]
         if MODEL in run.tags:
             return
-        tags = {key: value for key, value in run.tags.items() if key.startswith("rlvo.")} | self._source
+        shown = (NOTE, *self._source)
+        tags = {key: value for key, value in run.tags.items() if key.startswith("rlvo.") or key in shown}
         made = self._client.create_logged_model(self._experiment, name, run.id, tags, run.params, "checkpoint")
         self._client.log_outputs(run.id, [LoggedModelOutput(made.model_id, step)])
         self._client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
@@ -156,9 +162,10 @@ class RunTree:
         )
         self.runs[identity].metrics.update(metrics)
 
-    def name_source(self, model: str) -> None:
-        """Say where a logged model, given by id, comes from, as its run does."""
-        self._client.set_logged_model_tags(model, self._source)
+    def describe_model(self, identity: str, model: str) -> None:
+        """Say of a run's logged model, given by id, what it is and where it comes from, as the run does."""
+        tags = self.runs[identity].tags
+        self._client.set_logged_model_tags(model, {key: tags[key] for key in (NOTE, *self._source) if key in tags})
 
     def delete_model(self, identity: str) -> None:
         """Delete a run's logged model, if it has one."""

@@ -25,9 +25,9 @@ class UsageMeter:
         self._path, self._images, self._since = folder / USAGE, images, time.monotonic()
 
     def after_epoch(self, epoch: int) -> None:
-        """Write down what the epoch took. Raises OSError if the file cannot be written."""
+        """Write down when the epoch ended (ms since 1970) and what it took. Raises OSError if that is not possible."""
         now = time.monotonic()
-        line = {"epoch": epoch, **self._measured(now - self._since)}
+        line = {"epoch": epoch, "when": time.time_ns() // 1_000_000, **self._measured(now - self._since)}
         self._since = now
         with self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")

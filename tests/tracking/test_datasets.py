@@ -1,5 +1,6 @@
 """Runs have their patients as datasets; checkpoints are models that can be ranked."""
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -7,9 +8,11 @@ from support.study_on_disk import CTA, NCCT, StudyOnDisk
 
 from rlvo.tracking.after_search import log_model_metrics, log_summary_run
 from rlvo.tracking.datasets import StudyGroups
-from rlvo.training.usage import UsageMeter
+from rlvo.training.usage import UsageMeter, read_usage
 
 pytestmark = pytest.mark.slow
+DESCRIBING = ("mlflow.note.content", "mlflow.source.name", "mlflow.source.type", "mlflow.user")
+"""Tags by which MLflow says what something is and where it comes from."""
 
 
 def inputs(run) -> dict[str, tuple[str, str]]:
@@ -62,6 +65,7 @@ def test_kept_checkpoints_are_models_that_a_folds_validation_ranks(new_study: Ca
         assert auc.dataset_name == f"fold {fold}, validation (optimistic)"
         assert model.params["backbone"] == "densenet169"
         assert [output.step for output in run.outputs.model_outputs] == [3]
+        assert {key: model.tags[key] for key in DESCRIBING} == {key: run.data.tags[key] for key in DESCRIBING}
 
     fewer = new_study(mlflow={"keep_checkpoints": 1})
     fewer.mirror().close()
@@ -84,12 +88,20 @@ def test_figures_of_an_ensemble_stay_apart_by_how_they_came_about(on_disk: Study
     }  # fmt: skip
     model = client.create_logged_model(run.info.experiment_id, "ensemble", run_id)
     log_model_metrics(*where, key="0" * 12, model=model.model_id, figures=figures)
-    shown = {
-        metric.key: (metric.value, metric.dataset_name) for metric in client.get_logged_model(model.model_id).metrics
-    }
+    model = client.get_logged_model(model.model_id)
+    assert {key: model.tags[key] for key in DESCRIBING} == {key: run.data.tags[key] for key in DESCRIBING}
+    shown = {metric.key: (metric.value, metric.dataset_name) for metric in model.metrics}
     assert shown == {
         "val/auc_mean": (0.8, "development, optimistic"), "nested/auc": (0.7, "development, nested")
     }  # fmt: skip
+
+
+def test_a_study_and_its_configurations_name_the_patients_they_were_validated_on(on_disk: StudyOnDisk) -> None:
+    on_disk.end_all(NCCT)
+    on_disk.mirror().close()
+    for kind in ("study", "configuration"):
+        (run,) = on_disk.runs(kind)
+        assert inputs(run) == {"development, optimistic": ("validation", '{"patients": 8}')}
 
 
 @pytest.mark.parametrize("kind", ["study", "configuration", "trial"])
@@ -107,11 +119,16 @@ def test_every_run_says_what_it_is_and_where_it_came_from_and_edits_stay(on_disk
 
 def test_what_epochs_took_of_the_machine_are_metrics_by_epoch(on_disk: StudyOnDisk) -> None:
     on_disk.start(NCCT, 0, on_disk.epochs(0))
-    meter = UsageMeter(on_disk.trial(NCCT, 0), images=8)
+    folder = on_disk.trial(NCCT, 0)
+    meter = UsageMeter(folder, images=8)
     for epoch in (1, 2, 3):
         meter.after_epoch(epoch)
+        time.sleep(0.002)
     on_disk.end(NCCT, 0, on_disk.epochs(0))
     on_disk.mirror().close()
     (run,) = on_disk.runs("trial")
-    assert [step for step, _ in on_disk.history(run, "system/images_per_second")] == [1, 2, 3]
+    history = on_disk.tracking.client().get_metric_history(run.info.run_id, "system/images_per_second")
+    assert [metric.step for metric in history] == [1, 2, 3]
+    assert [metric.timestamp for metric in history] == [each["when"] for each in read_usage(folder).values()]
+    assert "when" not in run.data.metrics
     assert not any(name.startswith("best/system") for name in run.data.metrics)
