@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from rlvo.about import NOTICE
-from rlvo.cli import cohort, ensemble, evaluate, models, predict, recalibrate, report, search, status, synthetic
+from rlvo.cli import ablate, cohort, ensemble, evaluate, models, predict, recalibrate, report, search, status, synthetic
 from rlvo.errors import RlvoError, hide_passwords
 from rlvo.report.console import print_line
 from rlvo.text import escape_controls
@@ -67,6 +67,7 @@ for command in (
     status.status,
     ensemble.ensemble,
     evaluate.evaluate,
+    ablate.ablate,
     report.report,
     recalibrate.recalibrate,
     predict.predict,

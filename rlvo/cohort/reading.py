@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from rlvo.cohort.label import OUTCOMES, derive_label, isles24_has_no_label
 from rlvo.cohort.mapping import misspelt_columns, suggest_column
 from rlvo.cohort.missing_codes import missing_codes
 from rlvo.cohort.numerals import ambiguous_separators, mixed_decimals
-from rlvo.cohort.selection import Selection, select_patients
+from rlvo.cohort.selection import UNLABELLED, Selection, select_patients
 from rlvo.cohort.tables import read_table
 from rlvo.cohort.variables import VARIABLES, VOLUMES, check_predictors, source_columns
 from rlvo.config.base import content_hash
@@ -47,6 +47,21 @@ class Cohort:
     def included(self) -> pd.DataFrame:
         """The rows of the included patients."""
         return self.table.loc[list(self.selection.included)]
+
+    def restricted(self, patients: Collection[str], rule: str) -> "Cohort":
+        """The cohort without the included patients who are not among `patients`; `rule` says why, if there are any."""
+        others = set(self.selection.included).difference(patients)
+        selection = self.selection.without(others, rule)
+        return replace(self, selection=selection, label=self.label.loc[list(selection.included)])
+
+    def recovering(self, predictors: Sequence[str]) -> "Cohort":
+        """The cohort with whom only CTP variables excluded that are not among `predictors`, if their label is sound."""
+        wider = select_patients(self.table, predictors, only_theirs=True)
+        recovered = [patient for patient in wider.included if patient not in self.label.index]
+        label, unlabelled = derive_label(self.table.loc[recovered])
+        without = {str(finding.patient) for finding in unlabelled}
+        label = pd.concat([self.label, label.drop([*without]).astype("int64")])
+        return replace(self, selection=wider.without(without, rule=UNLABELLED), label=label)
 
     @property
     def has_volumes(self) -> bool:

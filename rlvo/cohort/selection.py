@@ -11,6 +11,7 @@ from rlvo.cohort.variables import CTP, source_columns
 MAX_CTP_MISSING = 3
 CTP_MISSING = f"more than {MAX_CTP_MISSING} CTP variables missing"
 REFUSED = "volumes unreadable or registration failed"
+UNLABELLED = "recovered, but without an outcome"
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,13 @@ class Selection:
         """Number of patients in the table."""
         return len(self.included) + sum(len(exclusion.patients) for exclusion in self.excluded)
 
-    def without(self, refused: Collection[str]) -> "Selection":
-        """Exclude the included patients whose volumes cannot be read or registered; in Fig. 1 before the CTP rule."""
+    def without(self, refused: Collection[str], rule: str = REFUSED) -> "Selection":
+        """Exclude more patients, by default those whose volumes are refused: in Fig. 1 before the CTP rule."""
         if not refused:
             return self
-        place = next((i for i, each in enumerate(self.excluded) if each.rule == CTP_MISSING), len(self.excluded))
-        exclusion = Exclusion(REFUSED, tuple(patient for patient in self.included if patient in refused))
+        before_ctp = (i for i, each in enumerate(self.excluded) if each.rule == CTP_MISSING and rule == REFUSED)
+        place = next(before_ctp, len(self.excluded))
+        exclusion = Exclusion(rule, tuple(patient for patient in self.included if patient in refused))
         return Selection(
             tuple(patient for patient in self.included if patient not in refused),
             (*self.excluded[:place], exclusion, *self.excluded[place:]),
@@ -71,22 +73,24 @@ def flow(selection: Selection, key: bytes | None = None) -> tuple[FlowStep, ...]
     return tuple(steps)
 
 
-def select_patients(table: pd.DataFrame, predictors: Sequence[str]) -> Selection:
+def select_patients(table: pd.DataFrame, predictors: Sequence[str], *, only_theirs: bool = False) -> Selection:
     """Apply the exclusions that the table has columns for.
 
     Args:
         table: checked rows, indexed by patient id; imaging rules apply if it names NCCT and CTA.
         predictors: what models are given; the CTP rule applies if a CTP variable is among them (section 3.2).
+        only_theirs: the CTP rule counts only the CTP variables among the predictors, and excludes whom more than half
+            of them are missing for, as three are half of all six.
     """
     remaining = pd.Series(True, index=table.index)
     excluded = []
-    for rule, applies in _rules(table, predictors):
+    for rule, applies in _rules(table, predictors, only_theirs):
         excluded.append(Exclusion(rule, tuple(table.index[remaining & applies])))
         remaining &= ~applies
     return Selection(tuple(table.index[remaining]), tuple(excluded))
 
 
-def _rules(table: pd.DataFrame, predictors: Sequence[str]) -> Iterator[tuple[str, pd.Series]]:
+def _rules(table: pd.DataFrame, predictors: Sequence[str], only_theirs: bool) -> Iterator[tuple[str, pd.Series]]:
     if "dsa_occlusion" in table:
         yield "no occlusion on DSA", table["dsa_occlusion"] == 0
     if "synchronous_occlusions" in table:
@@ -96,7 +100,11 @@ def _rules(table: pd.DataFrame, predictors: Sequence[str]) -> Iterator[tuple[str
         yield "severe artefacts", table["severe_artifact"] == 1
     if has_volumes:
         yield "NCCT or CTA missing", table[["ncct", "cta"]].isna().any(axis=1)
-    if set(predictors) & set(CTP):
-        sources = {name: list(source_columns([name])) for name in CTP}
+    if own := [name for name in CTP if name in predictors]:
+        sources = {name: list(source_columns([name])) for name in (own if only_theirs else CTP)}
         missing = [table[columns].isna().any(axis=1) for columns in sources.values() if set(columns) <= set(table)]
-        yield CTP_MISSING, sum(missing, start=pd.Series(0, index=table.index)) > MAX_CTP_MISSING
+        count = sum(missing, start=pd.Series(0, index=table.index))
+        if len(sources) < len(CTP):
+            yield f"more than half of {len(sources)} CTP variables missing", count > len(sources) / 2
+        else:
+            yield CTP_MISSING, count > MAX_CTP_MISSING

@@ -1,12 +1,14 @@
 """Test set and folds, fixed in a file whose hash every trial, member and registered model carries."""
 
 import json
+import operator
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from rlvo.config.base import Frozen, content_hash
 from rlvo.config.study import FoldsConfig
@@ -19,6 +21,8 @@ class Split(Frozen):
 
     test: tuple[str, ...]
     folds: tuple[tuple[str, ...], ...]
+    training_only: Annotated[tuple[str, ...], Field(exclude_if=operator.not_)] = ()
+    """Who trains every fold and validates none (the paper's Model C)."""
 
     @model_validator(mode="after")
     def _disjoint(self) -> "Split":
@@ -30,11 +34,17 @@ class Split(Frozen):
     @property
     def development(self) -> tuple[str, ...]:
         """All patients outside the test set."""
+        return (*self.validated, *self.training_only)
+
+    @property
+    def validated(self) -> tuple[str, ...]:
+        """Those who validate a fold."""
         return tuple(patient for fold in self.folds for patient in fold)
 
     def training(self, k: int) -> tuple[str, ...]:
-        """Training patients of fold k: the patients of the other folds."""
-        return tuple(patient for i, fold in enumerate(self.folds) if i != k for patient in fold)
+        """Training patients of fold k: those of the other folds, and who trains every fold."""
+        others = tuple(patient for i, fold in enumerate(self.folds) if i != k for patient in fold)
+        return (*others, *self.training_only)
 
     def validation(self, k: int) -> tuple[str, ...]:
         """Validation patients of fold k."""
@@ -43,7 +53,8 @@ class Split(Frozen):
     @property
     def hash(self) -> str:
         """SHA-256 over who is in which part, whatever the order within a part."""
-        return content_hash({"test": sorted(self.test), "folds": [sorted(fold) for fold in self.folds]})
+        further = {"training_only": sorted(self.training_only)} if self.training_only else {}
+        return content_hash({"test": sorted(self.test), "folds": [sorted(fold) for fold in self.folds], **further})
 
 
 def make_split(label: pd.Series, folds: FoldsConfig, table: pd.DataFrame | None = None) -> Split:
@@ -89,6 +100,28 @@ def split_rest(label: pd.Series, test: Iterable[str], folds: FoldsConfig, table:
     return Split(test=tuple(sorted(held_out)), folds=tuple(parts))
 
 
+def take_over(split: Split, label: pd.Series, table: pd.DataFrame, *, train_others: bool) -> Split:
+    """The test set and folds of another study of the same cohort.
+
+    Args:
+        split: the other study's.
+        label: 0 or 1 per patient, indexed by patient id: all of that study's, and perhaps others.
+        table: checked rows of these patients, for `person`.
+        train_others: whether the others train every fold; never rows of a person who is in that study.
+
+    Raises:
+        RlvoError: a patient of that study is missing.
+    """
+    label = label.sort_index()
+    person = persons(label, table.loc[label.index])
+    known = label.index.isin([*split.test, *split.development])
+    others = label.index[~known & ~person.isin(person[known])] if train_others else ()
+    taken = Split(test=split.test, folds=split.folds, training_only=(*split.training_only, *sorted(others)))
+    own = label.index.isin([*taken.test, *taken.development])
+    check_split(taken, label[own], person[own])
+    return taken
+
+
 def persons(label: pd.Series, table: pd.DataFrame) -> pd.Series:
     """Whose row each is: a patient's own if `person` is not filled."""
     own = pd.Series(label.index, index=label.index)
@@ -112,7 +145,8 @@ def check_split(split: Split, label: pd.Series, person: pd.Series) -> None:
         if label[list(part)].nunique() < 2:
             what = f"{name} holds one class only: {join_names(part)}"
             raise RlvoError(what, where="split", fix="Use fewer folds or more patients")
-    part_of = {patient: k for k, part in enumerate((split.test, *split.folds)) for patient in part}
+    parts_of_split = (split.test, *split.folds, split.training_only)
+    part_of = {patient: k for k, part in enumerate(parts_of_split) for patient in part}
     parts = pd.Series(part_of).groupby(person).nunique()
     if apart := sorted(person.index[person.isin(parts.index[parts > 1])]):
         what = f"rows of one person are in more than one part: {join_names(apart)}"

@@ -79,6 +79,8 @@ DERIVED = tuple(RATIOS)
 """Predictors that are computed and are never columns of the table."""
 CTP = (*PERFUSION_VOLUMES, *DERIVED)
 """The six CT perfusion variables."""
+PERFUSION = "CT perfusion"
+"""All of them taken as one: they come from one examination, and are missing together."""
 
 AFTER_PROCEDURE = re.compile(
     r"tici|mrs|rankin|recanali[sz]|reperfu|rescue|stenting|angioplast|stenosis|(^|_)pass(es)?(_|$)|groin|punctur"

@@ -1,6 +1,7 @@
 """The search space: enumerated axes and ranges that check themselves, addressed by dotted path."""
 
 import itertools
+import operator
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Self
@@ -112,27 +113,39 @@ AXIS_KINDS: dict[str, type[Frozen]] = {"range": Range, "choices": Choices}
 class Space(Frozen):
     """Axes over the fields of a configuration, e.g. `model.modality` or `training.learning_rate`.
 
-    `enumerate`: every combination gets its share of configurations. `sample`: drawn by the sampler.
+    `enumerate`: every combination gets its share of configurations. `sample`: drawn by the sampler. `points`: the
+    combinations themselves, one by one, instead of `enumerate`.
     """
 
     enumerate: dict[FieldPath, tuple[Scalar, ...]] = Field(default_factory=dict)
     sample: dict[FieldPath, Axis] = Field(default_factory=dict)
+    points: Annotated[tuple[dict[FieldPath, Scalar], ...], Field(exclude_if=operator.not_)] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if both := sorted(set(self.enumerate) & set(self.sample)):
+        if self.enumerate and self.points:
+            raise ValueError("give points or axes to enumerate, not both")
+        if both := sorted(set(self.enumerated) & set(self.sample)):
             raise ValueError(f"{', '.join(both)} is both enumerated and sampled")
         if empty := [path for path, values in self.enumerate.items() if not values]:
             raise ValueError(f"{', '.join(empty)} has no values to enumerate")
         return self
 
+    @property
+    def enumerated(self) -> dict[str, tuple[Scalar, ...]]:
+        """The axes that are enumerated, or that the points have, and their values."""
+        paths = dict.fromkeys(path for point in self.points for path in point)
+        of_points = {path: [point[path] for point in self.points if path in point] for path in paths}
+        return {path: tuple(dict.fromkeys(values)) for path, values in of_points.items()} or dict(self.enumerate)
+
     def combinations(self) -> list[dict[str, Scalar]]:
-        """The product of the enumerated axes; one empty combination if there are none."""
-        return _product(self.enumerate)
+        """The points, or the product of the enumerated axes; one empty combination if there are none."""
+        return [dict(point) for point in self.points] or _product(self.enumerate)
 
     def grid(self) -> list[dict[str, Scalar]]:
         """The product of all axes. Raises ValueError if a sampled axis is continuous."""
-        return _product({**self.enumerate, **{path: axis.grid() for path, axis in self.sample.items()}})
+        sampled = _product({path: axis.grid() for path, axis in self.sample.items()})
+        return [{**point, **values} for point in self.combinations() for values in sampled]
 
 
 def _product(axes: Mapping[str, Sequence[Scalar]]) -> list[dict[str, Scalar]]:

@@ -1,5 +1,6 @@
 """One study: cohort, grid, model space, training, folds, search, resources, MLflow and ensemble."""
 
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
@@ -49,6 +50,11 @@ class FoldsConfig(Frozen):
     """How the other patients are divided; with leave_one_center_out, `folds` must be the number of centres."""
     folds: Annotated[int, Field(ge=2)] = 4
     seed: int = 0
+    of_study: Annotated[str | None, Field(exclude_if=operator.not_)] = None
+    """Name of a study in the same work folder whose test set and folds are taken over; nothing is drawn then."""
+    others: Annotated[Literal["leave_out", "train"], Field(exclude_if="leave_out".__eq__)] = "leave_out"
+    """With `of_study`: what patients do who are not in that study. train: they train every fold, and validate and test
+    none; included are also those whom that study lacks for want of CT perfusion that this one does not use."""
 
     @model_validator(mode="after")
     def _holdout_is_defined(self) -> Self:
@@ -56,6 +62,8 @@ class FoldsConfig(Frozen):
             raise ValueError("set test_centers together with holdout: center, and only then")
         if (self.holdout == "list") != (self.test_patients is not None):
             raise ValueError("set test_patients together with holdout: list, and only then")
+        if self.others == "train" and self.of_study is None:
+            raise ValueError("set others: train together with of_study")
         return self
 
 
@@ -124,6 +132,14 @@ class EnsembleConfig(Frozen):
     or those of single folds. None: see DEFAULTS."""
 
 
+class AblationConfig(Frozen):
+    """Models B and C of `rlvo ablate` (section 3.2)."""
+
+    drop: PositiveInt | tuple[str, ...] | None = None
+    """Which predictors they go without: so many of the ranking's last, or these. None: the least predictive
+    (`rlvo.explain.weakest`)."""
+
+
 DEFAULTS: dict[str, tuple[object, object]] = {
     "cohort.scaling": ("min_max", "quantile"),
     "cohort.imputation": ("median", "ratio"),
@@ -152,13 +168,15 @@ class StudyConfig(Frozen):
     resources: ResourcesConfig = ResourcesConfig()
     mlflow: MlflowConfig = MlflowConfig()
     ensemble: EnsembleConfig = EnsembleConfig()
+    ablation: Annotated[AblationConfig, Field(exclude_if=AblationConfig().__eq__)] = AblationConfig()
 
     @model_validator(mode="after")
     def _space_is_valid(self) -> Self:
         sampled = {path: axis.extremes for path, axis in self.space.sample.items()}
-        for path, values in {**self.space.enumerate, **sampled}.items():
+        for path, values in {**self.space.enumerated, **sampled}.items():
             for value in values:
                 self._try(path, value)
+        self._check_points()
         if self.search.sampler == "grid":
             self.space.grid()
         if self.search.pruning == "halving":
@@ -167,8 +185,14 @@ class StudyConfig(Frozen):
             self._check_defaults()
         return self
 
+    def _check_points(self) -> None:
+        for number, point in enumerate(self.space.points, start=1):
+            lacking = [path for path in self.space.enumerated if path not in point and self.is_active(path, point)]
+            if lacking:
+                raise ValueError(f"space.points: point {number} lacks {', '.join(lacking)}, which others name")
+
     def _check_pruning(self) -> None:
-        if "training.epochs" in {*self.space.enumerate, *self.space.sample}:
+        if "training.epochs" in {*self.space.enumerated, *self.space.sample}:
             raise ValueError("pruning compares configurations at the same epoch: training.epochs cannot be an axis")
         if self.search.first_folds > self.folds.folds:
             raise ValueError(f"search.first_folds: there are only {self.folds.folds} folds")

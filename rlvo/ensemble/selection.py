@@ -106,7 +106,7 @@ def searched_modalities(study: StudyConfig) -> tuple[Modality, ...]:
     """The modalities in the study's search space, or else that of its base model."""
     address = "model.modality"
     axis = study.space.sample.get(address)
-    values = study.space.enumerate.get(address, getattr(axis, "choices", (study.model.modality,)))
+    values = study.space.enumerated.get(address, getattr(axis, "choices", (study.model.modality,)))
     return tuple(modality for modality in MODALITIES if modality in values)
 
 

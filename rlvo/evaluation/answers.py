@@ -43,6 +43,8 @@ class AnswerComparison:
     auc: DeLongResult
     decisions: McNemarResult
     """By the exact test."""
+    decisions_chi2: McNemarResult
+    """By χ², the paper's form."""
     changed: pd.DataFrame
     """Patients whose decision differs: index patient id, `label`, `rlvo_a`, `rlvo_b`, `score_a`, `score_b`."""
 
@@ -117,6 +119,7 @@ def compare_answers(a: pd.DataFrame, b: pd.DataFrame, label: pd.Series) -> Answe
         estimates_b=estimate_metrics(y, score_b, vote_b),
         auc=delong(y, score_a, score_b),
         decisions=mcnemar(y, vote_a, vote_b),
+        decisions_chi2=mcnemar(y, vote_a, vote_b, "chi2"),
         changed=paired[vote_a != vote_b],
     )
 

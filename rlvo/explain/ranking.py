@@ -23,6 +23,8 @@ class VariableImportance:
     """By predictor: the part of `absolute_contribution` that acts through DAFT's scale (mean of absolutes)."""
     shift: pd.Series
     """The part that acts through the shift."""
+    perfusion: tuple[float, float]
+    """Mean and SD of the loss of AUC if all CT perfusion variables are shuffled together; NaN without any."""
     members: tuple[str, ...]
     """Keys of the members that read the table and have a say."""
 

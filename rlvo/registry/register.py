@@ -180,7 +180,7 @@ def provenance(study: StudyConfig) -> dict[str, str]:
         study: as it was frozen. Where files and MLflow are and what a trial may use is left out of its hash.
     """
     settings = study.model_dump(
-        mode="json", exclude={"cohort": {"table"}, "atlas": True, "resources": True, "mlflow": True}
+        mode="json", exclude={"cohort": {"table"}, "atlas": True, "resources": True, "mlflow": True, "ablation": True}
     )
     hashes = {"study_hash": content_hash(settings), "code_hash": code_hash(SOURCES)}
     commit = {} if (found := source_commit(SOURCES)) is None else {"commit": found}

@@ -97,6 +97,7 @@ def comparison_json(comparison: AnswerComparison) -> dict[str, Any]:
         "estimates_b": comparison.estimates_b.to_dict("index"),
         "delong": vars(comparison.auc),
         "mcnemar": vars(comparison.decisions),
+        "mcnemar_chi2": vars(comparison.decisions_chi2),
         "changed": comparison.changed.reset_index(names="patient_id").to_dict("records"),
     }
 

@@ -120,11 +120,12 @@ def paired_exhibit(
     """One row per pair of models (a, b) on the same patients."""
     rows, shown = [], []
     for (a, b), found in tests.items():
-        auc, decisions = found.auc, found.decisions
+        auc, decisions, chi2 = found.auc, found.decisions, found.decisions_chi2
         rows.append(
             {"a": a, "b": b, "patients": found.patients, "positives": found.positives, "auc_a": auc.auc_a}
             | {"auc_b": auc.auc_b, "standard_error": auc.standard_error, "delong_p": auc.p_value}
             | {"right_only_a": decisions.only_a, "right_only_b": decisions.only_b, "mcnemar_p": decisions.p_value}
+            | {"mcnemar_chi2": chi2.statistic, "mcnemar_chi2_p": chi2.p_value}
         )
         alone = f"{decisions.only_a} / {decisions.only_b}"
         cells = (f"{a} − {b}", format_difference(found), format_p(auc.p_value), alone, format_p(decisions.p_value))

@@ -81,8 +81,8 @@ class Proposals:
         """How many count as proposed so far."""
         space, is_grid = config.space, config.search.sampler == "grid"
         self._config = config
-        self._deal = _Deal(config.grid_points() if is_grid else config.combinations(), tuple(space.enumerate))
-        self._axes: dict[str, Range | Sequence[Scalar]] = {**space.enumerate}
+        self._deal = _Deal(config.grid_points() if is_grid else config.combinations(), tuple(space.enumerated))
+        self._axes: dict[str, Range | Sequence[Scalar]] = {**space.enumerated}
         """Ranges to draw from, and values to choose from."""
         for path, axis in space.sample.items():
             self._axes[path] = axis if isinstance(axis, Range) and not is_grid else axis.grid()

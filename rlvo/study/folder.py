@@ -6,6 +6,7 @@ split.json  inputs.json   hold-out and folds; data hash     progress.json   what
 optuna.journal            Optuna's proposals (or optuna.name: the study's name in a database)
 trials/<configuration key>/configuration.json
 trials/<configuration key>/fold-<k>/                        one trial: see `rlvo.training.records`, `usage`
+ablation.json             what Models B and C go without, and where they are
 ensemble/                 declared.json, the model folder, pictures, what openings of the hold-out showed
 ```
 """
@@ -88,6 +89,9 @@ class StudyFolder:
     holdout_calibration = Inside("ensemble/holdout-calibration")
     """Pictures, without a suffix; likewise the next one."""
     holdout_benefit = Inside("ensemble/holdout-decision-curve")
+
+    ablation = Inside("ablation.json")
+    """Which predictors Models B and C go without, and the names of their studies."""
 
     def trial(self, configuration: str, fold: int) -> Path:
         """The folder of one trial, by the configuration's key and the fold."""

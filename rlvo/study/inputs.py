@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from rlvo.cohort.encoding import TabularEncoder, fit_encoder
-from rlvo.cohort.reading import data_hash, read_cohort, volume_paths
+from rlvo.cohort.reading import Cohort, data_hash, read_cohort, volume_paths
 from rlvo.cohort.selection import Exclusion, Selection
-from rlvo.cohort.splits import Split, make_split, read_split, write_split
+from rlvo.cohort.splits import Split, make_split, read_split, take_over, write_split
 from rlvo.config.base import by_path, content_hash
 from rlvo.config.model import Configuration
 from rlvo.config.study import DEFAULTS, CohortConfig, StudyConfig
@@ -32,7 +32,7 @@ from rlvo.training.records import TrialIdentity
 COSTLY = ("model.", "training.batch_size", "training.epochs")
 """Axes that decide what a trial costs."""
 MAY_CHANGE = ("cohort.table", "atlas", "folds.test_patients", "search.configurations", "search.concurrent_trials",
-              "search.max_failures", "resources.", "mlflow.", "ensemble.")  # fmt: skip
+              "search.max_failures", "resources.", "mlflow.", "ensemble.", "ablation.")  # fmt: skip
 """Fields that change no trial (the contents of the files are checked apart): a study continues, or is extended, with
 other values."""
 
@@ -140,9 +140,10 @@ def open_study(
     _check_same_settings(config, study)
     check_models(config)
 
-    cohort = read_cohort(cohort_path, config.cohort.predictors)
+    cohort = _read_cohort(config, cohort_path, study)
+    split = _draw_split(config, cohort.label, cohort.included, study)  # before hours of work: there may be too few
+    cohort = cohort.restricted((*split.test, *split.development), f"not in study {config.folds.of_study}")
     table, label = cohort.included, cohort.label
-    split = make_split(label, config.folds, table)  # before hours of work: there may be too few patients
     store, target = VolumeStore(workdir.store), Target(grid=config.grid, atlas=config.atlas)
     with progress("preparing volumes") as advance:
         volumes = prepare_cohort(volume_paths(table, cohort.folder), target, store, workers=workers, progress=advance)
@@ -152,7 +153,7 @@ def open_study(
     volumes = volumes.with_sides(table["occlusion_side"].dropna() if "occlusion_side" in table else {})
     if volumes.refused:
         table, label = table.loc[list(volumes.prepared)], label.loc[list(volumes.prepared)]
-        split = make_split(label, config.folds, table)
+        split = _draw_split(config, label, table, study)
     addresses = {patient: each.address for patient, each in volumes.prepared.items()}
     inputs = StudyInputs(
         study=config.name,
@@ -198,13 +199,12 @@ def read_patients(config: StudyConfig, study: StudyFolder, cohort_path: Path) ->
     Raises:
         RlvoError: the cohort is at fault, or its patients or labels have changed since the study was started.
     """
-    cohort, split = read_cohort(cohort_path, config.cohort.predictors), read_split(study.split)
+    cohort, split = _read_cohort(config, cohort_path, study), read_split(study.split)
     known = {*split.test, *split.development}
-    included = [patient for patient in cohort.selection.included if patient in known]
-    table, label = cohort.table.loc[included], cohort.label.loc[included]
-    _frozen_split(make_split(label, config.folds, table), study)
-    others = tuple(patient for patient in cohort.selection.included if patient not in known)
-    excluded = (*cohort.selection.excluded, *([Exclusion(NOT_IN_STUDY, others)] if others else []))
+    cohort = cohort.restricted(known, NOT_IN_STUDY)
+    table, label = cohort.included, cohort.label
+    _frozen_split(_draw_split(config, label, table, study), study)
+    excluded = cohort.selection.excluded
     return StudyPatients(
         study=config.name,
         cohort=config.cohort,
@@ -214,6 +214,29 @@ def read_patients(config: StudyConfig, study: StudyFolder, cohort_path: Path) ->
         excluded=excluded,
         notes=cohort.notes,
     )
+
+
+def _read_cohort(config: StudyConfig, table: Path, study: StudyFolder) -> Cohort:
+    """The cohort of the study, or, if it takes over another study's split, that study's, and whom it recovers."""
+    predictors = config.cohort.predictors
+    if config.folds.of_study is None:
+        return read_cohort(table, predictors)
+    other = _other(config.folds.of_study, study)
+    cohort = _read_cohort(read_config(other), table, other)
+    return cohort.recovering(predictors) if config.folds.others == "train" else cohort
+
+
+def _other(name: str, study: StudyFolder) -> StudyFolder:
+    """Another study of the same work folder."""
+    return StudyFolder(study.path.parent / name)
+
+
+def _draw_split(config: StudyConfig, label: pd.Series, table: pd.DataFrame, study: StudyFolder) -> Split:
+    """A new split, or that of the study that the configuration names."""
+    if config.folds.of_study is None:
+        return make_split(label, config.folds, table)
+    other = read_split(_other(config.folds.of_study, study).split)
+    return take_over(other, label, table, train_others=config.folds.others == "train")
 
 
 def settle(config: StudyConfig, study: StudyFolder) -> StudyConfig:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from rlvo.cohort.reading import examine_table
-from rlvo.cohort.splits import read_split
+from rlvo.cohort.splits import Split, read_split
 from rlvo.cohort.tables import read_table
 from rlvo.cohort.variables import PERFUSION_VOLUMES, VARIABLES, source_columns
 from rlvo.errors import RlvoError
@@ -36,11 +36,17 @@ class SharedPatients:
     test: tuple[str, ...]
     folds: tuple[tuple[str, ...], ...]
     """By the fold that they validate."""
+    training_only: tuple[str, ...] = ()
+
+    @property
+    def split(self) -> Split:
+        """The study's, as far as the table has its patients."""
+        return Split(test=self.test, folds=self.folds, training_only=self.training_only)
 
     @property
     def development(self) -> tuple[str, ...]:
         """Those the study was developed on."""
-        return tuple(patient for fold in self.folds for patient in fold)
+        return self.split.development
 
 
 def shared_patients(table: pd.DataFrame, studies: Iterable[StudyFolder]) -> list[SharedPatients]:
@@ -59,8 +65,11 @@ def shared_patients(table: pd.DataFrame, studies: Iterable[StudyFolder]) -> list
             config, split = read_config(study), read_split(study.split)
             own = study_table(config.cohort.table)
             names = _known_as(table, own, source_columns(config.cohort.predictors))
-            parts = [tuple(p for p, name in names.items() if name in {*part}) for part in (split.test, *split.folds)]
-            found.append(SharedPatients(config.name, split.hash, parts[0], tuple(parts[1:])))
+            test, *folds, training_only = (
+                tuple(p for p, name in names.items() if name in {*part})
+                for part in (split.test, *split.folds, split.training_only)
+            )
+            found.append(SharedPatients(config.name, split.hash, test, tuple(folds), training_only))
     return found
 
 

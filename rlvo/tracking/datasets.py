@@ -66,12 +66,12 @@ class StudyGroups:
     @property
     def optimistic(self) -> PatientGroup:
         """Each fold's validation patients, on whom weights and thresholds were fitted, too."""
-        return self._group("development, optimistic", "validation", len(self.split.development))
+        return self._group("development, optimistic", "validation", len(self.split.validated))
 
     @property
     def nested(self) -> PatientGroup:
         """The same patients, with everything chosen on and fitted to the other folds."""
-        return self._group("development, nested", "validation", len(self.split.development))
+        return self._group("development, nested", "validation", len(self.split.validated))
 
     @property
     def holdout(self) -> PatientGroup:

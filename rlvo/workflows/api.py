@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from rlvo.training.records import read_epochs
 
 if TYPE_CHECKING:
     from rlvo.search.plan import StudyPlan
+    from rlvo.workflows.ablation_results import AblationResults
     from rlvo.workflows.ensemble import BuiltEnsemble
     from rlvo.workflows.holdout import Evaluation
     from rlvo.workflows.report import Report
@@ -158,6 +160,32 @@ class Study:
         from rlvo.workflows.evaluate import evaluate
 
         return evaluate(self._open(), reason=reason, progress=self._progress)
+
+    def ablate(
+        self,
+        *,
+        drop: int | Sequence[str] | None = None,
+        evaluate: bool = False,
+        reason: str | None = None,
+        address: str | None = None,
+    ) -> AblationResults:
+        """Compare the study's ensemble (Model A) with one of fewer variables (B), and with B on more patients (C).
+
+        Called again, it continues.
+
+        Args:
+            drop: which predictors B and C go without, or how many of the ranking's last; None: `ablation.drop` of the
+                configuration, else the least predictive.
+            evaluate: whether to open the hold-out, once for all three models.
+            reason: why it is opened again; it must be given if the hold-out was opened before.
+            address: Ray cluster, as for `search`.
+        """
+        from rlvo.workflows.ablation import ablate
+
+        chosen = drop if drop is None or isinstance(drop, int) else (drop,) if isinstance(drop, str) else tuple(drop)
+        return ablate(
+            self._open(), drop=chosen, evaluate=evaluate, reason=reason, address=address, progress=self._progress
+        )
 
     def report(self, page: str | Path = "report.html") -> Report:
         """Write one page about the study, and its tables and figures into a folder beside it; the hold-out stays shut.

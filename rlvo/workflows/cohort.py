@@ -1,7 +1,7 @@
 """A cohort before any study: who is included, what is suspect, what clinical variables predict; preparing volumes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from rlvo.cohort.leaks import suspected_leaks
 from rlvo.cohort.pseudonym import cohort_key
 from rlvo.cohort.reading import Cohort, examine_table, read_cohort, volume_paths
-from rlvo.cohort.selection import Exclusion, FlowStep, Selection, flow
+from rlvo.cohort.selection import FlowStep, flow
 from rlvo.cohort.splits import Split, check_split, make_split, persons, split_rest
 from rlvo.cohort.tables import read_table
 from rlvo.cohort.variables import VARIABLES, VOLUMES
@@ -125,7 +125,7 @@ def examine_cohort(
         return _examined(cohort, chosen, split, (name,), f"split as study {name} will be", known)
     if name is not None or (known and _are_one(known, cohort)):
         own = next(each for each in reversed(known) if name in (None, each.study))
-        cohort, split = _restricted(cohort, own), Split(test=own.test, folds=own.folds)
+        cohort, split = _restricted(cohort, own), own.split
         check_split(split, cohort.label, persons(cohort.label, cohort.included))
         return _examined(cohort, chosen, split, (own.study,), f"the split of study {own.study}", known)
     folds = FoldsConfig()
@@ -168,13 +168,7 @@ def _are_one(known: Sequence[SharedPatients], cohort: Cohort) -> bool:
 
 def _restricted(cohort: Cohort, study: SharedPatients) -> Cohort:
     """Without included patients who are not in the study, e.g. because it could not use their volumes."""
-    own = {*study.test, *study.development}
-    others = tuple(patient for patient in cohort.selection.included if patient not in own)
-    if not others:
-        return cohort
-    excluded = (*cohort.selection.excluded, Exclusion(f"not in study {study.study}", others))
-    included = tuple(patient for patient in cohort.selection.included if patient in own)
-    return replace(cohort, selection=Selection(included, excluded), label=cohort.label.loc[list(included)])
+    return cohort.restricted((*study.test, *study.development), f"not in study {study.study}")
 
 
 def draw_flow(considered: int, steps: Sequence[FlowStep], label: pd.Series, split: Split) -> Figure:

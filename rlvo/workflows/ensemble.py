@@ -42,6 +42,7 @@ from rlvo.registry.versions import registered_version
 from rlvo.report.calibration import draw_reliability
 from rlvo.study.folder import EndedTrials, StudyFolder, member_weights, read_config, read_ended_trials, write_declared
 from rlvo.synthetic.cohort import has_synthetic
+from rlvo.tracking.datasets import PatientGroup
 from rlvo.workflows.disagreement import measure_disagreement, read_disagreements
 from rlvo.workflows.ensemble_artifacts import ensemble_figures
 from rlvo.workflows.study import OpenStudy, open_searched_study
@@ -72,24 +73,29 @@ class BuiltEnsemble:
         return self.specs[STUDY_ENSEMBLE].notes
 
 
-def build_and_register(
-    study: OpenStudy,
-    *,
-    partial: bool = False,
-    reduced: str | None = None,
-    check_bfloat16: bool = False,
-    progress: ShowProgress = no_progress,
-) -> BuiltEnsemble:
-    """Build every ensemble the study declares, freeze them, and log and register the study's own.
+@dataclass(frozen=True, eq=False)
+class FrozenEnsembles:
+    """A study's ensembles, built, frozen and logged."""
 
-    Args:
-        partial: build even if trials or modalities are missing.
-        reduced: name of a study whose ensemble answers for patients without CT perfusion.
-        check_bfloat16: have the gate measure what reduced precision changes.
+    specs: dict[str, EnsembleSpec]
+    validation: dict[str, pd.DataFrame]
+    """As in `BuiltEnsemble`, like the pictures."""
+    reliability: tuple[Path, ...]
+    description: ModelDescription
+    """Of the study's own ensemble, whose model folder was written."""
+    compared: pd.DataFrame
+    """`compare_ensembles` of the study's selection and weighting."""
+    predictions: pd.DataFrame
+    figures: dict[PatientGroup, dict[str, float]]
+    run_id: str
 
-    Raises:
-        RlvoError: trials are missing, or belong to another split, other data or another study.
-        MachineError: MLflow does not answer, or the registered version does not reproduce the stored predictions.
+
+def freeze_ensembles(
+    study: OpenStudy, *, partial: bool = False, reduced: str | None = None, progress: ShowProgress = no_progress
+) -> FrozenEnsembles:
+    """Build every ensemble the study declares, freeze them, and log the study's own.
+
+    Arguments and errors are those of `build_and_register`.
     """
     trials = read_ended_trials(study.folder)
     specs = _declare(study.config, trials, partial)
@@ -129,8 +135,32 @@ def build_and_register(
         metrics = mean_and_sd(result.validation_metrics())
         params = {"predictors": len(result.predictors)}
         study.log_figures("baseline", name, name, metrics, params, datasets=[study.groups.optimistic])
+    return FrozenEnsembles(
+        specs, validation, tuple(pictures), description, compared, trials.predictions, figures, run_id
+    )
 
-    model = study.config.mlflow.registered_model
+
+def build_and_register(
+    study: OpenStudy,
+    *,
+    partial: bool = False,
+    reduced: str | None = None,
+    check_bfloat16: bool = False,
+    progress: ShowProgress = no_progress,
+) -> BuiltEnsemble:
+    """Build every ensemble the study declares, freeze them, and log and register the study's own.
+
+    Args:
+        partial: build even if trials or modalities are missing.
+        reduced: name of a study whose ensemble answers for patients without CT perfusion.
+        check_bfloat16: have the gate measure what reduced precision changes.
+
+    Raises:
+        RlvoError: trials are missing, or belong to another split, other data or another study.
+        MachineError: MLflow does not answer, or the registered version does not reproduce the stored predictions.
+    """
+    frozen = freeze_ensembles(study, partial=partial, reduced=reduced, progress=progress)
+    description, specs, model = frozen.description, frozen.specs, study.config.mlflow.registered_model
     tags = {  # by these a version is recognised as the same ensemble, from the same study and code
         "rlvo.study": study.config.name,
         "rlvo.ensemble": content_hash(description.spec),
@@ -140,19 +170,21 @@ def build_and_register(
     version = known = registered_version(study.tracking, model, tags)
     if version is None:
         evidence = Evidence(
-            trials.predictions, study.development, study.inputs.cohort_folder, study.work.store, check_bfloat16
+            frozen.predictions, study.development, study.inputs.cohort_folder, study.work.store, check_bfloat16
         )
         version = register_ensemble(
             study.folder.model,
             study.tracking,
-            run_id=run_id,
+            run_id=frozen.run_id,
             name=model,
             check=lambda root: check_version(root, description, evidence),
-            card=model_card(description, compared),
+            card=model_card(description, frozen.compared),
             tags=tags,
         )
-        study.log_model(specs[STUDY_ENSEMBLE], version, figures)
-    return BuiltEnsemble(specs, validation, study.folder.model, tuple(pictures), model, version, known is None)
+        study.log_model(specs[STUDY_ENSEMBLE], version, frozen.figures)
+    return BuiltEnsemble(
+        specs, frozen.validation, study.folder.model, frozen.reliability, model, version, known is None
+    )
 
 
 def compare(study: str | Path | StudyConfig, work: Workdir) -> tuple[str, pd.DataFrame]:

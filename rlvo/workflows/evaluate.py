@@ -1,9 +1,11 @@
 """Opening a study's hold-out and telling MLflow what it showed."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from rlvo.config.base import content_hash
 from rlvo.ensemble.build import STUDY_ENSEMBLE
+from rlvo.ensemble.spec import EnsembleSpec
 from rlvo.evaluation.answers import measure_answers
 from rlvo.evaluation.performance import Performance
 from rlvo.progress import ShowProgress, no_progress
@@ -14,7 +16,7 @@ from rlvo.study.folder import read_declared, read_ended_trials, started_studies
 from rlvo.study.openings import Openings
 from rlvo.tracking.after_search import read_seals, write_seal
 from rlvo.workflows.ensemble_artifacts import ensemble_figures
-from rlvo.workflows.holdout import Evaluation, HoldOut, evaluation_of, open_holdout
+from rlvo.workflows.holdout import Evaluation, HoldOut, evaluation_of, open_together
 from rlvo.workflows.study import OpenStudy
 
 
@@ -28,19 +30,42 @@ def evaluate(study: OpenStudy, *, reason: str | None = None, progress: ShowProgr
         reason: why it is opened again; needed if it was opened before.
 
     Raises:
-        RlvoError: as `open_holdout`.
+        RlvoError: as `open_together`.
         MachineError: MLflow does not answer.
     """
-    specs, config = read_declared(study.folder), study.config
-    # The log is compared with what MLflow keeps of it at the runs of all the work folder's studies.
-    openings = Openings(study.work.path, read_seals(started_studies(study.work.studies), study.tracking))
+    return evaluate_together([study], reason=reason, progress=progress)[0]
+
+
+def evaluate_together(
+    studies: Sequence[OpenStudy], *, reason: str | None = None, progress: ShowProgress = no_progress
+) -> list[Evaluation]:
+    """As `evaluate`, for several studies that hold out the same patients, in one opening.
+
+    Args:
+        studies: the one in whose name the hold-out is opened, then the others.
+    """
+    study, declared, openings = studies[0], [read_declared(each.folder) for each in studies], _openings(studies[0])
     with progress("hold-out patients") as advance:
-        holdout = open_holdout(study, specs, openings, reason=reason, advance=advance)
+        holdouts = open_together(list(zip(studies, declared, strict=True)), openings, reason=reason, advance=advance)
     seal = openings.seal()
     assert seal is not None  # it was just opened
-    write_seal(config, study.folder, study.tracking, seal=seal, openings=holdout.opening)
-    evaluated = evaluation_of(study, specs, holdout)
-    group = study.groups.holdout
+    write_seal(study.config, study.folder, study.tracking, seal=seal, openings=holdouts[0].opening)
+    return [_log(*each) for each in zip(studies, declared, holdouts, strict=True)]
+
+
+def check_may_open(study: OpenStudy, reason: str | None) -> None:
+    """Raise RlvoError if a study's hold-out was opened before and no reason is given, or if the log was altered."""
+    split = study.inputs.split
+    _openings(study).check_may_open(split.hash, reason, study.inputs.marks(split.test))
+
+
+def _openings(study: OpenStudy) -> Openings:
+    """The log, compared with what MLflow keeps of it at the runs of all the work folder's studies."""
+    return Openings(study.work.path, read_seals(started_studies(study.work.studies), study.tracking))
+
+
+def _log(study: OpenStudy, specs: Mapping[str, EnsembleSpec], holdout: HoldOut) -> Evaluation:
+    config, evaluated, group = study.config, evaluation_of(study, specs, holdout), study.groups.holdout
     figures = {group: _metrics(holdout.ensembles[STUDY_ENSEMBLE], holdout)}
     drawn = ensemble_figures(study, read_ended_trials(study.folder), evaluated)
     study.log_ensemble(specs[STUDY_ENSEMBLE], figures, evaluated.pictures, drawn)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from rlvo.progress import Advance
 from rlvo.report.baselines import baseline_performance
 from rlvo.report.tables import ModelResults
 from rlvo.study.folder import StudyFolder, member_weights, read_declared, read_ended_trials
-from rlvo.study.openings import Openings
+from rlvo.study.openings import Opening, Openings
 from rlvo.workflows.holdout_questions import PairedTest, Usefulness, draw_usefulness, paired_tests, usefulness
 from rlvo.workflows.study import OpenStudy, ReadStudy
 
@@ -98,34 +99,76 @@ def open_holdout(
     reason: str | None = None,
     advance: Advance | None = None,
 ) -> HoldOut:
+    """As `open_together`, for one study."""
+    return open_together([(study, specs)], openings, reason=reason, advance=advance)[0]
+
+
+def open_together(
+    studies: Sequence[tuple[OpenStudy, Mapping[str, EnsembleSpec]]],
+    openings: Openings,
+    *,
+    reason: str | None = None,
+    advance: Advance | None = None,
+) -> list[HoldOut]:
     """Evaluate frozen ensembles and the clinical baselines in one opening, asking each member once per patient.
 
     The opening is put on record before anything is compared with a label. Figures, predictions and answers are kept
-    in the study folder.
+    in each study's folder.
 
     Args:
-        specs: ensembles of the study's trials, by name.
+        studies: each with ensembles of its trials, by name; all hold out the same patients. The opening is recorded
+            in the name of the first.
         openings: the log that the opening goes to.
         reason: why, if the hold-out was opened before.
 
     Raises:
-        RlvoError: the hold-out was opened before and no reason is given, an ensemble belongs to another split, or a
-            member's files were altered.
+        RlvoError: the hold-out was opened before and no reason is given, an ensemble belongs to another split, the
+            studies hold out different patients, or a member's files were altered.
     """
-    description, folder, label = read_description(study.folder.model), study.folder, study.inputs.label
-    split_hash = description.spec.split_hash
-    if strangers := sorted(name for name, spec in specs.items() if spec.split_hash != split_hash):
-        raise RlvoError(f"built on another split: {', '.join(strangers)}", fix="Run 'rlvo ensemble' again")
-    patients = study.inputs.marks(study.inputs.split.test)
+    first = studies[0][0]
+    descriptions = [read_description(study.folder.model) for study, _ in studies]
+    for (study, specs), description in zip(studies, descriptions, strict=True):
+        if strangers := sorted(n for n, spec in specs.items() if spec.split_hash != description.spec.split_hash):
+            raise RlvoError(f"built on another split: {', '.join(strangers)}", fix="Run 'rlvo ensemble' again")
+        if {*study.inputs.split.test} != {*first.inputs.split.test}:
+            raise RlvoError(f"{study.config.name} holds out other patients", where=first.config.name)
+    split_hash, patients = descriptions[0].spec.split_hash, first.inputs.marks(first.inputs.split.test)
     openings.check_may_open(split_hash, reason, patients)
-    members = {member.key: member for spec in specs.values() for member in spec.members}
-    answers = ask(study, description, members, study.test, advance)
-    hashes = _hashes(specs)
-    opening = openings.append(split_hash, study.config.name, hashes, reason, patients)
-    truth = label.loc[[answer.patient for answer in answers]].to_numpy(int)
-    tables = {
-        name: shape_answers(spec, answers, description.notice).drop(columns="notice") for name, spec in specs.items()
+    answers, count = [], len(first.test)
+    for number, ((study, specs), description) in enumerate(zip(studies, descriptions, strict=True)):
+        shown = None if advance is None else partial(_advance, advance, number * count, len(studies) * count)
+        answers.append(ask(study, description, _members(specs), study.test, shown))
+    hashes = {
+        name if study is first else f"{study.config.name}: {name}": each
+        for study, specs in studies
+        for name, each in _hashes(specs).items()
     }
+    opening = openings.append(split_hash, first.config.name, hashes, reason, patients)
+    return [
+        _measure(study, specs, given, opening, description.notice)
+        for (study, specs), given, description in zip(studies, answers, descriptions, strict=True)
+    ]
+
+
+def _advance(advance: Advance, before: int, total: int, done: int, _: int) -> None:
+    advance(before + done, total)
+
+
+def _members(specs: Mapping[str, EnsembleSpec]) -> dict[str, MemberSpec]:
+    return {member.key: member for spec in specs.values() for member in spec.members}
+
+
+def _measure(
+    study: OpenStudy,
+    specs: Mapping[str, EnsembleSpec],
+    answers: Sequence[PatientAnswers],
+    opening: Opening,
+    notice: str,
+) -> HoldOut:
+    """Compare a study's answers with the labels, and keep what that shows."""
+    folder, label = study.folder, study.inputs.label
+    truth = label.loc[[answer.patient for answer in answers]].to_numpy(int)
+    tables = {name: shape_answers(spec, answers, notice).drop(columns="notice") for name, spec in specs.items()}
     for table in tables.values():
         table.insert(1, "label", truth)
     performance = baseline_performance(study.baselines, study.test, label)
@@ -140,14 +183,14 @@ def open_holdout(
         {name: model.holdout for name, model in performance.items()},
         pd.concat(tables, names=["ensemble"]).reset_index("ensemble").reset_index(drop=True),
     )
-    write_predictions(_member_predictions(members, answers, truth), folder.holdout_members)
+    write_predictions(_member_predictions(_members(specs), answers, truth), folder.holdout_members)
     atomic_write(folder.holdout_answers, csv_text(holdout.answers))
     kept = {
         "figures": PERFORMANCES.dump_python(holdout.ensembles),
         "baselines": PERFORMANCES.dump_python(holdout.baselines),
     }
     counts = {"opening": holdout.opening, "seen_before": holdout.seen_before, "unknown": holdout.unknown}
-    atomic_write(folder.holdout_figures, json.dumps({**counts, "ensembles": hashes, **kept}, indent=1))
+    atomic_write(folder.holdout_figures, json.dumps({**counts, "ensembles": _hashes(specs), **kept}, indent=1))
     return holdout
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from scipy.special import expit
 
+from rlvo.cohort.variables import CTP, PERFUSION
 from rlvo.ensemble.build import STUDY_ENSEMBLE
 from rlvo.ensemble.fitting import Validation
 from rlvo.ensemble.spec import EnsembleSpec, FoldSpec, MemberSpec
@@ -84,11 +85,14 @@ def variable_importance(
                 done += 1
                 advance(done, len(named))
     scale, shift, individual, absolute = _mean_shares(moved, study.inputs.predictors)
+    losses = pd.concat(drops)
+    perfusion = losses.pop(PERFUSION) if PERFUSION in losses else pd.Series(dtype=float)
     return VariableImportance(
-        table=rank_predictors(absolute, pd.concat(drops), pd.concat(values)),
+        table=rank_predictors(absolute, losses, pd.concat(values)),
         individual=individual,
         scale=scale,
         shift=shift,
+        perfusion=(float(perfusion.mean()), float(perfusion.std())),
         members=tuple(member.key for _, member in named),
     )
 
@@ -134,7 +138,7 @@ class _Fold:
         return FixedImages.of(classifier.to(device), Volumes(self.patients, model.channels))
 
     def drops(self, networks: Mapping[str, FixedImages], shuffles: int, seed: int) -> pd.DataFrame:
-        """The AUC that the fold's combined score loses, [shuffles, P]."""
+        """The AUC that the fold's combined score loses, by predictor and for CT perfusion: one row per shuffle."""
         fixed = {m.key: self.stored[m.configuration.key].to_numpy() for m in self.spec.members}
 
         def score(tabular: np.ndarray) -> np.ndarray:
@@ -143,7 +147,9 @@ class _Fold:
 
         label = self.stored["label"].to_numpy()
         seed = seed + self.spec.fold
-        return permutation_drops(label, score, self.patients.tabular, self.groups, shuffles=shuffles, seed=seed)
+        perfusion = [column for name in CTP for column in self.groups.get(name, ())]
+        groups = {**self.groups, PERFUSION: perfusion} if perfusion else self.groups
+        return permutation_drops(label, score, self.patients.tabular, groups, shuffles=shuffles, seed=seed)
 
     def contributions(self, daft: DAFT, images: FixedImages, formula: Formula) -> Contributions:
         """Those to one member as shares: divided by the sum of the absolute contributions."""

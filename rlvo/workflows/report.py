@@ -22,6 +22,7 @@ from rlvo.study.openings import Openings
 from rlvo.study.state import StudyState
 from rlvo.study.status import read_state
 from rlvo.synthetic.cohort import has_synthetic
+from rlvo.workflows.ablation_section import ablation_sections
 from rlvo.workflows.evidence import Evidence, gather_evidence
 from rlvo.workflows.holdout import kept_evaluation
 from rlvo.workflows.report_sections import (
@@ -135,6 +136,7 @@ def _sections(
         yield curves_section(evidence, study.config.ensemble.tie)
         yield from calibration_sections(evidence)
         yield from subgroup_sections(evidence)
+        yield from ablation_sections(study)
     yield clinical_section(study)
     yield search_section(study, state, trials)
 

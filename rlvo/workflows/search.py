@@ -49,6 +49,8 @@ def plan(config: StudyConfig, cohort: Path | None = None) -> StudyPlan:
 
 def _holdout_power(config: StudyConfig, table: Path) -> AucPower | None:
     """What the hold-out can show; None if the table is not sound yet, or cannot be split."""
+    if config.folds.of_study is not None:
+        return None
     try:
         cohort = read_cohort(table, config.cohort.predictors)
         test = make_split(cohort.label, config.folds, cohort.included).test

@@ -82,3 +82,21 @@ def test_the_flow_adds_up_and_names_patients_only_by_pseudonym() -> None:
 
 def test_a_tabular_cohort_has_no_imaging_exclusions() -> None:
     assert removed(checked({"a": {"severe_artifact": 1}}), ("age",)) == {}
+
+
+def test_only_the_predictors_own_ctp_variables_can_count() -> None:
+    nothing = dict.fromkeys(CTP_VOLUMES, np.nan)
+    patients = {
+        "whole": {},
+        "nothing": nothing,
+        "core": nothing | {"cbf_lt30_ml": 1.0},
+        "core and penumbra": nothing | {"cbf_lt30_ml": 1.0, "tmax_gt6_ml": 3.0},
+    }
+    table = checked(patients)
+    kept = ("age", "cbf_lt30_ml", "tmax_gt6_ml")
+    of_all = select_patients(table, kept)
+    assert of_all.included == ("whole",)
+    assert select_patients(table, kept, only_theirs=True).excluded[-1].patients == ("nothing",)
+    assert select_patients(table, ("age", "hir"), only_theirs=True).included == ("whole",)  # HIR takes two volumes
+    assert select_patients(table, ("age",), only_theirs=True).included == tuple(patients)
+    assert select_patients(table, PAPER_PREDICTORS, only_theirs=True) == select_patients(table, PAPER_PREDICTORS)

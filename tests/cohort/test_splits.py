@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlvo.cohort.splits import Split, check_split, make_split, read_split, write_split
+from rlvo.cohort.splits import Split, check_split, make_split, read_split, take_over, write_split
 from rlvo.config.study import FoldsConfig
 from rlvo.errors import RlvoError
 
@@ -209,3 +209,44 @@ def test_parts_with_one_class_are_refused_with_their_patients(context: pd.DataFr
 def test_a_holdout_without_its_setting_is_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"holdout: (center|list)"):
         FoldsConfig.model_validate(settings)
+
+
+def test_another_studys_split_is_taken_over_and_who_is_new_trains_every_fold_and_validates_none() -> None:
+    y = label(60, 20)
+    split, person = make_split(y, FoldsConfig()), pd.DataFrame(index=label(64, 20).index)
+    wider = label(64, 20)
+    same = take_over(split, wider, person, train_others=False)
+    assert same == split
+    assert same.hash == split.hash
+    more = take_over(split, wider, person, train_others=True)
+    new = ("0060", "0061", "0062", "0063")
+    assert (more.test, more.folds, more.training_only) == (split.test, split.folds, new)
+    assert more.hash != split.hash
+    assert set(more.development) == {*split.development, *new}
+    assert take_over(more, wider, person, train_others=False) == more
+    for k in range(4):
+        assert more.validation(k) == split.validation(k)
+        assert set(more.training(k)) == {*split.training(k), *new}
+
+
+def test_rows_of_persons_who_are_in_the_study_are_not_added() -> None:
+    y = label(60, 20)
+    split, wider = make_split(y, FoldsConfig()), label(64, 20)
+    table = pd.DataFrame({"person": pd.Series(wider.index, wider.index)})
+    table.loc["0060", "person"], table.loc["0061", "person"] = split.test[0], split.folds[1][0]
+    table.loc["0062", "person"] = "0063"
+    assert take_over(split, wider, table, train_others=True).training_only == ("0062", "0063")
+    without = y.drop(split.folds[2][0])
+    with pytest.raises(RlvoError, match="patients that are not in the cohort"):
+        take_over(split, without, pd.DataFrame(index=without.index), train_others=True)
+
+
+def test_a_split_with_further_training_patients_reads_back_and_others_look_as_before(tmp_path: Path) -> None:
+    split = make_split(label(60, 20), FoldsConfig())
+    write_split(split, tmp_path / "split.json")
+    assert set(json.loads((tmp_path / "split.json").read_text())) == {"hash", "test", "folds"}
+    more = Split(test=split.test, folds=split.folds, training_only=("new",))
+    write_split(more, tmp_path / "more.json")
+    assert read_split(tmp_path / "more.json") == more
+    with pytest.raises(ValueError, match="more than one part"):
+        Split(test=split.test, folds=split.folds, training_only=(split.test[0],))

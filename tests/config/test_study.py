@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from rlvo.cohort.variables import CTP
+from rlvo.config.base import by_path
 from rlvo.config.loading import load_study
 from rlvo.config.model import Configuration
 from rlvo.config.study import StudyConfig
@@ -27,6 +29,18 @@ def test_the_paper_grid_is_96_trials_of_distinct_configurations() -> None:
     assert study.configurations * study.folds.folds == 96
     assert (study.training.epochs, study.training.batch_size, study.training.learning_rate) == (60, 1, 1e-4)
     assert study.grid.shape == (246, 295, 258)
+
+
+def test_models_abc_are_one_row_of_the_paper_grid() -> None:
+    grid, own = CONFIGS["paper_grid"], CONFIGS["paper_models_abc"]
+    winner = {"model.backbone": "efficientnet-b0", "model.prior": True, "model.fusion": "daft"}
+    of_grid = {
+        c.key for c in map(grid.configuration, grid.combinations()) if winner.items() <= by_path(c.model_dump()).items()
+    }
+    assert {own.configuration(values).key for values in own.combinations()} == of_grid
+    assert len(of_grid) == 3
+    assert own.ablation.drop == CTP
+    assert own.folds == grid.folds
 
 
 def test_the_pruned_search_is_over_the_papers_model_specs() -> None:

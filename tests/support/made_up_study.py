@@ -47,7 +47,7 @@ def write_table(folder: Path, patients: int, seed: int = 0) -> Path:
 def write_study(
     work: Path,
     table: Path,
-    space: Mapping[str, Sequence[object]],
+    space: Mapping[str, Sequence[object]] | list[dict[str, object]],
     *,
     name: str = "made-up",
     folds: int = 3,
@@ -60,12 +60,13 @@ def write_study(
 
     Args:
         table: the cohort's.
-        space: the enumerated axes.
+        space: the enumerated axes, or the points.
         failed: why trials failed, by configuration's number and fold.
         missing: trials that have not started.
         signal: how far the classes lie apart, in log-odds.
     """
-    content = {"name": name, "cohort": {"table": str(table), "predictors": PREDICTORS}, "space": {"enumerate": space}}
+    content: dict[str, Any] = {"name": name, "cohort": {"table": str(table), "predictors": PREDICTORS}}
+    content["space"] = {"points" if isinstance(space, list) else "enumerate": space}
     config = StudyConfig.model_validate(content | {"folds": {"folds": folds}} | settings)
     study, cohort = StudyFolder(work / "studies" / name), read_cohort(table, PREDICTORS)
     split = make_split(cohort.label, config.folds, cohort.included)

@@ -1,0 +1,103 @@
+"""Models B and C of a study (section 3.2): what they go without, frozen, and the studies that train them.
+
+Each is a study of its own in the same work folder: the configurations of the study's own ensemble, fewer predictors,
+the same test set and folds. Model B has the same patients; Model C also trains on those whom the study excluded only
+for want of what B goes without.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from rlvo.config.base import Frozen, by_path
+from rlvo.config.model import Configuration
+from rlvo.config.space import Scalar, Space
+from rlvo.config.study import AblationConfig, SearchConfig, StudyConfig
+from rlvo.errors import RlvoError
+from rlvo.files import atomic_write
+from rlvo.study.folder import StudyFolder
+
+Drop = int | tuple[str, ...] | None
+
+
+class AblationPlan(Frozen):
+    """What was decided on validation patients, before anything was trained."""
+
+    asked: Drop
+    """`ablation.drop` at the time."""
+    configurations: tuple[str, ...]
+    """Keys of the study's own ensemble's configurations."""
+    dropped: tuple[str, ...]
+    """The predictors that go."""
+    rule: str
+    """How they were chosen, in words."""
+    ranking: tuple[dict[str, Any], ...] = ()
+    """One row per predictor, the most important first; none if the predictors were named."""
+    recovered: int
+    """How many patients Model C trains on besides; if none, there is no Model C."""
+    b: str
+    """Name of Model B's study."""
+    c: str
+    """Name of Model C's."""
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The names of the studies that there are, by model."""
+        return {"B": self.b, **({"C": self.c} if self.recovered else {})}
+
+
+def write_plan(study: StudyFolder, plan: AblationPlan) -> None:
+    """Freeze the plan in the folder of the study it is about."""
+    atomic_write(study.ablation, plan.model_dump_json(indent=1))
+
+
+def read_plan(study: StudyFolder) -> AblationPlan | None:
+    """The study's plan; None if there is none. Raises RlvoError if the file is damaged."""
+    try:
+        return AblationPlan.model_validate_json(study.ablation.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError:
+        fix = "Delete it: 'rlvo ablate' chooses the variables anew"
+        raise RlvoError("damaged, or written by another version of rlvo", where=study.ablation, fix=fix) from None
+
+
+def reduced_study(
+    study: StudyConfig,
+    name: str,
+    dropped: Sequence[str],
+    configurations: Sequence[Configuration],
+    *,
+    train_others: bool = False,
+) -> StudyConfig:
+    """The study that trains some of a study's configurations without some of its predictors.
+
+    Args:
+        study: as it was frozen.
+        name: of the new study.
+        dropped: predictors to go without.
+        configurations: of the study's space.
+        train_others: whether recovered patients train, too (Model C).
+    """
+    search, folds = study.search, {"of_study": study.name, "others": "train" if train_others else "leave_out"}
+    kept = tuple(predictor for predictor in study.cohort.predictors if predictor not in dropped)
+    return study.model_copy(
+        update={
+            "name": name,
+            "cohort": study.cohort.model_copy(update={"predictors": kept}),
+            "space": Space(points=tuple(_point(study, each) for each in dict.fromkeys(configurations))),
+            "search": SearchConfig(
+                concurrent_trials=search.concurrent_trials, max_failures=search.max_failures, storage=search.storage
+            ),
+            "folds": study.folds.model_copy(update=folds),
+            "ablation": AblationConfig(),
+        }
+    )
+
+
+def _point(study: StudyConfig, configuration: Configuration) -> dict[str, Scalar]:
+    """A configuration's place in the study's space."""
+    values: dict[str, Any] = by_path(configuration.model_dump())
+    place = {path: values[path] for path in (*study.space.enumerated, *study.space.sample)}
+    return {path: value for path, value in place.items() if study.is_active(path, place)}
