@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from support.tiny_study import TinyStudy
+from support.tiny_study import GRID, TinyStudy
 
 import rlvo
+from rlvo.config.study import PAPER_PREDICTORS
 from rlvo.errors import RlvoError
 
 HEAVY = ("torch", "ray", "mlflow", "pandas", "numpy", "sklearn", "optuna")
@@ -61,6 +62,12 @@ def test_a_model_answers_for_tables_in_memory_and_files(study: TinyStudy, packag
     path = study.cohort.parent / "two.csv"
     table.to_csv(path, index=False)
     pd.testing.assert_frame_equal(model.predict(path, members=True), answers)
+
+    explained = model.explain(table, answers["patient_id"][1], folder=study.cohort.parent, check=False)
+    assert explained.answer["score"] == answers["score"][1]
+    assert len(explained.votes) == 2
+    assert set(explained.values["predictor"]) == set(PAPER_PREDICTORS)
+    assert explained.explanation.saliency.maps["all"].after.shape == GRID.shape
 
 
 def test_importing_rlvo_is_light() -> None:

@@ -154,8 +154,9 @@ def test_only_one_module_spells_the_files_of_a_study() -> None:
     assert study_files_spelled(ROOT) == []
 
 
-def test_a_registered_model_loads_without_what_only_training_needs() -> None:
-    loaded = loaded_with("rlvo.inference.predictor", ROOT)
+@pytest.mark.parametrize("module", ["predictor", "explanation"])
+def test_a_registered_model_loads_without_what_only_training_needs(module: str) -> None:
+    loaded = loaded_with(f"rlvo.inference.{module}", ROOT)
     assert "torch" in loaded, "the walk over the imports is broken"
     assert {library: users for library, users in loaded.items() if library not in WITH_A_REGISTERED_MODEL} == {}
 

@@ -13,7 +13,20 @@ import typer
 from typer.core import TyperGroup
 
 from rlvo.about import NOTICE
-from rlvo.cli import ablate, cohort, ensemble, evaluate, models, predict, recalibrate, report, search, status, synthetic
+from rlvo.cli import (
+    ablate,
+    cohort,
+    ensemble,
+    evaluate,
+    explain,
+    models,
+    predict,
+    recalibrate,
+    report,
+    search,
+    status,
+    synthetic,
+)
 from rlvo.errors import RlvoError, hide_passwords
 from rlvo.report.console import print_line
 from rlvo.text import escape_controls
@@ -71,6 +84,7 @@ for command in (
     report.report,
     recalibrate.recalibrate,
     predict.predict,
+    explain.explain,
     predict.serve,
     models.bundle,
 ):

@@ -12,7 +12,7 @@ are as smooth, so that only the places differ.
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,6 +37,8 @@ BATCH_VOXELS = 1 << 20
 """Of the volumes that a network is asked about at once."""
 BEATEN = 0.75
 """Share of the random orders that must delete less well than the map."""
+STEPS_PER_NETWORK = 1 + 2 * (1 + RANDOM_ORDERS)
+"""How often a check calls `advance` for each network."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,12 @@ class Faithfulness:
 
 
 def check_map(
-    views: Sequence[View], coarse: Sequence[Maps] | None = None, *, which: Which = "after", seed: int = 0
+    views: Sequence[View],
+    coarse: Sequence[Maps] | None = None,
+    *,
+    which: Which = "after",
+    seed: int = 0,
+    advance: Callable[[], None] = lambda: None,
 ) -> Faithfulness:
     """Check the mean map of networks that look at the same patient.
 
@@ -88,6 +95,7 @@ def check_map(
         coarse: their feature maps, if they are known already.
         which: whether to check the maps before or after the fusion.
         seed: of the shuffles and random orders; the same seed gives the same figures.
+        advance: called STEPS_PER_NETWORK times for each network as the check proceeds, if there is anything to check.
     """
     coarse = coarse or [feature_maps(view.classifier, view.volume, view.tabular) for view in views]
     mean = average(views, coarse).of(which)
@@ -96,10 +104,10 @@ def check_map(
     if np.ptp(mean) <= 1e-6 * mean.max():
         return Faithfulness(which, failures=("the map is the same everywhere: it says nothing about places",))
     generator = torch.Generator().manual_seed(seed)
-    similarity = _similarity(views, coarse, which, generator)
+    similarity = _similarity(views, coarse, which, generator, advance)
     orders = [_order(mean, generator)]
     orders += [_order(average(views, _permuted(coarse, generator)).of(which), generator) for _ in range(RANDOM_ORDERS)]
-    curves = {deletes: [_curve(views, order, deletes=deletes) for order in orders] for deletes in (True, False)}
+    curves = {deletes: [_curve(views, order, deletes, advance) for order in orders] for deletes in (True, False)}
     deletion, insertion = (Curve(own, tuple(map(_area, others))) for own, *others in curves.values())
     failures = []
     if (last := similarity[QUARTERS[-1]]) > SIMILAR:
@@ -110,7 +118,11 @@ def check_map(
 
 
 def _similarity(
-    views: Sequence[View], coarse: Sequence[Maps], which: Which, generator: torch.Generator
+    views: Sequence[View],
+    coarse: Sequence[Maps],
+    which: Which,
+    generator: torch.Generator,
+    advance: Callable[[], None],
 ) -> dict[str, float]:
     found: dict[str, list[float]] = defaultdict(list)
     for view, maps in zip(views, coarse, strict=True):
@@ -119,6 +131,7 @@ def _similarity(
             for stage, shuffled in shuffle_from_the_head(view.classifier, generator):
                 other = getattr(feature_maps(shuffled, view.volume, view.tabular), which)
                 found[stage].append(rank_correlation(own, other))
+        advance()
     return {stage: float(np.mean(found[stage])) for stage in ("head", "fusion", *QUARTERS) if stage in found}
 
 
@@ -165,14 +178,17 @@ def _order(saliency: np.ndarray, generator: torch.Generator) -> np.ndarray:
     return np.lexsort((ties, -saliency.ravel()))
 
 
-def _curve(views: Sequence[View], order: np.ndarray, *, deletes: bool) -> tuple[float, ...]:
+def _curve(views: Sequence[View], order: np.ndarray, deletes: bool, advance: Callable[[], None]) -> tuple[float, ...]:
     """The networks' mean probability with 0, 1/STEPS, …, all of the voxels deleted (or inserted)."""
     rank = np.empty(len(order), int)
     rank[order] = np.arange(len(order))
     counts = np.linspace(0, len(order), STEPS + 1).astype(int)
     chosen = torch.from_numpy((rank < counts[:, None]).reshape(-1, *views[0].volume.shape[2:]))
     kept = ~chosen if deletes else chosen
-    found = [_probabilities(view, kept.to(view.volume.device)) for view in views]
+    found = []
+    for view in views:
+        found.append(_probabilities(view, kept.to(view.volume.device)))
+        advance()
     return tuple(np.average(found, axis=0, weights=[view.weight for view in views]).tolist())
 
 

@@ -1,6 +1,6 @@
 """From table rows and raw volumes to answers. The registered model and the evaluation on the hold-out both run this."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -72,22 +72,33 @@ class EnsemblePredictor:
         """
         if precision not in get_args(Precision):
             raise RlvoError(f"'{precision}' is not one of {', '.join(get_args(Precision))}", where="precision")
-        variants, target = self.description.variants, self.description.target
-        predictors = [predictor for variant in variants for predictor in variant.predictors]
-        rows = CheckedTable.read(table, folder, predictors)
-        patients = rows.prepare(target, [variant.channels for variant in variants], store=store)
-        answers = [self._answer(patient, members, precision) for patient in patients]
+        answers = [self._answer(patient, members, precision) for patient in self.patients(table, folder, store)]
         return pd.concat(answers, ignore_index=True) if answers else pd.DataFrame(columns=list(ANSWER_COLUMNS))
 
-    def _answer(self, patient: Patient, members: bool, precision: Precision) -> pd.DataFrame:
+    def patients(self, table: pd.DataFrame, folder: Path, store: VolumeStore | None = None) -> Iterator[Patient]:
+        """A table's patients, ready for members to be asked; arguments and errors as for `predict`."""
+        variants = self.description.variants
+        predictors = [predictor for variant in variants for predictor in variant.predictors]
+        rows = CheckedTable.read(table, folder, predictors)
+        return rows.prepare(self.description.target, [variant.channels for variant in variants], store=store)
+
+    def ask(self, patient: Patient, precision: Precision = "float32") -> tuple[Variant, "PatientAnswers"]:
+        """The variant that answers for a patient, and what its members say."""
         variant, reason = choose_variant(self.description.variants, patient)
-        named = {self.description.member_name(variant, member): member for member in variant.spec.members}
         cohort = self.description.cohort
         origin = [SYNTHETIC] if cohort is not None and cohort.synthetic else []
         patient = replace(patient, warnings=(*origin, *reason, *patient.warnings))
-        asked = ask_members(self.members, named, variant, patient, precision)
+        return variant, ask_members(self.members, self.named_members(variant), variant, patient, precision)
+
+    def named_members(self, variant: Variant) -> dict[str, MemberSpec]:
+        """A variant's members by their names within the model."""
+        return {self.description.member_name(variant, member): member for member in variant.spec.members}
+
+    def _answer(self, patient: Patient, members: bool, precision: Precision) -> pd.DataFrame:
+        variant, asked = self.ask(patient, precision)
         answer = shape_answers(variant.spec, [asked], self.description.notice)
         if members:
+            named = self.named_members(variant)
             own = {name: asked.probabilities.get(member.key, np.nan) for name, member in named.items()}
             answer = answer.assign(**{f"p_{name}": own.get(name, np.nan) for name in self.description.members()})
         return answer

@@ -1,7 +1,7 @@
 """Saliency of one patient for an ensemble: the mean maps of its networks, and whether they are about the networks."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -12,7 +12,7 @@ from rlvo.config.grid import Grid
 from rlvo.config.model import Modality
 from rlvo.ensemble.spec import EnsembleSpec, MemberSpec
 from rlvo.errors import MachineError, RlvoError
-from rlvo.explain.faithfulness import Faithfulness, check_map
+from rlvo.explain.faithfulness import STEPS_PER_NETWORK, Faithfulness, check_map
 from rlvo.explain.gradcam import MeanMaps, View, Which, average, feature_maps
 from rlvo.imaging.volume import write_on_grid
 from rlvo.inference.description import Variant
@@ -58,8 +58,8 @@ def explain_patient(predictor: EnsemblePredictor, patient: Patient, *, check: bo
     Raises RlvoError if the patient cannot be scored.
     """
     variant, _ = choose_variant(predictor.description.variants, patient)
-    named = {predictor.description.member_name(variant, member): member for member in variant.spec.members}
-    return explain(patient_views(predictor.members, named, variant, patient), check=check, seed=seed)
+    views = patient_views(predictor.members, predictor.named_members(variant), variant, patient)
+    return explain(views, check=check, seed=seed)
 
 
 def patient_views(
@@ -88,13 +88,20 @@ def patient_views(
     return views
 
 
-def explain(views: Mapping[Modality, Sequence[View]], *, check: bool = True, seed: int = 0) -> Saliency:
+def explain(
+    views: Mapping[Modality, Sequence[View]],
+    *,
+    check: bool = True,
+    seed: int = 0,
+    advance: Callable[[], None] = lambda: None,
+) -> Saliency:
     """Average the maps of all networks and of each modality's.
 
     Args:
         views: as `patient_views` gives them; at least one.
         check: whether to check the maps of all networks too, which asks every network about 400 times.
         seed: of the checks.
+        advance: called as the checks proceed, `check_steps` times unless a map leaves nothing to check.
     """
     everyone = [view for own in views.values() for view in own]
     coarse = {id(view): feature_maps(view.classifier, view.volume, view.tabular) for view in everyone}
@@ -105,9 +112,20 @@ def explain(views: Mapping[Modality, Sequence[View]], *, check: bool = True, see
     if not check:
         return Saliency(maps)
     known = [coarse[id(view)] for view in everyone]
-    fuses = any(view.classifier.modulation is not None for view in everyone)
-    asked: tuple[Which, ...] = ("before", "after") if fuses else ("after",)
-    return Saliency(maps, {which: check_map(everyone, known, which=which, seed=seed) for which in asked})
+    checks = {w: check_map(everyone, known, which=w, seed=seed, advance=advance) for w in _to_check(everyone)}
+    return Saliency(maps, checks)
+
+
+def check_steps(views: Mapping[Modality, Sequence[View]]) -> int:
+    """How often the checks of `explain` call `advance` at most."""
+    everyone = [view for own in views.values() for view in own]
+    return len(_to_check(everyone)) * len(everyone) * STEPS_PER_NETWORK
+
+
+def _to_check(views: Sequence[View]) -> tuple[Which, ...]:
+    """Which maps differ: without a fusion that acts on the feature map, those before and after it are the same."""
+    fuses = any(view.classifier.modulation is not None for view in views)
+    return ("before", "after") if fuses else ("after",)
 
 
 def _weights(spec: EnsembleSpec) -> dict[MemberSpec, float]:

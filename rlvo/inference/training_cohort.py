@@ -14,6 +14,7 @@ SYNTHETIC = "the model was trained on SYNTHETIC patients: its answers say nothin
 """What every answer, card and page of such a model says."""
 MIN_STANDARD_ERRORS = 3.0
 """The difference must also be this many standard errors, so that a handful of similar patients raises no alarm."""
+PERCENTILES = (5, 10, 25, 50, 75, 90, 95)
 
 
 class ContinuousSummary(Frozen):
@@ -21,6 +22,16 @@ class ContinuousSummary(Frozen):
 
     mean: float
     sd: float
+    percentiles: tuple[float, ...] = ()
+    """At PERCENTILES; empty in models registered before they were kept."""
+
+    def between(self, value: float) -> tuple[int, int] | None:
+        """The nearest percentiles that are certainly lower and higher, or 0 and 100; None if they are not known."""
+        if not self.percentiles:
+            return None
+        known = list(zip(PERCENTILES, self.percentiles, strict=True))
+        lower = max((percentile for percentile, at in known if at < value), default=0)
+        return lower, min((percentile for percentile, at in known if at > value), default=100)
 
 
 class CohortSummary(Frozen):
@@ -37,6 +48,19 @@ class CohortSummary(Frozen):
     synthetic: bool = False
     """Whether any of them was drawn by `rlvo synth`."""
 
+    def known(self, predictor: str) -> int:
+        """In how many patients it was recorded."""
+        return round(self.patients * (1 - self.missing.get(predictor, 0.0)))
+
+    def same(self, predictor: str, value: float | str) -> int | None:
+        """How many patients have this value of a binary or categorical predictor; None if that is not known."""
+        shares = self.shares.get(predictor)
+        if not shares:
+            return None
+        level = value if isinstance(value, str) else f"{value:g}"
+        share = shares.get(level, 1 - sum(shares.values()))  # of two levels, only one has its share written
+        return round(share * self.known(predictor))
+
 
 def summarise(
     table: pd.DataFrame, label: Sequence[int] | pd.Series, predictors: Sequence[str], *, synthetic: bool = False
@@ -44,7 +68,11 @@ def summarise(
     """Summarise the typed table of the development patients and their labels, 0 or 1."""
     values = {predictor: predictor_values(table, predictor) for predictor in predictors}
     continuous = {
-        name: ContinuousSummary(mean=float(each.mean()), sd=float(each.std()))
+        name: ContinuousSummary(
+            mean=float(each.mean()),
+            sd=float(each.std()),
+            percentiles=tuple(np.percentile(each.dropna().to_numpy(float), PERCENTILES).tolist()),
+        )
         for name, each in values.items()
         if predictor_kind(name) == "continuous" and each.count() > 1
     }

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,13 @@ from mlflow.models import Model
 from rlvo.cohort.cells import DECIMAL_COMMA
 from rlvo.cohort.reading import examine_table
 from rlvo.cohort.tables import RawTable
-from rlvo.cohort.variables import VARIABLES, VOLUMES
+from rlvo.cohort.variables import VARIABLES, VOLUMES, did_you_mean
 from rlvo.errors import RlvoError
 from rlvo.files import atomic_write, file_sha256
 from rlvo.imaging.reading.source import split_series
 from rlvo.inference import training_cohort
 from rlvo.inference.description import read_description
+from rlvo.inference.explanation import Explanation
 from rlvo.inference.patients import check_rows
 from rlvo.progress import Advance
 from rlvo.registry.location import ARTIFACT_PATH
@@ -93,12 +95,7 @@ def answer_table(
     Raises:
         MachineError: if the model failed; the answers it gave before are kept.
     """
-    raw, folder = patients.raw, patients.folder
-    cells = raw.cells[[name for name in input_columns(model) if name in raw.cells]]
-    rows = [
-        {str(name): _as_sent(cell, str(name), raw.decimal_comma) for name, cell in row.items()}
-        for row in cells.to_dict("records")
-    ]
+    rows, folder = _rows_as_sent(model, patients), patients.folder
     keys = [_key(model, row, folder, params) for row in rows]
     answers = _read_kept(kept) if kept is not None else {}
     waiting = [position for position, key in enumerate(keys) if key not in answers]
@@ -117,6 +114,42 @@ def answer_table(
     if caution is not None:
         found["warnings"] = ["; ".join(filter(None, (caution, warnings))) for warnings in found["warnings"]]
     return found
+
+
+def explain_answer(
+    model: Path, patients: PatientTable, patient: str, *, progress: Advance | None = None, **options: Any
+) -> Explanation:
+    """Ask the model about one patient of a table and why it answers so, in a process of its own.
+
+    Args:
+        model: a verified MLflow model folder.
+        progress: called with how far it is.
+        options: of `rlvo.inference.explanation.explain_answer`: `check`, `seed`.
+
+    Raises:
+        RlvoError: there is no such patient, or the patient cannot be scored; the model was registered before models
+            could explain.
+        MachineError: the model failed.
+    """
+    places = [place for place, name in enumerate(patients.typed.index) if str(name) == patient]
+    if not places:
+        hint = did_you_mean(patient, [str(name) for name in patients.typed.index])
+        raise RlvoError(f"the table has no patient '{patient}'{hint}", fix="Name one by its patient_id")
+    row = _rows_as_sent(model, patients)[places[0]]
+    with tempfile.TemporaryDirectory(prefix="rlvo-explanation-") as into:
+        with run_model(model) as process:
+            process.explain(row, folder=str(patients.folder), into=into, progress=progress, **options)
+        return Explanation.read(Path(into))
+
+
+def _rows_as_sent(model: Path, patients: PatientTable) -> list[dict[str, Any]]:
+    """The rows of the columns that the model looks at."""
+    raw = patients.raw
+    cells = raw.cells[[name for name in input_columns(model) if name in raw.cells]]
+    return [
+        {str(name): _as_sent(cell, str(name), raw.decimal_comma) for name, cell in row.items()}
+        for row in cells.to_dict("records")
+    ]
 
 
 def _as_sent(cell: Any, column: str, decimal_comma: bool) -> Any:

@@ -85,7 +85,8 @@ class RlvoEnsemble(PythonModel):
         from rlvo.inference.predictor import EnsemblePredictor
         from rlvo.inference.service import Service
 
-        self.service = Service(EnsemblePredictor.load(folder))
+        self.predictor = EnsemblePredictor.load(folder)
+        self.service = Service(self.predictor)
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -109,6 +110,15 @@ class RlvoEnsemble(PythonModel):
             codes = {ForbiddenPathError: PERMISSION_DENIED, MachineError: INTERNAL_ERROR}
             code = next((code for kind, code in codes.items() if isinstance(error, kind)), INVALID_PARAMETER_VALUE)
             raise MlflowException(" ".join(str(error).split()), error_code=code) from None
+
+    def explain(self, model_input: pd.DataFrame, folder: str, into: str, **options: Any) -> None:
+        """Explain the answer for the one patient of a table, into a folder; not for servers, not called by MLflow.
+
+        Whoever asks may run another version of rlvo: the parameters and the files stay readable.
+        """
+        from rlvo.inference.explanation import explain_answer
+
+        explain_answer(self.predictor, model_input, Path(folder), **options).write(Path(into))
 
 
 def _sha256(path: Path) -> str:

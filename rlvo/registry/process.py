@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rlvo.errors import MachineError, RlvoError
+from rlvo.progress import Advance
 
 STAND_INS = Path(__file__).with_name("stand_ins")
 """Packages that models registered by earlier versions import and that are no longer installed along with rlvo."""
@@ -32,10 +33,20 @@ try:
 except Exception as error:
     say(error=str(error))
     raise SystemExit(1)
+def explain(table, params):
+    explain_it = getattr(model.unwrap_python_model(), "explain", None)
+    if explain_it is None:
+        return say(unable=True)
+    explain_it(table, progress=lambda done, total: say(done=done, total=total), **params)
+    say(explained=True)
 for line in sys.stdin:
     asked = json.loads(line)
+    table = pandas.DataFrame([asked["row"]])
     try:
-        rows = model.predict(pandas.DataFrame([asked["row"]]), params=asked["params"])
+        if asked.get("explain"):
+            explain(table, asked["params"])
+            continue
+        rows = model.predict(table, params=asked["params"])
         rows = rows.astype(object).where(rows.notna(), None)
         say(answer=rows.iloc[0].to_dict())
     except Exception as error:
@@ -80,13 +91,32 @@ class ModelProcess:
             RlvoError: if the row is at fault.
             MachineError: if the model failed or its process died.
         """
+        self._send(row=dict(row), params=params)
+        return dict(self.receive()["answer"])
+
+    def explain(self, row: Mapping[str, Any], *, progress: Advance | None = None, **params: Any) -> None:
+        """Let the model explain its answer to a row; `params` are those of its `explain` (`rlvo.registry.model`).
+
+        Raises:
+            RlvoError: if the row is at fault, or the model was registered before models could explain.
+            MachineError: if the model failed or its process died.
+        """
+        self._send(row=dict(row), params=params, explain=True)
+        while "explained" not in (message := self.receive()):
+            if "unable" in message:
+                fix = "Register it again with 'rlvo ensemble'"
+                what = "this version was registered before rlvo could explain answers"
+                raise RlvoError(what, where=self.model, fix=fix)
+            if progress is not None:
+                progress(message["done"], message["total"])
+
+    def _send(self, **message: Any) -> None:
         assert self.process.stdin is not None
         try:
-            self.process.stdin.write(json.dumps({"row": dict(row), "params": params}) + "\n")
+            self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             raise self._death() from None
-        return dict(self.receive()["answer"])
 
     def receive(self) -> dict[str, Any]:
         """The child's next message. Raises as `answer` does."""

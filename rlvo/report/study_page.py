@@ -27,7 +27,8 @@ def study_page(
     """
     return render_page(
         TEMPLATE,
-        name=name,
+        title=f"Study {name}",
+        trust_title="How far the figures can be trusted",
         facts=facts,
         cautions=cautions,
         sections=sections,

@@ -73,13 +73,22 @@ def shared_patients(table: pd.DataFrame, studies: Iterable[StudyFolder]) -> list
     return found
 
 
-def refuse_held_out(table: pd.DataFrame, studies: Iterable[StudyFolder], where: object) -> list[SharedPatients]:
-    """Return `shared_patients`. Raise RlvoError if some are held out by a study: asking about them would open it."""
+def refuse_held_out(
+    table: pd.DataFrame, studies: Iterable[StudyFolder], where: object, *, asked: str | None = None
+) -> list[SharedPatients]:
+    """Return `shared_patients`. Raise RlvoError if some are held out by a study: asking about them would open it.
+
+    Args:
+        asked: the one patient who is asked about; None: all of the table's.
+    """
     found = shared_patients(table, studies)
     for shared in found:
-        if shared.test:
+        if asked in shared.test or (asked is None and shared.test):
+            some = (
+                f"{len(shared.test)} of these patients are the hold-out of study {shared.study}, say {shared.test[0]}"
+            )
             raise RlvoError(
-                f"{len(shared.test)} of these patients are the hold-out of study {shared.study}, say {shared.test[0]}",
+                some if asked is None else f"the patient belongs to the hold-out of study {shared.study}",
                 where=where,
                 fix=f"'rlvo evaluate {shared.study}' opens it, on record; leave them out here",
             )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -18,6 +18,9 @@ from rlvo.registry.client import PatientTable, answer_table, check_patients, inp
 from rlvo.registry.patient_folders import read_patient_folders
 from rlvo.study.folder import started_studies
 from rlvo.study.membership import refuse_held_out
+
+if TYPE_CHECKING:
+    from rlvo.workflows.explanation import ExplainedPatient
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,16 +77,49 @@ class Model:
         """
         return self._question(patients, folder).ask(progress=progress, **params)
 
+    def explain(
+        self,
+        patients: pd.DataFrame | str | Path,
+        patient: str,
+        page: str | Path | None = None,
+        *,
+        folder: str | Path = ".",
+        check: bool = True,
+        progress: ShowProgress = no_progress,
+    ) -> "ExplainedPatient":
+        """The answer for one patient and why: votes, saliency maps, what the table's values do to it.
+
+        Args:
+            patients, folder: as for `predict`.
+            patient: the id.
+            page: an HTML file to write; tables, pictures and maps (NIfTI) go into a folder beside it.
+            check: whether to check the saliency maps, which takes most of the time.
+
+        Raises:
+            RlvoError: also if the patient cannot be scored, or the model was registered before models could explain.
+        """
+        from rlvo.workflows.explanation import check_page, explain_patient
+
+        if page is not None:
+            check_page(Path(page))
+        raw, place, _ = self._read(patients, folder)
+        found = explain_patient(self.admitted, raw, place, patient, work=self.work, check=check, progress=progress)
+        if page is not None:
+            found.write(Path(page))
+        return found
+
     def check(self, patients: pd.DataFrame | str | Path) -> tuple[str, ...]:
         """What is unusual about patients: columns that are missing for all, differences from the training patients."""
         question = self._question(patients, ".")
         return (*question.notes, *question.shifts)
 
     def _question(self, patients: pd.DataFrame | str | Path, folder: str | Path) -> Question:
+        return pose_question(self.admitted, *self._read(patients, folder), work=self.work)
+
+    def _read(self, patients: pd.DataFrame | str | Path, folder: str | Path) -> tuple[RawTable, Path, tuple[str, ...]]:
         if isinstance(patients, pd.DataFrame):
-            raw, place = RawTable(patients, decimal_comma=False), Path(folder).resolve()
-            return pose_question(self.admitted, raw, place, work=self.work)
-        return pose_question(self.admitted, *read_patients(Path(patients)), work=self.work)
+            return RawTable(patients, decimal_comma=False), Path(folder).resolve(), ()
+        return read_patients(Path(patients))
 
 
 def load_model(name: str, workdir: str | Path = "rlvo-work", *, ungated: bool = False) -> Model:

@@ -49,6 +49,23 @@ def test_the_summary_matches_the_table_and_names_no_patient(summary: CohortSumma
     assert CohortSummary.model_validate_json(summary.model_dump_json()) == summary
 
 
+def test_values_are_placed_among_the_patients_by_counts_and_percentiles(summary: CohortSummary) -> None:
+    table = draw(400, 0)
+    assert summary.same("sex", "M") == (table["sex"] == "M").sum()
+    assert summary.same("hypertension", 0.0) == (table["hypertension"] == 0).sum()
+    assert summary.same("occlusion_site", "M2") == (table["occlusion_site"] == "M2").sum()
+    assert summary.same("age", 70.0) is None
+    assert (summary.known("nihss"), summary.known("age")) == (360, 400)
+    age = summary.continuous["age"]
+    for value in (40.0, 60.0, 70.0, 99.0):
+        low, high = age.between(value) or (None, None)
+        assert low is not None
+        assert low <= 100 * (table["age"] < value).mean() + 1
+        assert 100 * (table["age"] <= value).mean() - 1 <= high
+    earlier = summary.model_dump(exclude={"continuous": {"age": {"percentiles"}}})
+    assert CohortSummary.model_validate(earlier).continuous["age"].between(70.0) is None
+
+
 def warnings(summary: CohortSummary, table: pd.DataFrame) -> list[str]:
     return shift_warnings(summary, table.set_index("patient_id"))
 

@@ -8,9 +8,10 @@ import pytest
 from rlvo.cohort.reading import examine_table
 from rlvo.cohort.splits import Split, write_split
 from rlvo.config.study import StudyConfig
+from rlvo.errors import RlvoError
 from rlvo.files import atomic_write
 from rlvo.study.folder import StudyFolder
-from rlvo.study.membership import shared_patients
+from rlvo.study.membership import refuse_held_out, shared_patients
 
 
 @pytest.fixture
@@ -61,3 +62,14 @@ def test_a_study_that_was_never_split_has_no_patients(
     studied: tuple[StudyFolder, pd.DataFrame], tmp_path: Path
 ) -> None:
     assert shared_patients(examine_table(studied[1])[0], [StudyFolder(tmp_path / "begun")]) == []
+
+
+def test_one_patient_is_refused_only_if_that_one_is_held_out(studied: tuple[StudyFolder, pd.DataFrame]) -> None:
+    study, rows = studied
+    table = examine_table(rows)[0]
+    [found] = refuse_held_out(table, [study], "here", asked="p1")
+    assert found.test == ("p0", "p4")
+    with pytest.raises(RlvoError, match="here: the patient belongs to the hold-out of study small"):
+        refuse_held_out(table, [study], "here", asked="p4")
+    with pytest.raises(RlvoError, match="2 of these patients are the hold-out of study small, say p0"):
+        refuse_held_out(table, [study], "here")

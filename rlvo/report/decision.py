@@ -1,0 +1,187 @@
+"""What one patient's table values do to the answer, and where they lie among those of the training patients."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rlvo.cohort.variables import VARIABLES
+from rlvo.report.exhibit import Exhibit
+from rlvo.report.labels import LEVELS, NAMES, variable_label
+from rlvo.report.style import BLUE, GREY, INK, ORANGE, PALE_INK, paper_style
+
+MOST_BARS = 12
+WIDTH = 4.9
+"""In inches: small enough to be read on a phone."""
+ANSWERS = ("no alert", "alert")
+IF_TYPICAL = "Answer if this alone were typical"
+
+
+def decision_exhibit(values: pd.DataFrame, typical_score: float, score: float, rlvo: int) -> Exhibit:
+    """How a patient's values lead from the score with typical values to the answer's.
+
+    Args:
+        values: one row per predictor, the largest effect first: `predictor`, `value`, `typical`, `contribution`,
+            `score_if_typical`, `rlvo_if_typical`.
+        typical_score: with the patient's images and typical values.
+        score, rlvo: those of the answer.
+    """
+    rows = [
+        {
+            "Predictor": variable_label(row["predictor"]),
+            "This patient": format_value(row["predictor"], row["value"]),
+            "Typical": format_value(row["predictor"], row["typical"]),
+            "Added to the score": format_signed(row["contribution"]),
+            "Score if this alone were typical": format_signed(row["score_if_typical"]),
+            IF_TYPICAL: ANSWERS[row["rlvo_if_typical"]],
+        }
+        for row in _rows(values)
+    ]
+    turned = [number for number, each in enumerate(values["rlvo_if_typical"]) if each != rlvo]
+    changes = f"{len(turned)} of {len(values)} values" if turned else "none of the values"
+    return Exhibit(
+        "decision",
+        "What moved the decision",
+        values[["predictor", "value", "typical", "contribution", "score_if_typical", "rlvo_if_typical"]],
+        caption=f"Shapley values of the score. With typical values for all predictors, these images would score "
+        f"{format_signed(typical_score)}; with the patient's own they score {format_signed(score)}. "
+        "Orange: towards rLVO; blue: away from it. Taken alone, "
+        f"{changes} would change the answer if typical (in bold). It is the model that is described, not the disease.",
+        shown=pd.DataFrame(rows),
+        best=frozenset((number, IF_TYPICAL) for number in turned),
+        figure=decision_figure(values, typical_score, score),
+    )
+
+
+@paper_style
+def decision_figure(values: pd.DataFrame, typical_score: float, score: float) -> Figure:
+    """Draw the steps from the score with typical values to the answer's; arguments as for `decision_exhibit`."""
+    moving = values[values["contribution"].abs() > 0]
+    shown, others = moving.head(MOST_BARS), moving.iloc[MOST_BARS:]
+    labels = [
+        f"{NAMES.get(row['predictor'], row['predictor'])}: {format_value(row['predictor'], row['value'])} "
+        f"({format_value(row['predictor'], row['typical'])})"
+        for row in _rows(shown)
+    ]
+    steps = shown["contribution"].to_list()
+    if len(others):
+        labels.append(f"{len(others)} others")
+        steps.append(float(others["contribution"].sum()))
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.21 * (len(steps) + 2)), layout="constrained")
+    axes = figure.subplots()
+    starts = typical_score + np.cumsum([0.0, *steps])
+    axes.axvline(0, color=INK, linewidth=0.8)
+    for place, (start, step) in enumerate(zip(starts, steps, strict=False), 1):
+        axes.barh(place, step, left=start, height=0.66, color=ORANGE if step > 0 else BLUE)
+        axes.plot([start + step] * 2, [place - 0.33, place + 1.33], color=GREY, linewidth=0.6)
+        _note(axes, max(start, start + step), place, step)
+    for place, value in ((0, typical_score), (len(steps) + 1, score)):
+        axes.plot([value], [place], marker="D", color=INK, markersize=4)
+        _note(axes, value, place, value)
+    axes.set_yticks(range(len(steps) + 2), ["These images, typical values", *labels, "The answer's score"])
+    axes.set_ylim(len(steps) + 1.6, -0.6)
+    axes.use_sticky_edges = False  # or bars would touch the frame
+    axes.margins(x=0.14)
+    axes.grid(axis="x", color=PALE_INK, linewidth=0.4)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("Score; above 0 it speaks for rLVO. In brackets: typical values")
+    return figure
+
+
+def _note(axes: Axes, x: float, y: float, value: float) -> None:
+    behind = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.6}
+    at = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+    axes.annotate(format_signed(value), (x, y), fontsize=6.5, bbox=behind, **at)  # type: ignore[arg-type]
+
+
+def training_exhibit(values: pd.DataFrame, patients: int | None) -> Exhibit:
+    """Where a patient's values lie among those of the training patients.
+
+    Args:
+        values: one row per predictor: `predictor`, `value`, `typical`, `lowest`, `highest`, `percentiles` (the nearest
+            known ones below and above), `same` and `known` (numbers of training patients); None if not known.
+        patients: how many training patients there were; None if that is not known.
+    """
+    rows = [
+        {
+            "Predictor": variable_label(row["predictor"]),
+            "This patient": format_value(row["predictor"], row["value"]),
+            "Among the training patients": place_in_words(row),
+            "Their values": _range(row),
+            "Recorded in": "" if pd.isna(row["known"]) else f"{row['known']:.0f}",
+        }
+        for row in _rows(values)
+    ]
+    shown = pd.DataFrame(rows)
+    if values["known"].isna().all():
+        shown = shown.drop(columns="Recorded in")
+    low, high = zip(*((each or (None, None)) for each in values["percentiles"]), strict=True)
+    table = values[["predictor", "value", "typical", "lowest", "highest", "same", "known"]]
+    of = f" of the {patients} training patients" if patients else " of the training patients"
+    return Exhibit(
+        "training-patients",
+        "Beside the training patients",
+        table.assign(percentile_above=low, percentile_below=high),
+        caption=f"Counts and ranges{of}; the model holds no single patient's values. How many share all of these "
+        "values it does not know.",
+        shown=shown,
+    )
+
+
+def place_in_words(row: Mapping[str, Any]) -> str:
+    """Where a value lies: a row of `training_exhibit`'s values."""
+    value, percentiles = row["value"], row["percentiles"]
+    lowest, highest = row["lowest"], row["highest"]
+    same, known = row["same"], row["known"]
+    if pd.isna(value):
+        return "missing: imputed as in training"
+    if not pd.isna(same):
+        return f"{same:.0f} of {known:.0f} have the same"
+    if not isinstance(value, float) or pd.isna(lowest):
+        return "not known"
+    if value < lowest or value > highest:
+        return f"{'lower' if value < lowest else 'higher'} than all; counts as the nearest"
+    match percentiles:
+        case None:
+            return "within their range"
+        case (0, high):
+            return f"below the {high}th percentile" if high < 100 else "as all of them"
+        case (low, 100):
+            return f"above the {low}th percentile"
+        case (low, high):
+            return f"between the {low}th and the {high}th percentile"
+    return "within their range"
+
+
+def _range(row: Mapping[str, Any]) -> str:
+    typical = format_value(row["predictor"], row["typical"])
+    low, high = row["lowest"], row["highest"]
+    if pd.isna(low):
+        return f"mostly {typical}"
+    return f"median {typical}, {format_value(row['predictor'], low)} to {format_value(row['predictor'], high)}"
+
+
+def _rows(values: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): cell for name, cell in row.items()} for row in values.to_dict("records")]
+
+
+def format_value(predictor: str, value: Any) -> str:
+    """A predictor's value in words: "71", "female", "yes", "missing"."""
+    if value is None or pd.isna(value):
+        return "missing"
+    if isinstance(value, str):
+        return LEVELS.get(value, value)
+    if predictor in VARIABLES and VARIABLES[predictor].kind == "binary":
+        return "yes" if value else "no"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def format_signed(value: float) -> str:
+    """A score or a part of it: "+0.031", "−0.120", "0.000" for hardly anything."""
+    if np.isnan(value):
+        return "n.e."
+    text = f"{value:+.3f}".replace("-", "−")
+    return text[1:] if float(text[1:]) == 0 else text
