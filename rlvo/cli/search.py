@@ -130,7 +130,9 @@ def show_cohort_and_search(inputs: StudyInputs) -> Iterator[Callable[[StudyState
     for error in inputs.refused.values():
         print_line(str(error))
     counted = f"{len(inputs.table)} patients ({int(inputs.label.sum())} rLVO)"
-    print_line(f"{counted}: {len(split.development)} in {len(split.folds)} folds, {len(split.test)} held out")
+    print_line(f"{counted}: {len(split.validated)} in {len(split.folds)} folds, {len(split.test)} held out")
+    if split.training_only:
+        print_line(f"{len(split.training_only)} more train every fold, and validate and test none")
     if inputs.doubts:
         print_line(f"the volumes of {len(inputs.doubts)} patients need a review: rlvo prepare shows them")
     with show_search(inputs) as show:

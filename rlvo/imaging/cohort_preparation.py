@@ -71,6 +71,10 @@ class PreparedCohort:
     def refused(self) -> dict[str, RlvoError]:
         return {patient: each for patient, each in self.outcomes.items() if isinstance(each, RlvoError)}
 
+    def refusing(self, patients: Iterable[str], reason: str) -> Self:
+        """The same with some patients refused, too."""
+        return replace(self, outcomes={**self.outcomes, **{each: RlvoError(reason, where=each) for each in patients}})
+
     def with_sides(self, sides: Mapping[str, str] | pd.Series) -> Self:
         """Add a doubt where the vessels seen contradict the side of the occlusion that the table gives."""
         checked = {

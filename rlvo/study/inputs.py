@@ -150,6 +150,9 @@ def open_study(
     if volumes.refused and not volumes.prepared:
         findings = [Finding(patient, None, str(error)) for patient, error in volumes.refused.items()]
         raise CohortError(findings, where="volumes")
+    folders = {patient: store.folder(each.address) for patient, each in volumes.prepared.items()}
+    if unusable := {*_without_vessels(config, folders)} & {*split.training_only}:
+        volumes = volumes.refusing(unusable, "no vessel mask, which models with the prior need")
     volumes = volumes.with_sides(table["occlusion_side"].dropna() if "occlusion_side" in table else {})
     if volumes.refused:
         table, label = table.loc[list(volumes.prepared)], label.loc[list(volumes.prepared)]
@@ -288,10 +291,15 @@ def _check_same_settings(config: StudyConfig, study: StudyFolder) -> None:
         )
 
 
-def _check_vessels(config: StudyConfig, volumes: Mapping[str, Path]) -> None:
+def _without_vessels(config: StudyConfig, volumes: Mapping[str, Path]) -> list[str]:
+    """The patients whom the study's models with the prior cannot be given, if it has some."""
     if not any(configuration.model.prior for configuration in model_specs(config)):
-        return
-    if without := [patient for patient, folder in volumes.items() if not (folder / "vessels.npy").exists()]:
+        return []
+    return [patient for patient, folder in volumes.items() if not (folder / "vessels.npy").exists()]
+
+
+def _check_vessels(config: StudyConfig, volumes: Mapping[str, Path]) -> None:
+    if without := _without_vessels(config, volumes):
         raise RlvoError(
             f"models with the prior need a vessel mask; {len(without)} patient(s) have none, and their CTA is too "
             f"coarse to find vessels in: {', '.join(without[:5])}",

@@ -99,6 +99,9 @@ def _plan(study: OpenStudy, spec: EnsembleSpec, drop: Drop, progress: ShowProgre
         what = "were begun without other variables, or for another ensemble" if ours else "are other studies"
         fix = f"Move their folders out of {study.work.studies} to begin anew"
         raise RlvoError(f"{' and '.join(begun)} {what}", where=name, fix=fix)
+    if all(configuration.model.fusion == "none" for configuration in spec.configurations):
+        what = "no member of its ensemble reads the table: there are no variables to go without"
+        raise RlvoError(what, where=name, fix="Search with fusion daft, film or concat")
     predictors, ranking = study.inputs.predictors, []
     if isinstance(asked, tuple):
         dropped, rule = check_droppable(asked, predictors), NAMED

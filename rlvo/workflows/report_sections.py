@@ -46,8 +46,10 @@ def cohort_section(study: ReadStudy) -> Section:
     chart = draw_flow(selection.considered, steps, inputs.label, inputs.split)
     counts = [("in the table", selection.considered, selection.considered)]
     counts += [(step.rule, step.excluded, step.remaining) for step in steps]
-    for name, patients in (("development", inputs.split.development), ("test set", inputs.split.test)):
-        counts.append((name, len(patients), int(inputs.label[list(patients)].sum())))
+    parts = {"development": inputs.split.development, "of them training only": inputs.split.training_only}
+    for name, patients in {**parts, "test set": inputs.split.test}.items():
+        if patients:
+            counts.append((name, len(patients), int(inputs.label[list(patients)].sum())))
     table = pd.DataFrame(counts, columns=["step", "patients", "remaining, or with rLVO"])
     characteristics = table_one(inputs.table, inputs.label, inputs.split.test)
     values = inputs.table.filter([name for name, v in VARIABLES.items() if v.role in ("predictor", "score")])

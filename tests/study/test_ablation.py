@@ -117,3 +117,18 @@ def test_a_part_of_ct_perfusion_regains_whom_the_rest_was_measured_for(
     dropped = tuple(name for name in CTP if name != "cbf_lt30_ml")
     of_c = open_small(reduced_study(a, "a-c", dropped, [a.configuration({})], train_others=True), path)
     assert of_c.split.training_only == ("PLANTED-002",)
+
+
+def test_who_comes_back_without_a_vessel_mask_is_left_out_if_models_need_one(
+    make_small: MakeStudy, open_small: OpenStudy, small_cohort: Path
+) -> None:
+    rows = pd.read_csv(small_cohort, dtype=str)
+    rows.loc[[1, 2], list(PERFUSION_VOLUMES)] = None
+    rows.loc[1, "vessels"] = None  # and the CTA is too coarse to find vessels in
+    path = small_cohort.with_name("vessels.csv")
+    rows.to_csv(path, index=False)
+    a = make_small("a", cohort={"predictors": ("age", *CTP)}, space={"enumerate": {"model.prior": [True]}})
+    open_small(a, path)
+    of_c = open_small(reduced_study(a, "a-c", CTP, [a.configuration({"model.prior": True})], train_others=True), path)
+    assert of_c.split.training_only == ("PLANTED-002",)
+    assert [*of_c.refused] == ["PLANTED-001"]
