@@ -23,6 +23,12 @@ def source_commit(package: Path) -> str | None:
     return f"{commit} (altered)" if commit and altered else commit
 
 
+def code_version() -> str:
+    """Version of the code that is running, with its commit if a checkout tracks it."""
+    commit = source_commit(SOURCES)
+    return f"rlvo {__version__}, commit {commit}" if commit else f"rlvo {__version__}"
+
+
 def _git(folder: Path, *arguments: str) -> str | None:
     """What git prints; None if it fails or is not installed."""
     command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]

@@ -16,6 +16,10 @@ def report(
     out: Annotated[
         Path, typer.Option("-o", "--out", help="The page to write; files go into a folder beside it.")
     ] = Path("report.html"),
+    explain: Annotated[
+        bool,
+        typer.Option(help="Look at the networks first: saliency, importance of variables. Later reports show it too."),
+    ] = False,
     cohort: Annotated[Path | None, typer.Option(help="Its cohort table, if it was moved.")] = None,
     workdir: WorkdirOption = Path(DEFAULT),
     json: JsonOption = False,
@@ -29,10 +33,14 @@ def report(
     Example: rlvo report demo -o report.html
     """
     from rlvo.workflows.ensemble_artifacts import REPORT, attach_report
+    from rlvo.workflows.explanations import SECTIONS, explain_study
     from rlvo.workflows.report import write_report
-    from rlvo.workflows.study import read_study, where_in_mlflow
+    from rlvo.workflows.study import open_searched_study, read_study, where_in_mlflow
 
-    opened = read_study(study, Workdir.at(workdir, create=False), cohort=cohort)
+    work = Workdir.at(workdir, create=False)
+    if explain:
+        explain_study(open_searched_study(study, work, cohort=cohort, progress=show_progress), progress=show_progress)
+    opened = read_study(study, work, cohort=cohort)
     print_notes(opened.inputs.notes)
     with writing(out):
         written = write_report(opened, out, progress=show_progress)
@@ -46,4 +54,6 @@ def report(
     )
     if is_attached and (place := where_in_mlflow(opened.work, opened.config)):
         print_line(f"MLflow: {REPORT} at the ensemble's run, {place}")
+    if not {section.anchor for section in written.sections} & {*SECTIONS}:
+        print_line("where the networks look, and which variables matter to them: --explain (minutes)")
     print_line(NOTICE)

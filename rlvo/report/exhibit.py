@@ -1,6 +1,8 @@
 """What a report is made of: sections of exhibits, each a table that is kept as CSV, mostly with a figure of it."""
 
+import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,10 +11,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rlvo.files import atomic_write, csv_text
-from rlvo.report.style import write_picture
+from rlvo.report.style import Drawing, write_picture
 
 Standing = Literal["hold-out", "nested", "optimistic"]
 """What figures are about: patients whom nothing was chosen on, patients out of fold, or those things were chosen on."""
+WRITTEN = ".written.json"
+"""Lists the files in a folder of exhibits that were written as such; all others are the user's own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +34,7 @@ class Exhibit:
     """The table as text, for the page; None: the figure stands for it."""
     best: frozenset[tuple[int, str]] = frozenset()
     """Cells of `shown`, by row number and column, that are set in bold."""
-    figure: Figure | None = None
+    figure: Figure | Drawing | None = None
     is_narrow: bool = False
     """Whether two of them fit side by side."""
 
@@ -47,12 +51,28 @@ class Section:
 
 
 def write_exhibits(sections: Iterable[Section], folder: Path) -> list[Path]:
-    """Write every exhibit's table and figure into `folder`; return their paths."""
-    written = []
-    for exhibit in (each for section in sections for each in section.exhibits):
+    """Write every exhibit's table and figure into `folder`; return their paths.
+
+    What an earlier call wrote there and this one does not is removed. Other files are left alone.
+    """
+    exhibits = [each for section in sections for each in section.exhibits]
+    names = [f"{e.name}{suffix}" for e in exhibits for suffix in (".csv", *((".svg", ".png") if e.figure else ()))]
+    earlier = _written(folder)
+    atomic_write(folder / WRITTEN, json.dumps(sorted({*earlier, *names}), indent=1))  # first: this may be cut short
+    for exhibit in exhibits:
         path = folder / exhibit.name
         atomic_write(path.with_suffix(".csv"), csv_text(exhibit.table))
-        written.append(path.with_suffix(".csv"))
         if exhibit.figure is not None:
-            written += write_picture(exhibit.figure, path)
-    return written
+            write_picture(exhibit.figure, path)
+    for name in {*earlier} - {*names}:
+        (folder / name).unlink(missing_ok=True)
+    atomic_write(folder / WRITTEN, json.dumps(sorted(names), indent=1))
+    return [folder / name for name in names]
+
+
+def _written(folder: Path) -> list[str]:
+    """The names of files that were written into `folder` as exhibits; none if nothing says so."""
+    with suppress(OSError, ValueError):
+        names = json.loads((folder / WRITTEN).read_bytes())
+        return [name for name in names if isinstance(name, str) and Path(name).name == name]
+    return []

@@ -55,6 +55,6 @@ def _answer(section: str, names: Sequence[str], titles: Mapping[str, str], exhib
     if not section:
         return ""
     if section not in titles:
-        return "not yet: the study has no such results"
+        return "not on this page yet"
     found = [exhibits[name] for name in names if name in exhibits]
     return f"{titles[section]}{': ' if found else ''}{'; '.join(found)}"

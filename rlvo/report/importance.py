@@ -1,6 +1,6 @@
 """Importance of the predictors: the radar figure (González et al. 2025, Fig. 4) and its table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.projections.polar import PolarAxes
 from matplotlib.ticker import MaxNLocator
 
+from rlvo.explain.ranking import MEASURES, VariableImportance
+from rlvo.report.exhibit import Exhibit
 from rlvo.report.labels import NAMES
 from rlvo.report.style import BLUE, GREEN, GREY, INK, ORANGE, PAGE_WIDTH, PALE_INK, paper_style
 
@@ -21,6 +23,64 @@ COLUMNS = {
     "rank_shapley": "Rank by Shapley value",
     "mean_rank": "Mean rank",
 }
+DECIMALS = {"absolute_contribution": 1, "auc_drop": 4, "auc_drop_sd": 4, "shapley": 4}
+"""Of the page's figures; ranks have one."""
+QUARTILES = {0.25: "individual_lower_quartile", 0.75: "individual_upper_quartile"}
+
+
+def importance_exhibits(found: VariableImportance, predictors: Sequence[str]) -> list[Exhibit]:
+    """The radar figure (unless nothing acts through a scale or a shift), the table, and how far the measures agree.
+
+    Args:
+        predictors: in the order in which the radar shows them.
+    """
+    exhibits, absolute = [], found.table["absolute_contribution"].reindex(predictors)
+    if absolute.notna().all():
+        parts = {"through_scale": found.scale, "through_shift": found.shift, "absolute_contribution": absolute}
+        quartiles = {name: found.individual.quantile(share) for share, name in QUARTILES.items()}
+        exhibits.append(
+            Exhibit(
+                "radar",
+                "Contribution of each predictor (Fig. 4)",
+                pd.DataFrame(parts | quartiles).reindex(predictors).rename_axis("predictor").reset_index(),
+                "Shares of how much DAFT's or FiLM's scale and shift move with each predictor, from their derivatives.",
+                "optimistic",
+                figure=radar_plot(found.scale, found.shift, found.individual, absolute),
+            )
+        )
+    rows = importance_rows(found.table)
+    decimals = {COLUMNS[name]: DECIMALS.get(name, 1) for name in COLUMNS}
+    shown = rows.apply(lambda column: [_number(value, decimals[str(column.name)]) for value in column])
+    exhibits.append(
+        Exhibit(
+            "variable-importance",
+            "Importance of the predictors by three measures",
+            found.table.reset_index(),
+            "Contribution: to each network's scale and shift. AUC lost: that of each fold's combined score if the "
+            "predictor is shuffled among its validation patients; mean and SD over folds and shuffles. Shapley values: "
+            f"of each network, for patients drawn at random. {len(found.members)} networks read the table and have a "
+            "say. Rank 1 is the most important.",
+            "optimistic",
+            shown.reset_index(),
+        )
+    )
+    names = {name: COLUMNS[name].split(",")[0] for name in MEASURES}
+    agreed = found.agreement.rename(index=names, columns=names).rename_axis("measure").reset_index()
+    exhibits.append(
+        Exhibit(
+            "importance-agreement",
+            "Do the measures agree?",
+            agreed,
+            "Spearman's rank correlation between the measures, over predictors.",
+            "optimistic",
+            agreed.map(lambda cell: cell if isinstance(cell, str) else _number(cell, 2)),
+        )
+    )
+    return exhibits
+
+
+def _number(value: float, decimals: int) -> str:
+    return "–" if pd.isna(value) else f"{value:.{decimals}f}".replace("-", "−")
 
 
 def importance_rows(table: pd.DataFrame) -> pd.DataFrame:

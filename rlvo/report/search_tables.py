@@ -63,7 +63,10 @@ def compute_exhibit(trials: pd.DataFrame) -> Exhibit:
     hours = (shown["seconds"] / 3600).map("{:.2f}".format)
     shown = shown.drop(columns="seconds").astype(str).assign(hours=hours)
     shown.columns = pd.Index(["", "trials", "epochs trained", "epochs of whole trials", "hours of training"])
-    caption = "Hours are summed over trials, several of which may have run at once. Energy was not recorded."
+    caption = (
+        "Hours are summed over trials, several of which may have run at once. Energy was not measured, and no estimate "
+        "is given."
+    )
     return Exhibit(
         "search-compute", "How the trials ended, and what they took", table.reset_index(), caption, None, shown
     )

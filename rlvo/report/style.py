@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
@@ -24,21 +25,40 @@ paper_style = rc_context(fname=STYLE)
 """Decorator for functions that draw."""
 
 
-def svg(figure: Figure) -> str:
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that was drawn earlier."""
+
+    vector: str
+    """SVG."""
+    pixels: bytes
+    """PNG at 300 dpi."""
+
+
+def svg(figure: Figure | Drawing) -> str:
     """Render a figure as SVG; the same figure always gives the same text."""
+    if isinstance(figure, Drawing):
+        return figure.vector
     with rc_context(fname=STYLE):
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()
 
 
-def write_picture(figure: Figure, path: Path) -> tuple[Path, Path]:
-    """Write `path` with the suffix .svg, and .png at 300 dpi beside it; return both paths."""
+def png(figure: Figure | Drawing) -> bytes:
+    """Render a figure as PNG at 300 dpi."""
+    if isinstance(figure, Drawing):
+        return figure.pixels
     pixels = io.BytesIO()
     figure.savefig(pixels, format="png", dpi=DPI)
+    return pixels.getvalue()
+
+
+def write_picture(figure: Figure | Drawing, path: Path) -> tuple[Path, Path]:
+    """Write `path` with the suffix .svg, and .png at 300 dpi beside it; return both paths."""
     vector, raster = path.with_suffix(".svg"), path.with_suffix(".png")
     atomic_write(vector, svg(figure))
-    atomic_write(raster, pixels.getvalue())
+    atomic_write(raster, png(figure))
     return vector, raster
 
 

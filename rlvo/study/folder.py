@@ -8,6 +8,7 @@ trials/<configuration key>/configuration.json
 trials/<configuration key>/fold-<k>/                        one trial: see `rlvo.training.records`, `usage`
 ablation.json             what Models B and C go without, and where they are
 ensemble/                 declared.json, the model folder, pictures, what openings of the hold-out showed
+explanations/             sections of the report that take minutes to make
 ```
 """
 
@@ -89,6 +90,8 @@ class StudyFolder:
     holdout_calibration = Inside("ensemble/holdout-calibration")
     """Pictures, without a suffix; likewise the next one."""
     holdout_benefit = Inside("ensemble/holdout-decision-curve")
+    explanations = Inside("explanations")
+    """What the report shows of the ensemble's networks, one folder per section: made on request."""
 
     ablation = Inside("ablation.json")
     """Which predictors Models B and C go without, and the names of their studies."""

@@ -1,13 +1,16 @@
-"""What each epoch took of the machine. Measured beside the training: it is no part of a trial's result."""
+"""What each epoch took of the machine, and by which code. Beside the training: it is no part of a trial's result."""
 
 import json
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from rlvo.about import code_version
 
 USAGE = "usage.jsonl"
 GB = 1e9
@@ -16,6 +19,8 @@ GB = 1e9
 class UsageMeter:
     """Measures one trial in this process, epoch by epoch, and adds a line each to `usage.jsonl` in its folder.
 
+    Before the first of them, and after every restart, stands a line that names the code.
+
     Args:
         folder: the trial's.
         images: how many patients an epoch shows the network, in training and validation.
@@ -23,6 +28,7 @@ class UsageMeter:
 
     def __init__(self, folder: Path, images: int) -> None:
         self._path, self._images, self._since = folder / USAGE, images, time.monotonic()
+        self._code: str | None = code_version()
 
     def after_epoch(self, epoch: int) -> None:
         """Write down when the epoch ended (ms since 1970) and what it took. Raises OSError if that is not possible."""
@@ -30,6 +36,9 @@ class UsageMeter:
         line = {"epoch": epoch, "when": time.time_ns() // 1_000_000, **self._measured(now - self._since)}
         self._since = now
         with self._path.open("a") as file:
+            if self._code:
+                file.write(json.dumps({"code": self._code}) + "\n")
+                self._code = None
             file.write(json.dumps(line) + "\n")
 
     def _measured(self, seconds: float) -> dict[str, float]:
@@ -44,11 +53,16 @@ class UsageMeter:
 
 def read_usage(folder: Path) -> dict[int, Mapping[str, float]]:
     """What was measured, by epoch (from 1); lines that were cut short are left out."""
-    found = {}
+    return {int(line.pop("epoch")): line for line in _lines(folder) if "epoch" in line}
+
+
+def read_code(folder: Path) -> tuple[str, ...]:
+    """By what code the trial was trained, the first start's first; empty if that was not recorded."""
+    return tuple(dict.fromkeys(str(line["code"]) for line in _lines(folder) if "code" in line))
+
+
+def _lines(folder: Path) -> Iterator[dict[str, Any]]:
     for line in (folder / USAGE).read_text().splitlines() if (folder / USAGE).exists() else ():
-        try:
-            measured = json.loads(line)
-            found[int(measured.pop("epoch"))] = measured
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue
-    return found
+        with suppress(ValueError):
+            if isinstance(content := json.loads(line), dict):
+                yield content

@@ -64,7 +64,7 @@ def variable_importance(
             has a say.
     """
     spec = _declared(study, ensemble)
-    named = [(fold, member) for fold in spec.folds for member in _readers(fold, spec.weighting)]
+    named = [(fold, member) for fold in spec.folds for member in readers(fold, spec.weighting)]
     if not named:
         what = "no member of this ensemble reads the table and has a say"
         fix = "Name another ensemble of the study, or search with fusion daft, film or concat"
@@ -74,9 +74,9 @@ def variable_importance(
     drops, values = [], []
     with progress("variable importance") as advance:
         done = 0
-        for fold in (fold for fold in spec.folds if _readers(fold, spec.weighting)):
+        for fold in (fold for fold in spec.folds if readers(fold, spec.weighting)):
             data = _Fold(study, fold, validation.table(fold.fold, spec.configurations), spec.weighting)
-            networks = {member.key: data.images(member) for member in _readers(fold, spec.weighting)}
+            networks = {member.key: data.images(member) for member in readers(fold, spec.weighting)}
             drops.append(data.drops(networks, shuffles, seed))
             for images in networks.values():
                 if (daft := images.classifier.modulation) is not None:
@@ -105,7 +105,7 @@ def _declared(study: OpenStudy, name: str) -> EnsembleSpec:
     return declared[name]
 
 
-def _readers(fold: FoldSpec, weighting: Weighting) -> list[MemberSpec]:
+def readers(fold: FoldSpec, weighting: Weighting) -> list[MemberSpec]:
     """The members that read the table and have a say in the fold's score, each once."""
     members = [member for member in dict.fromkeys(fold.members) if member.configuration.model.fusion != "none"]
     return [member for member in members if weighting == "mean" or not member.abstains]

@@ -24,6 +24,7 @@ from rlvo.study.status import read_state
 from rlvo.synthetic.cohort import has_synthetic
 from rlvo.workflows.ablation_section import ablation_sections
 from rlvo.workflows.evidence import Evidence, gather_evidence
+from rlvo.workflows.explanations import kept_explanations
 from rlvo.workflows.holdout import kept_evaluation
 from rlvo.workflows.report_sections import (
     calibration_sections,
@@ -50,15 +51,12 @@ class Report:
     """What it shows, as values."""
 
 
-def write_report(
-    study: ReadStudy, page: Path, *, explanations: Sequence[Section] = (), progress: ShowProgress = no_progress
-) -> Report:
+def write_report(study: ReadStudy, page: Path, *, progress: ShowProgress = no_progress) -> Report:
     """Write the report on a study as it stands now; its search may still run.
 
     Args:
         study: from `read_study`.
         page: where to write the page; files go to `<its stem>_files` beside it.
-        explanations: further sections, which take the study's volumes and networks to make.
 
     Raises:
         RlvoError: files of the study are damaged.
@@ -75,8 +73,7 @@ def write_report(
         evidence, why = _evidence(study, trials)
         advance(2, steps)
         openings = _openings(study)
-        sections = (*_sections(study, state, trials, evidence, why), *explanations)
-        sections = (*sections, provenance_section(study, evidence))
+        sections = (*_sections(study, state, trials, evidence, why), provenance_section(study, evidence))
         sections = (*sections, guidelines_section(sections, [TRUST]))
         advance(3, steps)
         files = write_exhibits(sections, folder)
@@ -138,6 +135,7 @@ def _sections(
         yield from subgroup_sections(evidence)
         yield from ablation_sections(study)
     yield clinical_section(study)
+    yield from kept_explanations(study)
     yield search_section(study, state, trials)
 
 

@@ -1,10 +1,12 @@
 """The sections of a report on a study: each function takes what is known, and gives what the page shows."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
+from rlvo.about import code_version
 from rlvo.cohort.selection import flow
 from rlvo.cohort.variables import VARIABLES
 from rlvo.config.base import by_path, content_hash
@@ -28,6 +30,7 @@ from rlvo.search.history import read_history
 from rlvo.study.folder import EndedTrials, read_hashes
 from rlvo.study.state import StudyState
 from rlvo.training.baseline import clinical_odds
+from rlvo.training.usage import read_code
 from rlvo.workflows.cohort import draw_flow
 from rlvo.workflows.evidence import Evidence
 from rlvo.workflows.holdout_questions import CLINICAL, usefulness
@@ -37,6 +40,7 @@ PRIVATE: Any = {"cohort": {"table"}, "atlas": True, "folds": {"test_patients"}, 
 """Settings that are places on the user's machine or of a service."""
 PAPER_BACKBONES = ("densenet169", "efficientnet-b0")
 """Those of the paper's Table 3; its Table A1 has the others."""
+ORIGIN = "Hash of the code, Python and packages are those that wrote this page."
 
 
 def cohort_section(study: ReadStudy) -> Section:
@@ -199,14 +203,21 @@ def search_section(study: ReadStudy, state: StudyState, trials: EndedTrials | No
 def provenance_section(study: ReadStudy, evidence: Evidence | None) -> Section:
     """Code, data, seeds and settings; no place on the user's machine."""
     config, hashes = study.config, read_hashes(study.folder)
-    rows: list[tuple[str, object]] = list(provenance(config).items())
+    rows: list[tuple[str, object]] = [("this page", code_version()), *_codes(study)]
+    rows += provenance(config).items()
     rows += [(name, hashes[name]) for name in ("data_hash", "split_hash") if name in hashes]
     if evidence is not None:
         rows += [(f"hash of {name}", content_hash(spec)) for name, spec in evidence.specs.items()]
     rows += [("seed", config.seed), ("folds.seed", config.folds.seed), ("search.seed", config.search.seed)]
-    origin = settings_exhibit("origin", "Code, data and seeds", rows, "Of the code that wrote this report.")
+    origin = settings_exhibit("origin", "Code, data and seeds", rows, ORIGIN)
     settings = settings_exhibit("settings", "Settings", _settings(config), "Places of files and services are left out.")
     return Section("provenance", "Provenance", [], [origin, settings])
+
+
+def _codes(study: ReadStudy) -> list[tuple[str, object]]:
+    """How many trials were trained by which code."""
+    codes = Counter(" and ".join(read_code(folder)) or "code not recorded" for folder in study.folder.trials())
+    return [("trials", f"{count}: {code}") for code, count in codes.items()]
 
 
 def _settings(config: StudyConfig) -> list[tuple[str, object]]:

@@ -27,6 +27,6 @@ def test_an_item_is_answered_by_what_the_page_has() -> None:
     answered = tripod.set_index("Item")["On this page"]
     assert answered["6b"] == answered["20a"] == "Patients: Cohort flow"
     assert answered["12a"] == "Patients: Cohort flow"
-    assert answered["23a"] == "not yet: the study has no such results"
+    assert answered["23a"] == "not on this page yet"
     assert answered["17"] == ""
     assert [each.name for each in found.exhibits] == ["guideline-tripod-ai", "guideline-claim"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rlvo.training.usage import USAGE, UsageMeter, read_usage
+from rlvo.training.usage import USAGE, UsageMeter, read_code, read_usage
 
 
 def test_every_epoch_is_measured_by_itself_and_the_lines_read_back(tmp_path: Path) -> None:
@@ -27,3 +27,15 @@ def test_a_torn_line_is_left_out(tmp_path: Path, torn: str) -> None:
     with (tmp_path / USAGE).open("a") as file:
         file.write(f"{torn}\n")
     assert set(read_usage(tmp_path)) == {1}
+
+
+def test_the_code_of_every_start_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_code(tmp_path) == ()
+    for code in ("rlvo 1", "rlvo 1", "rlvo 2"):
+        monkeypatch.setattr("rlvo.training.usage.code_version", lambda code=code: code)
+        meter = UsageMeter(tmp_path, images=10)
+        meter.after_epoch(1)
+        meter.after_epoch(2)
+    assert read_code(tmp_path) == ("rlvo 1", "rlvo 2")
+    assert set(read_usage(tmp_path)) == {1, 2}
+    assert all(isinstance(value, float) for line in read_usage(tmp_path).values() for value in line.values())

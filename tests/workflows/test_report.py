@@ -157,7 +157,7 @@ def test_every_guideline_item_refers_to_what_the_page_has(closed: Report, opened
     items = read_items()
     assert set(items["section"]) - {""} <= anchors
     assert {name for names in items["exhibits"] for name in names.split()} <= anchors
-    assert "not yet: the study has no such results" not in closed.page.read_text()
+    assert "not on this page yet" not in closed.page.read_text()
 
 
 def test_specs_are_rows_of_table_3_and_a_prior_that_saw_cta_is_marked(closed: Report) -> None:
