@@ -47,7 +47,9 @@ def reliability_plot(models: Mapping[str, Reliability]) -> Figure:
         )  # fmt: skip
         curves.set(title=name, xlim=(0, 1), ylim=(0, 1))
         curves.tick_params(labelbottom=False)
-        curves.text(0.03, 0.98, "\n".join(format_calibration(model.calibration)), va="top", fontsize=7)
+        behind = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1.5}
+        lines = "\n".join(format_calibration(model.calibration))
+        curves.text(0.03, 0.98, lines, va="top", fontsize=7, bbox=behind, zorder=4)
         parts = [model.probability[model.label == 0], model.probability[model.label == 1]]
         looks: dict[str, Any] = {"color": [PALE_INK, ORANGE], "label": ["no rLVO", "rLVO"], "rwidth": 0.9}
         histogram.hist(parts, bins=BINS, range=(0, 1), stacked=True, **looks)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.projections.polar import PolarAxes
 from matplotlib.ticker import MaxNLocator
 
@@ -34,7 +35,7 @@ def importance_exhibits(found: VariableImportance, predictors: Sequence[str]) ->
     Args:
         predictors: in the order in which the radar shows them.
     """
-    exhibits, absolute = [], found.table["absolute_contribution"].reindex(predictors)
+    exhibits, absolute = [], found.table["absolute_contribution"].reindex(list(predictors))
     if absolute.notna().all():
         parts = {"through_scale": found.scale, "through_shift": found.shift, "absolute_contribution": absolute}
         quartiles = {name: found.individual.quantile(share) for share, name in QUARTILES.items()}
@@ -42,7 +43,7 @@ def importance_exhibits(found: VariableImportance, predictors: Sequence[str]) ->
             Exhibit(
                 "radar",
                 "Contribution of each predictor (Fig. 4)",
-                pd.DataFrame(parts | quartiles).reindex(predictors).rename_axis("predictor").reset_index(),
+                pd.DataFrame(parts | quartiles).loc[absolute.index].rename_axis("predictor").reset_index(),
                 "Shares of how much DAFT's or FiLM's scale and shift move with each predictor, from their derivatives.",
                 "optimistic",
                 figure=radar_plot(found.scale, found.shift, found.individual, absolute),
@@ -101,7 +102,7 @@ def radar_plot(scale: pd.Series, shift: pd.Series, individual: pd.DataFrame, abs
     """
     predictors = list(absolute.index)
     quartiles = individual[predictors].quantile([0.25, 0.75])
-    figure = Figure(figsize=(PAGE_WIDTH, 3.1), layout="constrained")
+    figure = Figure(figsize=(PAGE_WIDTH, 3.1), layout=ConstrainedLayoutEngine(wspace=0.08))
     axes = figure.subplots(1, 2, subplot_kw={"projection": "polar"})
     parts = {"through the scale": scale, "through the shift": shift}
     _draw(axes[0], predictors, parts, (ORANGE, GREEN), "Individual, by pathway")

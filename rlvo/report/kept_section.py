@@ -23,8 +23,8 @@ def keep_section(section: Section, folder: Path, subject: str) -> None:
     """
     (folder / SECTION).unlink(missing_ok=True)
     write_exhibits([section], folder)
-    content = {"subject": subject, "anchor": section.anchor, "title": section.title, "text": [*section.text]}
-    content["exhibits"] = [_packed(exhibit) for exhibit in section.exhibits]
+    exhibits = [_packed(exhibit) for exhibit in section.exhibits]
+    content = {**vars(section), "text": [*section.text], "exhibits": exhibits, "subject": subject}
     atomic_write(folder / SECTION, json.dumps(content))
 
 

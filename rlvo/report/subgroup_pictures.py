@@ -39,7 +39,8 @@ def subgroups_exhibit(subgroups: Sequence[SubgroupAnalysis], *, standing: Standi
         "table (Holm); above 0.05 it does not say that levels are alike."
     )
     return Exhibit(
-        "table-a2", "Table A2: errors by subgroup", table, caption, standing, pd.DataFrame(shown).fillna(""),
+        "table-a2", "Table A2 and Fig. A2: errors by subgroup", table, caption, standing,
+        pd.DataFrame(shown).fillna(""),
         figure=_draw(table, [str(cells[""]) for cells in shown]),
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ All of it is about validation patients, each seen by the networks that were not 
 closed. The sections are kept in the study's folder, and shown as long as they are about its ensemble.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
@@ -71,7 +71,7 @@ def _importance(study: OpenStudy, spec: EnsembleSpec, progress: ShowProgress) ->
 
 
 def _saliency(study: OpenStudy, spec: EnsembleSpec, progress: ShowProgress) -> Section:
-    title = "Where the networks look"
+    title = "Where the networks look (Fig. 3)"
     examples, exhibits = [], []
     chosen = list(_choose(study, spec))
     with progress("saliency") as advance:
@@ -86,25 +86,30 @@ def _saliency(study: OpenStudy, spec: EnsembleSpec, progress: ShowProgress) -> S
     return Section("saliency", title, [SALIENCY, f"Who is shown: {RULE}"], [examples_exhibit(examples), *exhibits])
 
 
-def _choose(study: OpenStudy, spec: EnsembleSpec) -> Iterator[tuple[Example, FoldSpec, pd.Series]]:
+def _choose(study: OpenStudy, spec: EnsembleSpec) -> Iterator[tuple[Example, FoldSpec, dict[str, float]]]:
     """The patients to show, with their fold, and what its networks say: `label`, `score`, `vote`, probabilities."""
     validation = Validation.of(read_ended_trials(study.folder).predictions)
-    parts = {}
+    parts = []
     for fold in spec.folds:
         table = validation.table(fold.fold, spec.configurations)
-        parts[fold.fold] = score_patients(fold, table, spec.weighting).join(table.drop(columns="label"))
-    answers = pd.concat(parts.values())
-    folds = {fold.fold: fold for fold in spec.folds}
+        parts.append(score_patients(fold, table, spec.weighting).join(table.drop(columns="label")))
+    answers = pd.concat(parts)
+    rows, folds = answers.to_dict("index"), {fold.fold: fold for fold in spec.folds}
     for example in choose_examples(answers["label"], answers["vote"], answers["score"]):
-        own = answers.loc[example.patient]
+        own = {str(name): float(value) for name, value in rows[example.patient].items()}
         yield example, folds[int(own["fold"])], own
 
 
-def _look(study: OpenStudy, spec: EnsembleSpec, fold: FoldSpec, example: Example, own: pd.Series) -> ShownExample:
+def _look(
+    study: OpenStudy, spec: EnsembleSpec, fold: FoldSpec, example: Example, own: Mapping[str, float]
+) -> ShownExample:
     """Ask the fold's networks where they look in one of its validation patients."""
     inputs, patient = study.inputs, example.patient
     named = {member.key: member for member in fold.members}
     networks = Members(lambda name: (member_weights(study.folder, named[name]), None))
+    labels = {member.configuration.key: member.configuration.label for member in named.values()}
+    if len({*labels.values()}) < len(labels):
+        labels = {key: f"{label} {key}" for key, label in labels.items()}
     alone = spec.model_copy(update={"folds": (fold,)})
     variant = Variant(name=STUDY_ENSEMBLE, spec=alone, encoders={fold.fold: inputs.encoder(fold.fold)})
     looked_at = Patient(patient, inputs.table.loc[[patient]], open_volumes(inputs.volumes[patient]), ())
@@ -114,8 +119,8 @@ def _look(study: OpenStudy, spec: EnsembleSpec, fold: FoldSpec, example: Example
         fold.fold,
         int(own["label"]),
         int(own["vote"]),
-        float(own["score"]),
-        {member.configuration.label: float(own[member.configuration.key]) for member in named.values()},
+        own["score"],
+        {label: own[key] for key, label in labels.items()},
         saliency.maps["all"],
         saliency.checks,
     )

@@ -222,4 +222,5 @@ def _codes(study: ReadStudy) -> list[tuple[str, object]]:
 
 def _settings(config: StudyConfig) -> list[tuple[str, object]]:
     found = by_path(config.model_dump(mode="json", exclude=PRIVATE))
-    return [(name, value) for name, value in found.items() if value is not None]
+    named = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in found.items()}
+    return [(name, value) for name, value in named.items() if value is not None]
