@@ -10,6 +10,7 @@ from support.tiny_study import TinyStudy
 from rlvo.config.study import PAPER_PREDICTORS, EnsembleConfig
 from rlvo.ensemble.build import study_ensembles
 from rlvo.explain.examples import RULE
+from rlvo.report.guidelines import read_items
 from rlvo.study.folder import EndedTrials, read_config, read_declared, write_declared
 from rlvo.study.openings import Openings
 from rlvo.workflows.explanations import SECTIONS, explain_study, kept_explanations
@@ -44,6 +45,10 @@ def test_the_report_shows_them_at_once(opened: OpenStudy, tmp_path: Path) -> Non
     assert radar["predictor"].tolist() == list(PAPER_PREDICTORS)
     assert (radar["through_scale"] + radar["through_shift"]).to_numpy() == pytest.approx(radar["absolute_contribution"])
     assert len(pd.read_csv(report.page.with_name("page_files") / "importance-agreement.csv")) == 3
+    items = read_items().query("section in @SECTIONS")
+    assert len(items) > 0
+    assert {name for names in items["exhibits"] for name in names.split()} <= {path.stem for path in report.files}
+    assert "not on this page yet" not in report.page.read_text()
 
 
 def test_examples_are_validation_patients_whom_the_fold_misjudged_or_found(

@@ -1,6 +1,7 @@
 """The report on a study: what it shows is what the commands print, it names nobody, and it opens nothing."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,14 +18,17 @@ from support.made_up_study import write_study, write_table
 from support.tiny_study import TinyStudy
 
 import rlvo
+from rlvo.about import code_version
 from rlvo.config.model import BackboneName
 from rlvo.config.workdir import Workdir
 from rlvo.ensemble.spec import EnsembleSpec
+from rlvo.report.exhibit import WRITTEN
 from rlvo.report.guidelines import read_items
 from rlvo.report.model_tables import ScoredModel
 from rlvo.study.folder import read_config, write_declared
 from rlvo.study.openings import Openings
 from rlvo.workflows.evidence import Evidence
+from rlvo.workflows.explanations import SECTIONS
 from rlvo.workflows.holdout import HoldOut, kept_evaluation, open_holdout
 from rlvo.workflows.report import Report, write_report
 from rlvo.workflows.report_sections import specs_section
@@ -101,10 +105,11 @@ def test_it_is_self_contained_and_every_figure_has_its_table(which: str, request
         assert inside or reference.startswith("data:image/") or (report.page.parent / reference).is_file(), reference
     assert len(page.anchors) == len(set(page.anchors))
     names = list(exhibits(report))
-    assert {path.stem for path in folder.iterdir()} == set(names)
+    files = {path for path in folder.iterdir() if path.name != WRITTEN}
+    assert {path.stem for path in files} == set(names)
     assert {path.stem for path in folder.glob("*.csv")} == set(names)
     assert {path.stem for path in folder.glob("*.svg")} == {path.stem for path in folder.glob("*.png")}
-    assert set(report.files) == set(folder.iterdir())
+    assert set(report.files) == files
 
 
 @pytest.mark.parametrize("which", ["closed", "opened"])
@@ -155,9 +160,11 @@ def test_its_tables_hold_what_evaluate_shows(evaluated: tuple[TinyStudy, HoldOut
 def test_every_guideline_item_refers_to_what_the_page_has(closed: Report, opened: Report) -> None:
     anchors = {*_Page(closed.page.read_text()).anchors, *_Page(opened.page.read_text()).anchors}
     items = read_items()
+    explained = items["section"].isin(SECTIONS)  # in tests/workflows/test_explanations.py
+    assert explained.sum() == closed.page.read_text().count("not on this page yet")
+    items = items[~explained]
     assert set(items["section"]) - {""} <= anchors
     assert {name for names in items["exhibits"] for name in names.split()} <= anchors
-    assert "not on this page yet" not in closed.page.read_text()
 
 
 def test_specs_are_rows_of_table_3_and_a_prior_that_saw_cta_is_marked(closed: Report) -> None:
@@ -183,6 +190,12 @@ def test_the_papers_backbones_are_table_3_and_others_table_a1() -> None:
     of_paper = ["densenet169", "efficientnet-b0"]
     assert shown(*models) == {"table-3": of_paper, "table-a1": ["densenet121", "resnet18"]}
     assert shown("resnet18", "densenet121") == {"table-3": ["resnet18", "densenet121"]}
+
+
+def test_it_names_the_code_that_wrote_it_and_that_which_trained(closed: Report) -> None:
+    origin = table(closed, "origin").set_index("name")["value"]
+    assert origin["this page"] == code_version()
+    assert origin["trials"] == "36: code not recorded"
 
 
 def test_the_search_is_optunas(made_up: Workdir, closed: Report) -> None:
@@ -229,7 +242,7 @@ def test_nothing_has_finished_and_the_log_was_altered(tmp_path: Path) -> None:
     shown = json.loads(run("report", "made-up", "-o", page, "--workdir", tmp_path / "work", "--json").stdout)
     text = page.read_text()
     assert Path(shown["page"]) == page
-    assert {Path(each) for each in shown["files"]} == {*page.with_name("page_files").iterdir()}
+    assert {Path(each).name for each in shown["files"]} | {WRITTEN} == {*os.listdir(page.with_name("page_files"))}
     assert "There are none yet: no trial has finished." in text
     assert "Nobody can say how often the hold-out was opened" in text
     assert "has not been opened" not in text
