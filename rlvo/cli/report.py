@@ -33,8 +33,8 @@ def report(
     Example: rlvo report demo -o report.html
     """
     from rlvo.workflows.ensemble_artifacts import REPORT, attach_report
-    from rlvo.workflows.explanations import SECTIONS, explain_study
     from rlvo.workflows.report import write_report
+    from rlvo.workflows.report_explanations import SECTIONS, explain_study
     from rlvo.workflows.study import open_searched_study, read_study, where_in_mlflow
 
     work = Workdir.at(workdir, create=False)

@@ -198,8 +198,8 @@ class Study:
                 Later reports show it too, as long as the ensemble is the same.
         """
         from rlvo.workflows.ensemble_artifacts import attach_report
-        from rlvo.workflows.explanations import explain_study
         from rlvo.workflows.report import write_report
+        from rlvo.workflows.report_explanations import explain_study
         from rlvo.workflows.study import read_study
 
         if explain:

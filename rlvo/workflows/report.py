@@ -24,8 +24,8 @@ from rlvo.study.status import read_state
 from rlvo.synthetic.cohort import has_synthetic
 from rlvo.workflows.ablation_section import ablation_sections
 from rlvo.workflows.evidence import Evidence, gather_evidence
-from rlvo.workflows.explanations import kept_explanations
 from rlvo.workflows.holdout import kept_evaluation
+from rlvo.workflows.report_explanations import kept_explanations
 from rlvo.workflows.report_sections import (
     calibration_sections,
     clinical_section,

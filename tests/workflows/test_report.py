@@ -28,9 +28,9 @@ from rlvo.report.model_tables import ScoredModel
 from rlvo.study.folder import read_config, write_declared
 from rlvo.study.openings import Openings
 from rlvo.workflows.evidence import Evidence
-from rlvo.workflows.explanations import SECTIONS
 from rlvo.workflows.holdout import HoldOut, kept_evaluation, open_holdout
 from rlvo.workflows.report import Report, write_report
+from rlvo.workflows.report_explanations import SECTIONS
 from rlvo.workflows.report_sections import specs_section
 from rlvo.workflows.study import OpenStudy, read_study
 
@@ -160,7 +160,7 @@ def test_its_tables_hold_what_evaluate_shows(evaluated: tuple[TinyStudy, HoldOut
 def test_every_guideline_item_refers_to_what_the_page_has(closed: Report, opened: Report) -> None:
     anchors = {*_Page(closed.page.read_text()).anchors, *_Page(opened.page.read_text()).anchors}
     items = read_items()
-    explained = items["section"].isin(SECTIONS)  # in tests/workflows/test_explanations.py
+    explained = items["section"].isin(SECTIONS)  # in tests/workflows/test_report_explanations.py
     assert explained.sum() == closed.page.read_text().count("not on this page yet")
     items = items[~explained]
     assert set(items["section"]) - {""} <= anchors
