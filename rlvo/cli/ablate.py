@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlvo.about import NOTICE
-from rlvo.cli.common import JsonOption, StudyArgument, WorkdirOption
+from rlvo.cli.common import JsonOption, StudyArgument, WorkdirOption, print_notes
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
 from rlvo.report.console import console, print_json, print_line, show_progress, text_table
@@ -58,6 +58,7 @@ def ablate(
     from rlvo.workflows.study import open_searched_study
 
     opened = open_searched_study(study, Workdir.at(workdir), progress=show_progress)
+    print_notes(opened.inputs.notes)
     found = ablate(
         opened,
         drop=_parse(drop),
