@@ -74,7 +74,8 @@ def ablate(
         print_json(_json(found))
         return
     for each in filter(None, (found.holdout, found.nested)):
-        _print_comparison(found, each)
+        for exhibit in each.exhibits:
+            _print_exhibit(exhibit)
     name = opened.config.name
     if found.holdout is None:
         print_line(f"the hold-out is shut: 'rlvo ablate {name} --evaluate' opens it once for all of them")
@@ -97,21 +98,6 @@ def _print_plan(plan: AblationPlan) -> None:
         print_line(f"Model C also trains on {plan.recovered} patients who were excluded only for want of them")
     else:
         print_line("no patient was excluded only for want of them: there is no Model C")
-
-
-def _print_comparison(found: AblationResults, comparison: ModelComparison) -> None:
-    from rlvo.report.ablation import ablation_exhibits
-
-    exhibits = ablation_exhibits(
-        found.patients,
-        comparison.models,
-        comparison.tests,
-        comparison.errors,
-        standing=comparison.standing,
-        about=comparison.about,
-    )
-    for exhibit in exhibits:
-        _print_exhibit(exhibit)
 
 
 def _print_exhibit(exhibit: Exhibit) -> None:

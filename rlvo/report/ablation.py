@@ -30,6 +30,7 @@ def ablation_exhibits(
     *,
     standing: Standing,
     about: str,
+    out_of_fold: bool = False,
 ) -> list[Exhibit]:
     """Table 4, the paired tests, and the error breakdown of Models A, B and C.
 
@@ -40,14 +41,13 @@ def ablation_exhibits(
         errors: as from `error_breakdown`, `model` being the letter.
         standing: of the answers.
         about: whose answers they are, in a sentence.
+        out_of_fold: whether they are those of the development patients, which the tables' names then say.
     """
     rows: dict[str, dict[Any, Any]] = {str(row["model"]): row for row in patients.to_dict("records")}
     names = {letter: model_name(letter, row["predictors"], row["training_only"]) for letter, row in rows.items()}
     named = [replace(model, name=names[letter], design=_design(rows[letter])) for letter, model in models.items()]
-    ending = "" if standing == "hold-out" else "-out-of-fold"
-    note = (
-        "Each row is the ensemble of the same configurations; B and C were trained anew, without what A has over them."
-    )
+    ending = "-out-of-fold" if out_of_fold else ""
+    note = "Each row is the ensemble of the same configurations; B and C were trained anew."
     table = models_exhibit(
         f"table-4{ending}", "Table 4: Models A, B and C", named, standing=standing, about=about, note=note
     )

@@ -128,8 +128,11 @@ def paired_exhibit(
             | {"mcnemar_chi2": chi2.statistic, "mcnemar_chi2_p": chi2.p_value}
         )
         alone = f"{decisions.only_a} / {decisions.only_b}"
-        cells = (f"{a} − {b}", format_difference(found), format_p(auc.p_value), alone, format_p(decisions.p_value))
-        shown.append(cells)
-    headings = ["", "AUC difference", "DeLong p", "right alone", "McNemar p"]
-    caption = f"{about} 95 % intervals: DeLong; McNemar's exact test; p is not corrected for the number of pairs."
+        exact, by_chi2 = format_p(decisions.p_value), f"{chi2.statistic:.2f}, p {format_p(chi2.p_value)}"
+        shown.append((f"{a} − {b}", format_difference(found), format_p(auc.p_value), alone, exact, by_chi2))
+    headings = ["", "AUC difference", "DeLong p", "right alone", "McNemar p", "McNemar χ²"]
+    caption = (
+        f"{about} 95 % intervals: DeLong. McNemar: the exact test, and χ² without continuity correction. No p is "
+        "corrected for the number of pairs."
+    )
     return Exhibit(name, "Paired tests", pd.DataFrame(rows), caption, standing, pd.DataFrame(shown, columns=headings))

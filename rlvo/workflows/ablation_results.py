@@ -12,7 +12,8 @@ from rlvo.ensemble.spec import EnsembleSpec
 from rlvo.errors import RlvoError
 from rlvo.evaluation.answers import AnswerComparison, compare_answers
 from rlvo.evaluation.errors_by_cause import error_breakdown
-from rlvo.report.exhibit import Standing
+from rlvo.report.ablation import ablation_exhibits
+from rlvo.report.exhibit import Exhibit, Standing
 from rlvo.report.model_tables import ScoredModel
 from rlvo.study.ablation import AblationPlan, read_plan
 from rlvo.study.folder import EndedTrials, StudyFolder, read_declared, read_ended_trials
@@ -35,6 +36,22 @@ class ModelComparison:
     """By letters; pairs with too few answers of a class in common are left out."""
     errors: pd.DataFrame
     """As from `error_breakdown`, `model` being the letter."""
+    patients: pd.DataFrame
+    """As in `AblationResults`."""
+    out_of_fold: bool
+
+    @property
+    def exhibits(self) -> list[Exhibit]:
+        """Table 4, the tests and the errors."""
+        return ablation_exhibits(
+            self.patients,
+            self.models,
+            self.tests,
+            self.errors,
+            standing=self.standing,
+            about=self.about,
+            out_of_fold=self.out_of_fold,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,11 +94,10 @@ def read_ablation(study: ReadStudy) -> AblationResults | None:
     about = f"Out of fold, nested: {basis}; {_count(nested['A'])}."
     standing: Standing = "optimistic" if basis.startswith("optimistic") else "nested"
     models = {letter: ScoredModel(letter, own, validation[letter]) for letter, own in nested.items()}
+    patients = pd.DataFrame([_patients(letter, each) for letter, each in studies.items()])
+    out_of_fold = _compare(study, standing, about, models, patients, out_of_fold=True)
     return AblationResults(
-        plan,
-        pd.DataFrame([_patients(letter, each) for letter, each in studies.items()]),
-        _compare(study, standing, about, models),
-        _on_holdout(study, studies, declared, validation, nested),
+        plan, patients, out_of_fold, _on_holdout(study, studies, declared, validation, nested, patients)
     )
 
 
@@ -91,6 +107,7 @@ def _on_holdout(
     declared: Mapping[str, Mapping[str, EnsembleSpec]],
     validation: Mapping[str, pd.DataFrame],
     nested: Mapping[str, pd.DataFrame],
+    patients: pd.DataFrame,
 ) -> ModelComparison | None:
     kept: dict[str, HoldOut] = {}
     for letter, each in studies.items():
@@ -103,10 +120,18 @@ def _on_holdout(
     about = f"Hold-out, {which}; {_count(answers['A'])}."
     standing: Standing = "optimistic" if any(each.seen_before for each in kept.values()) else "hold-out"
     models = {letter: ScoredModel(letter, own, validation[letter], nested[letter]) for letter, own in answers.items()}
-    return _compare(study, standing, about, models)
+    return _compare(study, standing, about, models, patients)
 
 
-def _compare(study: ReadStudy, standing: Standing, about: str, models: Mapping[str, ScoredModel]) -> ModelComparison:
+def _compare(
+    study: ReadStudy,
+    standing: Standing,
+    about: str,
+    models: Mapping[str, ScoredModel],
+    patients: pd.DataFrame,
+    *,
+    out_of_fold: bool = False,
+) -> ModelComparison:
     answers, label = {letter: model.answers for letter, model in models.items()}, study.inputs.label
     tests = {}
     for a, b in PAIRS:
@@ -117,7 +142,7 @@ def _compare(study: ReadStudy, standing: Standing, about: str, models: Mapping[s
             except RlvoError:  # too few
                 continue
     errors = error_breakdown(answers, study.inputs.table.get("etiology"))
-    return ModelComparison(standing, about, dict(models), tests, errors)
+    return ModelComparison(standing, about, dict(models), tests, errors, patients, out_of_fold)
 
 
 def _nested_answers(trials: EndedTrials, spec: EnsembleSpec, study: ReadStudy) -> pd.DataFrame:

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from rlvo.report.ablation import ablation_exhibits, dropped_exhibit
+from rlvo.report.ablation import dropped_exhibit
 from rlvo.report.exhibit import Section
+from rlvo.report.labels import NAMES
 from rlvo.workflows.ablation_results import read_ablation
 from rlvo.workflows.study import ReadStudy
 
@@ -13,7 +14,7 @@ def ablation_sections(study: ReadStudy) -> Iterator[Section]:
     if (found := read_ablation(study)) is None:
         return
     plan, regained = found.plan, int(found.patients["training_only"].iloc[-1])
-    text = f"Model B goes without {', '.join(plan.dropped)}. "
+    text = f"Model B goes without {', '.join(NAMES.get(name, name) for name in plan.dropped)}. "
     if regained:
         text += (
             f"Model C is Model B, also trained on {regained} patients whom the study excluded only for "
@@ -21,13 +22,6 @@ def ablation_sections(study: ReadStudy) -> Iterator[Section]:
         )
     else:
         text += "No patient was excluded only for want of these variables, so there is no Model C."
-    exhibits = [
-        exhibit
-        for each in (found.holdout, found.nested)
-        if each is not None
-        for exhibit in ablation_exhibits(
-            found.patients, each.models, each.tests, each.errors, standing=each.standing, about=each.about
-        )
-    ]
+    exhibits = [exhibit for each in (found.holdout, found.nested) if each is not None for exhibit in each.exhibits]
     variables = dropped_exhibit(plan.ranking, plan.dropped, plan.rule)
     yield Section("ablation", "Fewer variables, more patients (Models A, B and C)", [text], [*exhibits, variables])

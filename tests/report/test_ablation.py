@@ -40,7 +40,9 @@ def test_each_table_has_a_row_per_model_or_pair() -> None:
     assert breakdown.shown is not None
     assert breakdown.shown["rLVO found"].tolist() == ["4/4", "2/4", "3/4"]
     assert breakdown.shown["ICAD found"].str[:3].tolist() == ["2/2", "1/2", "2/2"]
-    nested = ablation_exhibits(PATIENTS, models, {}, errors, standing="nested", about="Out of fold.")
+    nested = ablation_exhibits(
+        PATIENTS, models, {}, errors, standing="optimistic", about="Out of fold.", out_of_fold=True
+    )
     assert [each.name for each in nested] == ["table-4-out-of-fold", "table-a2-models-out-of-fold"]
 
 

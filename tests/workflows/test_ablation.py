@@ -102,6 +102,7 @@ def test_nothing_is_shown_before_every_model_is_built(made_up: Workdir) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_command_trains_compares_and_opens_once(tmp_path: Path) -> None:
     """24 patients: 4 of whom lack all of CT perfusion, and come back in Model C."""
     torch.set_num_threads(1)
