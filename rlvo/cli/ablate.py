@@ -73,12 +73,16 @@ def ablate(
     if json:
         print_json(_json(found))
         return
+    from rlvo.report.ablation import CAPTION, models_table
+
     for each in filter(None, (found.holdout, found.nested)):
-        for exhibit in each.exhibits:
+        console.print(models_table(found.patients, each.models, title=f"\n{each.about}"))
+        for exhibit in each.exhibits[1:]:
             _print_exhibit(exhibit)
+    print_line(CAPTION)
     name = opened.config.name
     if found.holdout is None:
-        print_line(f"the hold-out is shut: 'rlvo ablate {name} --evaluate' opens it once for all of them")
+        print_line(f"not compared on the hold-out: 'rlvo ablate {name} --evaluate' opens it once for all of them")
     print_line(f"next: rlvo report {name} --workdir {workdir}")
     print_line(NOTICE)
 
@@ -104,7 +108,7 @@ def _print_exhibit(exhibit: Exhibit) -> None:
     shown = exhibit.shown
     assert shown is not None
     rows = [[str(cell) for cell in row] for row in shown.itertuples(index=False)]
-    console.print(text_table(list(map(str, shown.columns)), rows, title=f"\n{exhibit.title}", caption=exhibit.caption))
+    console.print(text_table(list(map(str, shown.columns)), rows, title=f"\n{exhibit.title}"))
 
 
 def _json(found: AblationResults) -> dict[str, Any]:

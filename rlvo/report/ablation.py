@@ -5,14 +5,21 @@ from dataclasses import replace
 from typing import Any
 
 import pandas as pd
+from rich.table import Table
 
 from rlvo.evaluation.answers import AnswerComparison
 from rlvo.evaluation.errors_by_cause import CAUSES
-from rlvo.report.console import format_interval, format_p
+from rlvo.report.console import format_interval, format_number, format_p, numeric, text_table
 from rlvo.report.exhibit import Exhibit, Standing
 from rlvo.report.importance import importance_rows
 from rlvo.report.model_tables import ScoredModel, models_exhibit, paired_exhibit
 
+SHOWN = {"balanced_accuracy": "bal.\nacc.", "sensitivity": "sens.", "specificity": "spec.", "f1": "F1"}
+"""In a terminal."""
+CAPTION = (
+    "95 % intervals: AUC by DeLong, shares by Wilson. McNemar: the exact test, and χ² without continuity correction. "
+    "No p is corrected for the number of pairs; 'rlvo report' has every interval"
+)
 CAUSE_NAMES = {"icad": "ICAD", "other": "other causes"}
 
 
@@ -20,6 +27,17 @@ def model_name(letter: str, predictors: int, training_only: int) -> str:
     """What a model is, by its letter: "Model C: 12 variables, 61 more training patients"."""
     more = f", {training_only} more training patient{'s' if training_only > 1 else ''}" if training_only else ""
     return f"Model {letter}: {predictors} variable{'s' if predictors > 1 else ''}{more}"
+
+
+def models_table(patients: pd.DataFrame, models: Mapping[str, ScoredModel], *, title: str) -> Table:
+    """One row per model, for a terminal. Arguments are those of `ablation_exhibits`."""
+    rows = []
+    for row in patients.to_dict("records"):
+        found = models[str(row["model"])].estimates
+        cells = [model_name(str(row["model"]), row["predictors"], row["training_only"])]
+        cells.append(format_interval(*found.loc["auc"]))
+        rows.append([*cells, *(format_number(float(found["value"][metric])) for metric in SHOWN)])
+    return text_table(["", *map(numeric, ("AUC", *SHOWN.values()))], rows, title=title)
 
 
 def ablation_exhibits(

@@ -5,7 +5,8 @@ import pytest
 
 from rlvo.evaluation.answers import compare_answers
 from rlvo.evaluation.errors_by_cause import error_breakdown
-from rlvo.report.ablation import ablation_exhibits, dropped_exhibit
+from rlvo.report.ablation import ablation_exhibits, dropped_exhibit, models_table
+from rlvo.report.console import literal
 from rlvo.report.model_tables import ScoredModel
 
 LABEL = pd.Series([1, 1, 1, 1, 0, 0, 0, 0], index=[f"p{i}" for i in range(8)])
@@ -35,6 +36,8 @@ def test_each_table_has_a_row_per_model_or_pair() -> None:
         "Model B: 12 variables",
         "Model C: 12 variables, 4 more training patients",
     ]
+    in_terminal = models_table(PATIENTS, models, title="t")
+    assert [*in_terminal.columns[3].cells] == [literal(each) for each in ("1.00", "0.50", "0.75")]  # sensitivity
     assert table.table["study"].tolist() == ["s", "s-b", "s-c"]
     assert paired.table["mcnemar_chi2"].tolist() == [pytest.approx(3.0), pytest.approx(1 / 3)]
     assert breakdown.shown is not None
