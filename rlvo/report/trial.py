@@ -35,9 +35,9 @@ def learning_curves(epochs: Sequence[Mapping[str, float]], best_epoch: int | Non
                 axes.plot(*zip(*points, strict=True), color=colour, label=label, marker=marker, linewidth=1.2)
         if best_epoch is not None:
             axes.axvline(best_epoch, color=GREY, linewidth=0.8, linestyle=":", label=f"best epoch, {best_epoch}")
-        axes.set_title(title, loc="left")
+        axes.set_title(title, loc="left", y=1.02)
         axes.set_xlabel("Epoch")
-        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if axes.lines:
             axes.legend(loc="best" if curves is LOSSES else "lower right")
     panels[1].set_ylim(0, 1)
@@ -62,6 +62,6 @@ def trial_roc(label: np.ndarray, probability: np.ndarray) -> Figure:
     at = 1 - found["specificity"], found["sensitivity"]
     axes.plot(*at, marker="o", color=BLUE, markersize=4, clip_on=False)
     axes.set(xlabel="1 − specificity", ylabel="Sensitivity", xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    axes.set_title(f"AUC {area}", loc="left")
+    axes.set_title(f"AUC {area}", loc="left", y=1.02)
     axes.text(0.98, 0.03, f"{len(label)} validation patients: optimistic\ndot: threshold chosen on them", ha="right")
     return figure
