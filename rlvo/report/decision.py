@@ -60,7 +60,8 @@ def decision_exhibit(values: pd.DataFrame, typical_score: float, score: float, r
 def decision_figure(values: pd.DataFrame, typical_score: float, score: float) -> Figure:
     """Draw the steps from the score with typical values to the answer's; arguments as for `decision_exhibit`."""
     moving = values[values["contribution"].abs() > 0]
-    shown, others = moving.head(MOST_BARS), moving.iloc[MOST_BARS:]
+    most = MOST_BARS if len(moving) > MOST_BARS + 1 else len(moving)  # "1 other" would say less than its name
+    shown, others = moving.head(most), moving.iloc[most:]
     labels = [
         f"{NAMES.get(row['predictor'], row['predictor'])}: {format_value(row['predictor'], row['value'])} "
         f"({format_value(row['predictor'], row['typical'])})"
@@ -87,7 +88,7 @@ def decision_figure(values: pd.DataFrame, typical_score: float, score: float) ->
     axes.margins(x=0.14)
     axes.grid(axis="x", color=PALE_INK, linewidth=0.4)
     axes.set_axisbelow(True)
-    axes.set_xlabel("Score; above 0 it speaks for rLVO. In brackets: typical values")
+    axes.set_xlabel("Score; above 0 it speaks for rLVO\nIn brackets: typical values")
     return figure
 
 

@@ -51,6 +51,8 @@ def test_steps_lead_from_the_typical_score_to_the_answers(values: pd.DataFrame) 
     assert high > 0.2
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels == ["These images, typical values", "NIHSS: 27 (14)", "Sex: male (female)", "The answer's score"]
+    [axes] = decision_figure(pd.concat([values.head(1)] * 13), 0.0, 3.9).axes
+    assert axes.get_yticklabels()[-2].get_text() == "NIHSS: 27 (14)"
     many = pd.concat([values.head(1)] * 20)
     [axes] = decision_figure(many, 0.0, 6.0).axes
     assert axes.get_yticklabels()[-2].get_text() == "8 others"
