@@ -163,7 +163,7 @@ def explain_answer(
     advance()
     summary = predictor.description.cohort
     facts = Facts(
-        answer=json.loads(answer.to_json(orient="records", double_precision=15))[0],
+        answer={str(name): cell for name, cell in answer.astype(object).where(answer.notna(), None).iloc[0].items()},
         ensemble=variant.name,
         split_hash=variant.spec.split_hash,
         votes=_votes(variant, asked.probabilities),

@@ -18,14 +18,14 @@ def test_it_explains_the_answer_that_predict_gives_and_reads_back(
     steps: list[tuple[int, int]] = []
     row = study.raw.head(1)
     found = explain_answer(predictor, row, study.cohort.parent, progress=lambda *step: steps.append(step))
-    predicted = json.loads(predictor.predict(row, study.cohort.parent).to_json(orient="records", double_precision=15))
-    assert found.facts.answer == predicted[0]
+    [predicted] = predictor.predict(row, study.cohort.parent).to_dict("records")
+    assert found.facts.answer == predicted
     assert [done for done, _ in steps] == list(range(1, len(steps) + 1))
     assert steps[-1][0] <= steps[-1][1]
     votes = found.facts.votes
-    assert sum(vote.score >= vote.threshold for vote in votes) == predicted[0]["votes"]
-    assert np.mean([vote.score - vote.threshold for vote in votes]) == pytest.approx(predicted[0]["score"])
-    assert np.mean([vote.probabilities["CTA"] for vote in votes]) == pytest.approx(predicted[0]["p_cta"])
+    assert sum(vote.score >= vote.threshold for vote in votes) == predicted["votes"]
+    assert np.mean([vote.score - vote.threshold for vote in votes]) == pytest.approx(predicted["score"])
+    assert np.mean([vote.probabilities["CTA"] for vote in votes]) == pytest.approx(predicted["p_cta"])
 
     found.write(tmp_path)
     newer = json.loads((tmp_path / FACTS).read_text()) | {"added by a later version": 1}
