@@ -47,12 +47,12 @@ APART_MM = 12.0
 
 BINS = 16
 """More bins make mutual information rugged at 8 mm (about 7,000 samples)."""
-SAMPLED = {8.0: 0.3, 4.0: 0.1, 2.0: 0.1}
+SAMPLED = {8.0: 0.3, 4.0: 0.1, 2.0: 0.05}
 """Share of the region's voxels used at each level, regularly spaced."""
 STEP_MM = (2.0, 0.05)
 """First and smallest step of the optimiser."""
 ITERATIONS, GLANCE = 60, 15
-"""Most steps of an optimisation; after a glance the best of several kicks is known, and goes on alone."""
+"""Most steps of an optimisation; after a glance the best of several is known, and goes on alone."""
 KICK_DEGREES, KICK_MM, KICKS = 8.0, 8.0, (1.0, 0.5)
 """Kicks at full size, then at half."""
 
@@ -105,7 +105,7 @@ def align(
             return sorted((each for each in found if each is not None), key=lambda each: -each.information)
 
         found = refine(8.0, "rigid", candidates)
-        found = refine(4.0, "rigid", (each.transform for each in found[:5]))
+        found = refine(4.0, "rigid", (each.transform for each in found[:5]), GLANCE)
         found = refine(4.0, "affine", (each.transform for each in found[:2]))
         if not found:
             raise RlvoError("the scan does not overlap the atlas anywhere", fix="Give a head CT")
