@@ -117,8 +117,10 @@ def _on_holdout(
     answers = {letter: _answered(each.own_answers) for letter, each in kept.items()}
     numbers = sorted({each.opening for each in kept.values()})
     which = f"opening {numbers[0]}" if len(numbers) == 1 else f"openings {', '.join(map(str, numbers))}"
-    about = f"Hold-out, {which}; {_count(answers['A'])}."
-    standing: Standing = "optimistic" if any(each.seen_before for each in kept.values()) else "hold-out"
+    seen = max(each.seen_before for each in kept.values())
+    standing: Standing = "optimistic" if seen else "hold-out"
+    before = f"; {seen} had been seen before, so the figures are optimistic" if seen else ""
+    about = f"Hold-out, {which}; {_count(answers['A'])}{before}."
     models = {letter: ScoredModel(letter, own, validation[letter], nested[letter]) for letter, own in answers.items()}
     return _compare(study, standing, about, models, patients)
 
