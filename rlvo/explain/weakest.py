@@ -58,6 +58,6 @@ def _not_above_chance(importance: VariableImportance) -> list[str]:
     if perfusion:
         variables[PERFUSION], losses[PERFUSION] = perfusion, importance.perfusion
     rank = {name: float(table.loc[members, "mean_rank"].mean()) for name, members in variables.items()}
-    lower_half = sorted(variables, key=lambda name: -rank[name])[: len(variables) // 2]
+    lower_half = sorted(variables, key=lambda name: rank[name])[::-1][: len(variables) // 2]
     weak = [name for name in lower_half if not losses[name][0] > losses[name][1]]
     return [member for name in weak for member in variables[name]]

@@ -1,5 +1,6 @@
 """A report's Models A, B and C: Table 4, what each model gets wrong (Table A2), and the variables that went."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pandas as pd
 from rich.table import Table
 
+from rlvo.cohort.variables import PERFUSION
 from rlvo.evaluation.answers import AnswerComparison
 from rlvo.evaluation.errors_by_cause import CAUSES
 from rlvo.report.console import format_interval, format_number, format_p, numeric, text_table
@@ -100,18 +102,26 @@ def errors_exhibit(errors: pd.DataFrame, *, standing: Standing, about: str, name
     return Exhibit(name, title, errors, f"{about}{causes}", standing, pd.DataFrame(shown).fillna(""))
 
 
-def dropped_exhibit(ranking: Sequence[Mapping[str, Any]], dropped: Collection[str], rule: str) -> Exhibit:
+def dropped_exhibit(
+    ranking: Sequence[Mapping[str, Any]],
+    dropped: Collection[str],
+    rule: str,
+    perfusion: tuple[float, float] | None = None,
+) -> Exhibit:
     """The variables that Models B and C go without, in the ranking they were chosen from."""
     table = pd.DataFrame(list(ranking)) if ranking else pd.DataFrame({"predictor": list(dropped)})
+    measures = table.columns.drop("predictor")
+    table[measures] = table[measures].astype(float)  # JSON has no NaN
     table["dropped"] = table["predictor"].isin(list(dropped))
     if ranking:
         shown = importance_rows(table.set_index("predictor")).reset_index()
         numbers = shown.select_dtypes("number").columns
-        shown[numbers] = shown[numbers].map(lambda value: f"{value:.3g}")
+        shown[numbers] = shown[numbers].map(lambda value: "" if math.isnan(value) else f"{value:.3g}")
         shown["goes"] = ["yes" if gone else "" for gone in table["dropped"]]
     else:
         shown = table.rename(columns={"predictor": "Predictor", "dropped": "goes"}).replace({True: "yes", False: ""})
-    caption = f"The rule: {rule}. The hold-out has no part in it."
+    loss = f" All of {PERFUSION} shuffled together: {perfusion[0]:.3g} (SD {perfusion[1]:.3g})." if perfusion else ""
+    caption = f"The rule: {rule}. The hold-out has no part in it.{loss}"
     return Exhibit(
         "ablation-variables",
         "The variables that Models B and C go without",

@@ -34,6 +34,8 @@ class AblationPlan(Frozen):
     """How they were chosen, in words."""
     ranking: tuple[dict[str, Any], ...] = ()
     """One row per predictor, the most important first; none if the predictors were named."""
+    perfusion: tuple[float, float] | None = None
+    """Mean and SD of the loss of AUC if all of CT perfusion is shuffled together."""
     recovered: int
     """How many patients Model C trains on besides; if none, there is no Model C."""
     b: str

@@ -4,6 +4,7 @@ Model A is the study's own ensemble. Model B is its configurations without the l
 Model B trained on more patients, too: those whom the study excluded only for want of these variables.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -102,19 +103,21 @@ def _plan(study: OpenStudy, spec: EnsembleSpec, drop: Drop, progress: ShowProgre
     if all(configuration.model.fusion == "none" for configuration in spec.configurations):
         what = "no member of its ensemble reads the table: there are no variables to go without"
         raise RlvoError(what, where=name, fix="Search with fusion daft, film or concat")
-    predictors, ranking = study.inputs.predictors, []
+    predictors, ranking, perfusion = study.inputs.predictors, [], None
     if isinstance(asked, tuple):
         dropped, rule = check_droppable(asked, predictors), NAMED
     else:
         importance = variable_importance(study, progress=progress)
         dropped, rule = weakest(importance, asked)
         ranking = importance.table.reset_index().to_dict("records")
+        perfusion = importance.perfusion if math.isfinite(importance.perfusion[0]) else None
     plan = AblationPlan(
         asked=asked,
         configurations=keys,
         dropped=dropped,
         rule=rule,
         ranking=tuple(ranking),
+        perfusion=perfusion,
         recovered=len(_recovered(study, dropped)),
         b=b,
         c=c,

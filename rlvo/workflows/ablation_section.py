@@ -23,5 +23,5 @@ def ablation_sections(study: ReadStudy) -> Iterator[Section]:
     else:
         text += "No patient was excluded only for want of these variables, so there is no Model C."
     exhibits = [exhibit for each in (found.holdout, found.nested) if each is not None for exhibit in each.exhibits]
-    variables = dropped_exhibit(plan.ranking, plan.dropped, plan.rule)
+    variables = dropped_exhibit(plan.ranking, plan.dropped, plan.rule, plan.perfusion)
     yield Section("ablation", "Fewer variables, more patients (Models A, B and C)", [text], [*exhibits, variables])

@@ -62,3 +62,9 @@ def test_nothing_to_drop_and_nothing_left_are_refused() -> None:
 def test_a_loss_that_is_not_known_saves_nothing() -> None:
     found = importance(CLINICAL, {"hypertension": np.nan})
     assert weakest(found)[0] == ("ivt", "diabetes", "hypertension")
+
+
+def test_of_equals_the_later_in_the_ranking_goes() -> None:
+    found = importance(CLINICAL[:4], {})
+    found.table["mean_rank"] = [1.0, 2.5, 2.5, 2.5]
+    assert weakest(found)[0] == ("nihss", "smoking")

@@ -51,11 +51,15 @@ def test_each_table_has_a_row_per_model_or_pair() -> None:
 
 def test_the_ranking_says_which_variables_went() -> None:
     ranks = dict.fromkeys(("auc_drop", "auc_drop_sd", "shapley", "rank_contribution", "rank_permutation"), 0.1)
-    row = ranks | {"absolute_contribution": 0.5, "rank_shapley": 1.0, "mean_rank": 1.0}
-    ranked = dropped_exhibit([row | {"predictor": "age"}, row | {"predictor": "hir"}], ["hir"], "the rule")
+    row: dict[str, object] = ranks | {"absolute_contribution": None, "rank_shapley": 1.0, "mean_rank": 1.0}
+    ranked = dropped_exhibit(
+        [row | {"predictor": "age"}, row | {"predictor": "hir"}], ["hir"], "the rule", (0.05, 0.01)
+    )
     assert ranked.table["dropped"].tolist() == [False, True]
     assert ranked.shown is not None
     assert ranked.shown["goes"].tolist() == ["", "yes"]
+    assert ranked.shown.iloc[:, 1].tolist() == ["", ""]  # no member has a scale or a shift
     assert "the rule" in ranked.caption
+    assert "All of CT perfusion shuffled together: 0.05 (SD 0.01)" in ranked.caption
     named = dropped_exhibit([], ["hir", "ivt"], "named")
     assert named.table["predictor"].tolist() == ["hir", "ivt"]
