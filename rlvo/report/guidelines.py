@@ -4,7 +4,7 @@ Collins et al., BMJ 2024;385:e078378; Tejani et al., Radiol Artif Intell 2024;6:
 own words: the guidelines' own text decides.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -21,14 +21,14 @@ def read_items() -> pd.DataFrame:
     return pd.read_csv(ITEMS, dtype=str, keep_default_na=False)
 
 
-def guidelines_section(sections: Sequence[Section], anchors: Collection[str] = ()) -> Section:
+def guidelines_section(sections: Sequence[Section], others: Mapping[str, str] | None = None) -> Section:
     """The appendix: for each item where the page answers it, or that the authors must.
 
     Args:
         sections: of the page; an item is answered by those that are there.
-        anchors: of what else the page has.
+        others: titles of what else the page has, by anchor.
     """
-    titles = {section.anchor: section.title for section in sections} | {anchor: anchor for anchor in anchors}
+    titles = {section.anchor: section.title for section in sections} | dict(others or {})
     exhibits = {each.name: each.title for section in sections for each in section.exhibits}
     items = read_items()
     pairs = zip(items["section"], items["exhibits"], strict=True)

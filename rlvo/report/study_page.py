@@ -8,8 +8,8 @@ from rlvo.report.exhibit import Section
 from rlvo.report.style import render_page
 
 TEMPLATE = Path(__file__).with_name("study_page.html")
-TRUST = "trust"
-"""Anchor of the section that says how far the figures can be trusted."""
+TRUST, TRUST_TITLE = "trust", "How far the figures can be trusted"
+"""Anchor and title of the section that says so."""
 BADGES = {"hold-out": "hold-out", "nested": "out of fold, nested", "optimistic": "optimistic"}
 
 
@@ -28,7 +28,7 @@ def study_page(
     return render_page(
         TEMPLATE,
         title=f"Study {name}",
-        trust_title="How far the figures can be trusted",
+        trust_title=TRUST_TITLE,
         facts=facts,
         cautions=cautions,
         sections=sections,

@@ -15,7 +15,7 @@ from rlvo.report.console import format_interval
 from rlvo.report.exhibit import Section, write_exhibits
 from rlvo.report.guidelines import guidelines_section
 from rlvo.report.model_tables import METRICS, models_exhibit
-from rlvo.report.study_page import TRUST, study_page
+from rlvo.report.study_page import TRUST, TRUST_TITLE, study_page
 from rlvo.study.folder import EndedTrials, read_ended_trials
 from rlvo.study.membership import patient_marks
 from rlvo.study.openings import Openings
@@ -74,7 +74,7 @@ def write_report(study: ReadStudy, page: Path, *, progress: ShowProgress = no_pr
         advance(2, steps)
         openings = _openings(study)
         sections = (*_sections(study, state, trials, evidence, why), provenance_section(study, evidence))
-        sections = (*sections, guidelines_section(sections, [TRUST]))
+        sections = (*sections, guidelines_section(sections, {TRUST: TRUST_TITLE}))
         advance(3, steps)
         files = write_exhibits(sections, folder)
         cautions = [*_cautions(state, evidence, openings, is_synthetic=has_synthetic(study.inputs.table.index))]

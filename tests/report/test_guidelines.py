@@ -20,7 +20,7 @@ def test_every_item_is_there_once_and_answered_or_left_to_the_authors() -> None:
 
 def test_an_item_is_answered_by_what_the_page_has() -> None:
     flow = Exhibit("cohort-flow", "Cohort flow", pd.DataFrame({"a": [1]}), figure=Figure())
-    found = guidelines_section([Section("cohort", "Patients", exhibits=[flow])], ["trust"])
+    found = guidelines_section([Section("cohort", "Patients", exhibits=[flow])], {"trust": "How far to trust it"})
     tripod, claim = (each.shown for each in found.exhibits)
     assert tripod is not None
     assert claim is not None
@@ -29,4 +29,5 @@ def test_an_item_is_answered_by_what_the_page_has() -> None:
     assert answered["12a"] == "Patients: Cohort flow"
     assert answered["23a"] == "not on this page yet"
     assert answered["17"] == ""
+    assert answered["26"] == "How far to trust it"
     assert [each.name for each in found.exhibits] == ["guideline-tripod-ai", "guideline-claim"]
