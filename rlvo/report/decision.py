@@ -69,7 +69,7 @@ def decision_figure(values: pd.DataFrame, typical_score: float, score: float) ->
     ]
     steps = shown["contribution"].to_list()
     if len(others):
-        labels.append(f"{len(others)} others")
+        labels.append(f"{len(others)} other{'s' if len(others) > 1 else ''}")
         steps.append(float(others["contribution"].sum()))
     figure = Figure(figsize=(WIDTH, 0.9 + 0.21 * (len(steps) + 2)), layout="constrained")
     axes = figure.subplots()
