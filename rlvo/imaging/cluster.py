@@ -1,6 +1,6 @@
 """Preparation of a cohort over the nodes of a Ray cluster."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 
 import ray
@@ -20,7 +20,7 @@ RETRIES = 2
 
 def prepare_on_cluster(
     rows: Mapping[str, Files], target: Target, store: VolumeStore, verify: bool = False, *, address: str
-) -> Iterator[tuple[str, Outcome]]:
+) -> Generator[tuple[str, Outcome], None, None]:
     """Prepare every patient's files into the store, with one CPU per patient; bind `address` for `prepare_cohort`.
 
     Every node must mount the files and the store under the same paths. `address` is the cluster's (`host:port`,

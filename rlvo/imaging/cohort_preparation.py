@@ -5,9 +5,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from multiprocessing import connection
@@ -53,7 +54,7 @@ class PreparedPatient:
 
 Outcome = PreparedPatient | RlvoError
 """An error means that the patient is refused."""
-Spread = Callable[[Mapping[str, Files], Target, VolumeStore, bool], Iterable[tuple[str, Outcome]]]
+Spread = Callable[[Mapping[str, Files], Target, VolumeStore, bool], Generator[tuple[str, Outcome], None, None]]
 """Takes files by patient, target, store and `verify`; gives (patient, outcome of `prepare_into`) as they finish."""
 
 
@@ -115,10 +116,11 @@ def prepare_cohort(
     else:
         outcomes = ((p, prepare_into(store, p, files, target, verify=verify)) for p, files in rows.items())
     found: dict[str, Outcome] = {}
-    for patient, outcome in outcomes:
-        found[patient] = outcome
-        if progress is not None:
-            progress(len(found), len(rows))
+    with closing(outcomes):  # if it is interrupted in here, too, what has not begun is dropped
+        for patient, outcome in outcomes:
+            found[patient] = outcome
+            if progress is not None:
+                progress(len(found), len(rows))
     return PreparedCohort({patient: found[patient] for patient in rows})
 
 
@@ -163,30 +165,33 @@ def find_entry(store: VolumeStore, address: str, target: Target, *, verify: bool
 
 def _prepare_in_processes(
     rows: Mapping[str, Files], target: Target, store: VolumeStore, workers: int, verify: bool
-) -> Iterator[tuple[str, Outcome]]:
+) -> Generator[tuple[str, Outcome], None, None]:
     try:
         with worker_pool(workers) as pool:
             futures = {
                 pool.submit(prepare_into, store, patient, files, target, verify=verify, threads=1): patient
                 for patient, files in rows.items()
             }
-            try:
-                for future in as_completed(futures):
-                    yield futures[future], future.result()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+            for future in as_completed(futures):
+                yield futures[future], future.result()
     except BrokenProcessPool:
         fix = "Run it again with fewer workers; patients already prepared are kept"
         what = "a preparation process died, probably for lack of memory"
         raise MachineError(what, where=store.path, fix=fix) from None
 
 
-def worker_pool(workers: int) -> ProcessPoolExecutor:
+@contextmanager
+def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Start processes that use one thread each, because they share the cores, and that end when this process does.
 
-    They are spawned, not forked: this process may hold threads of torch or Ray. They do not run the user's script.
+    They are spawned, not forked: this process may hold threads of torch or Ray. They do not run the user's script. If
+    the `with` block is interrupted, tasks that run are finished and the others dropped.
     """
-    return ProcessPoolExecutor(workers, mp_context=_Context(), initializer=_initialise_worker)
+    pool = ProcessPoolExecutor(workers, mp_context=_Context(), initializer=_initialise_worker)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class _Process(SpawnProcess):

@@ -58,7 +58,7 @@ def test_so_do_other_long_commands(command: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_preparing_goes_on_later(tmp_path: Path) -> None:
-    run("synth", tmp_path / "cohort", "--patients", "24")
+    run("synth", tmp_path / "cohort", "--patients", "60")
     arguments = ("prepare", tmp_path / "cohort" / "cohort.csv", "--grid", "focus", "--workdir", tmp_path / "work")
     store = tmp_path / "work" / "store"
 
@@ -67,9 +67,9 @@ def test_preparing_goes_on_later(tmp_path: Path) -> None:
 
     check_terminated(*arguments, when=lambda: len(entries()) > 0)
     kept = entries()
-    assert len(kept) < 24
+    assert len(kept) < 60
     run(*arguments)
-    assert len(entries()) == 24
+    assert len(entries()) == 60
     assert entries().items() > kept.items()
 
 

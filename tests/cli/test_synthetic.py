@@ -64,7 +64,7 @@ def test_demo_from_nothing_to_a_registered_model_and_again(tmp_path: Path) -> No
     champion = client.get_model_version_by_alias("rlvo-ensemble", "champion")
     assert str(champion.version) == result["version"]
     assert "Not for patients: the model was trained on SYNTHETIC patients" in champion.description
-    assert "tiny, SYNTHETIC" in run("models", "--workdir", work).stdout
+    assert "tiny, SYNTHETIC" in run("models", "--workdir", work).stderr
     records = {path: path.stat().st_mtime_ns for path in work.glob("studies/tiny/trials/*/*/record.json")}
     assert len(records) == 8
 

@@ -23,6 +23,8 @@ from rlvo.training.records import BEST_WEIGHTS, EPOCHS, PREDICTIONS, RECORD, rea
 from support.tiny_study import GRID
 
 EPOCH_COUNT, TRIALS = 40, 6
+ARTIFACTS = {BEST_WEIGHTS, "validation_predictions.csv", "figures/learning-curves.svg", "figures/roc.svg"}
+"""What MLflow has of a trial that finished."""
 CONFIG = {
     "name": "victim",
     "grid": GRID.model_dump(),
@@ -126,7 +128,7 @@ def check_mlflow(victim: Victim, uri: str) -> None:
         predictions = read_predictions(trial / PREDICTIONS)
         predictions["patient"] = predictions["patient"].map(pseudonymise)
         assert (files / "validation_predictions.csv").read_text() == predictions.to_csv(index=False)
-        assert sum(path.is_file() for path in files.rglob("*")) == 2
+        assert {path.relative_to(files).as_posix() for path in files.rglob("*") if path.is_file()} == ARTIFACTS
 
 
 def fill(disk: Path, *, leave: int = 0) -> Path:
