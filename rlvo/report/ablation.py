@@ -14,6 +14,7 @@ from rlvo.evaluation.errors_by_cause import CAUSES
 from rlvo.report.console import format_interval, format_number, format_p, numeric, text_table
 from rlvo.report.exhibit import Exhibit, Standing
 from rlvo.report.importance import importance_rows
+from rlvo.report.labels import variable_label
 from rlvo.report.model_tables import ScoredModel, models_exhibit, paired_exhibit
 
 SHOWN = {"balanced_accuracy": "bal.\nacc.", "sensitivity": "sens.", "specificity": "spec.", "f1": "F1"}
@@ -119,7 +120,7 @@ def dropped_exhibit(
         shown[numbers] = shown[numbers].map(lambda value: "" if math.isnan(value) else f"{value:.3g}")
         shown["goes"] = ["yes" if gone else "" for gone in table["dropped"]]
     else:
-        shown = table.rename(columns={"predictor": "Predictor", "dropped": "goes"}).replace({True: "yes", False: ""})
+        shown = pd.DataFrame({"Predictor": table["predictor"].map(variable_label), "goes": "yes"})
     loss = f" All of {PERFUSION} shuffled together: {perfusion[0]:.3g} (SD {perfusion[1]:.3g})." if perfusion else ""
     caption = f"The rule: {rule}. The hold-out has no part in it.{loss}"
     return Exhibit(

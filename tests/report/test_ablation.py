@@ -63,3 +63,5 @@ def test_the_ranking_says_which_variables_went() -> None:
     assert "All of CT perfusion shuffled together: 0.05 (SD 0.01)" in ranked.caption
     named = dropped_exhibit([], ["hir", "ivt"], "named")
     assert named.table["predictor"].tolist() == ["hir", "ivt"]
+    assert named.shown is not None
+    assert named.shown["Predictor"].tolist() == ["HIR", "IV thrombolysis"]
