@@ -41,7 +41,7 @@ def ray_session(folders: Sequence[Path], address: str | None = None) -> Iterator
         Whether Ray was started on this machine.
 
     Raises:
-        MachineError: no Ray answers at the address.
+        MachineError: no Ray answers at the address, or none starts on this machine.
         NotSharedError: a node does not see a folder.
     """
     address = address or os.environ.get("RAY_ADDRESS")
@@ -51,7 +51,13 @@ def ray_session(folders: Sequence[Path], address: str | None = None) -> Iterator
                 marks.enter_context(shared(folder))
             yield False
         return
-    _start_ray("local", num_cpus=os.cpu_count(), include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
+    try:
+        _start_ray("local", num_cpus=os.cpu_count(), include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
+    except Exception as error:  # noqa: BLE001
+        # Ray raises bare ones, e.g. if the machine is so busy that its processes start too late.
+        ray.shutdown()
+        reason, fix = " ".join(str(error).split()), "If the machine was overloaded, run the same command again"
+        raise MachineError(f"Ray did not start on this machine ({reason})", fix=fix) from None
     try:
         yield True
     finally:

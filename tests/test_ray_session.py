@@ -1,6 +1,10 @@
 """Refusals before a search would hang."""
 
+import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +21,16 @@ def test_an_address_must_answer(scheme: str) -> None:
             check_address(address)
         server.listen()
         check_address(address)
+
+
+@pytest.mark.slow
+def test_a_ray_that_does_not_start_is_one_line(tmp_path: Path) -> None:
+    program = "from rlvo.ray_session import ray_session\nwith ray_session([]): pass"
+    too_long = {**os.environ, "RAY_TMPDIR": str(tmp_path / ("x" * 100))}  # for the path of a socket
+    ended = subprocess.run([sys.executable, "-c", program], env=too_long, capture_output=True, text=True, check=False)
+    error = ended.stderr.splitlines()[-1]
+    assert "MachineError: Ray did not start on this machine (" in error
+    assert "run the same command again" in error
 
 
 @pytest.mark.usefixtures("ray_session")
