@@ -26,6 +26,7 @@ from rlvo.errors import RlvoError
 from rlvo.explain.faithfulness import Faithfulness
 from rlvo.explain.fixed_image import FixedImages
 from rlvo.explain.gradcam import MeanMaps, Which
+from rlvo.imaging.store import VolumeStore
 from rlvo.inference.description import Variant
 from rlvo.inference.patients import NOT_ANSWERED
 from rlvo.inference.predictor import EnsemblePredictor, shape_answers
@@ -120,6 +121,7 @@ def explain_answer(
     table: pd.DataFrame,
     folder: Path,
     *,
+    store: VolumeStore | None = None,
     check: bool = True,
     seed: int = 0,
     progress: Advance | None = None,
@@ -127,7 +129,7 @@ def explain_answer(
     """Answer for the one patient of a table as `predict` does, and explain the answer.
 
     Args:
-        table, folder: as for `EnsemblePredictor.predict`.
+        table, folder, store: as for `EnsemblePredictor.predict`.
         check: whether to check the maps too, which asks every network about 400 times.
         seed: of the checks and of the orders in which predictors are taken.
         progress: called as it proceeds.
@@ -136,7 +138,7 @@ def explain_answer(
         RlvoError: the patient cannot be scored.
         MachineError: the machine is at fault, not the patient.
     """
-    [patient] = predictor.patients(table, folder)
+    [patient] = predictor.patients(table, folder, store)
     variant, asked = predictor.ask(patient)
     answer = shape_answers(variant.spec, [asked], predictor.description.notice)
     if patient.volumes is None or answer["rlvo"].isna().any():

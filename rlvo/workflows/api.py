@@ -187,7 +187,9 @@ class Study:
             self._open(), drop=chosen, evaluate=evaluate, reason=reason, address=address, progress=self._progress
         )
 
-    def report(self, page: str | Path = "report.html", *, explain: bool = False) -> Report:
+    def report(
+        self, page: str | Path = "report.html", *, explain: bool = False, patients: Sequence[str] = ()
+    ) -> Report:
         """Write one page about the study, and its tables and figures into a folder beside it; the hold-out stays shut.
 
         MLflow shows the page at the ensemble's run, if there is one.
@@ -196,14 +198,19 @@ class Study:
             page: the HTML file to write.
             explain: look at the ensemble's networks first, which takes minutes: saliency, importance of variables.
                 Later reports show it too, as long as the ensemble is the same.
+            patients: development patients, each of whom gets a page in `<page's stem>_patients`, which names them.
         """
         from rlvo.workflows.ensemble_artifacts import attach_report
+        from rlvo.workflows.patient_pages import write_patient_pages
         from rlvo.workflows.report import write_report
         from rlvo.workflows.report_explanations import explain_study
         from rlvo.workflows.study import read_study
 
-        if explain:
-            explain_study(self._open(), progress=self._progress)
+        if explain or patients:
+            opened, folder = self._open(), Path(page).with_name(f"{Path(page).stem}_patients")
+            write_patient_pages(opened, patients, folder, progress=self._progress)
+            if explain:
+                explain_study(opened, progress=self._progress)
         study = read_study(self.name, self.work, cohort=self._cohort)
         written = write_report(study, Path(page), progress=self._progress)
         attach_report(study, written.page)

@@ -43,6 +43,8 @@ class ExplainedPatient:
     """Those of the answer, and what else limits it."""
     side: str | None
     """Of the occlusion, if the table has it."""
+    outcome: int | None = None
+    """1 for rLVO, 0 for none; None if it isn't known, as of a new patient."""
 
     @property
     def answer(self) -> dict[str, Any]:
@@ -93,7 +95,8 @@ class ExplainedPatient:
     def _facts(self) -> dict[str, str]:
         answer, facts = self.answer, self.explanation.facts
         score = format_signed(answer["score"])
-        shown = {
+        outcome = {} if self.outcome is None else {"Outcome": "rLVO" if self.outcome else "no rLVO"}
+        shown = outcome | {
             "Answer": "Alert: a refractory occlusion is to be expected" if answer["rlvo"] else "No alert",
             "Votes": f"{answer['votes']} of {answer['folds']} folds vote for rLVO",
             "Score": f"{score}, a margin: above 0 it speaks for rLVO",
@@ -147,15 +150,25 @@ def explain_patient(
         shared = refuse_held_out(patients.typed, started_studies(work.studies), f"patient {patient}", asked=patient)
     with progress("explaining") as advance:
         explanation = explain_answer(model.folder, patients, patient, progress=advance, check=check)
-    facts, side = explanation.facts, None
-    if "occlusion_side" in patients.typed:
-        side = next(iter(patients.typed.loc[[patient], "occlusion_side"].dropna().astype(str)), None)
-    own = [each.study for each in shared if each.split_hash == facts.split_hash and patient in each.development]
+    split = explanation.facts.split_hash
+    own = [each.study for each in shared if each.split_hash == split and patient in each.development]
     warnings = [model.caution] if model.caution else []
     warnings += [f"This patient belongs to study {name}, on which the model was developed." for name in own]
-    warnings += [each for each in str(facts.answer["warnings"]).split("; ") if each]
-    warnings += map_warnings(explanation.saliency.maps["all"], explanation.saliency.checks)
-    return ExplainedPatient(patient, model.name, explanation, tuple(warnings), side)
+    warnings += warnings_of(explanation)
+    return ExplainedPatient(patient, model.name, explanation, tuple(warnings), occlusion_side(patients.typed, patient))
+
+
+def warnings_of(explanation: Explanation) -> list[str]:
+    """Those of the answer, and what must be said about its maps."""
+    answer = [each for each in str(explanation.facts.answer["warnings"]).split("; ") if each]
+    return answer + map_warnings(explanation.saliency.maps["all"], explanation.saliency.checks)
+
+
+def occlusion_side(table: pd.DataFrame, patient: str) -> str | None:
+    """Of a patient of a typed table; None if it isn't known."""
+    if "occlusion_side" not in table:
+        return None
+    return next(iter(table.loc[[patient], "occlusion_side"].dropna().astype(str)), None)
 
 
 def check_page(page: Path) -> None:
