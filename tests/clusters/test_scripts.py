@@ -139,7 +139,9 @@ def test_the_readmes_commands_for_one_machine_run_as_written(tmp_path: Path, sho
         assert "*** SIGTERM" not in said
         client = MlflowClient(victim.database)
         runs = client.search_runs([client.get_experiment_by_name("victim").experiment_id])
-        assert {run.info.status for run in runs} == {"KILLED"}
+        status = {run.data.tags["rlvo.kind"]: run.info.status for run in runs}
+        assert status["study"] == "KILLED"
+        assert {run.info.status for run in runs} <= {"KILLED", "FINISHED"}  # a short trial may have finished before
         before = victim.epochs()
         again = shell(export, submit.replace("--submission-id paper_grid --no-wait", "--submission-id again"))
         assert again.returncode == 0, again.stdout + again.stderr
