@@ -19,7 +19,7 @@ from rlvo.cohort.hints import accepted_word
 from rlvo.cohort.label import FAILED_ETICI, WITHOUT_LABEL
 from rlvo.cohort.mapping import plain_name
 from rlvo.cohort.reading import examine_table
-from rlvo.cohort.tables import read_table
+from rlvo.cohort.tables import RawTable, read_table
 from rlvo.cohort.variables import VARIABLES
 from rlvo.errors import CohortError, Finding, MachineError, RlvoError
 from rlvo.files import atomic_write, csv_text
@@ -56,7 +56,7 @@ class IslesReport:
     failed_recanalisations: int
     """Number of patients with eTICI 0–2a."""
     findings: tuple[Finding, ...]
-    """Cells and maps that could not be read; they are missing in the table."""
+    """Cells and maps that could not be read, which are missing in the table, and files whose encoding was guessed."""
     notice: str = WITHOUT_LABEL
 
 
@@ -138,14 +138,16 @@ def perfusion_volumes(tmax: Path, cbf: Path | None) -> dict[str, float]:
 
 
 def _patient(scan: Path, root: Path, out: Path) -> tuple[dict[str, object], list[Finding]]:
-    """Return a patient's row, and what could not be read."""
+    """Return a patient's row, and what could not be read or was guessed."""
     patient = scan.name
     row: dict[str, object] = {"patient_id": patient}
     findings: list[Finding] = []
     written: dict[str, dict[str, object]] = {}
     for file in _files((root / "phenotype" / patient,), r"(demographic_baseline|outcome)\.(csv|xlsx)"):
         try:
-            for ours, theirs, cell in _phenotype(file):
+            table = read_table(file)
+            findings += [Finding(patient, file.name, note) for note in table.notes]
+            for ours, theirs, cell in _phenotype(table, file):
                 written.setdefault(ours, {})[f"{theirs} in {file.name}"] = cell
         except RlvoError as error:
             reason = error.findings[0] if isinstance(error, CohortError) else error
@@ -178,9 +180,9 @@ def _files(folders: Iterable[Path], ending: str, *, session: str = "[0-9]+") -> 
                 yield path
 
 
-def _phenotype(file: Path) -> list[tuple[str, str, object]]:
-    """Return the file's values: our column, its name there, and the cell."""
-    cells = read_table(file).cells
+def _phenotype(table: RawTable, file: Path) -> list[tuple[str, str, object]]:
+    """Return a file's values: our column, its name there, and the cell."""
+    cells = table.cells
     if len(cells) != 1:
         raise RlvoError(f"{len(cells)} rows instead of one", where=file.name)
     given = [(PHENOTYPE[str(name)], str(name), cell) for name, cell in cells.iloc[0].items() if name in PHENOTYPE]

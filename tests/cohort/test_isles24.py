@@ -107,6 +107,16 @@ def test_both_layouts_become_a_cohort_table(raw: str, session: str, suffix: str,
     assert (report.patients, report.failed_recanalisations, report.findings, findings) == (1, 0, (), ())
 
 
+def test_a_guessed_encoding_is_told(tmp_path: Path) -> None:
+    write_patient(tmp_path / "isles", "sub-stroke0001")
+    (file,) = (tmp_path / "isles").rglob("*_outcome.csv")
+    file.write_text(file.read_text().replace("NIHSS 24h", "NIHSS après"), encoding="latin-1")
+    report = isles24_cohort(tmp_path / "isles", tmp_path / "out")
+    (finding,) = report.findings
+    assert (finding.patient, finding.field) == ("sub-stroke0001", file.name)
+    assert "UTF-8" in finding.what
+
+
 def test_resampled_maps_replace_missing_raw_ones_and_unreadable_files_are_reported(tmp_path: Path) -> None:
     for number, tici in enumerate(("2a", "TICI 2b", "2b"), start=1):
         write_patient(tmp_path, f"sub-stroke000{number}", tici=tici)
