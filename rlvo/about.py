@@ -8,6 +8,10 @@ __version__ = "0.1.0"
 SOURCES = Path(__file__).parent
 """The folder of the package that is running: the installed one, or a registered model's own."""
 
+SHIPPED = installed if (installed := SOURCES / "shipped").is_dir() else SOURCES.parent
+"""Where `tune_configs/`, `ray_cluster/`, `mlflow/` and `constraints.txt` lie: in an installed package, or in a checkout
+beside it."""
+
 NOTICE = (
     "Research alert: expect a difficult recanalisation. Not a medical device and never an indication "
     "for a treatment; decide case by case."
@@ -15,10 +19,18 @@ NOTICE = (
 """The intended-use sentence that accompanies every output (paper, sections 4 and 5)."""
 
 
+COMMIT = "commit.txt"
+"""In a distribution: the commit it was made from."""
+
+
 def source_commit(package: Path) -> str | None:
-    """Commit of the checkout that tracks the sources, "… (altered)" if they differ; None without a checkout."""
+    """Commit of the checkout that tracks the sources, "… (altered)" if they differ; else what their distribution notes.
+
+    None if neither is there.
+    """
     if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
-        return None
+        notes = (package / "shipped" / COMMIT, package.parent / COMMIT)
+        return next((note.read_text().strip() for note in notes if note.is_file()), None)
     commit, altered = _git(package, "rev-parse", "HEAD"), _git(package, "status", "--porcelain", "--", ".")
     return f"{commit} (altered)" if commit and altered else commit
 

@@ -99,6 +99,7 @@ def desk(study: TinyStudy, tmp_path: Path) -> Path:
 
 def as_tiny(text: str) -> str:
     """The example with the desk's study."""
+    text = re.sub(r"(?<=plan |arch )(paper_grid|search_asha)", "tune_configs/tiny.yaml", text)
     return re.sub("paper_grid|search_asha", "tiny", text)
 
 

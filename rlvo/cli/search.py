@@ -28,7 +28,7 @@ LINE_INTERVAL = 10.0
 """Seconds between lines if the output is not a terminal."""
 GIB = 2**30
 
-ConfigArgument = Annotated[Path, typer.Argument(help="Study configuration (YAML).")]
+ConfigArgument = Annotated[Path, typer.Argument(help="A study's YAML file, or the name of a shipped study.")]
 
 
 def plan(
@@ -38,7 +38,7 @@ def plan(
 ) -> None:
     """What a study would run, without running it: trials, epochs, and what its models and volumes need.
 
-    Example: rlvo plan tune_configs/paper_grid.yaml
+    Example: rlvo plan paper_grid
     """
     study = load_study(config)
     from rlvo.workflows.search import plan
@@ -66,7 +66,7 @@ def search(
 ) -> None:
     """Train a study's configurations on all folds; run again, it continues where it stopped.
 
-    Example: rlvo search tune_configs/paper_grid.yaml --cohort cohort/cohort.csv
+    Example: rlvo search paper_grid --cohort cohort/cohort.csv
     """
     study = load_study(config)
     from rlvo.workflows.search import search, with_configurations

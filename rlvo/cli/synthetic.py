@@ -54,7 +54,7 @@ def demo(
     profile: Annotated[str, typer.Option(help="demo: learnable in minutes. null: no signal, AUCs near 0.5.")] = "demo",
     patients: Annotated[int, typer.Option(min=40, help="Synthetic patients.")] = 480,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the cohort.")] = 1,
-    config: Annotated[Path | None, typer.Option(help="Study to run.", show_default="tune_configs/demo.yaml")] = None,
+    config: Annotated[Path | None, typer.Option(help="Study to run: file or name.", show_default="demo")] = None,
     json: JsonOption = False,
 ) -> None:
     """Synthetic cohort, search, ensemble, registered model, hold-out: minutes on two cores. Run again, it continues.
@@ -100,7 +100,7 @@ def demo(
         "patients": f"rlvo synth {others} --patients 20 --profile {profile} --seed {seed + 1}",
         "answers": f"rlvo predict {made.built.model}@champion {others}/cohort.csv -o answers.csv --workdir {work.path}",
         "baselines": f"rlvo baseline {made.table} --workdir {work.path}",
-        "the paper": "rlvo plan tune_configs/paper_grid.yaml",
+        "the paper": "rlvo plan paper_grid",
     }
     print_line("")
     minutes = (time.monotonic() - started) / 60

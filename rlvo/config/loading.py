@@ -8,6 +8,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from rlvo.config.base import did_you_mean
+from rlvo.config.shipped import shipped_studies, study_file
 from rlvo.config.space import AXIS_KINDS
 from rlvo.config.study import StudyConfig
 from rlvo.errors import RlvoError
@@ -19,17 +20,19 @@ def load_study(path: Path) -> StudyConfig:
     The file is read as YAML 1.2, so `1e-4` is a number. Relative paths (`cohort.table`, `atlas`,
     `folds.test_patients`) are resolved against the file's folder.
 
+    Args:
+        path: a YAML file, or the name of a study that comes with rlvo.
+
     Raises:
         RlvoError: the file is missing or is not YAML, or keys and values are invalid; all mistakes at once.
     """
-    if not path.is_file():
-        raise RlvoError("there is no such file", where=path, fix="Give a YAML file, e.g. tune_configs/demo.yaml")
+    path = study_file(path)
     try:
         content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
         raise RlvoError(f"the file is not valid YAML: {' '.join(str(error).split())}", where=path) from None
     if not isinstance(content, dict):
-        raise RlvoError("a study must map keys to values", where=path, fix="See tune_configs/demo.yaml")
+        raise RlvoError("a study must map keys to values", where=path, fix=f"See {shipped_studies()['demo']}")
     study = parse_study(content, where=path)
 
     def beside(file: Path | None) -> Path | None:

@@ -166,7 +166,7 @@ def _staged(folder: Path) -> Iterator[tuple[str, str]]:
     """
     with tempfile.TemporaryDirectory() as staging, contextlib.chdir(staging):
         shutil.copytree(folder, ARTIFACT)
-        shutil.copytree(SOURCES, "rlvo", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(SOURCES, "rlvo", ignore=shutil.ignore_patterns("__pycache__", "shipped"))
         shutil.copyfile(SOURCES / "registry" / "model.py", "model.py")
         yield ARTIFACT, "rlvo"
 

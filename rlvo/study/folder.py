@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter, ValidationError
 
 from rlvo.config.base import content_hash
+from rlvo.config.loading import load_study
 from rlvo.config.model import Configuration
+from rlvo.config.shipped import shipped_studies
 from rlvo.config.study import DEFAULTS, StudyConfig
 from rlvo.errors import RlvoError
 from rlvo.files import atomic_write
@@ -126,6 +128,12 @@ def read_config(study: StudyFolder) -> StudyConfig:
         if config.default(path) is None:
             config = config.with_setting(path, before)
     return config
+
+
+def read_or_shipped_config(study: StudyFolder) -> StudyConfig:
+    """The study's frozen configuration, or if it was not started, that of the shipped study of this name."""
+    shipped = None if study.config.exists() else shipped_studies().get(study.path.name)
+    return read_config(study) if shipped is None else load_study(shipped)
 
 
 def read_hashes(study: StudyFolder) -> dict[str, str]:

@@ -12,7 +12,7 @@ from rlvo.config.loading import named_study
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.progress import ShowProgress, no_progress
-from rlvo.study.folder import StudyFolder, read_config, read_ended_trials, started_trials
+from rlvo.study.folder import StudyFolder, read_config, read_ended_trials, read_or_shipped_config, started_trials
 from rlvo.study.state import StudyState
 from rlvo.study.status import read_state
 from rlvo.training.records import read_epochs
@@ -33,14 +33,14 @@ class Study:
     machine or a service can.
 
     Args:
-        config: a YAML file, a `StudyConfig`, or the name of a study that was started in the work folder.
+        config: a YAML file, a `StudyConfig`, or a name: of a study of the work folder, or of a shipped one.
         cohort: the cohort table; None: the one that the configuration, or the study when it was started, names.
         workdir: work folder: MLflow, prepared volumes, studies.
         progress: shows how far long work is, e.g. `rlvo.show_progress`; by default nothing is shown.
 
     Example:
         ```python
-        study = rlvo.Study("tune_configs/demo.yaml", cohort="cohort.csv", progress=rlvo.show_progress)
+        study = rlvo.Study("demo", cohort="cohort.csv", progress=rlvo.show_progress)
         study.search()
         study.trials.groupby("model.modality")["val/auc"].mean()
         ```
@@ -66,8 +66,8 @@ class Study:
 
     @property
     def config(self) -> StudyConfig:
-        """The configuration that was given, or the one that the study was started with."""
-        return self._given or read_config(self.folder)
+        """The configuration that was given, or the one that the study was started with, or the shipped study's."""
+        return self._given or read_or_shipped_config(self.folder)
 
     def plan(self) -> StudyPlan:
         """What the study would run, without running it: trials, epochs, and what its models and volumes need."""

@@ -29,7 +29,7 @@ from rlvo.report.cohort_page import CohortContents
 from rlvo.report.cohort_pictures import Part, flow_chart, missingness_plot
 from rlvo.report.contact_sheet import write_contact_sheet
 from rlvo.report.table_one import table_one
-from rlvo.study.folder import StudyFolder, read_config, started_studies
+from rlvo.study.folder import StudyFolder, read_or_shipped_config, started_studies
 from rlvo.study.membership import SharedPatients, shared_patients
 from rlvo.training.baseline import BASELINES, clinical_baselines, clinical_odds
 
@@ -111,7 +111,7 @@ def examine_cohort(
     """
     name, given = named_study(study) if study is not None else (None, None)
     if name is not None and given is None:
-        given = read_config(StudyFolder((work or Workdir.at(Path(DEFAULT), create=False)).study(name)))
+        given = read_or_shipped_config(StudyFolder((work or Workdir.at(Path(DEFAULT), create=False)).study(name)))
     chosen = tuple(predictors or (given.cohort.predictors if given is not None else PAPER_PREDICTORS))
     with progress("columns") as advance:
         cohort = read_cohort(path, chosen, need_volumes=False, mapping=mapping, progress=advance)

@@ -1,14 +1,13 @@
 """The demonstration: the whole platform on a synthetic cohort for which the best possible AUCs are known."""
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rlvo.about import SOURCES
 from rlvo.config.loading import load_study
+from rlvo.config.shipped import shipped_studies
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.ensemble.build import STUDY_ENSEMBLE
@@ -60,12 +59,12 @@ def demonstrate(
 
     Args:
         patients, profile, seed: of the synthetic cohort.
-        config: the study; None: `tune_configs/demo.yaml`.
+        config: a study; None: the shipped `demo`.
 
     Raises:
         RlvoError: the work folder holds another cohort, or no configuration finished.
     """
-    study = load_study(config or _default_config())
+    study = load_study(config or shipped_studies()["demo"])
     table = work.path / "cohort" / "cohort.csv"
     truth = _write_cohort(table.parent, study, progress, patients=patients, profile=profile, seed=seed)
     opened, state = search(study, table, work, progress=progress, show_state=show_state)
@@ -91,12 +90,6 @@ def ceiling(spec: EnsembleSpec, ceilings: Mapping[str, float]) -> float:
     if all(c.model.fusion == "none" for c in spec.configurations):
         return ceilings[images]
     return ceilings["bayes" if images == "both" else f"{images}_clinical"]
-
-
-def _default_config() -> Path:
-    """`tune_configs/demo.yaml`: beside the package in a checkout, under `share/rlvo` of an installed environment."""
-    checkout, installed = SOURCES.parent, Path(sys.prefix) / "share" / "rlvo"
-    return next(path for base in (checkout, installed) if (path := base / "tune_configs" / "demo.yaml").exists())
 
 
 def _write_cohort(

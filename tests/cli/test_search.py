@@ -15,7 +15,6 @@ from rlvo.config.loading import load_study
 from rlvo.evaluation.power import auc_standard_error
 from rlvo.synthetic.cohort import write_synthetic_cohort
 
-CONFIGS = Path(__file__).parents[2] / "tune_configs"
 STUDY = "name: small\ntraining: {epochs: 1, batch_size: 8}" + networks.STUDY
 
 
@@ -47,7 +46,7 @@ def config(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_the_papers_grid_is_96_trials() -> None:
-    planned = json.loads(run("plan", CONFIGS / "paper_grid.yaml", "--json")[0])
+    planned = json.loads(run("plan", "paper_grid", "--json")[0])
     assert (planned["configurations"], planned["folds"], planned["trials"], planned["epochs"]) == (24, 4, 96, 5760)
     assert {(model["backbone"], tuple(model["last_map"])) for model in planned["models"]} == {
         ("densenet169", (1664, 7, 9, 8)),

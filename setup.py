@@ -1,0 +1,47 @@
+"""What a distribution holds besides the package: files that lie beside it in a checkout, and the commit.
+
+An installed rlvo has them in `rlvo/shipped/` (`rlvo.about.SHIPPED`). All else is in pyproject.toml.
+"""
+
+import runpy
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+from setuptools.command.sdist import sdist
+
+HERE = Path(__file__).parent
+SHIPPED = ("tune_configs/*", "ray_cluster/*", "mlflow/*", "constraints.txt")
+about = runpy.run_path(str(HERE / "rlvo" / "about.py"))
+
+
+class BuildWithShippedFiles(build_py):
+    """The package, with the shipped files in it."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        folder = Path(self.build_lib) / "rlvo" / "shipped"
+        for file in sorted(file for pattern in SHIPPED for file in HERE.glob(pattern)):
+            copy = folder / file.relative_to(HERE)
+            self.mkpath(str(copy.parent))
+            self.copy_file(str(file), str(copy), preserve_mode=True)
+        write_commit(folder)
+
+
+class SourcesWithCommit(sdist):
+    """The sources, with the commit, so that what is built from them knows it too."""
+
+    def make_release_tree(self, base_dir: str, files: list[str]) -> None:
+        super().make_release_tree(base_dir, files)
+        write_commit(Path(base_dir))
+
+
+def write_commit(folder: Path) -> None:
+    """Note the commit of the sources in a folder, if it is known."""
+    if commit := about["source_commit"](HERE / "rlvo"):
+        (folder / about["COMMIT"]).write_text(f"{commit}\n")
+
+
+setup(cmdclass={"build_py": BuildWithShippedFiles, "sdist": SourcesWithCommit})
