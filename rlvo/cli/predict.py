@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rlvo.about import NOTICE
-from rlvo.cli.common import JsonOption, ModelArgument, UngatedOption, WorkdirOption
+from rlvo.cli.common import JsonOption, ModelArgument, UngatedOption, WorkdirOption, writing
 from rlvo.config.workdir import DEFAULT
 from rlvo.errors import CohortError, MachineError, RlvoError
 from rlvo.files import atomic_write, csv_text, file_sha256
@@ -46,6 +46,10 @@ def predict(
         Path | None, typer.Option("--clinical", help="With a folder of patients: the table of their other columns.")
     ] = None,
     members: Annotated[bool, typer.Option("--members", help="Add the probability of every member.")] = False,
+    sr: Annotated[
+        Path | None,
+        typer.Option("--sr", help="Folder to write a DICOM Basic Text SR into for each answered patient, for a PACS."),
+    ] = None,
     ungated: UngatedOption = False,
     workdir: WorkdirOption = Path(DEFAULT),
     json: JsonOption = False,
@@ -56,17 +60,22 @@ def predict(
     Patients who cannot be scored are listed, and the others still are; the exit code is then 2. Answers are kept in
     OUT.answered.jsonl as they come: run again, it continues, and asks again about patients who changed.
 
+    A structured report (--sr) has the patient and study of the DICOM volumes, and is unverified.
+
     Example: rlvo predict rlvo-ensemble@champion patients.csv -o answers.csv
     """
-    if output is None and not json:
-        raise RlvoError("nowhere to write the answers", fix="Give -o OUT.csv, or --json")
+    if output is None and sr is None and not json:
+        raise RlvoError("nowhere to write the answers", fix="Give -o OUT.csv, --sr FOLDER or --json")
     from rlvo.workflows.answers import load_model, pose_question, read_patients, unanswered
+    from rlvo.workflows.structured_reports import make_report_folder, write_structured_reports
 
     raw, folder, notes = read_patients(patients, clinical)
     found = load_model(model, workdir, ungated=ungated)
     question = pose_question(found.admitted, raw, folder, notes, work=found.work)
     for note in question.notes:
         print_line(note)
+    if sr is not None:
+        make_report_folder(sr)
     for warning in filter(None, (question.model.caution, *question.shifts)):
         print_line(f"warning: {warning}")
     out = output.expanduser().resolve() if output is not None else None
@@ -75,10 +84,16 @@ def predict(
     if out is not None:
         atomic_write(out, csv_text(answers))
         print_line(f"wrote {output}: {len(answers)} patients, {int(answers['rlvo'].sum())} with an alert")
+    without = unanswered(answers)
+    if sr is not None:
+        with writing(sr):
+            reports = write_structured_reports(question, answers, sr)
+        print_line(f"{sr}: {reports}")
+        without += reports.findings
     if json:
         print_json(json_module.loads(answers.to_json(orient="records", double_precision=15)))
     print_line(NOTICE)
-    if without := unanswered(answers):
+    if without:
         raise CohortError(without, where=patients)
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
+from support.catalogue import write_series
 from support.commands import call, refused, run
 from support.tiny_study import TinyStudy
 
@@ -58,6 +60,27 @@ def test_who_cannot_be_scored_is_named_and_null(study: TinyStudy, package: Path,
     assert second["rlvo"] in (0, 1)
     assert "nihss" in second["warnings"]
     assert pd.read_csv(tmp_path / "out.csv")["rlvo"].isna().tolist() == [True, False]
+
+
+@pytest.mark.slow
+def test_structured_reports_are_filed_with_dicom_scans(study: TinyStudy, package: Path, tmp_path: Path) -> None:
+    """A second run adds none."""
+    write_series(tmp_path / "cta", StudyInstanceUID="1.2.3")
+    table = study.raw.head(1).drop(columns=["ncct", "vessels"]).assign(cta=tmp_path / "cta")
+    path = study.cohort.parent / "scans.csv"
+    table.to_csv(path, index=False)
+    arguments = ("predict", package, path, "-o", tmp_path / "out.csv", "--sr", tmp_path / "sr", "--json")
+    for already in ("", "; 1 were there already"):
+        result = run(*arguments)
+        assert f"sr: 1 structured report(s){already}\n" in result.stderr
+    [report] = [pydicom.dcmread(file) for file in (tmp_path / "sr").iterdir()]
+    assert (report.PatientID, report.StudyInstanceUID) == ("SECRET", "1.2.3")
+    answer = json.loads(result.stdout)[0]
+    texts = [item.get("TextValue") for item in report.ContentSequence]
+    assert f"{answer['votes']} of {answer['folds']} folds" in texts
+    assert set(answer["warnings"].split("; ")) <= set(texts)
+    (tmp_path / "sr" / "notes.txt").touch()
+    assert "something other" in refused(*arguments)
 
 
 @pytest.mark.slow
