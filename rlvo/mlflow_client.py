@@ -27,8 +27,8 @@ from rlvo.errors import MachineError, RlvoError, encode_password, hide_passwords
 LOG_LEVELS = {"mlflow": logging.WARNING, "mlflow.store.db": logging.CRITICAL, "urllib3": logging.ERROR}
 """MLflow announces every table it creates and prints tracebacks of errors it also raises; urllib3 logs every retry."""
 DATABASE_FILE = "sqlite:///"
-UI = "http://127.0.0.1:5000"
-"""Where `mlflow/ui.sh` shows a work folder, unless it is given another port."""
+UI = "http://127.0.0.1:5000/"
+"""Where `rlvo ui` shows a work folder, unless the port is taken or another one is named."""
 _GLOBAL_ADDRESS = threading.Lock()
 
 
@@ -82,15 +82,10 @@ class Tracking:
                 fix = "Check that the folder can be written and the disk is not full"
             raise MachineError(f"MLflow does not answer ({one_line(error)})", where=self.uri, fix=fix) from None
 
-    def runs_page(self, experiment: str) -> str:
-        """The page of MLflow's UI that shows an experiment's runs; MLflow's own links open one for language models.
-
-        Raises:
-            MachineError: MLflow does not answer, or refuses.
-        """
-        _, number = self.open_experiment(experiment)
-        address = re.sub(r"//[^/]*@", "//", self.uri).rstrip("/") if self.is_server else UI
-        return f"{address}/#/experiments/{number}/runs?workflowType=machine_learning"
+    @property
+    def ui(self) -> str:
+        """Where a browser finds the UI, without a password: a server's own address, else that of `rlvo ui`."""
+        return re.sub(r"//[^/]*@", "//", self.uri).rstrip("/") + "/" if self.is_server else UI
 
     @contextlib.contextmanager
     def registry(self, model: str) -> Iterator[MlflowClient]:

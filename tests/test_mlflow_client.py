@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from rlvo.errors import MachineError, RlvoError, encode_password, get_logger, hide_passwords
-from rlvo.mlflow_client import UI, Tracking, one_line
+from rlvo.mlflow_client import Tracking, one_line
 
 HOSTILE = st.characters(exclude_categories=["Cs"]) | st.sampled_from([*"/@:%?#[]& \t\\'\"", "%2F", "://"])
 PASSWORDS = st.builds(
@@ -185,13 +185,3 @@ def test_a_registry_that_is_away_is_the_machines_fault(monkeypatch: pytest.Monke
     with pytest.raises(MachineError, match="does not answer") as caught, tracking.registry("rlvo") as client:
         client.get_registered_model("rlvo")
     assert (caught.value.exit_code, "\n" in str(caught.value), "w0rd" in str(caught.value)) == (1, False, False)
-
-
-def test_an_experiments_page_opens_its_runs_and_holds_no_password(tracking: Tracking, tmp_path: Path) -> None:
-    _, number = tracking.open_experiment("a study")
-    assert tracking.runs_page("a study") == f"{UI}/#/experiments/{number}/runs?workflowType=machine_learning"
-    server = Tracking("https://me:p@ss/w0rd@mlflow.example:5000/", tmp_path)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tracking, "open_experiment", lambda *_: (None, "7"))
-        page = server.runs_page("a study")
-    assert page == "https://mlflow.example:5000/#/experiments/7/runs?workflowType=machine_learning"

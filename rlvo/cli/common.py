@@ -1,6 +1,6 @@
 """What the commands share: options, and how a place that cannot be written is told."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +28,12 @@ def print_notes(notes: Iterable[str]) -> None:
     """What had to be decided to read a table."""
     for note in notes:
         print_line(f"note: {note}")
+
+
+def print_links(links: Mapping[str, str]) -> None:
+    """How to open MLflow, and the pages of a study in it (`where_in_mlflow`)."""
+    for name, link in links.items():
+        print_line(f"{name}: {link}")
 
 
 @contextmanager

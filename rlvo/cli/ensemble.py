@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from rlvo.cli.common import JsonOption, StudyArgument, WorkdirOption, print_notes
+from rlvo.cli.common import JsonOption, StudyArgument, WorkdirOption, print_links, print_notes
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.report.console import console, format_interval, numeric, print_json, print_line, show_progress, text_table
 
@@ -83,8 +83,7 @@ def ensemble(
     else:
         print_line(f"registered before: {built.model} version {built.version}")
     print_line(f"calibration: {opened.folder.reliability}.png")
-    if place := where_in_mlflow(opened.work, opened.config):
-        print_line(f"MLflow: {place}")
+    print_links(where_in_mlflow(opened.work, opened.config))
     print_line(f"next: rlvo evaluate {opened.config.name} --workdir {workdir}")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlvo.about import NOTICE
-from rlvo.cli.common import JsonOption, UngatedOption, WorkdirOption, print_notes
+from rlvo.cli.common import JsonOption, UngatedOption, WorkdirOption, print_links, print_notes
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
 from rlvo.report.console import console, print_json, print_line, show_progress
@@ -110,8 +110,7 @@ def _evaluate_study(name: str, work: Workdir, *, reason: str | None, json: bool)
         print_line(f"{name}: {format_benefit(each.benefit)}")
     if evaluated.pictures:
         print_line(f"pictures: {', '.join(map(str, evaluated.pictures))}")
-    if place := where_in_mlflow(study.work, study.config):
-        print_line(f"MLflow: {place}")
+    print_links(where_in_mlflow(study.work, study.config))
     if holdout.seen_before:
         print_line(f"{holdout.seen_before} of its {len(holdout.own_answers)} patients had been opened before")
     if holdout.unknown:

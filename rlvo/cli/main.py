@@ -26,6 +26,7 @@ from rlvo.cli import (
     search,
     status,
     synthetic,
+    ui,
 )
 from rlvo.errors import RlvoError, hide_passwords
 from rlvo.report.console import print_line
@@ -78,6 +79,7 @@ for command in (
     search.plan,
     search.search,
     status.status,
+    ui.ui,
     ensemble.ensemble,
     evaluate.evaluate,
     ablate.ablate,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rlvo.about import NOTICE
-from rlvo.cli.common import JsonOption, StudyArgument, WorkdirOption, print_notes, writing
+from rlvo.cli.common import JsonOption, StudyArgument, WorkdirOption, print_links, print_notes, writing
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.report.console import print_json, print_line, show_progress
 
@@ -65,8 +65,8 @@ def report(
     )
     for page in pages:
         print_line(f"patient: {page}")
-    if is_attached and (place := where_in_mlflow(opened.work, opened.config)):
-        print_line(f"MLflow: {REPORT} at the ensemble's run, {place}")
+    if is_attached and (links := where_in_mlflow(opened.work, opened.config)):
+        print_links({"MLflow": links["MLflow"], f"ensembles, {REPORT} at the latest": links["ensembles"]})
     if not {section.anchor for section in written.sections} & {*SECTIONS}:
         print_line("where the networks look, and which variables matter to them: --explain (minutes)")
     print_line(NOTICE)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.live import Live
 
-from rlvo.cli.common import JsonOption, WorkdirOption, print_notes
+from rlvo.cli.common import JsonOption, WorkdirOption, print_links, print_notes
 from rlvo.cli.status import headlines, study_page
 from rlvo.config.loading import load_study
 from rlvo.config.workdir import DEFAULT, Workdir
@@ -88,8 +88,7 @@ def search(
         print_json(_result_json(state))
     else:
         _print_result(state)
-        if place := where_in_mlflow(work, study):
-            print_line(f"MLflow: {place}")
+        print_links({name: link for name, link in where_in_mlflow(work, study).items() if name != "ensembles"})
         print_line(f"next: rlvo ensemble {study.name} --workdir {work.path}")
     if state.best is None:
         reason = next(iter(state.failed[0].reasons("failed").values()))

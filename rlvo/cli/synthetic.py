@@ -95,7 +95,7 @@ def demo(
     others = work.path / "new-patients"
     commands = {
         "picture": made.picture,
-        "MLflow": where_in_mlflow(work, made.config),
+        **where_in_mlflow(work, made.config),
         "model": f"rlvo models --model {made.built.model} --workdir {work.path}",
         "patients": f"rlvo synth {others} --patients 20 --profile {profile} --seed {seed + 1}",
         "answers": f"rlvo predict {made.built.model}@champion {others}/cohort.csv -o answers.csv --workdir {work.path}",
@@ -107,5 +107,4 @@ def demo(
     print_line(f"{minutes:.1f} minutes. Opening {made.holdout.opening} of this hold-out. {NOTICE}")
     print_line("")
     for name, command in commands.items():
-        if command is not None:
-            print_line(f"{name:<11} {command}")
+        print_line(f"{name:<11} {command}")

@@ -4,6 +4,7 @@ from rlvo.about import NOTICE
 from rlvo.config.model import Configuration
 from rlvo.config.study import StudyConfig
 from rlvo.tracking.datasets import PatientGroup, StudyGroups
+from rlvo.tracking.trial_figures import CURVES
 
 OPTIMISTIC = (
     "**Validation figures are optimistic**: checkpoints, thresholds and configurations were chosen on the same "
@@ -16,7 +17,13 @@ def study_note(config: StudyConfig, groups: StudyGroups) -> str:
     patients, folds = groups.optimistic.patients, config.folds.folds
     what = f"Study **{config.name}**: {config.configurations} configurations × {folds} folds, trained and validated on "
     what += f"{patients} patients; {groups.holdout.patients} others are held out."
-    where = "Below it: its configurations, each with its trials, the ensembles and the clinical baselines."
+    where = (
+        "Below it: its configurations, each with its trials, the ensembles and the clinical baselines. Its metrics: "
+    )
+    where += (
+        "`best/auc_mean` and `best/auc_sd` of the best configuration (tag `rlvo.best_configuration`), and how many "
+    )
+    where += "trials have finished, failed, or were pruned, of how many."
     return "\n\n".join([what, where, OPTIMISTIC, NOTICE])
 
 
@@ -27,10 +34,16 @@ def configuration_note(configuration: Configuration) -> str:
 
 
 def trial_note(configuration: Configuration, fold: int, training: PatientGroup, validation: PatientGroup) -> str:
-    """For the run of a trial."""
+    """For the run of a trial, whose page opens on its curves."""
+    curves = (
+        f"[![Learning curves: here once the trial has finished]({{artifact}}{CURVES})]({{page}}/artifacts/{CURVES})"
+    )
     what = f"**{configuration.label}**, fold {fold}: trained on {training.patients} patients, validated on the "
-    what += f"{validation.patients} of the fold. `val/…` by epoch; `best/…` at the epoch with the lowest loss, whose "
-    return "\n\n".join([what + "weights are the checkpoint.", OPTIMISTIC, NOTICE])
+    what += (
+        f"{validation.patients} of the fold. [`val/…` by epoch]({{page}}/model-metrics); `best/…` at the epoch with "
+    )
+    what += "the lowest loss, whose weights are the checkpoint."
+    return "\n\n".join([curves, what, OPTIMISTIC, NOTICE])
 
 
 def ensemble_note(config: StudyConfig) -> str:

@@ -10,8 +10,10 @@ from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Param,
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from rlvo.about import SOURCES, source_commit
+from rlvo.config.study import StudyConfig
 from rlvo.mlflow_client import Tracking
 from rlvo.tracking.datasets import PatientGroup
+from rlvo.tracking.views import NOTE, save_views, varied
 
 Kind = Literal["study", "configuration", "trial", "ensemble", "baseline"]
 RunStatus = Literal["SCHEDULED", "RUNNING", "FINISHED", "FAILED", "KILLED"]
@@ -19,8 +21,8 @@ RunStatus = Literal["SCHEDULED", "RUNNING", "FINISHED", "FAILED", "KILLED"]
 KIND, IDENTITY, PARENT = "rlvo.kind", "rlvo.identity", "mlflow.parentRunId"
 NEUTRAL = {"mlflow.user": "rlvo", "mlflow.source.name": "rlvo", "mlflow.source.type": "LOCAL"}
 """Replaces the user's name and the path of a script."""
-COMMIT, NOTE, MODEL = "mlflow.source.git.commit", "mlflow.note.content", "rlvo.model"
-"""Tags: the commit of the sources; the description that MLflow shows above a run; the id of the run's logged model."""
+COMMIT, MODEL = "mlflow.source.git.commit", "rlvo.model"
+"""Tags: the commit of the sources; the id of the run's logged model."""
 EPOCHS_PER_BATCH = 100
 """MLflow accepts 1000 metrics per batch; an epoch has eight."""
 
@@ -30,6 +32,7 @@ class TrackedRun:
 
     def __init__(self, run: Run) -> None:
         self.id: str = run.info.run_id
+        self.name: str = run.info.run_name
         self.status, self.artifact_uri = run.info.status, run.info.artifact_uri
         self.params, self.metrics, self.tags = {**run.data.params}, {**run.data.metrics}, {**run.data.tags}
         self.datasets = {each.dataset.digest for each in run.inputs.dataset_inputs} if run.inputs else set()
@@ -47,7 +50,14 @@ class RunTree:
         self._client, self._experiment = tracking.open_experiment(experiment)
         self._tracking_uri = tracking.uri
         self._source = NEUTRAL | ({COMMIT: commit} if (commit := source_commit(SOURCES)) else {})
+        self._has_views = False
         self.runs = self._find()
+
+    def save_views(self, config: StudyConfig) -> None:
+        """Have the experiment hold the views of its study."""
+        if not self._has_views:
+            save_views(self._client, self._experiment, varied(config))
+            self._has_views = True
 
     def open(
         self,
@@ -63,15 +73,19 @@ class RunTree:
     ) -> None:
         """Create a run, with tags and a note in Markdown, unless it exists; the note may then be edited in MLflow.
 
-        Parameters and datasets that it lacks are added; those that are set stay.
+        Parameters and datasets that it lacks are added; those that are set stay. In the note, `{page}` stands for the
+        run's page in the UI, and `{artifact}` for the address of an artifact, but for its path.
         """
         if identity not in self.runs:
             above = {PARENT: self.runs[parent].id} if parent else {}
-            tags = {KIND: kind, IDENTITY: identity, NOTE: note, **above, **self._source, **tags}
+            tags = {KIND: kind, IDENTITY: identity, **above, **self._source, **tags}
             self._client.create_run(self._experiment, tags=tags, run_name=name)
             # If an answer is lost on its way, MLflow's client asks again and so makes a second run.
             self.runs |= self._find(f"tags.`{IDENTITY}` = '{identity}'")
         run = self.runs[identity]
+        if NOTE not in run.tags:  # its addresses need the run's id
+            page, artifact = f"#/experiments/{self._experiment}/runs/{run.id}", f"get-artifact?run_uuid={run.id}&path="
+            self.set_tags(identity, {NOTE: note.replace("{page}", page).replace("{artifact}", artifact)})
         missing = {key: str(value) for key, value in params.items() if key not in run.params}
         if missing:
             self._client.log_batch(run.id, params=[Param(key, value) for key, value in missing.items()])

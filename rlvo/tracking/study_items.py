@@ -6,6 +6,7 @@ No path and no patient id is written: patients are named by pseudonym, and text 
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
@@ -32,8 +33,9 @@ from rlvo.training.usage import read_usage
 
 DIGEST = "rlvo.digest"
 """Tag: SHA-256 of the file that a run shows in full; set once everything is there."""
-BEST, CHECKPOINT = "rlvo.best", "rlvo.checkpoint"
-"""Tags: `true` on the best trial and the best configuration; SHA-256 of the weights that a trial's run holds."""
+BEST, CHECKPOINT, CONFIGURATION = "rlvo.best", "rlvo.checkpoint", "rlvo.configuration"
+"""Tags: `true` on the best trial and the best configuration; SHA-256 of the weights that a trial's run holds;
+the configuration's key."""
 STATUS: dict[State, RunStatus] = {"finished": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
 
 Pseudonymise = Callable[[str], str]
@@ -72,6 +74,7 @@ def modified_ns(path: Path) -> int | None:
 def open_study_run(tree: RunTree, config: StudyConfig, study: StudyFolder, groups: StudyGroups) -> str:
     """The identity of a study's run, which is created if need be, with its configuration as an artifact."""
     run, content = study_identity(study, config), shareable(config)
+    tree.save_views(config)
     grid = "×".join(map(str, config.grid.shape))
     params = {"sampler": config.search.sampler, "folds": config.folds.folds, "seed": config.seed, "grid": grid}
     tree.open(run, "study", config.name, params, note=study_note(config, groups), datasets=[groups.optimistic])
@@ -120,11 +123,25 @@ class StudyItems:
             scores[run] = fmean(trial.score for trial in folds) if states[run] == "finished" else -math.inf
         _tag_best(tree, {run: trial.score for run, trial in self._trials.items()})
         _tag_best(tree, scores)
+        self._summarise(tree, root, scores)
         _keep_checkpoints(tree, self._trials.values(), self._config.mlflow, groups)
         is_complete = sum(state in STATUS for state in states.values()) >= self._config.configurations
         tree.set_status(root, "FINISHED" if is_complete or closing == "FAILED" else closing or "RUNNING")
         if closing is not None:
             tree.kill_open_runs(root)  # what is left are runs of trials whose folders are gone
+
+    def _summarise(self, tree: RunTree, root: str, scores: Mapping[str, float]) -> None:
+        """At the study's run: the best configuration, and how many trials have ended, each by how many had by then."""
+        records = {run: files.record for run, files in self._trials.items() if files.record is not None}
+        outcomes = Counter[State](record.outcome for record in records.values())
+        figures: dict[str, float] = {f"trials_{outcome}": outcomes[outcome] for outcome in STATUS}
+        figures["trials_planned"] = self._config.configurations * self._config.folds.folds
+        best = max(scores, key=scores.__getitem__)
+        if math.isfinite(scores[best]):
+            run = tree.runs[best]
+            figures |= {f"best/auc_{statistic}": run.metrics[f"val/auc_{statistic}"] for statistic in ("mean", "sd")}
+            tree.set_tags(root, {"rlvo.best_configuration": f"{run.name} ({run.tags[CONFIGURATION]})"})
+        tree.log_summary(root, figures, step=len(records))
 
     def _read(self, files: TrialFiles) -> TrialFiles:
         """Read what a trial has written, unless it was delivered."""
@@ -145,11 +162,11 @@ class StudyItems:
     def _write_runs(self, tree: RunTree, root: str, run: str, folds: Sequence[TrialFiles], groups: StudyGroups) -> None:
         """The run of a configuration and those of its trials, with what each trial has written so far."""
         configuration = folds[0].trial.configuration
-        params, tags = hyperparameters(configuration), {"rlvo.configuration": configuration.key}
+        params, tags = hyperparameters(configuration), {CONFIGURATION: configuration.key}
         tree.open(
             run,
             "configuration",
-            configuration.label,
+            run_name(configuration),
             params,
             parent=root,
             tags=tags,
@@ -161,7 +178,7 @@ class StudyItems:
             tree.open(
                 files.run,
                 "trial",
-                f"fold {fold}, {configuration.label}",
+                run_name(configuration, fold),
                 {**params, "fold": fold},
                 parent=run,
                 tags=tags,
@@ -253,8 +270,15 @@ def _keep_checkpoints(tree: RunTree, trials: Collection[TrialFiles], limits: Mlf
         trial, record = by_run[run].trial, by_run[run].record
         assert record is not None  # candidates have one
         fold = trial.identity.fold
-        name = f"{trial.configuration.label}, fold {fold}"
-        tree.log_model(run, name, record.best_epoch or 0, at_best(record), groups.validation(fold))
+        tree.log_model(
+            run, run_name(trial.configuration, fold), record.best_epoch or 0, at_best(record), groups.validation(fold)
+        )
+
+
+def run_name(configuration: Configuration, fold: int | None = None) -> str:
+    """Begins with what differs most, because tables cut it: `BOTH +prior daft, fold 0, densenet169`."""
+    backbone, _, rest = configuration.label.partition(" ")
+    return ", ".join([rest, *([] if fold is None else [f"fold {fold}"]), backbone])
 
 
 def at_best(record: CompletionRecord) -> dict[str, float]:

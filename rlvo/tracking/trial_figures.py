@@ -8,6 +8,9 @@ from rlvo.report.style import svg
 from rlvo.report.trial import learning_curves, trial_roc
 from rlvo.training.records import CompletionRecord
 
+CURVES = "figures/learning-curves.svg"
+"""Path among the artifacts of a trial's run."""
+
 
 def trial_figures(
     epochs: Sequence[Mapping[str, float]], record: CompletionRecord, predictions: pd.DataFrame | None
@@ -20,7 +23,7 @@ def trial_figures(
     """
     figures = {}
     if epochs:
-        figures["figures/learning-curves.svg"] = svg(learning_curves(epochs, record.best_epoch))
+        figures[CURVES] = svg(learning_curves(epochs, record.best_epoch))
     if predictions is not None and predictions["label"].nunique() == 2:
         label, probability = predictions["label"].to_numpy(int), predictions["probability"].to_numpy(float)
         figures["figures/roc.svg"] = svg(trial_roc(label, probability))

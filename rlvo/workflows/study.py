@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,7 @@ from rlvo.study.folder import StudyFolder, read_config
 from rlvo.study.inputs import StudyInputs, StudyPatients, open_study, read_patients
 from rlvo.tracking.after_search import log_model_metrics, log_summary_run
 from rlvo.tracking.datasets import PatientGroup, StudyGroups
+from rlvo.tracking.views import study_pages
 from rlvo.training.baseline import BaselineResult, clinical_baselines
 
 
@@ -165,14 +166,14 @@ def tracking_of(work: Workdir, config: StudyConfig | None = None) -> Tracking:
     return Tracking(work.tracking_uri(config.mlflow.tracking_uri if config else None), work.artifacts)
 
 
-def where_in_mlflow(work: Workdir, config: StudyConfig) -> str | None:
-    """How to see a study's runs in MLflow; None if it does not answer."""
+def where_in_mlflow(work: Workdir, config: StudyConfig) -> dict[str, str]:
+    """How to open MLflow's UI, then the pages of a study in it, by name; empty if MLflow does not answer."""
     tracking = tracking_of(work, config)
     try:
-        page = tracking.runs_page(config.name)
+        pages = asdict(study_pages(config, tracking))
     except MachineError:
-        return None
-    return page if tracking.is_server else f"{page} while 'mlflow/ui.sh {work.path}' runs"
+        return {}
+    return {"MLflow": tracking.ui if tracking.is_server else f"rlvo ui --workdir {work.path}", **pages}
 
 
 def defined(metrics: Mapping[str, float]) -> dict[str, float]:

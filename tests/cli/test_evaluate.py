@@ -95,7 +95,8 @@ def test_the_hold_out_is_opened_once_and_its_figures_are_on_the_card(evaluated: 
     assert "paired tests on the hold-out" in again.stderr
     page = evaluated.workdir.path / "a page.html"
     told = run("report", "tiny", "-o", page, "--workdir", evaluated.workdir.path).stderr
-    assert "MLflow: report.html at the ensemble's run, http://127.0.0.1:5000/#/experiments/1/runs" in told
+    assert f"MLflow: rlvo ui --workdir {evaluated.workdir.path}\n" in told
+    assert "ensembles, report.html at the latest: http://127.0.0.1:5000/#/experiments/1/runs?" in told
     assert Path(client.download_artifacts(run_id, "report.html")).read_text() == page.read_text()
     assert "patients with rLVO: an AUC of 0.70 has a standard error of" in again.stderr
     assert "calibration of ensemble: Brier" in again.stderr

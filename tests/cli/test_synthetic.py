@@ -58,7 +58,8 @@ def test_demo_from_nothing_to_a_registered_model_and_again(tmp_path: Path) -> No
     assert "optimistic" in first.stderr.lower()
     assert "Traceback" not in first.stderr
     assert "Warning" not in first.stderr
-    assert re.search(r"MLflow +http://127.0.0.1:5000/#/experiments/1/runs\?workflowType=machine_learning", first.stderr)
+    assert re.search(rf"MLflow +rlvo ui --workdir {work}\n", first.stderr)
+    assert re.search(r"trials +http://127.0.0.1:5000/#/experiments/1/runs\?.*viewStateShareKey=trials\n", first.stderr)
 
     client = MlflowClient(f"sqlite:///{work / 'mlflow.db'}")
     champion = client.get_model_version_by_alias("rlvo-ensemble", "champion")
