@@ -36,7 +36,9 @@ ADVICE = {
     "binary": "1 for yes and 0 for no",
     "sex": "M or F: M is male, F is female",
     "occlusion_side": "left or right",
+    "occlusion_site": "TICA (terminal internal carotid artery), M1 or M2",
     "etici": "only the grade, with a lower-case letter",
+    "etiology": "icad for intracranial atherosclerosis and other for any other cause",
 }
 """How cells are written, by column, or for all other yes-or-no columns."""
 WORDS: dict[str, dict[str, str]] = {
@@ -61,6 +63,7 @@ WORDS: dict[str, dict[str, str]] = {
     },
 }
 """What stands for each accepted word, as patterns, in languages of the registries."""
+YES_OR_NO = {"1": "for yes", "0": "for no"}
 ROMAN = {"i": "1", "iia": "2a", "iib": "2b", "iic": "2c", "iii": "3"}
 
 
@@ -80,10 +83,14 @@ def hint(cell: str, variable: Variable, *, decimal_comma: bool = False) -> str |
         if not decimal_comma and re.fullmatch(r"[+-]?\d+,\d+", text):
             return "Write a decimal point, not a comma"
         return _first(NUMBERS, text)
-    word, advice = accepted_word(text, variable), ADVICE.get(_group(variable))
-    if word and advice:
-        return f"Write {word} ({advice})"
-    return f"Write {word or advice}" if word or advice else None
+    advice = ADVICE[_group(variable)]
+    if word := accepted_word(text, variable):
+        return (
+            f"Write {word} for {'yes' if word == '1' else 'no'}"
+            if _group(variable) == "binary"
+            else f"Write {word} ({advice})"
+        )
+    return f"Write {advice}"
 
 
 def accepted_word(text: str, variable: Variable) -> str | None:
@@ -116,9 +123,13 @@ def _site(text: str) -> str | None:
     return found.pop() if len(found) == 1 and found <= {"TICA", "M1", "M2"} else None
 
 
-def _date_hint(text: str) -> str:
+def _date_hint(text: str) -> str | None:
     if found := re.fullmatch(r"(\d{4})([/. -]?)(\d{1,2})\2(\d{1,2})(?!\d).*", text):
-        return f"Write {found[1]}-{found[3]:0>2}-{found[4]:0>2}, if it is that day"
+        try:
+            day = date(int(found[1]), int(found[3]), int(found[4]))
+        except ValueError:
+            return "There is no such day"
+        return None if text.startswith(str(day)) else f"Write {day}, if it is that day"
     if UNKNOWN.fullmatch(text):
         return LEAVE_EMPTY
     return "Write year, month and day in this order: any other order is ambiguous"

@@ -76,7 +76,7 @@ class CheckedTable:
             MachineError: if the machine is at fault, not the patient.
         """
         for at, (patient, findings) in enumerate(self.findings.items()):
-            warnings = [f"{finding.field}: {finding.what}" for finding in findings if finding.field not in VOLUMES]
+            warnings = [_in_words(finding) for finding in findings if finding.field not in VOLUMES]
             row, volumes = self.typed.iloc[[at]], None
             try:
                 prepared = self._prepare(row, target, sufficient, store)
@@ -123,6 +123,12 @@ def check_rows(findings: Sequence[Finding]) -> None:
 def format_missing(volumes: Sequence[str]) -> str:
     """E.g. "no CTA and no vessel mask"."""
     return " and ".join(f"no {ROLE_NAMES[name]}" for name in volumes)
+
+
+def _in_words(finding: Finding) -> str:
+    """What is wrong with a cell, and what is allowed there."""
+    allowed = f" (allowed: {finding.allowed})" if finding.allowed else ""
+    return f"{finding.field}: {finding.what}{allowed}"
 
 
 def _check_sufficient(given: Collection[str], sufficient: Sequence[Collection[str]]) -> None:

@@ -8,6 +8,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
+from rlvo.cohort.labels import NAMES, format_number, format_quantity, names_in_words
 from rlvo.cohort.variables import CTP, TMAX_VOLUMES, source_columns
 from rlvo.config.model import Modality
 from rlvo.ensemble.spec import EnsembleSpec, MemberSpec, apply_ensemble
@@ -187,7 +188,7 @@ def choose_variant(variants: Sequence[Variant], patient: Patient) -> tuple[Varia
     perfusion = [name for name in _missing_perfusion(ensemble, row) if name not in imputed]
     missing = [name for name in ensemble.channels if name not in volumes]
     reasons = [format_missing(missing)] if missing else []
-    reasons += [f"no {', '.join(perfusion)}"] if perfusion else []
+    reasons += [f"no {names_in_words(perfusion)}"] if perfusion else []
     return chosen, [f"answered by the ensemble '{chosen.name}': {' and '.join(reasons)}"]
 
 
@@ -198,7 +199,7 @@ def _missing_perfusion(variant: Variant, row: pd.DataFrame) -> list[str]:
 def _table_warnings(variant: Variant, row: pd.DataFrame) -> list[str]:
     """Which predictors are imputed, and which are clipped to the training patients' range."""
     imputed = variant.imputed(row)
-    warnings = [f"imputed: {', '.join(imputed)}{_proportion(variant, row)}"] if imputed else []
+    warnings = [f"imputed: {names_in_words(imputed)}{_proportion(variant, row)}"] if imputed else []
     if not variant.reads_table:
         return warnings
     encoders = tuple(variant.encoders.values())
@@ -207,7 +208,9 @@ def _table_warnings(variant: Variant, row: pd.DataFrame) -> list[str]:
         low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
         value = float(predictor_values(row, predictor).iloc[0])
         if value < low or value > high:
-            warnings.append(f"{predictor}: {value:g} counts as the nearest in training, {low:g} to {high:g}")
+            seen = f"{format_number(predictor, low)} to {format_quantity(predictor, high)}"
+            is_beyond = f"{format_quantity(predictor, value)} counts as the nearest in training, {seen}"
+            warnings.append(f"{NAMES.get(predictor, predictor)}: {is_beyond}")
     return warnings
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from rlvo.cohort.labels import NAMES, format_number, format_quantity, share_label
 from rlvo.cohort.variables import RATIOS, VARIABLES, predictor_kind, source_columns
 from rlvo.config.base import Frozen
 
@@ -24,6 +25,10 @@ class ContinuousSummary(Frozen):
     sd: float
     percentiles: tuple[float, ...] = ()
     """At PERCENTILES; empty in models registered before they were kept."""
+
+    def in_words(self, name: str) -> str:
+        """Mean and SD of the predictor of this name: "207 mL (SD 120)"."""
+        return f"{format_quantity(name, self.mean)} (SD {format_number(name, self.sd)})"
 
     def between(self, value: float) -> tuple[int, int] | None:
         """The nearest percentiles that are certainly lower and higher, or 0 and 100; None if they are not known."""
@@ -94,23 +99,23 @@ def shift_warnings(summary: CohortSummary, table: pd.DataFrame) -> list[str]:
     """
     warnings = []
     for name, missing in summary.missing.items():
-        values = predictor_values(table, name)
+        values, called = predictor_values(table, name), NAMES.get(name, name)
         measured, trained_on = values.dropna(), round(summary.patients * (1 - missing))
         missing_here = float(values.isna().mean())
         if missing_here > missing and _has_shifted(
             _cohens_h(missing_here, len(values), missing), len(values), summary.patients
         ):
-            warnings.append(f"{name}: missing in {missing_here:.0%} of these patients, {missing:.0%} in training")
+            warnings.append(f"{called}: missing in {missing_here:.0%} of these patients, {missing:.0%} in training")
         if (trained := summary.continuous.get(name)) is not None and trained.sd > 0 and len(measured):
             mean = float(measured.mean())
             if _has_shifted((mean - trained.mean) / trained.sd, len(measured), trained_on):
-                in_training = f"{trained.mean:.3g} (SD {trained.sd:.2g}) in training"
-                warnings.append(f"{name}: mean {mean:.3g} in these patients, {in_training}")
+                here = f"mean {format_quantity(name, mean)} in these patients"
+                warnings.append(f"{called}: {here}, {trained.in_words(name)} in training")
         for level, share in summary.shares.get(name, {}).items():
-            here = _shares(name, measured).get(level, 0.0)
-            if len(measured) and _has_shifted(_cohens_h(here, len(measured), share), len(measured), trained_on):
-                label = name if level == "1" else f"{name}={level}"
-                warnings.append(f"{label}: {here:.0%} of these patients, {share:.0%} in training")
+            of_these = _shares(name, measured).get(level, 0.0)
+            if len(measured) and _has_shifted(_cohens_h(of_these, len(measured), share), len(measured), trained_on):
+                label = share_label(name, level)
+                warnings.append(f"{label}: {of_these:.0%} of these patients, {share:.0%} in training")
     return warnings
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from rlvo.cohort.labels import LEVELS, NAMES
 from rlvo.evaluation.performance import INTERVAL_METHODS
 from rlvo.inference.description import ModelDescription
 from rlvo.inference.training_cohort import SYNTHETIC, CohortSummary
@@ -29,7 +30,9 @@ def model_card(description: ModelDescription, validation: pd.DataFrame) -> str:
     is_synthetic = description.cohort is not None and description.cohort.synthetic
     return template.format(
         notice=f"**Not for patients: {SYNTHETIC}.** {description.notice}" if is_synthetic else description.notice,
-        cohort=_cohort(description.cohort),
+        patients=_patients(description.cohort),
+        how_good=_how_good(validation),
+        cohort=_characteristics(description.cohort),
         made=_made(description),
         results=_results(validation),
         missing=_missing(description),
@@ -58,19 +61,34 @@ def add_to_description(tracking: Tracking, name: str, version: str, title: str, 
         client.update_model_version(name, version, ADDED.join([card, *added])[:LIMIT])
 
 
-def _cohort(summary: CohortSummary | None) -> str:
+def _patients(summary: CohortSummary | None) -> str:
+    if summary is None:
+        return "patients who are not described."
+    patients = f"{summary.patients} {'SYNTHETIC ' if summary.synthetic else ''}patients"
+    return f"{patients}, {summary.prevalence:.0%} with refractory occlusion."
+
+
+def _how_good(validation: pd.DataFrame) -> str:
+    """The honest estimate of the validation, in a sentence."""
+    (row,) = validation[validation["estimate"] == "nested"].to_dict("records")
+    rates = f"sensitivity {row['sensitivity']:.0%}, specificity {row['specificity']:.0%}"
+    auc = f"AUC {row['auc']:.2f} (95 % interval {row['low']:.2f}–{row['high']:.2f})"
+    return f"{auc}, {rates}, on development patients (nested validation). Results on other patients stand at the end."
+
+
+def _characteristics(summary: CohortSummary | None) -> str:
+    """One line per predictor, in a clinician's terms: mean and SD with the unit, or shares."""
     if summary is None:
         return "Not described."
-    continuous = {name: f"{name} {each.mean:.3g} (SD {each.sd:.2g})" for name, each in summary.continuous.items()}
-    shares = {
-        name: ", ".join(f"{name if level == '1' else f'{name}={level}'} {share:.0%}" for level, share in levels.items())
+    described = {name: each.in_words(name) for name, each in summary.continuous.items()} | {
+        name: ", ".join(f"{LEVELS.get(level, level)} {share:.0%}".removeprefix("1 ") for level, share in levels.items())
         for name, levels in summary.shares.items()
     }
-    described = continuous | shares
-    missing = {name: f", missing in {share:.0%}" if share else "" for name, share in summary.missing.items()}
-    values = "; ".join(described[name] + missing[name] for name in missing if described.get(name))
-    patients = f"{summary.patients} {'SYNTHETIC ' if summary.synthetic else ''}patients"
-    return f"{patients}, {summary.prevalence:.0%} with refractory occlusion. {values}."
+    return "\n".join(
+        f"- {NAMES.get(name, name)}: {described[name]}{f', missing in {share:.0%}' if share else ''}"
+        for name, share in summary.missing.items()
+        if described.get(name)
+    )
 
 
 def _made(description: ModelDescription) -> str:

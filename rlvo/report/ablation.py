@@ -8,13 +8,13 @@ from typing import Any
 import pandas as pd
 from rich.table import Table
 
+from rlvo.cohort.labels import variable_label
 from rlvo.cohort.variables import PERFUSION
 from rlvo.evaluation.answers import AnswerComparison
 from rlvo.evaluation.errors_by_cause import CAUSES
 from rlvo.report.console import format_interval, format_number, format_p, numeric, text_table
 from rlvo.report.exhibit import Exhibit, Standing
 from rlvo.report.importance import importance_rows
-from rlvo.report.labels import variable_label
 from rlvo.report.model_tables import ScoredModel, models_exhibit, paired_exhibit
 
 SHOWN = {"balanced_accuracy": "bal.\nacc.", "sensitivity": "sens.", "specificity": "spec.", "f1": "F1"}

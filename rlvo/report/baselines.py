@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from rlvo.cohort.labels import term_label
 from rlvo.evaluation.calibration import Calibration, decision_curve
 from rlvo.evaluation.performance import measure_performance
 from rlvo.report.calibration import Reliability, decision_curve_plot, reliability_plot
 from rlvo.report.console import format_odds, format_p
-from rlvo.report.labels import term_label
 from rlvo.report.style import BLUE, GREY, PAGE_WIDTH, PALE, paper_style, write_picture
 from rlvo.report.tables import ModelResults
 from rlvo.training.baseline import BaselineResult

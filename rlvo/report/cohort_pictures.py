@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 
+from rlvo.cohort.labels import NAMES
 from rlvo.cohort.selection import FlowStep
-from rlvo.report.labels import NAMES
 from rlvo.report.style import BLUE, GREY, INK, PAGE_WIDTH, PALE, paper_style
 
 LINE, PADDING, MARGIN = 0.15, 0.09, 0.08

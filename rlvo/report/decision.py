@@ -8,9 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rlvo.cohort.variables import VARIABLES
+from rlvo.cohort.labels import NAMES, format_value, variable_label
 from rlvo.report.exhibit import Exhibit
-from rlvo.report.labels import LEVELS, NAMES, variable_label
 from rlvo.report.style import BLUE, GREY, INK, ORANGE, PALE_INK, paper_style
 
 MOST_BARS = 12
@@ -167,17 +166,6 @@ def _range(row: Mapping[str, Any]) -> str:
 
 def _rows(values: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): cell for name, cell in row.items()} for row in values.to_dict("records")]
-
-
-def format_value(predictor: str, value: Any) -> str:
-    """A predictor's value in words: "71", "female", "yes", "missing"."""
-    if value is None or pd.isna(value):
-        return "missing"
-    if isinstance(value, str):
-        return LEVELS.get(value, value)
-    if predictor in VARIABLES and VARIABLES[predictor].kind == "binary":
-        return "yes" if value else "no"
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def format_signed(value: float) -> str:

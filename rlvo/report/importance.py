@@ -9,9 +9,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.projections.polar import PolarAxes
 from matplotlib.ticker import MaxNLocator
 
+from rlvo.cohort.labels import NAMES
 from rlvo.explain.ranking import MEASURES, VariableImportance
 from rlvo.report.exhibit import Exhibit
-from rlvo.report.labels import NAMES
 from rlvo.report.style import BLUE, GREEN, GREY, INK, ORANGE, PAGE_WIDTH, PALE_INK, paper_style
 
 COLUMNS = {

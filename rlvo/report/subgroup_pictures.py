@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
+from rlvo.cohort.labels import LEVELS, NAMES
 from rlvo.evaluation.subgroups import SubgroupAnalysis
 from rlvo.report.console import format_interval, format_p
 from rlvo.report.exhibit import Exhibit, Standing
-from rlvo.report.labels import LEVELS, NAMES
 from rlvo.report.style import BLUE, GREY, ORANGE, PAGE_WIDTH, paper_style
 
 SHOWN = {"auc": "AUC", "sensitivity": "sensitivity", "specificity": "specificity"}

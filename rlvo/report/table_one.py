@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
+from rlvo.cohort.labels import level_label, variable_label
 from rlvo.cohort.variables import DERIVED, RATIOS, VARIABLES
 from rlvo.report.console import format_p, numeric, text_table
-from rlvo.report.labels import level_label, variable_label
 
 HEADINGS = {
     "variable": "",

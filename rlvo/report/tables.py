@@ -9,6 +9,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
+from rlvo.cohort.labels import NAMES, term_label
 from rlvo.evaluation.answers import AnswerComparison
 from rlvo.evaluation.metrics import over_folds
 from rlvo.evaluation.performance import Performance
@@ -24,7 +25,6 @@ from rlvo.report.console import (
     text_table,
 )
 from rlvo.report.external import format_difference
-from rlvo.report.labels import NAMES, term_label
 
 BASELINE_HEADINGS = {
     "auc": "AUC",

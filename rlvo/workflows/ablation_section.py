@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from rlvo.cohort.labels import NAMES
 from rlvo.report.ablation import dropped_exhibit
 from rlvo.report.exhibit import Section
-from rlvo.report.labels import NAMES
 from rlvo.workflows.ablation_results import read_ablation
 from rlvo.workflows.study import ReadStudy
 

@@ -1,5 +1,7 @@
+import pandas as pd
 import pytest
 
+from rlvo.cohort.cells import typed_column
 from rlvo.cohort.hints import accepted_word, hint
 from rlvo.cohort.variables import VARIABLES
 
@@ -46,3 +48,27 @@ def test_advice_is_that_of_the_column() -> None:
     assert hint("1,234", VARIABLES["tmax_gt4_ml"]) == "Write 1234 or 1.234, without thousands separators"
     assert hint("12,5", VARIABLES["nihss"], decimal_comma=True) is None
     assert "missing value" in str(hint("#NULL!", VARIABLES["age"]))
+
+
+@pytest.mark.parametrize("column", [name for name, each in VARIABLES.items() if each.kind not in ("text", "date")])
+def test_advice_names_only_what_the_column_allows(column: str) -> None:
+    """No column is told another kind's words, and every finding says what is allowed."""
+    variable = VARIABLES[column]
+    cells = pd.Series(
+        [f"{n}" for n in (-5, 77)] + ["X", "abc", "yes", "<5", "both", "M9", "TICI 9", "0,5", "12 h"], dtype="str"
+    )
+    _, findings = typed_column(cells, variable, False)
+    is_yes_or_no = variable.kind == "binary" and not variable.levels
+    for finding in findings:
+        assert finding.allowed == variable.allowed
+        assert is_yes_or_no or "yes" not in str(finding.fix)
+        assert column == "sex" or "male" not in str(finding.fix)
+        assert column == "etici" or "grade" not in str(finding.fix)
+    assert hint("yes", VARIABLES["smoking"]) == "Write 1 for yes"
+    assert hint("0)", VARIABLES["etici"]) == "Write 0 (only the grade, with a lower-case letter)"
+
+
+def test_a_day_that_cannot_be_is_not_advised() -> None:
+    assert hint("2024-13-01", VARIABLES["admission_date"]) == "There is no such day"
+    assert hint("2024/2/1", VARIABLES["admission_date"]) == "Write 2024-02-01, if it is that day"
+    assert hint("2999-01-01", VARIABLES["admission_date"]) is None  # it is well written, but in the future

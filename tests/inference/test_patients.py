@@ -28,7 +28,7 @@ def test_a_patient_needs_all_volumes_of_one_set(study: TinyStudy) -> None:
         {"cta", "vessels"},
         {"ncct", "cta", "vessels"},
     ]
-    warnings = [(), ("not answered: no CTA",), (), ("age: 'old' is not allowed",)]
+    warnings = [(), ("not answered: no CTA",), (), ("age: 'old' is not allowed (allowed: 0 to 120 years)",)]
     assert [patient.warnings for patient in patients] == warnings
     assert pd.isna(patients[3].row["age"].iloc[0])
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from support.tiny_study import TinyStudy
 
 from rlvo.cohort.encoding import fit_encoder
+from rlvo.cohort.labels import names_in_words
 from rlvo.cohort.variables import CTP
 from rlvo.ensemble.build import fit_fallbacks
 from rlvo.ensemble.spec import EnsembleSpec, MemberSpec, apply_ensemble
@@ -198,20 +199,24 @@ MISSING: dict[str, tuple[dict[str, Any], str | None, tuple[str, ...]]] = {
     "no perfusion": (
         dict.fromkeys(("cbf_lt30_ml", "tmax_gt4_ml", "tmax_gt6_ml", "tmax_gt10_ml")),
         "fewer variables",
-        ("answered by the ensemble 'fewer variables': no cbf_lt30_ml, tmax_gt4_ml, tmax_gt6_ml, tmax_gt10_ml, hir",),
+        ("answered by the ensemble 'fewer variables': no CBF < 30 %, Tmax > 4 s, Tmax > 6 s, Tmax > 10 s, HIR",),
     ),
-    "one perfusion value": ({"tmax_gt10_ml": None}, "fewer variables", ("no tmax_gt10_ml, hir",)),
+    "one perfusion value": ({"tmax_gt10_ml": None}, "fewer variables", ("no Tmax > 10 s, HIR",)),
     "perfusion and CTA": (
         {"tmax_gt10_ml": None, "cta": None, "vessels": None},
         "without CTA",
         (
             "answered by the ensemble 'without CTA': no CTA",
-            "imputed: tmax_gt10_ml, hir (Tmax volumes in proportion to the measured ones)",
+            "imputed: Tmax > 10 s, HIR (Tmax volumes in proportion to the measured ones)",
         ),
     ),
-    "another variable": ({"nihss": None}, "all inputs", ("imputed: nihss",)),
-    "not allowed": ({"age": 250}, "all inputs", ("age: '250' is not allowed", "imputed: age")),
-    "outside the training range": ({"age": 119}, "all inputs", ("age: 119 counts as the nearest in training",)),
+    "another variable": ({"nihss": None}, "all inputs", ("imputed: NIHSS",)),
+    "not allowed": (
+        {"age": 250},
+        "all inputs",
+        ("age: '250' is not allowed (allowed: 0 to 120 years)", "imputed: Age"),
+    ),
+    "outside the training range": ({"age": 119}, "all inputs", ("Age: 119 years counts as the nearest in training",)),
     "unknown site": ({"occlusion_site": "M7"}, "all inputs", ("occlusion_site: 'M7' is not allowed", "imputed")),
 }
 """What is changed in a patient's row, which variant answers (None: none does), and what the warnings contain."""
@@ -282,7 +287,7 @@ def test_an_ensemble_that_ignores_the_table_imputes_nothing_and_answers_without_
     members = Members(lambda name: (study.weights(*named[name]), None))
     table = study.raw[["patient_id", "ncct", "cta"]].head(1)
     got = EnsemblePredictor(description, members).predict(table, study.cohort.parent)
-    missing = ", ".join(p for p in study.config.cohort.predictors if p in CTP)
+    missing = names_in_words(p for p in study.config.cohort.predictors if p in CTP)
     assert got["warnings"][0].startswith(f"answered by the ensemble 'images only': no {missing}; ")
     assert "imputed" not in got["warnings"][0]
     assert got["rlvo"].notna().all()

@@ -77,14 +77,14 @@ def test_similar_patients_raise_no_alarm(summary: CohortSummary) -> None:
 
 def test_a_shift_is_reported_with_both_numbers(summary: CohortSummary) -> None:
     table = draw(60, 1)
-    assert warnings(summary, table.assign(age=table["age"] + 15))[0].startswith("age: mean 8")
+    assert warnings(summary, table.assign(age=table["age"] + 15))[0].startswith("Age: mean 8")
     (warning,) = warnings(summary, table.assign(sex="F"))
-    assert warning.startswith("sex=F: 100% of these patients, ")
-    assert any("occlusion_site=M2" in line for line in warnings(summary, table.assign(occlusion_site="M2")))
+    assert warning.startswith("Sex, female: 100% of these patients, ")
+    assert any("Occlusion, M2" in line for line in warnings(summary, table.assign(occlusion_site="M2")))
     without = warnings(summary, table.drop(columns="ivt"))
-    assert without == ["ivt: missing in 100% of these patients, 0% in training"]
+    assert without == ["IV thrombolysis: missing in 100% of these patients, 0% in training"]
     severe = table.assign(tmax_gt10_ml=table["tmax_gt6_ml"] * 0.9)
-    assert any("hir: mean 0.9" in line for line in warnings(summary, severe))
+    assert any("HIR: mean 0.9" in line for line in warnings(summary, severe))
 
 
 def test_every_predictor_of_the_paper_is_summarised() -> None:

@@ -107,7 +107,7 @@ def test_on_demand_it_answers_and_every_answer_says_so(failed: Registered, tmp_p
     assert f"warning: {caution}" in answered.stderr
     for answer in json.loads(answered.stdout):
         first, second, *_ = answer["warnings"].split("; ")
-        assert (first, second) == (caution, "imputed: smoking")
+        assert (first, second) == (caution, "imputed: Smoking")
 
     run("bundle", NAME, "-o", tmp_path / "model.tar.gz", *to)
     with tarfile.open(tmp_path / "model.tar.gz") as archive:

@@ -1,5 +1,6 @@
 """The model card says what the model is for, what it was made from and how good it is, and names no patient."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -23,9 +24,14 @@ VALIDATION = pd.DataFrame(
 COHORT = CohortSummary(
     patients=24,
     prevalence=1 / 3,
-    continuous={"age": ContinuousSummary(mean=70.123, sd=12.34)},
+    continuous={
+        "age": ContinuousSummary(mean=70.123, sd=12.34),
+        "tmax_gt4_ml": ContinuousSummary(mean=206.6, sd=119.4),
+        "nihss": ContinuousSummary(mean=15.02, sd=7.18),
+        "hir": ContinuousSummary(mean=0.431, sd=0.2),
+    },
     shares={"sex": {"F": 0.5}, "smoking": {"1": 0.25}, "occlusion_site": {"TICA": 0.2, "M1": 0.5, "M2": 0.3}},
-    missing={"age": 0.125, "sex": 0.0, "smoking": 0.0, "occlusion_site": 0.0},
+    missing={"age": 0.125} | dict.fromkeys(("tmax_gt4_ml", "nihss", "hir", "sex", "smoking", "occlusion_site"), 0.0),
 )
 
 
@@ -38,7 +44,11 @@ def test_the_card_says_it_all_in_what_a_registry_holds(model_folder: Path) -> No
     assert len(card) < LIMIT
     assert NOTICE in card
     assert "24 patients, 33% with refractory occlusion" in card
-    assert "age 70.1 (SD 12), missing in 12%; sex=F 50%; smoking 25%; occlusion_site=TICA 20%" in card
+    assert (
+        "- Age: 70.1 years (SD 12.3), missing in 12%\n- Tmax > 4 s: 207 mL (SD 119)\n- NIHSS: 15 (SD 7.2)\n"
+        "- HIR: 0.431 (SD 0.2)\n- Sex: female 50%\n- Smoking: 25%\n- Occlusion site: TICA 20%, M1 50%, M2 30%\n" in card
+    )
+    assert not re.search(r"\de[+-]\d|_ml|occlusion_", card)
     assert "| nested | 0.72 (0.64–0.80) | 0.69 | 0.70 | 0.68 |" in card
     assert card.index("| nested |") < card.index("| optimistic |")
     assert "- commit: 0a1b2c\n- torch: 9.9.9\n" in card
@@ -51,10 +61,22 @@ def test_the_card_says_it_all_in_what_a_registry_holds(model_folder: Path) -> No
     assert "/" not in card.replace("://", "").replace(" / ", "")
 
 
+def test_the_first_screen_of_the_card_says_what_matters(model_folder: Path) -> None:
+    """What it is, of whom, how good without optimism, and what it must not be used for, before any heading."""
+    described = read_description(model_folder).model_copy(update={"cohort": COHORT})
+    first = model_card(described, VALIDATION).split("\n## ")[0]
+    assert NOTICE in first
+    assert "24 patients, 33% with refractory occlusion" in first
+    assert "AUC 0.72 (95 % interval 0.64–0.80), sensitivity 70%, specificity 68%, on development patients" in first
+    assert "0.91" not in first
+    assert "Not for:** finding or excluding an occlusion; choosing or withholding a treatment" in first
+    assert len(first) < 1200
+
+
 def test_the_card_of_a_model_of_synthetic_patients_says_so_first(model_folder: Path) -> None:
     cohort = COHORT.model_copy(update={"synthetic": True})
     card = model_card(read_description(model_folder).model_copy(update={"cohort": cohort}), VALIDATION)
-    assert card.splitlines()[3].startswith(f"**Not for patients: {SYNTHETIC}.**")
+    assert card.splitlines()[2].startswith(f"**Not for patients: {SYNTHETIC}.**")
     assert "24 SYNTHETIC patients" in card
 
 

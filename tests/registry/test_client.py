@@ -80,5 +80,5 @@ def test_patients_who_differ_from_the_training_patients_are_reported(study: Tiny
     assert shift_warnings(package, patients(study, package, table)) == []
     shifted = patients(study, package, table.assign(age="95").drop(columns="nihss"))
     age, nihss = shift_warnings(package, shifted)
-    assert age.startswith("age: mean 95 in these patients, ")
-    assert nihss == "nihss: missing in 100% of these patients, 0% in training"
+    assert age.startswith("Age: mean 95 years in these patients, ")
+    assert nihss == "NIHSS: missing in 100% of these patients, 0% in training"

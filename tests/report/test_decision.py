@@ -9,8 +9,6 @@ from rlvo.report.decision import (
     IF_TYPICAL,
     decision_exhibit,
     decision_figure,
-    format_signed,
-    format_value,
     place_in_words,
     training_exhibit,
 )
@@ -86,13 +84,3 @@ def test_places_are_counts_and_ranges(values: pd.DataFrame) -> None:
     unknown = training_exhibit(values.assign(known=np.nan), None).shown
     assert unknown is not None
     assert "Recorded in" not in unknown
-
-
-def test_numbers_are_short() -> None:
-    assert [format_value("hir", value) for value in (0.39293, 34.225, 422.3, 1999.6)] == [
-        "0.393",
-        "34.2",
-        "422",
-        "2000",
-    ]
-    assert [format_signed(value) for value in (-0.0001, 0.0314, -0.2, np.nan)] == ["0.000", "+0.031", "−0.200", "n.e."]

@@ -1,4 +1,10 @@
-"""Names of the variables in tables and pictures."""
+"""The variables in a clinician's terms: names, levels, values with their units."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
 
 from rlvo.cohort.variables import VARIABLES
 
@@ -47,3 +53,39 @@ def term_label(term: str, unit: str) -> str:
     if has_level:
         return f"{level_label(name, level)} vs {LEVELS.get(what, what)}"
     return NAMES.get(name, name) if (against, what) == ("vs", "no") else f"{NAMES.get(name, name)}, {unit}"
+
+
+def share_label(name: str, level: str) -> str:
+    """What a share of patients is of: "Smoking" for `smoking`, `1`; "Sex, female" for `sex`, `F`."""
+    return NAMES.get(name, name) if level == "1" else level_label(name, level)
+
+
+def names_in_words(names: Iterable[str]) -> str:
+    """Variables' names in a row: "NIHSS, Tmax > 4 s"."""
+    return ", ".join(NAMES.get(name, name) for name in names)
+
+
+def format_value(name: str, value: Any) -> str:
+    """A variable's value in words, without its unit: "71", "female", "yes", "missing"."""
+    if value is None or pd.isna(value):
+        return "missing"
+    if isinstance(value, str):
+        return LEVELS.get(value, value)
+    if name in VARIABLES and VARIABLES[name].kind == "binary":
+        return "yes" if value else "no"
+    return format_number(name, value)
+
+
+def format_number(name: str, value: float) -> str:
+    """At most three digits, but all before the point, and one after it if the variable has a unit: "207", "9.5"."""
+    has_unit = name in VARIABLES and VARIABLES[name].unit is not None
+    before = math.floor(math.log10(abs(value))) + 1 if value else 1
+    text = f"{value:z.{min(max(3 - before, 0), 1 if has_unit else 3)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def format_quantity(name: str, value: float) -> str:
+    """A number with its unit: "207 mL", "70.1 years"; scores and ratios have none."""
+    unit = VARIABLES[name].unit if name in VARIABLES else None
+    number = format_number(name, value)
+    return number if unit in (None, "points") else f"{number} {unit}"
