@@ -101,6 +101,12 @@ def connect_to_cluster(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
+def cluster_resources(address: str) -> dict[str, float]:
+    """What the cluster at `address` has in all, by Ray's names: `CPU`, `GPU`. Raises MachineError if none answers."""
+    with connect_to_cluster(address):
+        return dict(ray.cluster_resources())
+
+
 def check_address(address: str) -> None:
     """Raise OSError if nothing listens at `host:port`: Ray would try for many minutes, logging all the while."""
     host, separator, port = address.removeprefix("ray://").rpartition(":")

@@ -102,15 +102,18 @@ def _read(
     study: str | None,
     workdir: Path,
 ) -> ExaminedCohort:
-    """The cohort with its columns mapped by the file, and by the items where they say otherwise."""
-    from rlvo.cohort.mapping import parse_map, read_mapping
     from rlvo.workflows.cohort import examine_cohort
 
     names = tuple(name.strip() for name in predictors.split(",")) if predictors else None
-    columns = (read_mapping(mapping) if mapping else {}) | parse_map(*(items or ()))
-    return examine_cohort(
-        path, names, columns, study=study, work=Workdir.at(workdir, create=False), progress=show_progress
-    )
+    columns, work = column_mapping(items, mapping), Workdir.at(workdir, create=False)
+    return examine_cohort(path, names, columns, study=study, work=work, progress=show_progress)
+
+
+def column_mapping(items: Sequence[str] | None, file: Path | None) -> dict[str, str]:
+    """Our column names to the table's: by the file, and by the items where they say otherwise."""
+    from rlvo.cohort.mapping import parse_map, read_mapping
+
+    return (read_mapping(file) if file else {}) | parse_map(*(items or ()))
 
 
 def _finding(finding: Finding) -> dict[str, str | None]:
@@ -257,7 +260,13 @@ def prepare(
     target = Target(grid=study.grid, atlas=study.atlas) if study else Target(grid=PRESETS[grid], atlas=atlas)
     volumes = VolumeStore(store if store is not None else Workdir.at(workdir).store)
     prepared, page, notes = prepare_volumes(
-        cohort, target, volumes, workers=workers, address=address, progress=show_progress
+        cohort,
+        target,
+        volumes,
+        workers=workers,
+        address=address,
+        mapping=study.cohort.columns if study else None,
+        progress=show_progress,
     )
     print_notes(notes)
     if json:

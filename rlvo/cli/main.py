@@ -16,6 +16,7 @@ from rlvo.about import NOTICE
 from rlvo.cli import (
     ablate,
     cohort,
+    configure,
     ensemble,
     evaluate,
     explain,
@@ -72,6 +73,8 @@ app = typer.Typer(
 for command in (
     synthetic.demo,
     synthetic.synth,
+    configure.init,
+    configure.schema,
     cohort.validate,
     cohort.baseline,
     cohort.import_isles,

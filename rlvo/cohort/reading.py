@@ -17,7 +17,7 @@ from rlvo.cohort.missing_codes import missing_codes
 from rlvo.cohort.numerals import ambiguous_separators, mixed_decimals
 from rlvo.cohort.selection import UNLABELLED, Selection, select_patients
 from rlvo.cohort.tables import read_table
-from rlvo.cohort.variables import VARIABLES, VOLUMES, check_predictors, source_columns
+from rlvo.cohort.variables import PERFUSION, PERFUSION_VOLUMES, VARIABLES, VOLUMES, check_predictors, source_columns
 from rlvo.config.base import content_hash
 from rlvo.config.study import PAPER_PREDICTORS
 from rlvo.errors import CohortError, Finding, RlvoError
@@ -178,8 +178,13 @@ def _missing_columns(present: Collection[str], predictors: Sequence[str], *, nee
     if "rlvo" not in present:
         needed += OUTCOMES
     unknown = [name for name in present if name not in VARIABLES]
-    findings = []
-    for name in (name for name in needed if name not in present):
+    findings, missing = [], [name for name in needed if name not in present]
+    if {*PERFUSION_VOLUMES} <= {*missing} and not any(suggest_column(name, unknown) for name in PERFUSION_VOLUMES):
+        missing = [name for name in missing if name not in PERFUSION_VOLUMES]
+        what = f"the table has none of {', '.join(PERFUSION_VOLUMES)}"
+        fix = "Add them, or leave its predictors out: 'rlvo init' writes a study without them (cohort.predictors)"
+        findings.append(Finding(None, PERFUSION, what, fix))
+    for name in missing:
         close = suggest_column(name, unknown)
         rename = f"Is it the column '{close}'? Rename it or map it ({name}={close})"
         derived = ", ".join(p for p in predictors if p != name and name in source_columns([p]))

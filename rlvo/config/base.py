@@ -10,9 +10,12 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Frozen(BaseModel):
-    """An immutable configuration value that refuses unknown keys and validates its defaults too."""
+    """An immutable configuration value that refuses unknown keys and validates its defaults too.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    The docstring below a field is its description: in the JSON schema, and in docs/configuration.md.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
 
 
 def content_hash(value: object) -> str:

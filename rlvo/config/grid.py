@@ -3,10 +3,10 @@
 Arrays are indexed [x, y, z] in RAS+ order (x to the right, y to the front, z upwards); lengths are in millimetres.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, PositiveFloat, PositiveInt
 
 from rlvo.config.base import Frozen
 
@@ -24,8 +24,11 @@ class Grid(Frozen):
     """Shape in voxels, spacing in mm, centre of the first voxel in RAS mm; the axes are those of MNI space."""
 
     shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    """Voxels along each axis."""
     spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    """Size of a voxel along each axis, in mm."""
     origin: Triple
+    """Centre of the first voxel in RAS mm."""
 
     @property
     def affine(self) -> np.ndarray:
@@ -58,6 +61,4 @@ def _preset(value: Any) -> Any:
     return PRESETS[value]
 
 
-GridField = Annotated[
-    Grid, BeforeValidator(_preset), Field(description="a preset's name, or shape, spacing and origin")
-]
+GridField = Annotated[Grid, BeforeValidator(_preset, json_schema_input_type=Literal["paper", "whole", "focus"] | Grid)]

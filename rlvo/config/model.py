@@ -29,16 +29,22 @@ class DenseNetOptions(Frozen):
     """Narrower or shallower DenseNets; None keeps MONAI's value."""
 
     init_features: PositiveInt | None = None
+    """Channels of the first convolution. None: 64."""
     growth_rate: PositiveInt | None = None
+    """Channels that each layer adds. None: 32."""
     block_config: tuple[PositiveInt, ...] | None = None
+    """Layers in each dense block. None: (6, 12, 24, 16) for densenet121, (6, 12, 32, 32) for densenet169."""
     stem_kernel: Literal[3, 5, 7] = 7
+    """Side of the first convolution's kernel, in voxels."""
 
 
 class EfficientNetOptions(Frozen):
     """Scaling of the EfficientNet family (Tan & Le 2019): channels × `width`, blocks × `depth`."""
 
     width: PositiveFloat = 1.0
+    """Factor on the channels of every stage."""
     depth: PositiveFloat = 1.0
+    """Factor on the blocks of every stage."""
     head_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Dropout before the head, instead of `model.dropout`; MONAI's is 0.2. None: `model.dropout`."""
     batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
@@ -66,35 +72,53 @@ class ResNetOptions(Frozen):
     """Width of each stage, blocks per stage and stem kernel of a basic-block ResNet."""
 
     widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (64, 128, 256, 512)
+    """Channels of each stage."""
     blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (2, 2, 2, 2)
+    """Blocks of each stage."""
     stem_kernel: Literal[3, 5, 7] = 7
+    """Side of the first convolution's kernel, in voxels."""
 
 
 class DaftOptions(Frozen):
     """DAFT (Wolf et al. 2022; the paper's eq. 1–2). `identity_init` starts the scale at 1."""
 
     bottleneck_ratio: PositiveInt = 7
+    """The hidden layer has (image channels + variables) / this many units, rounded down."""
     bias: bool = False
+    """Whether its two linear layers have a bias."""
     scale_activation: Literal["linear", "sigmoid", "tanh"] = "linear"
+    """Applied to the scale."""
     scale: bool = True
+    """Whether the table scales the feature map."""
     shift: bool = True
+    """Whether the table shifts the feature map."""
     identity_init: bool = False
+    """Whether the scale starts at 1 and the shift at 0, so that training starts as the image-only network."""
 
 
 class ModelConfig(Frozen):
     """Model spec: backbone × modality × prior × fusion, with the options of each."""
 
     backbone: BackboneName = "densenet169"
+    """The image network."""
     modality: Modality = "BOTH"
+    """The images it is given; BOTH: NCCT and CTA as two channels."""
     prior: bool = False
+    """Whether the vessel mask is one more channel. It is made from CTA, so an NCCT model with it has seen CTA."""
     fusion: FusionName = "daft"
+    """How the clinical variables act on the image network; none: images alone."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability that a pooled feature is dropped in training, before the last layer."""
     compress_input: bool = True
     """Take asinh of the standardised input, so that bone and contrast do not set its scale."""
     densenet: DenseNetOptions = DenseNetOptions()
+    """Counts with a DenseNet as backbone."""
     efficientnet: EfficientNetOptions = EfficientNetOptions()
+    """Counts with backbone efficientnet-b0."""
     resnet: ResNetOptions = ResNetOptions()
+    """Counts with backbone resnet18."""
     daft: DaftOptions = DaftOptions()
+    """Counts with fusion daft, and film."""
 
     @property
     def head_dropout(self) -> float:
@@ -124,26 +148,38 @@ class TrainingConfig(Frozen):
     """How one trial is trained. The defaults are the paper's (section 2.4), or METHOD.md's if the paper gives none."""
 
     epochs: PositiveInt = 60
+    """How often each training patient is seen."""
     batch_size: PositiveInt = 1
+    """Patients per step. At 1, batch norm acts like instance norm and can remove the signal (docs/method.md)."""
     learning_rate: PositiveFloat = 1e-4
+    """At the start; with one_cycle the highest."""
     optimizer: Literal["adam", "adamw"] = "adam"
+    """adamw: with decoupled weight decay."""
     weight_decay: NonNegativeFloat = 0.0
+    """Strength of the pull of the weights towards 0."""
     schedule: Literal["plateau", "one_cycle"] = "plateau"
+    """plateau: lower the learning rate if the validation loss stalls; one_cycle: up and down once, by step."""
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """What the learning rate is multiplied by at a plateau."""
     plateau_patience: Annotated[int, Field(ge=0)] = 10
+    """Epochs without a lower validation loss before that."""
     clip_norm: PositiveFloat | None = None
+    """Largest norm of the gradient. None: no limit."""
     pos_weight: bool = False
     """Weight positives by the training fold's negative/positive ratio."""
     mixed_precision: bool = True
     """Train under bf16 autocast if the device is a GPU that supports it; validation is always in fp32."""
     augmentation: AugmentationConfig = AugmentationConfig()
+    """Random changes of the training volumes."""
 
 
 class Configuration(Frozen):
     """A model spec and its hyperparameters: what Optuna proposes and every fold trains."""
 
     model: ModelConfig = ModelConfig()
+    """The network."""
     training: TrainingConfig = TrainingConfig()
+    """How it is trained."""
 
     @field_validator("model")
     @classmethod

@@ -39,7 +39,7 @@ def _check_path(path: str) -> str:
     return path
 
 
-FieldPath = Annotated[str, AfterValidator(_check_path)]
+FieldPath = Annotated[str, AfterValidator(_check_path), Field(json_schema_extra={"enum": _paths()})]
 """Dotted path of a field of `Configuration`, e.g. `training.learning_rate`."""
 
 
@@ -47,9 +47,13 @@ class Range(Frozen):
     """A numeric interval that includes both ends. Its values are integers if `low` and `high` are."""
 
     low: int | float
+    """The lowest value."""
     high: int | float
+    """The highest value."""
     log: bool = False
+    """Whether values are drawn evenly on a logarithmic scale."""
     step: int | float | None = None
+    """Distance between values. None: any value; for integers 1."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -89,6 +93,7 @@ class Choices(Frozen):
     """A list of values to choose from."""
 
     choices: tuple[Scalar, ...] = Field(min_length=1)
+    """The values."""
 
     def holds(self, value: object) -> bool:
         """Whether `value` is one of the choices."""
@@ -111,15 +116,14 @@ AXIS_KINDS: dict[str, type[Frozen]] = {"range": Range, "choices": Choices}
 
 
 class Space(Frozen):
-    """Axes over the fields of a configuration, e.g. `model.modality` or `training.learning_rate`.
-
-    `enumerate`: every combination gets its share of configurations. `sample`: drawn by the sampler. `points`: the
-    combinations themselves, one by one, instead of `enumerate`.
-    """
+    """Axes over the fields of a configuration, e.g. `model.modality` or `training.learning_rate`."""
 
     enumerate: dict[FieldPath, tuple[Scalar, ...]] = Field(default_factory=dict)
+    """Values by field; every combination of them gets its share of the configurations."""
     sample: dict[FieldPath, Axis] = Field(default_factory=dict)
+    """A range (`low`, `high`, `log`, `step`) or `choices` by field, from which the sampler draws."""
     points: Annotated[tuple[dict[FieldPath, Scalar], ...], Field(exclude_if=operator.not_)] = ()
+    """The combinations themselves, one by one, instead of `enumerate`."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -18,6 +18,8 @@ PAPER_PREDICTORS = (
     "tmax_gt10_ml", "hir", "tmax4_tmax6_ratio",
 )  # fmt: skip
 """The 18 predictors of section 2.2.2; `hir` and `tmax4_tmax6_ratio` are derived."""
+Predictor = Annotated[str, Field(json_schema_extra={"enum": list(PAPER_PREDICTORS)})]
+"""A predictor's name; whether there is one of this name is checked when the table is read."""
 
 
 class CohortConfig(Frozen):
@@ -25,15 +27,19 @@ class CohortConfig(Frozen):
 
     table: Path | None = None
     """Cohort table; a relative path is relative to the configuration file. `--cohort` takes precedence."""
-    predictors: tuple[str, ...] = PAPER_PREDICTORS
+    columns: Annotated[dict[str, str], Field(exclude_if=operator.not_)] = Field(default_factory=dict)
+    """Columns of the table that have another name there: rlvo's name to the table's, e.g. `age: Edad`."""
+    predictors: tuple[Predictor, ...] = PAPER_PREDICTORS
+    """The clinical variables that models are given: columns of the table (docs/cohort.md), and `hir` and
+    `tmax4_tmax6_ratio`, which are computed. The default is the paper's 18."""
     missing_flags: bool = False
     """Whether each predictor is joined by a 0/1 feature that says whether it was missing."""
     scaling: Literal["quantile", "min_max"] | None = None
     """Which values of a training fold become 0 and 1: its 2.5 % and 97.5 % quantiles, or the extremes (the paper's).
-    None: see DEFAULTS."""
+    None: quantile; min_max in a study that was started before this setting existed."""
     imputation: Literal["ratio", "median"] | None = None
     """How a missing Tmax volume is filled in: in proportion to the patient's others, or with the column's median.
-    None: see DEFAULTS."""
+    None: ratio; median in a study that was started before this setting existed."""
 
 
 class FoldsConfig(Frozen):
@@ -44,12 +50,16 @@ class FoldsConfig(Frozen):
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the patients to hold out at random or by date."""
     test_centers: tuple[str, ...] = ()
+    """Centres to hold out, as the column `center` names them; with `holdout: center`."""
     test_patients: Path | None = None
-    """Text file with one patient id per line."""
+    """Text file with one patient id per line, with `holdout: list`; a relative path is relative to the configuration
+    file."""
     scheme: Literal["stratified", "leave_one_center_out"] = "stratified"
     """How the other patients are divided; with leave_one_center_out, `folds` must be the number of centres."""
     folds: Annotated[int, Field(ge=2)] = 4
+    """How many parts the other patients are divided into; each validates the networks trained on the others."""
     seed: int = 0
+    """Of the random division."""
     of_study: Annotated[str | None, Field(exclude_if=operator.not_)] = None
     """Name of a study in the same work folder whose test set and folds are taken over; nothing is drawn then."""
     others: Annotated[Literal["leave_out", "train"], Field(exclude_if="leave_out".__eq__)] = "leave_out"
@@ -71,6 +81,7 @@ class SearchConfig(Frozen):
     """How configurations are chosen and how many trials run at once."""
 
     sampler: Literal["tpe", "random", "grid"] = "grid"
+    """grid: every point of the space; tpe: Optuna proposes what did well; random: drawn."""
     configurations: PositiveInt | None = None
     """How many to train; None: every point of the grid, or one per combination of the enumerated axes."""
     concurrent_trials: PositiveInt | None = None
@@ -78,13 +89,15 @@ class SearchConfig(Frozen):
     max_failures: Annotated[int, Field(ge=0)] = 1
     """How often a trial is restarted after its process has died."""
     seed: int = 0
+    """Of the sampler."""
     storage: Annotated[str | None, Field(exclude=True, repr=False)] = None
     """Database (SQLAlchemy address) for Optuna's state; None: a journal in the study folder. The environment variable
     `RLVO_OPTUNA_STORAGE` takes precedence. The address may contain a password, so it is never written to a file."""
     defaults_first: bool = False
     """Whether the first configuration is `model` and `training` as they are, with nothing sampled."""
     pruning: Literal["none", "halving"] = "none"
-    """halving: configurations train in steps, on the first folds first; the best of each step continue."""
+    """Whether hopeless configurations are stopped early. halving: configurations train in steps, on the first folds
+    first; the best of each step continue."""
     reduction_factor: Annotated[int, Field(ge=2)] = 2
     """Each step keeps one configuration in this many, and trains this many times as long."""
     min_epochs: PositiveInt = 10
@@ -101,14 +114,18 @@ class ResourcesConfig(Frozen):
     """A trial's share of the machine."""
 
     cpus: PositiveInt = 1
+    """CPU cores per trial; so many trials run at once as the machine or cluster has room for."""
     gpus: NonNegativeFloat = 0.0
+    """GPUs per trial; with 0.5, two trials share one. 0: trials train on CPUs."""
 
 
 class MlflowConfig(Frozen):
-    """Where runs are kept. `MLFLOW_TRACKING_URI` takes precedence; None: `mlflow.db` in the work folder."""
+    """Where runs are kept, and under which name the ensemble is registered."""
 
     tracking_uri: str | None = None
+    """Address of MLflow's server; `MLFLOW_TRACKING_URI` takes precedence. None: `mlflow.db` in the work folder."""
     registered_model: str = "rlvo-ensemble"
+    """Name of the registered model."""
     keep_checkpoints: PositiveInt | None = None
     """How many of a study's best checkpoints MLflow keeps; None: all."""
     checkpoint_gb: PositiveFloat | None = None
@@ -119,17 +136,21 @@ class EnsembleConfig(Frozen):
     """How trials are combined (section 2.4; METHOD.md's defaults)."""
 
     selection: Literal["best_per_modality", "same_spec", "greedy"] = "best_per_modality"
-    """greedy: forward selection with replacement of the model that adds most to the others, whatever its modality."""
+    """Which configurations it takes. best_per_modality: the best of NCCT, CTA and BOTH; same_spec: one model spec in
+    all three; greedy: forward selection with replacement of the model that adds most to the others, whatever its
+    modality."""
     weighting: Literal["class_rates", "balanced_accuracy", "mean"] = "class_rates"
+    """How members count within a fold. class_rates: by their validation TPR and TNR (the paper's)."""
     tie: Literal["negative", "positive", "margin"] = "negative"
+    """What a tied vote of the folds means; margin: the sign of the mean margin."""
     calibration: Literal["platt", "isotonic"] = "platt"
-    """How the margin becomes a probability."""
+    """How the margin becomes a probability; isotonic needs about a thousand patients."""
     chance_members: Literal["abstain", "count"] | None = None
     """What members do that are no better than chance at any threshold: their rates, TPR 0 and TNR 1, would give them
-    the largest weight against rLVO. None: see DEFAULTS."""
+    the largest weight against rLVO. None: abstain; count in a study that was started before this setting existed."""
     calibrated_to: Literal["answers", "folds"] | None = None
     """What the calibrator is fitted to: margins that vary as little as the mean over folds, which is what is answered,
-    or those of single folds. None: see DEFAULTS."""
+    or those of single folds. None: answers; folds in a study that was started before this setting existed."""
 
 
 class AblationConfig(Frozen):
@@ -155,20 +176,34 @@ class StudyConfig(Frozen):
     """One YAML file is one study. Unknown keys are refused."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    """The study's name: its folder in the work folder, and its experiment in MLflow."""
     seed: int = 0
+    """Of weights, batches and augmentation; on CPU, runs with the same seed are identical."""
     cohort: CohortConfig = CohortConfig()
+    """The patients' table."""
     grid: GridField = PRESETS["paper"]
+    """The voxels in MNI space that volumes are resampled to: `paper` (246×295×258 of about 0.8 mm), `whole` (40×48×40
+    of 4 mm), `focus` (32×24×20 of 4 mm around the circle of Willis), or shape, spacing and origin."""
     atlas: Path | None = None
     """CT template in MNI space to register to; a relative path is relative to the configuration file. None: rlvo's."""
     model: ModelConfig = ModelConfig()
+    """The network, where the space does not say otherwise."""
     training: TrainingConfig = TrainingConfig()
+    """How a trial is trained, where the space does not say otherwise."""
     space: Space = Space()
+    """Which fields of `model` and `training` vary."""
     folds: FoldsConfig = FoldsConfig()
+    """Hold-out and folds."""
     search: SearchConfig = SearchConfig()
+    """How configurations are chosen."""
     resources: ResourcesConfig = ResourcesConfig()
+    """A trial's share of the machine or cluster."""
     mlflow: MlflowConfig = MlflowConfig()
+    """Tracking and registration."""
     ensemble: EnsembleConfig = EnsembleConfig()
+    """How trials become one model."""
     ablation: Annotated[AblationConfig, Field(exclude_if=AblationConfig().__eq__)] = AblationConfig()
+    """What `rlvo ablate` leaves out."""
 
     @model_validator(mode="after")
     def _space_is_valid(self) -> Self:

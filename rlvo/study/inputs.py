@@ -31,8 +31,9 @@ from rlvo.training.records import TrialIdentity
 
 COSTLY = ("model.", "training.batch_size", "training.epochs")
 """Axes that decide what a trial costs."""
-MAY_CHANGE = ("cohort.table", "atlas", "folds.test_patients", "search.configurations", "search.concurrent_trials",
-              "search.max_failures", "resources.", "mlflow.", "ensemble.", "ablation.")  # fmt: skip
+MAY_CHANGE = ("cohort.table", "cohort.columns", "atlas", "folds.test_patients", "search.configurations",
+              "search.concurrent_trials", "search.max_failures", "resources.", "mlflow.", "ensemble.",
+              "ablation.")  # fmt: skip
 """Fields that change no trial (the contents of the files are checked apart): a study continues, or is extended, with
 other values."""
 
@@ -223,7 +224,7 @@ def _read_cohort(config: StudyConfig, table: Path, study: StudyFolder) -> Cohort
     """The cohort of the study, or, if it takes over another study's split, that study's, and whom it recovers."""
     predictors = config.cohort.predictors
     if config.folds.of_study is None:
-        return read_cohort(table, predictors)
+        return read_cohort(table, predictors, mapping=config.cohort.columns)
     other = _other(config.folds.of_study, study)
     cohort = _read_cohort(read_config(other), table, other)
     return cohort.recovering(predictors) if config.folds.others == "train" else cohort

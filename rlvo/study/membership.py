@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
@@ -10,6 +9,7 @@ from rlvo.cohort.reading import examine_table
 from rlvo.cohort.splits import Split, read_split
 from rlvo.cohort.tables import read_table
 from rlvo.cohort.variables import PERFUSION_VOLUMES, VARIABLES, source_columns
+from rlvo.config.study import CohortConfig
 from rlvo.errors import RlvoError
 from rlvo.study.folder import StudyFolder, read_config
 
@@ -63,7 +63,7 @@ def shared_patients(table: pd.DataFrame, studies: Iterable[StudyFolder]) -> list
     for study in studies:
         if study.split.is_file():
             config, split = read_config(study), read_split(study.split)
-            own = study_table(config.cohort.table)
+            own = study_table(config.cohort)
             names = _known_as(table, own, source_columns(config.cohort.predictors))
             test, *folds, training_only = (
                 tuple(p for p, name in names.items() if name in {*part})
@@ -95,10 +95,10 @@ def refuse_held_out(
     return found
 
 
-def study_table(path: Path | None) -> pd.DataFrame | None:
+def study_table(cohort: CohortConfig) -> pd.DataFrame | None:
     """A study's own table as it is now, typed; None if it is gone or cannot be read."""
     try:
-        raw = read_table(path) if path is not None else None
+        raw = read_table(cohort.table, cohort.columns) if cohort.table is not None else None
     except RlvoError:
         raw = None
     if raw is None or "patient_id" not in raw.cells:

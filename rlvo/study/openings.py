@@ -179,7 +179,7 @@ class Openings:
             return None
         if split.hash != opening.split_hash:
             return None
-        own = study_table(config.cohort.table)
+        own = study_table(config.cohort)
         if own is None:
             return {*split.test} & {*patients}
         tested = own[own.index.isin(split.test)]

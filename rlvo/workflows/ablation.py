@@ -135,6 +135,6 @@ def _recovered(study: OpenStudy, dropped: Sequence[str]) -> tuple[str, ...]:
     table, inputs = study.config.cohort.table, study.inputs
     assert table is not None  # open_study writes it
     kept = [predictor for predictor in inputs.predictors if predictor not in dropped]
-    cohort = read_cohort(table, inputs.predictors).recovering(kept)
+    cohort = read_cohort(table, inputs.predictors, mapping=inputs.cohort.columns).recovering(kept)
     split = take_over(inputs.split, cohort.label, cohort.included, train_others=True)
     return tuple(patient for patient in split.training_only if patient not in inputs.refused)

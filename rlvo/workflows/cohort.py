@@ -100,7 +100,7 @@ def examine_cohort(
 
     Args:
         predictors: None: the study's if one is named, else the paper's.
-        mapping: our column names to the table's, if they differ.
+        mapping: our column names to the table's, if they differ; None: the study's, if one is named.
         study: whose split is used; None: that of the work folder's studies of these patients.
         work: the work folder.
         progress: shows how many columns of the table are checked.
@@ -113,6 +113,7 @@ def examine_cohort(
     if name is not None and given is None:
         given = read_or_shipped_config(StudyFolder((work or Workdir.at(Path(DEFAULT), create=False)).study(name)))
     chosen = tuple(predictors or (given.cohort.predictors if given is not None else PAPER_PREDICTORS))
+    mapping = mapping or (given.cohort.columns if given is not None else None)
     with progress("columns") as advance:
         cohort = read_cohort(path, chosen, need_volumes=False, mapping=mapping, progress=advance)
     known = shared_patients(cohort.included, started_studies(work.studies)) if work is not None else []
@@ -208,6 +209,7 @@ def prepare_volumes(
     *,
     workers: int | None = None,
     address: str | None = None,
+    mapping: Mapping[str, str] | None = None,
     progress: ShowProgress = no_progress,
 ) -> tuple[PreparedCohort, Path, tuple[str, ...]]:
     """Read, check and register every patient's volumes, find vessels, store them, and draw a contact sheet.
@@ -217,6 +219,7 @@ def prepare_volumes(
     Args:
         workers: processes; None: one per core.
         address: Ray cluster to prepare on.
+        mapping: our column names to the table's, if they differ.
 
     Returns:
         What has become of the patients, the contact sheet, and what had to be decided to read the table.
@@ -224,7 +227,7 @@ def prepare_volumes(
     Raises:
         RlvoError: the table cannot be read or names no volumes, or patients cannot be told apart.
     """
-    raw = read_table(path)
+    raw = read_table(path, mapping)
     columns = [name for name in ("patient_id", *VOLUMES, "occlusion_side") if name in raw.cells]
     if not {"ncct", "cta"} & set(columns):
         what = "the table has neither a column ncct nor a column cta"

@@ -42,7 +42,7 @@ def plan(config: StudyConfig, cohort: Path | None = None) -> StudyPlan:
     table = cohort or config.cohort.table
     if table is None:
         return plan_study(config)
-    raw = read_table(table)
+    raw = read_table(table, config.cohort.columns)
     planned = plan_study(config, patients=len(raw.cells), holdout=_holdout_power(config, table))
     return replace(planned, notes=raw.notes)
 
@@ -52,7 +52,7 @@ def _holdout_power(config: StudyConfig, table: Path) -> AucPower | None:
     if config.folds.of_study is not None:
         return None
     try:
-        cohort = read_cohort(table, config.cohort.predictors)
+        cohort = read_cohort(table, config.cohort.predictors, mapping=config.cohort.columns)
         test = make_split(cohort.label, config.folds, cohort.included).test
     except RlvoError:
         return None
