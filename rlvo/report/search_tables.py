@@ -7,6 +7,7 @@ import pandas as pd
 from rlvo.report.console import format_mean_sd
 from rlvo.report.exhibit import Exhibit
 
+JOULES_PER_KWH = 3.6e6
 MOST = 15
 """Configurations on the page at most; the CSV has all."""
 
@@ -50,22 +51,28 @@ def compute_exhibit(trials: pd.DataFrame) -> Exhibit:
 
     Args:
         trials: one row per trial: `state`, `epochs` (how many ended), `planned` (how many a whole trial has), `seconds`
-            (NaN if it left no record).
+            (NaN if it left no record), `joules` (NaN if none were counted).
     """
     table = trials.groupby("state", sort=False).agg(
         trials=("state", "size"),
         epochs=("epochs", "sum"),
         epochs_planned=("planned", "sum"),
         seconds=("seconds", "sum"),
+        energy_kwh=("joules", lambda joules: joules.sum(min_count=1) / JOULES_PER_KWH),
     )
-    table.loc["all"] = table.sum()
+    table.loc["all"] = table.sum(min_count=1)
     shown = table.reset_index().astype({"trials": int, "epochs": int, "epochs_planned": int})
     hours = (shown["seconds"] / 3600).map("{:.2f}".format)
-    shown = shown.drop(columns="seconds").astype(str).assign(hours=hours)
-    shown.columns = pd.Index(["", "trials", "epochs trained", "epochs of whole trials", "hours of training"])
-    caption = (
-        "Hours are summed over trials, several of which may have run at once. Energy was not measured, and no estimate "
-        "is given."
+    energy = shown["energy_kwh"].map("{:.3g}".format).where(shown["energy_kwh"].notna(), "not recorded")
+    shown = shown.drop(columns=["seconds", "energy_kwh"]).astype(str).assign(hours=hours, energy=energy)
+    columns = ["", "trials", "epochs trained", "epochs of whole trials", "hours of training", "energy, kWh"]
+    shown.columns = pd.Index(columns)
+    counted = int(trials["joules"].notna().sum())
+    caption = "Hours are summed over trials, several of which may have run at once. " + (
+        f"Energy: of {counted} of {len(trials)} trials, what the whole processors and GPU took while they ran, times "
+        "their share of the device; without memory, fans, power supplies and the preparation."
+        if counted
+        else "Energy was not recorded: these machines let rlvo read no counter, and no estimate is given."
     )
     return Exhibit(
         "search-compute", "How the trials ended, and what they took", table.reset_index(), caption, None, shown

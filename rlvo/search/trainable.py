@@ -45,6 +45,7 @@ def train_fold(
     Returns:
         `reason`: why the trial failed, if it left no record; `stops`: the error that ends the whole search.
     """
+    from rlvo.training.energy import EnergyMeter
     from rlvo.training.fit import fit  # torch and MONAI: only in the workers
     from rlvo.training.usage import UsageMeter
 
@@ -64,7 +65,8 @@ def train_fold(
             folder.mkdir(parents=True, exist_ok=True)
             write_configuration(folder.parent, configuration)  # for those who watch
         data = _on_this_node(inputs.fold_data(fold))
-        meter = UsageMeter(folder, len(data.training.ids) + len(data.validation.ids))
+        energy = EnergyMeter(resources.cpus, resources.gpus)
+        meter = UsageMeter(folder, len(data.training.ids) + len(data.validation.ids), energy)
         fit(
             configuration,
             data,

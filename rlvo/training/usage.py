@@ -1,6 +1,7 @@
 """What each epoch took of the machine, and by which code. Beside the training: it is no part of a trial's result."""
 
 import json
+import math
 import resource
 import time
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from rlvo.about import code_version
+from rlvo.training.energy import CPU, GPU, EnergyMeter
 
 USAGE = "usage.jsonl"
 GB = 1e9
@@ -24,10 +26,12 @@ class UsageMeter:
     Args:
         folder: the trial's.
         images: how many patients an epoch shows the network, in training and validation.
+        energy: counts what the epochs take.
     """
 
-    def __init__(self, folder: Path, images: int) -> None:
+    def __init__(self, folder: Path, images: int, energy: EnergyMeter | None = None) -> None:
         self._path, self._images, self._since = folder / USAGE, images, time.monotonic()
+        self._energy = energy
         self._code: str | None = code_version()
 
     def after_epoch(self, epoch: int) -> None:
@@ -48,12 +52,18 @@ class UsageMeter:
             usage["system/gpu_memory_peak_gb"] = torch.cuda.max_memory_allocated() / GB
             with suppress(ModuleNotFoundError, RuntimeError):  # it takes NVIDIA's nvidia-ml-py
                 usage["system/gpu_utilization_percentage"] = float(torch.cuda.utilization())
-        return usage
+        return usage | (self._energy.since_last() if self._energy else {})
 
 
 def read_usage(folder: Path) -> dict[int, Mapping[str, float]]:
     """What was measured, by epoch (from 1); lines that were cut short are left out."""
     return {int(line.pop("epoch")): line for line in _lines(folder) if "epoch" in line}
+
+
+def read_energy(folder: Path) -> float:
+    """Joules that the trial's epochs took, those included that were trained twice; NaN if none was counted."""
+    counted = [line[name] for line in _lines(folder) for name in (CPU, GPU) if name in line]
+    return float(sum(counted)) if counted else math.nan
 
 
 def read_code(folder: Path) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from rlvo.search.history import read_history
 from rlvo.study.folder import EndedTrials, read_hashes
 from rlvo.study.state import StudyState
 from rlvo.training.baseline import clinical_odds
-from rlvo.training.usage import read_code
+from rlvo.training.usage import read_code, read_energy
 from rlvo.workflows.cohort import draw_flow
 from rlvo.workflows.evidence import Evidence
 from rlvo.workflows.holdout_questions import CLINICAL, usefulness
@@ -175,6 +175,7 @@ def search_section(study: ReadStudy, state: StudyState, trials: EndedTrials | No
     rows = [
         {"state": trial.state, "epochs": trial.epoch, "planned": each.epochs}
         | {"seconds": trial.record.seconds if trial.record else float("nan")}
+        | {"joules": read_energy(study.folder.trial(each.key, trial.fold))}
         for each in state.configurations
         for trial in each.trials
     ]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from rlvo.report.search_figures import history_exhibit, importance_exhibit, parallel_exhibit
 from rlvo.report.search_tables import MOST, compute_exhibit, configurations_exhibit
@@ -54,10 +55,20 @@ def test_configurations_come_best_first_and_all_are_in_the_file() -> None:
     assert f"The first {MOST} of {MOST + 2}." in found.caption
 
 
-def test_what_trials_took_adds_up() -> None:
+@pytest.mark.parametrize(
+    ("joules", "shown", "caption"),
+    [
+        ((3.6e6, 1.8e6, np.nan, np.nan), ["1.5", "not recorded", "not recorded", "1.5"], "of 2 of 4 trials"),
+        ((np.nan,) * 4, ["not recorded"] * 4, "Energy was not recorded"),
+    ],
+)
+def test_what_trials_took_adds_up(joules: tuple[float, ...], shown: list[str], caption: str) -> None:
     rows = [("finished", 4, 4, 3600.0), ("finished", 4, 4, 1800.0), ("pruned", 1, 4, 900.0), ("skipped", 0, 4, np.nan)]
-    found = compute_exhibit(pd.DataFrame(rows, columns=["state", "epochs", "planned", "seconds"]))
-    table = found.table.set_index("state")
-    assert table.loc["all"].to_dict() == {"trials": 4, "epochs": 9, "epochs_planned": 16, "seconds": 6300.0}
+    trials = pd.DataFrame(rows, columns=["state", "epochs", "planned", "seconds"]).assign(joules=joules)
+    found = compute_exhibit(trials)
     assert found.shown is not None
+    assert found.shown["energy, kWh"].tolist() == shown
+    assert caption in found.caption
+    table = found.table.set_index("state").drop(columns="energy_kwh")
+    assert table.loc["all"].to_dict() == {"trials": 4, "epochs": 9, "epochs_planned": 16, "seconds": 6300.0}
     assert found.shown["hours of training"].tolist() == ["1.50", "0.25", "0.00", "1.75"]
