@@ -1,9 +1,10 @@
 """What rlvo says about itself."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
-from rlvo.about import source_commit
+from rlvo.about import COMMIT, source_commit
 
 
 def test_the_commit_is_that_of_the_checkout_the_sources_lie_in(tmp_path: Path) -> None:
@@ -16,6 +17,13 @@ def test_the_commit_is_that_of_the_checkout_the_sources_lie_in(tmp_path: Path) -
     package.mkdir()
     (package / "__init__.py").write_text("")
     assert source_commit(package) is None
+    (tmp_path / COMMIT).write_text("of the sources\n")  # as in a source distribution
+    assert source_commit(package) == "of the sources"
+    (package / "shipped").mkdir()
+    (package / "shipped" / COMMIT).write_text("of the wheel\n")
+    assert source_commit(package) == "of the wheel"
+    shutil.rmtree(package / "shipped")
+    (tmp_path / COMMIT).unlink()
     git("init", "-q")
     assert source_commit(package) is None  # in somebody else's checkout, as an installed package may be
     git("add", ".")

@@ -26,6 +26,7 @@ LAYERS = (
     {"search", "tracking", "registry"},
     {"workflows"},
     {"cli"},
+    {"__main__"},
 )
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 HOME = {

@@ -9,6 +9,7 @@ import typer
 
 from rlvo.about import NOTICE
 from rlvo.cli.common import JsonOption, StudyArgument, WorkdirOption, print_notes
+from rlvo.config.commands import command_line
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
 from rlvo.report.console import console, print_json, print_line, show_progress, text_table
@@ -82,8 +83,9 @@ def ablate(
     print_line(CAPTION)
     name = opened.config.name
     if found.holdout is None:
-        print_line(f"not compared on the hold-out: 'rlvo ablate {name} --evaluate' opens it once for all of them")
-    print_line(f"next: rlvo report {name} --workdir {workdir}")
+        opening = command_line("ablate", name, "--evaluate", workdir=opened.work.path)
+        print_line(f"not compared on the hold-out. This opens it, once for all of them: {opening}")
+    print_line(f"next: {command_line('report', name, workdir=opened.work.path)}")
     print_line(NOTICE)
 
 

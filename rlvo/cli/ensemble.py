@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from rlvo.cli.common import JsonOption, StudyArgument, WorkdirOption, print_links, print_notes
+from rlvo.config.commands import command_line
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.report.console import console, format_interval, numeric, print_json, print_line, show_progress, text_table
 
@@ -84,7 +85,7 @@ def ensemble(
         print_line(f"registered before: {built.model} version {built.version}")
     print_line(f"calibration: {opened.folder.reliability}.png")
     print_links(where_in_mlflow(opened.work, opened.config))
-    print_line(f"next: rlvo evaluate {opened.config.name} --workdir {workdir}")
+    print_line(f"next: {command_line('evaluate', opened.config.name, workdir=work.path)}")
 
 
 def _comparison_table(study: str, compared: pd.DataFrame) -> Table:

@@ -4,15 +4,12 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from rlvo.about import NOTICE
+from rlvo.about import NOTICE, code_version
 from rlvo.cli import (
     ablate,
     cohort,
@@ -29,6 +26,7 @@ from rlvo.cli import (
     synthetic,
     ui,
 )
+from rlvo.cli.command import Command, CommandGroup
 from rlvo.errors import RlvoError, hide_passwords
 from rlvo.report.console import print_line
 from rlvo.text import escape_controls
@@ -37,38 +35,12 @@ INTERRUPTED, TERMINATED = 130, 143
 """Exit codes: what Typer makes of Ctrl-C, and what a shell makes of SIGTERM."""
 
 
-class _Commands(TyperGroup):
-    """Commands whose errors show what was mistyped as it is: Typer prints it with its control characters."""
-
-    def make_context(self, *args: Any, **options: Any) -> Any:
-        """As in Typer."""
-        with _escaped_usage_errors():
-            return super().make_context(*args, **options)
-
-    def invoke(self, ctx: Any) -> Any:
-        """As in Typer."""
-        with _escaped_usage_errors():
-            return super().invoke(ctx)
-
-
-@contextmanager
-def _escaped_usage_errors() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if isinstance(message := getattr(error, "message", None), str) and hasattr(error, "format_message"):
-            error.message = escape_controls(message)  # type: ignore[attr-defined]
-        raise
-
-
 app = typer.Typer(
     name="rlvo",
-    cls=_Commands,
-    help="Find, combine and ship models that predict refractory large-vessel occlusion.",
+    cls=CommandGroup,
     epilog=NOTICE,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 for command in (
     synthetic.demo,
@@ -93,8 +65,23 @@ for command in (
     predict.serve,
     models.bundle,
 ):
-    app.command()(command)
+    app.command(cls=Command)(command)
 app.add_typer(models.app, name="models")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(code_version())
+        raise typer.Exit
+
+
+@app.callback()
+def rlvo(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show version and commit.")
+    ] = False,
+) -> None:
+    """Find, combine and ship models that predict refractory large-vessel occlusion."""
 
 
 def main() -> None:

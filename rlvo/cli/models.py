@@ -9,7 +9,8 @@ import typer
 from rich.table import Table
 
 from rlvo.about import NOTICE
-from rlvo.cli.common import JsonOption, ModelArgument, UngatedOption, WorkdirOption
+from rlvo.cli.command import Command, CommandGroup
+from rlvo.cli.common import JsonOption, ModelArgument, UngatedOption, WorkdirOption, writing
 from rlvo.cli.evaluate import print_question, selection_json
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 NameOption = Annotated[str, typer.Option("--model", help="The registered model.")]
 NAME = "rlvo-ensemble"
 
-app = typer.Typer(no_args_is_help=False)
+app = typer.Typer(cls=CommandGroup, no_args_is_help=False)
 
 
 @app.callback(invoke_without_command=True)
@@ -53,7 +54,7 @@ def models(
             print_line(f"version {version.number}: gate {version.gate}")
 
 
-@app.command()
+@app.command(cls=Command)
 def promote(
     version: Annotated[int, typer.Argument(help="Number of the version.", min=1)],
     model: NameOption = NAME,
@@ -73,7 +74,7 @@ def promote(
         print_line(f"{model} version {version} is the champion{instead}")
 
 
-@app.command()
+@app.command(cls=Command)
 def rollback(model: NameOption = NAME, workdir: WorkdirOption = Path(DEFAULT)) -> None:
     """Go back to the champion before this one.
 
@@ -85,7 +86,7 @@ def rollback(model: NameOption = NAME, workdir: WorkdirOption = Path(DEFAULT)) -
     print_line(f"{model} version {now} is the champion again, instead of version {before}")
 
 
-@app.command()
+@app.command(cls=Command)
 def compare(
     a: Annotated[str, typer.Argument(help="Number of a version, a registered model, or its folder.")],
     b: Annotated[str, typer.Argument(help="The other one.")],
@@ -135,9 +136,13 @@ def bundle(
     from rlvo.registry.bundle import write_bundle
     from rlvo.workflows.answers import load_model
 
+    if not output.name.lower().endswith((".tar.gz", ".tgz")):
+        fix = "Name it FILE.tar.gz"
+        raise RlvoError("a bundle is a gzip-compressed tar archive, whatever its name says", where=output, fix=fix)
     archive = output.expanduser().resolve()
     packed = load_model(model, workdir, ungated=ungated).admitted
-    digest = write_bundle(packed.folder, archive, gate=packed.gate)
+    with writing(output):
+        digest = write_bundle(packed.folder, archive, gate=packed.gate)
     if json:
         print_json({"archive": archive, "sha256": file_sha256(archive), "digest": digest})
         return

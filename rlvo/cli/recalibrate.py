@@ -7,6 +7,7 @@ import typer
 
 from rlvo.about import NOTICE
 from rlvo.cli.common import JsonOption, ModelArgument, WorkdirOption, print_notes
+from rlvo.config.commands import command_line
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.report.console import print_json, print_line, show_progress
 
@@ -38,5 +39,7 @@ def recalibrate(
         print_line(f"  {line}")
     how = f"{found.intercept:+.2f} {found.slope:+.2f} × the old log-odds".replace("-", "−")
     print_line(f"registered version {found.new}: log-odds {how}")
-    print_line(f"To use it: rlvo models promote {found.new}. Evaluate it on other patients than these.")
+    promote = command_line("models", "promote", found.new, "--model", found.model, workdir=workdir)
+    print_line("evaluate it on other patients than these")
+    print_line(f"to use it: {promote}")
     print_line(NOTICE)

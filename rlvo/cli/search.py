@@ -14,6 +14,7 @@ from rich.live import Live
 
 from rlvo.cli.common import JsonOption, WorkdirOption, print_links, print_notes
 from rlvo.cli.status import headlines, study_page
+from rlvo.config.commands import command_line
 from rlvo.config.loading import load_study
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
@@ -89,7 +90,7 @@ def search(
     else:
         _print_result(state)
         print_links({name: link for name, link in where_in_mlflow(work, study).items() if name != "ensembles"})
-        print_line(f"next: rlvo ensemble {study.name} --workdir {work.path}")
+        print_line(f"next: {command_line('ensemble', study.name, workdir=work.path)}")
     if state.best is None:
         reason = next(iter(state.failed[0].reasons("failed").values()))
         raise RlvoError(f"no configuration finished; the first failed because: {reason}", where=study.name)

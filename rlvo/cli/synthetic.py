@@ -10,6 +10,7 @@ import typer
 from rlvo.about import NOTICE
 from rlvo.cli.common import JsonOption, WorkdirOption
 from rlvo.cli.search import show_search
+from rlvo.config.commands import command_line
 from rlvo.config.grid import PRESETS
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.report.console import console, print_json, print_line, show_progress
@@ -46,7 +47,7 @@ def synth(
         return
     print_line(f"wrote {table}: {patients} synthetic patients, profile {profile}")
     print_line("ceiling AUC: " + ", ".join(f"{block} {auc:.3f}" for block, auc in best.items()))
-    print_line(f"next: rlvo validate {table}")
+    print_line(f"next: {command_line('validate', table)}")
 
 
 def demo(
@@ -92,15 +93,17 @@ def demo(
     console.print(performance_table(made.models, title=title))
     if not made.is_new:
         print_line("finished before: nothing was trained, registered or opened again")
-    others = work.path / "new-patients"
+    others, place, model = work.path / "new-patients", work.path, made.built.model
+    to_predict = ("predict", f"{model}@champion", others / "cohort.csv", "-o", "answers.csv")
+    drawn = ("synth", others, "--patients", 20, "--profile", profile, "--seed", seed + 1)
     commands = {
         "picture": made.picture,
         **where_in_mlflow(work, made.config),
-        "model": f"rlvo models --model {made.built.model} --workdir {work.path}",
-        "patients": f"rlvo synth {others} --patients 20 --profile {profile} --seed {seed + 1}",
-        "answers": f"rlvo predict {made.built.model}@champion {others}/cohort.csv -o answers.csv --workdir {work.path}",
-        "baselines": f"rlvo baseline {made.table} --workdir {work.path}",
-        "the paper": "rlvo plan paper_grid",
+        "model": command_line("models", "--model", model, workdir=place),
+        "patients": command_line(*drawn),
+        "answers": command_line(*to_predict, workdir=place),
+        "baselines": command_line("baseline", made.table, workdir=place),
+        "the paper": command_line("plan", "paper_grid"),
     }
     print_line("")
     minutes = (time.monotonic() - started) / 60

@@ -10,6 +10,7 @@ from typing import Literal
 import pandas as pd
 
 from rlvo.config.base import content_hash
+from rlvo.config.commands import command_line
 from rlvo.config.loading import named_study
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
@@ -173,7 +174,7 @@ def where_in_mlflow(work: Workdir, config: StudyConfig) -> dict[str, str]:
         pages = asdict(study_pages(config, tracking))
     except MachineError:
         return {}
-    return {"MLflow": tracking.ui if tracking.is_server else f"rlvo ui --workdir {work.path}", **pages}
+    return {"MLflow": tracking.ui if tracking.is_server else command_line("ui", workdir=work.path), **pages}
 
 
 def defined(metrics: Mapping[str, float]) -> dict[str, float]:

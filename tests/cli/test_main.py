@@ -1,11 +1,14 @@
 """Bad input, as a user meets it in a terminal: one clear line, exit code 2, no traceback."""
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 from support.commands import refused, run
+
+from rlvo.about import __version__, code_version
 
 
 def rlvo(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -52,6 +55,35 @@ def test_every_command_has_help_with_an_example() -> None:
     } <= set(commands)  # fmt: skip
     for command in commands:
         assert f"Example: rlvo {command}" in run(command, "--help").stdout
+
+
+def test_flags_are_shown_without_a_type() -> None:
+    for command in ((), ("search",), ("synth",), ("models",), ("models", "compare"), ("demo",)):
+        page = run(*command, "--help").stdout
+        assert "<bool>" not in page
+        assert "--help" in page
+    assert "<path>" in run("search", "--help").stdout
+
+
+def test_the_version_says_its_commit_and_the_package_is_a_program() -> None:
+    command = [sys.executable, "-m", "rlvo", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == (f"{code_version()}\n", "")
+    assert __version__ in done.stdout
+
+
+def test_a_shell_can_complete_the_commands() -> None:
+    def shown(*arguments: str, **variables: str) -> str:
+        command = [sys.executable, "-c", "import sys; sys.argv[0] = 'rlvo'; from rlvo.cli.main import main; main()"]
+        environment = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1", **variables}
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=True, env=environment)
+        return done.stdout
+
+    script = shown("--show-completion", "bash")
+    assert "complete -o default -F _rlvo_completion rlvo" in script
+    assert shown(_RLVO_COMPLETE="complete_bash", COMP_WORDS="rlvo sea", COMP_CWORD="1").split() == ["search"]
+    options = shown(_RLVO_COMPLETE="complete_bash", COMP_WORDS="rlvo plan --co", COMP_CWORD="2")
+    assert options.split() == ["--cohort"]
 
 
 def test_starting_loads_nothing_heavy() -> None:

@@ -2,14 +2,18 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import typer
 from mlflow import MlflowClient
 from support import networks
 from support.commands import call, refused, run
+from support.documents import parse
 
+from rlvo.cli.main import app
 from rlvo.config.loading import load_study
 from rlvo.config.study import StudyConfig
 
@@ -43,8 +47,8 @@ def test_synth_refuses_what_it_does_not_know(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
-def test_demo_from_nothing_to_a_registered_model_and_again(tmp_path: Path) -> None:
-    config, work = tmp_path / "tiny.yaml", tmp_path / "work"
+def test_demo_from_nothing_to_a_registered_model_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, work = tmp_path / "tiny.yaml", tmp_path / "my work"
     config.write_text(f"name: tiny\ntraining: {{epochs: 1, batch_size: 8}}{networks.STUDY}{AXES}")
     arguments = ["demo", "--workdir", work, "--patients", 60, "--config", config, "--json"]
 
@@ -60,6 +64,15 @@ def test_demo_from_nothing_to_a_registered_model_and_again(tmp_path: Path) -> No
     assert "Warning" not in first.stderr
     assert re.search(rf"MLflow +rlvo ui --workdir {work}\n", first.stderr)
     assert re.search(r"trials +http://127.0.0.1:5000/#/experiments/1/runs\?.*viewStateShareKey=trials\n", first.stderr)
+
+    printed = [shlex.split(line)[1:] for line in re.findall(r"^\w[\w ]+ (rlvo .*)$", first.stderr, re.MULTILINE)]
+    assert {words[0] for words in printed} == {"models", "synth", "predict", "baseline", "plan", "ui"}
+    monkeypatch.chdir(tmp_path)
+    for words in printed:
+        parse(typer.main.get_command(app), words)
+        if words[0] not in ("plan", "ui"):  # the one takes long, the other does not end
+            run(*words)
+    assert len(pd.read_csv(tmp_path / "answers.csv")) == 20
 
     client = MlflowClient(f"sqlite:///{work / 'mlflow.db'}")
     champion = client.get_model_version_by_alias("rlvo-ensemble", "champion")

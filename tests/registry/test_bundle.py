@@ -42,6 +42,21 @@ def test_the_same_model_gives_the_same_bytes(packed: dict[str, Any], package: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["again.tar.gz"]
 
 
+@pytest.mark.parametrize("name", ["model.zip", "model.tar", "model", "model.tar.xz", "model.gz"])
+def test_another_kind_of_archive_is_refused(name: str, package: Path, tmp_path: Path) -> None:
+    said = refused("bundle", package, "-o", tmp_path / name)
+    assert name in said
+    assert "FILE.tar.gz" in said
+    assert not (tmp_path / name).exists()
+
+
+def test_a_place_that_cannot_be_written_is_named(package: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken.tar.gz").mkdir()
+    assert "cannot be written" in refused("bundle", package, "-o", tmp_path / "taken.tar.gz")
+    (tmp_path / "file").touch()
+    assert "cannot be written" in refused("bundle", package, "-o", tmp_path / "file" / "model.tar.gz")
+
+
 def test_it_is_vouched_for_by_its_digest(packed: dict[str, Any], unpacked: Path) -> None:
     done = verify(unpacked, packed["digest"])
     assert (done.returncode, done.stdout) == (0, "every file is as it was packed\n")

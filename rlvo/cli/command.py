@@ -1,0 +1,58 @@
+"""How the commands are shown: help without a type beside a flag, and usage errors with what was mistyped as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from typer.core import TyperCommand, TyperGroup
+
+from rlvo.text import escape_controls
+
+if TYPE_CHECKING:
+    from typer.core import TyperOption
+
+    Base = TyperCommand
+else:
+    Base = object
+
+
+class _Flags(Base):
+    """Flags have no value, so their help names no type; Typer's says `<bool>`."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """As in Typer."""
+        found: list[TyperOption] = super().get_params(ctx)  # type: ignore[assignment]
+        for option in found:
+            if getattr(option, "is_flag", False):
+                option.metavar = ""
+        return found
+
+
+class Command(_Flags, TyperCommand):
+    """A command of rlvo."""
+
+
+class CommandGroup(_Flags, TyperGroup):
+    """Commands whose errors show what was mistyped as it is: Typer prints it with its control characters."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """As in Typer."""
+        with _escaped_usage_errors():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """As in Typer."""
+        with _escaped_usage_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _escaped_usage_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(message := getattr(error, "message", None), str) and hasattr(error, "format_message"):
+            error.message = escape_controls(message)  # type: ignore[attr-defined]
+        raise

@@ -1,0 +1,110 @@
+"""What is built from a checkout holds all that rlvo needs, and works from any folder it is installed in."""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from rlvo.about import __version__, source_commit
+from rlvo.config.shipped import shipped_studies
+
+ROOT = Path(__file__).parents[1]
+
+
+def python(*arguments: object, cwd: Path = ROOT, interpreter: Path = Path(sys.executable), **environment: str) -> str:
+    """What Python prints, with this checkout out of its sight."""
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | environment
+    done = subprocess.run(
+        [interpreter, *map(str, arguments)], cwd=cwd, env=variables, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source distribution, and the wheel that was built from it."""
+    folder = tmp_path_factory.mktemp("dist")
+    python("-m", "build", "--no-isolation", "--outdir", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    [found] = built.glob("*.whl")
+    return found
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_package_and_what_is_shipped(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    package = [path for path in (ROOT / "rlvo").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    shipped = [path for name in ("tune_configs", "ray_cluster", "mlflow") for path in (ROOT / name).iterdir()]
+    expected = {path.relative_to(ROOT).as_posix(): path for path in package}
+    expected |= {f"rlvo/shipped/{path.relative_to(ROOT).as_posix()}": path for path in shipped if path.is_file()}
+    expected["rlvo/shipped/constraints.txt"] = ROOT / "constraints.txt"
+    inside = {name: data for name, data in content.items() if not name.startswith(f"rlvo-{__version__}.dist-info/")}
+    commit = inside.pop("rlvo/shipped/commit.txt", None)
+    assert {name: path.read_bytes() for name, path in expected.items()} == inside
+    assert (commit and commit.decode().strip()) == source_commit(ROOT / "rlvo")
+    assert content[f"rlvo-{__version__}.dist-info/top_level.txt"] == b"rlvo\n"
+
+
+@pytest.mark.slow
+def test_the_checks_of_the_index_find_nothing(built: Path, wheel: Path) -> None:
+    assert python("-m", "twine", "check", "--strict", *built.iterdir()).count("PASSED") == 2
+    assert python("-m", "check_wheel_contents", wheel).strip().endswith("OK")
+
+
+@pytest.mark.slow
+def test_the_sources_build_the_same_wheel(built: Path, wheel: Path, tmp_path: Path) -> None:
+    [sources] = built.glob("*.tar.gz")
+    with tarfile.open(sources) as archive:
+        archive.extractall(tmp_path, filter="data")
+    [unpacked] = tmp_path.iterdir()
+    assert {"tests", "docs", "benchmarks", "Makefile", "CHANGELOG.md"} <= {path.name for path in unpacked.iterdir()}
+    python("-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "again", cwd=unpacked)
+    with zipfile.ZipFile(wheel) as first, zipfile.ZipFile(tmp_path / "again" / wheel.name) as second:
+        assert {each.filename: each.CRC for each in first.infolist()} == {
+            each.filename: each.CRC for each in second.infolist()
+        }
+
+
+@pytest.mark.slow
+def test_it_works_from_any_folder(wheel: Path, tmp_path: Path) -> None:
+    """`pip install --target`."""
+    python("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", tmp_path / "any", wheel)
+    check_installed(Path(sys.executable), tmp_path, PYTHONPATH=str(tmp_path / "any"))
+    planned = python("-m", "rlvo", "plan", "demo", "--json", cwd=tmp_path, PYTHONPATH=str(tmp_path / "any"))
+    assert json.loads(planned)["study"] == "demo"
+
+
+@pytest.mark.slow
+def test_it_works_from_the_users_own_folder(wheel: Path, tmp_path: Path) -> None:
+    """`pip install --user`, which virtual environments don't have, so it is the Python below that of the tests."""
+    base = Path(os.path.realpath(sys.executable))
+    options = ("--quiet", "--user", "--break-system-packages", "--no-deps", "--no-index")
+    python("-m", "pip", "--python", base, "install", *options, wheel, PYTHONUSERBASE=str(tmp_path / "me"))
+    check_installed(base, tmp_path, PYTHONUSERBASE=str(tmp_path / "me"), PYTHONPATH=sysconfig.get_path("purelib"))
+
+
+def check_installed(interpreter: Path, place: Path, **environment: str) -> None:
+    """The package is the one below `place`, knows its version, and finds the shipped studies."""
+
+    def said(*arguments: str) -> str:
+        return python(*arguments, cwd=place, interpreter=interpreter, **environment).strip()
+
+    assert Path(said("-c", "import rlvo; print(rlvo.__file__)")).is_relative_to(place)
+    commit = source_commit(ROOT / "rlvo")
+    assert said("-m", "rlvo", "--version") == f"rlvo {__version__}" + (f", commit {commit}" if commit else "")
+    names = "from rlvo.config.shipped import shipped_studies; print(*shipped_studies())"
+    assert said("-c", names).split() == [*shipped_studies()]
+    [script] = (path for path in place.rglob("bin/rlvo"))
+    assert os.access(script, os.X_OK)
