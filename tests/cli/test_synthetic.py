@@ -62,7 +62,7 @@ def test_demo_from_nothing_to_a_registered_model_and_again(tmp_path: Path, monke
     assert "optimistic" in first.stderr.lower()
     assert "Traceback" not in first.stderr
     assert "Warning" not in first.stderr
-    assert re.search(rf"MLflow +rlvo ui --workdir {work}\n", first.stderr)
+    assert re.search(rf"MLflow +rlvo ui --workdir '{work}'\n", first.stderr)
     assert re.search(r"trials +http://127.0.0.1:5000/#/experiments/1/runs\?.*viewStateShareKey=trials\n", first.stderr)
 
     printed = [shlex.split(line)[1:] for line in re.findall(r"^\w[\w ]+ (rlvo .*)$", first.stderr, re.MULTILINE)]
