@@ -1,7 +1,7 @@
 """The items of reporting guidelines, and where a report answers them: TRIPOD+AI (2024) and CLAIM (2024 update).
 
 Collins et al., BMJ 2024;385:e078378; Tejani et al., Radiol Artif Intell 2024;6:e240300. Topics are in our
-own words: the guidelines' own text decides.
+own words: the guidelines' own text decides. `CHECKED` says what numbers and topics were compared with.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,12 @@ import pandas as pd
 
 from rlvo.report.exhibit import Exhibit, Section
 
+CHECKED = {
+    "TRIPOD+AI": "Compared, item by item, with a public copy of the statement's 52 items.",
+    "CLAIM 2024": "Compared, item by item, with two public copies of its 44 items; not with the journal's own table.",
+}
+"""In November 2026, with `TRIPOD_AI.md` and `CLAIM_2024.md` of github.com/Aperivue/medsci-skills (the first quotes the
+statement, CC BY 4.0) and with a CLAIM checklist that the authors of another study had filled in."""
 ITEMS = Path(__file__).with_name("guidelines.csv")
 """One row per item: `guideline`, `item`, `topic`, `section` (anchor) and `exhibits` (names) that answer it, and what is
 `left` to the study's authors."""
@@ -39,7 +45,7 @@ def guidelines_section(sections: Sequence[Section], others: Mapping[str, str] | 
             f"guideline-{str(name).split()[0].lower().replace('+', '-')}",
             str(name),
             own.drop(columns="guideline"),
-            caption,
+            f"{caption} {CHECKED[str(name)]}",
             shown=own[["item", "topic", "answered", "left"]].rename(
                 columns={"item": "Item", "topic": "Topic", "answered": "On this page", "left": "For the authors"}
             ),

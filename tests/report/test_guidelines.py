@@ -30,4 +30,5 @@ def test_an_item_is_answered_by_what_the_page_has() -> None:
     assert answered["23a"] == "not on this page yet"
     assert answered["17"] == ""
     assert answered["26"] == "How far to trust it"
+    assert all("Compared, item by item" in each.caption for each in found.exhibits)
     assert [each.name for each in found.exhibits] == ["guideline-tripod-ai", "guideline-claim"]
