@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import typer
+from ruamel.yaml import YAML
 from support.commands import run
 from support.documents import DOCUMENTS, ROOT, Block, blocks, commands_of, parse
 from support.tiny_study import TinyStudy
@@ -43,7 +44,8 @@ def test_a_block_of_shell_is_accepted_by_the_programs_it_calls(block: Block) -> 
 
 
 def test_every_block_has_a_language_that_is_checked() -> None:
-    assert {block.language for block in blocks()} <= {"sh", "python", "ini"}
+    assert {block.language for block in blocks()} <= {"sh", "python", "ini", "yaml"}
+    assert all(YAML().load(block.text) for block in blocks(language="yaml"))
     assert len(blocks(language="sh")) > 15
 
 
