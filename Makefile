@@ -9,7 +9,7 @@ PYTHON ?= python3
 export PYTHONDONTWRITEBYTECODE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow test-cluster faults lint types bench clean setup
+.PHONY: demo test test-slow test-cluster faults lint types docs bench clean setup
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.ready ## the virtual environment
@@ -44,6 +44,9 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy
+
+docs: setup ## the documentation as a site, which needs no network: build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: setup ## measurements, as ratios within one run
 	$(BIN)/python -m benchmarks

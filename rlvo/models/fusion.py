@@ -24,7 +24,8 @@ class DAFT(nn.Module):
         bottleneck_ratio: the hidden layer has int((C + T) / bottleneck_ratio) units, at least one.
         bias: whether the two linear layers have biases.
         scale_activation: applied to the scale.
-        scale, shift: whether to scale and to shift; an omitted scale is 1, an omitted shift 0.
+        scale: whether to scale; an omitted scale is 1.
+        shift: whether to shift; an omitted shift is 0.
         identity_init: start from F' = F: `expand` starts at zero, and an offset makes the scale start at 1.
 
     Raises ValueError if both scale and shift are omitted.
