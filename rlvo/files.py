@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlvo.errors import DiskFullError
+from rlvo.errors import DiskFullError, RlvoError
 from rlvo.text import escape_controls, escape_formula, unescape_formula
 
 if TYPE_CHECKING:
@@ -56,6 +56,27 @@ def read_csv(path: Path, dtype: dict[str, str]) -> "pd.DataFrame":
     for name in map(str, table.select_dtypes("str")):
         table[name] = table[name].map(unescape_formula, na_action="ignore")
     return table
+
+
+def check_writable(path: Path, *, folder: bool = False) -> None:
+    """Raise RlvoError if there is no writing to a file, or to a folder and into it, at `path`; nothing is made.
+
+    Folders on the way that are missing are made by whoever writes.
+    """
+    path = path.expanduser().absolute()
+    start = path if folder else path.parent
+    nearest = next(place for place in (start, *start.parents) if os.path.lexists(place))
+    if not folder and path.is_dir():
+        reason = errno.EISDIR
+    elif not nearest.is_dir():
+        reason = errno.ENOTDIR
+    elif os.statvfs(nearest).f_flag & os.ST_RDONLY:
+        reason = errno.EROFS
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        reason = errno.EACCES
+    else:
+        return
+    raise RlvoError(f"cannot be written ({os.strerror(reason)})", where=path, fix="Name another place")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import shutil
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest import mock
@@ -45,7 +45,7 @@ def ray_session(folders: Sequence[Path], address: str | None = None) -> Iterator
         NotSharedError: a node does not see a folder.
     """
     address = address or os.environ.get("RAY_ADDRESS")
-    if address or ray.is_initialized():
+    if not is_local(address):
         with connect_to_cluster(address or "auto"), ExitStack() as marks:
             for folder in folders:
                 marks.enter_context(shared(folder))
@@ -64,15 +64,24 @@ def ray_session(folders: Sequence[Path], address: str | None = None) -> Iterator
         ray.shutdown()
 
 
-def check_resources(*, cpus: float, gpus: float) -> None:
-    """Raise RlvoError if the connected Ray has too little for one trial: Tune would wait for ever."""
-    available = ray.cluster_resources()
+def is_local(address: str | None) -> bool:
+    """Whether a session with this address is one of this machine alone, which is yet to be started."""
+    return not (address or os.environ.get("RAY_ADDRESS") or ray.is_initialized())
+
+
+def check_resources(*, cpus: float, gpus: float, available: Mapping[str, float] | None = None) -> None:
+    """Raise RlvoError if there is too little for one trial: Tune would wait for ever.
+
+    Args:
+        available: what there is, by Ray's names; None: what the connected Ray has.
+    """
+    available = ray.cluster_resources() if available is None else available
     for kind, wanted in {"CPU": cpus, "GPU": gpus}.items():
         if wanted > available.get(kind, 0):
             raise RlvoError(
                 f"a trial asks for {wanted:g} {kind}, but this machine has {available.get(kind, 0):g}",
                 where="resources",
-                fix="Ask for less, or name a cluster with --address",
+                fix=f"Ask for less (resources.{kind.lower()}s), or name a cluster with --address",
             )
 
 
@@ -93,8 +102,7 @@ def connect_to_cluster(address: str) -> Iterator[None]:
         check_address(address)
         _start_ray(address)
     except OSError as error:
-        fix = "Check --address or RAY_ADDRESS"
-        raise MachineError(f"no Ray cluster answers ({error})", where=address, fix=fix) from None
+        raise _no_cluster(address, error) from None
     try:
         yield
     finally:
@@ -105,6 +113,19 @@ def cluster_resources(address: str) -> dict[str, float]:
     """What the cluster at `address` has in all, by Ray's names: `CPU`, `GPU`. Raises MachineError if none answers."""
     with connect_to_cluster(address):
         return dict(ray.cluster_resources())
+
+
+def check_cluster(address: str) -> None:
+    """Raise MachineError if nothing listens at a cluster's address."""
+    try:
+        check_address(address)
+    except OSError as error:
+        raise _no_cluster(address, error) from None
+
+
+def _no_cluster(address: str, error: OSError) -> MachineError:
+    what = f"no Ray cluster answers ({error})"
+    return MachineError(what, where=address, fix="Check --address or RAY_ADDRESS")
 
 
 def check_address(address: str) -> None:

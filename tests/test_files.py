@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvo.files import atomic_write, csv_text, file_sha256, read_csv
+from rlvo.errors import RlvoError
+from rlvo.files import atomic_write, check_writable, csv_text, file_sha256, read_csv
 
 
 def test_a_failed_write_leaves_the_old_content_and_nothing_else(
@@ -35,6 +36,23 @@ def test_the_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     atomic_write(path, b"\x00\x01")
     assert file_sha256(path) == hashlib.sha256(b"\x00\x01").hexdigest()
+
+
+def test_a_place_that_cannot_be_written_is_told_and_nothing_is_made(tmp_path: Path) -> None:
+    (file := tmp_path / "file").touch()
+    for place in (tmp_path / "new", tmp_path / "a" / "b" / "new", file):
+        check_writable(place)
+    for place in (tmp_path, tmp_path / "a" / "b"):
+        check_writable(place, folder=True)
+    with pytest.raises(RlvoError, match="Not a directory"):
+        check_writable(file / "new")
+    with pytest.raises(RlvoError, match="Not a directory"):
+        check_writable(file, folder=True)
+    with pytest.raises(RlvoError, match="Is a directory"):
+        check_writable(tmp_path)
+    with pytest.raises(RlvoError, match=r"Permission denied|Read-only"):
+        check_writable(Path("/proc/sys/new/file"))
+    assert list(tmp_path.iterdir()) == [file]
 
 
 @given(st.lists(st.text("'=+-@ ab1,;\"|", min_size=1, max_size=6), min_size=1, max_size=4), st.floats(allow_nan=False))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from rlvo.cli.common import JsonOption, WorkdirOption, print_notes, writing
+from rlvo.cli.common import JsonOption, WorkdirOption, print_notes, writable_file, writable_folder, writing
 from rlvo.config.grid import PRESETS
 from rlvo.config.loading import load_study
 from rlvo.config.workdir import DEFAULT, Workdir
@@ -48,8 +48,12 @@ def validate(
     predictors: PredictorsOption = None,
     study: StudyOption = None,
     workdir: WorkdirOption = Path(DEFAULT),
-    html: Annotated[Path | None, typer.Option(help="Write a page with flow chart, Table 1 and findings.")] = None,
-    pictures: Annotated[Path | None, typer.Option(help="Folder for the flow chart and more as SVG and PNG.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with flow chart, Table 1 and findings.", callback=writable_file)
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder for the flow chart and more as SVG and PNG.", callback=writable_folder)
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Check a cohort table: every finding at once; who is included, labelled and held out; who the patients are.
@@ -178,7 +182,10 @@ def baseline(
     study: StudyOption = None,
     workdir: WorkdirOption = Path(DEFAULT),
     pictures: Annotated[
-        Path | None, typer.Option(help="Folder for forest plot, calibration and decision curves (SVG and PNG).")
+        Path | None,
+        typer.Option(
+            help="Folder for forest plot, calibration and decision curves (SVG and PNG).", callback=writable_folder
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -236,7 +243,10 @@ def baseline(
 
 def prepare(
     cohort: CohortArgument,
-    store: Annotated[Path | None, typer.Option(help="Store folder.", show_default="store/ in the work folder")] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(help="Store folder.", show_default="store/ in the work folder", callback=writable_folder),
+    ] = None,
     grid: Annotated[Literal["paper", "whole", "focus"], typer.Option(help="Grid in MNI space.")] = "paper",
     atlas: Annotated[Path | None, typer.Option(help="CT template in MNI space, HU (NIfTI), to register to.")] = None,
     config: Annotated[Path | None, typer.Option(help="Study whose grid and atlas are used instead.")] = None,
@@ -308,7 +318,7 @@ def _print_preparation(result: PreparedCohort, store: Path, page: Path) -> None:
 
 def import_isles(
     folder: Annotated[Path, typer.Argument(help="ISLES'24 as published.", metavar="FOLDER")],
-    out: Annotated[Path, typer.Argument(help="Folder for cohort.csv.", metavar="OUT")],
+    out: Annotated[Path, typer.Argument(help="Folder for cohort.csv.", metavar="OUT", callback=writable_folder)],
     json: JsonOption = False,
 ) -> None:
     """Make a cohort table of ISLES'24: clinical data, paths of NCCT and CTA, perfusion volumes from its maps.

@@ -9,6 +9,7 @@ import typer
 
 from rlvo.config.workdir import DEFAULT
 from rlvo.errors import RlvoError
+from rlvo.files import check_writable
 from rlvo.report.console import print_line
 
 WorkdirOption = Annotated[
@@ -22,6 +23,20 @@ ModelArgument = Annotated[str, typer.Argument(help="Registered model (rlvo-ensem
 UngatedOption = Annotated[
     bool, typer.Option("--ungated", help="Also take a model that did not pass its gate; every answer says so.")
 ]
+
+
+def writable_file(path: Path | None) -> Path | None:
+    """For an option that names a file to write: refuse, before any work, a place that cannot be written."""
+    if path is not None:
+        check_writable(path)
+    return path
+
+
+def writable_folder(path: Path | None) -> Path | None:
+    """The same for a folder."""
+    if path is not None:
+        check_writable(path, folder=True)
+    return path
 
 
 def print_notes(notes: Iterable[str]) -> None:

@@ -1,20 +1,22 @@
 """`rlvo init` and `rlvo schema`: a first study file for a cohort, and what a study file may hold."""
 
 import os
-import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rlvo.cli.cohort import CohortArgument, MapOption, MappingOption
-from rlvo.cli.common import JsonOption, writing
+from rlvo.cli.common import JsonOption, writable_file, writing
+from rlvo.config.commands import command_line
 from rlvo.report.console import print_json, print_line
 
 
 def init(
     cohort: CohortArgument,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The study file to write (YAML).")] = Path("study.yaml"),
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="The study file to write (YAML).", callback=writable_file)
+    ] = Path("study.yaml"),
     map: MapOption = None,
     mapping: MappingOption = None,
     address: Annotated[
@@ -47,7 +49,7 @@ def init(
         atomic_write(out, proposed.text)
         atomic_write(out.parent / SCHEMA_FILE, schema_text())
     study = load_study(out)
-    commands = [f"rlvo {shlex.join([name, str(out)])}" for name in ("plan", "search")]
+    commands = [command_line(name, out) for name in ("plan", "search")]
     if json:
         print_json(
             {
@@ -69,7 +71,12 @@ def init(
 def schema(
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="File to write; one that ends in .md gets every field in words instead."),
+        typer.Option(
+            "-o",
+            "--out",
+            help="File to write; one that ends in .md gets every field in words instead.",
+            callback=writable_file,
+        ),
     ] = None,
 ) -> None:
     """The JSON schema of a study file, by which editors complete and check it.

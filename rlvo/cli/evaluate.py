@@ -18,6 +18,8 @@ from rlvo.report.console import console, print_json, print_line, show_progress
 if TYPE_CHECKING:
     from rlvo.evaluation.subgroups import SubgroupAnalysis
     from rlvo.workflows.external import ExternalCohort, ExternalQuestion
+    from rlvo.workflows.holdout import Evaluation
+    from rlvo.workflows.study import ReadStudy
 
 
 def evaluate(
@@ -32,6 +34,9 @@ def evaluate(
         Path | None,
         typer.Argument(help="Table of another cohort, with outcomes: external validation.", metavar="COHORT"),
     ] = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="Show again what the last opening showed, without opening anything.")
+    ] = False,
     again: Annotated[bool, typer.Option("--again", help="Open a hold-out that was opened before.")] = False,
     reason: Annotated[str | None, typer.Option(help="Why it is opened again; kept in the log.")] = None,
     record: Annotated[
@@ -47,13 +52,14 @@ def evaluate(
     """Open the hold-out, once, for all ensembles a study has declared and the clinical baselines.
 
     The study's own ensemble is shown in subgroups too. A later opening needs --again and a --reason; all are counted.
+    --show shows the kept figures of the last opening again, and opens nothing.
     With COHORT: a registered model on another hospital's patients, at its frozen thresholds; run again, it continues.
 
     Example: rlvo evaluate demo; rlvo evaluate rlvo-ensemble@champion hospital-b.csv
     """
     if cohort is not None:
-        if again or reason:
-            raise RlvoError("--again and --reason are for a hold-out", where=cohort, fix="Leave them out")
+        if again or reason or show:
+            raise RlvoError("--show, --again and --reason are for a hold-out", where=cohort, fix="Leave them out")
         _evaluate_external(name, cohort, Workdir.at(workdir, create=False), record=record, ungated=ungated, json=json)
         return
     if record:
@@ -62,19 +68,42 @@ def evaluate(
         raise RlvoError("--ungated goes with COHORT", fix="Leave it out")
     if again != bool(reason and reason.strip()):
         raise RlvoError("--again goes with --reason TEXT, and only with it", fix="Give both, or neither")
-    _evaluate_study(name, Workdir.at(workdir), reason=reason, json=json)
+    if show and again:
+        raise RlvoError("--show opens nothing, and --again does", fix="Give one of them")
+    if show:
+        _show_evaluation(name, Workdir.at(workdir), json=json)
+    else:
+        _evaluate_study(name, Workdir.at(workdir), reason=reason, json=json)
 
 
 def _evaluate_study(name: str, work: Workdir, *, reason: str | None, json: bool) -> None:
+    from rlvo.workflows.evaluate import check_evaluation, evaluate
+    from rlvo.workflows.study import open_searched_study
+
+    check_evaluation(name, work, reason)
+    study = open_searched_study(name, work, progress=show_progress)
+    print_notes(study.inputs.notes)
+    _print_evaluation(study, evaluate(study, reason=reason, progress=show_progress), json=json)
+
+
+def _show_evaluation(name: str, work: Workdir, *, json: bool) -> None:
+    from rlvo.workflows.holdout import kept_evaluation
+    from rlvo.workflows.study import read_study
+
+    study = read_study(name, work)
+    print_notes(study.inputs.notes)
+    if (kept := kept_evaluation(study)) is None:
+        what = "its ensembles, as they are now, were not evaluated: there is nothing to show"
+        raise RlvoError(what, where=study.config.name, fix=f"'rlvo evaluate {study.config.name}' opens the hold-out")
+    _print_evaluation(study, kept, json=json)
+
+
+def _print_evaluation(study: ReadStudy, evaluated: Evaluation, *, json: bool) -> None:
     from rlvo.report.calibration import format_benefit, format_calibration
     from rlvo.report.external import calibration_json, comparison_json
     from rlvo.report.tables import paired_table, performance_table, subgroup_table
-    from rlvo.workflows.evaluate import evaluate
-    from rlvo.workflows.study import open_searched_study, where_in_mlflow
+    from rlvo.workflows.study import where_in_mlflow
 
-    study = open_searched_study(name, work, progress=show_progress)
-    print_notes(study.inputs.notes)
-    evaluated = evaluate(study, reason=reason, progress=show_progress)
     holdout = evaluated.holdout
     if json:
         print_json(

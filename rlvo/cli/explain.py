@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rlvo.about import NOTICE
-from rlvo.cli.common import JsonOption, ModelArgument, UngatedOption, WorkdirOption, print_notes, writing
+from rlvo.cli.common import JsonOption, ModelArgument, UngatedOption, WorkdirOption, print_notes, writable_file, writing
 from rlvo.config.workdir import DEFAULT
 from rlvo.report.console import print_json, print_line, show_progress
 
@@ -18,7 +18,10 @@ def explain(
     ],
     patient: Annotated[str, typer.Option("--patient", help="The patient's id.")],
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="The page to write; files go into a folder beside it.")
+        Path,
+        typer.Option(
+            "-o", "--out", help="The page to write; files go into a folder beside it.", callback=writable_file
+        ),
     ] = Path("explanation.html"),
     clinical: Annotated[
         Path | None, typer.Option("--clinical", help="With a folder of patients: the table of their other columns.")

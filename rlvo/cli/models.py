@@ -10,7 +10,7 @@ from rich.table import Table
 
 from rlvo.about import NOTICE
 from rlvo.cli.command import Command, CommandGroup
-from rlvo.cli.common import JsonOption, ModelArgument, UngatedOption, WorkdirOption, writing
+from rlvo.cli.common import JsonOption, ModelArgument, UngatedOption, WorkdirOption, writable_file, writing
 from rlvo.cli.evaluate import print_question, selection_json
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
@@ -122,7 +122,9 @@ def compare(
 
 def bundle(
     model: ModelArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Archive to write: FILE.tar.gz.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Archive to write: FILE.tar.gz.", callback=writable_file)
+    ],
     ungated: UngatedOption = False,
     workdir: WorkdirOption = Path(DEFAULT),
     json: JsonOption = False,

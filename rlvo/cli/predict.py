@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from rlvo.about import NOTICE
-from rlvo.cli.common import JsonOption, ModelArgument, UngatedOption, WorkdirOption, writing
+from rlvo.cli.common import (
+    JsonOption,
+    ModelArgument,
+    UngatedOption,
+    WorkdirOption,
+    writable_file,
+    writable_folder,
+    writing,
+)
 from rlvo.config.workdir import DEFAULT
 from rlvo.errors import CohortError, MachineError, RlvoError
 from rlvo.files import atomic_write, csv_text, file_sha256
@@ -41,14 +49,20 @@ def predict(
             "patient with ncct*, cta* and vessels* in it."
         ),
     ],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV to write, one row per patient.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="CSV to write, one row per patient.", callback=writable_file)
+    ] = None,
     clinical: Annotated[
         Path | None, typer.Option("--clinical", help="With a folder of patients: the table of their other columns.")
     ] = None,
     members: Annotated[bool, typer.Option("--members", help="Add the probability of every member.")] = False,
     sr: Annotated[
         Path | None,
-        typer.Option("--sr", help="Folder to write a DICOM Basic Text SR into for each answered patient, for a PACS."),
+        typer.Option(
+            "--sr",
+            help="Folder to write a DICOM Basic Text SR into for each answered patient, for a PACS.",
+            callback=writable_folder,
+        ),
     ] = None,
     ungated: UngatedOption = False,
     workdir: WorkdirOption = Path(DEFAULT),

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rlvo.about import NOTICE
-from rlvo.cli.common import JsonOption, StudyArgument, WorkdirOption, print_links, print_notes, writing
+from rlvo.cli.common import JsonOption, StudyArgument, WorkdirOption, print_links, print_notes, writable_file, writing
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.report.console import print_json, print_line, show_progress
 
@@ -14,7 +14,10 @@ from rlvo.report.console import print_json, print_line, show_progress
 def report(
     study: StudyArgument,
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="The page to write; files go into a folder beside it.")
+        Path,
+        typer.Option(
+            "-o", "--out", help="The page to write; files go into a folder beside it.", callback=writable_file
+        ),
     ] = Path("report.html"),
     explain: Annotated[
         bool,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from rlvo.about import NOTICE
-from rlvo.cli.common import JsonOption, WorkdirOption
+from rlvo.cli.common import JsonOption, WorkdirOption, writable_folder
 from rlvo.cli.search import show_search
 from rlvo.config.commands import command_line
 from rlvo.config.grid import PRESETS
@@ -17,7 +17,10 @@ from rlvo.report.console import console, print_json, print_line, show_progress
 
 
 def synth(
-    out: Annotated[Path, typer.Argument(help="Folder to write: new, empty or an earlier synthetic cohort.")],
+    out: Annotated[
+        Path,
+        typer.Argument(help="Folder to write: new, empty or an earlier synthetic cohort.", callback=writable_folder),
+    ],
     patients: Annotated[int, typer.Option(help="How many patients.")] = 600,
     profile: Annotated[str, typer.Option(help="demo, paper, interaction or null.")] = "demo",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from rlvo.files import check_writable
+
 DEFAULT = "./rlvo-work"
 
 
@@ -16,9 +18,17 @@ class Workdir:
 
     @classmethod
     def at(cls, path: Path, *, create: bool = True) -> Self:
-        """The work folder at `path`, created if missing; absolute, because Tune changes the working directory."""
+        """The work folder at `path`; absolute, because Tune changes the working directory.
+
+        Args:
+            create: whether it will be written to: it is created if it is missing.
+
+        Raises:
+            RlvoError: it will be written to, and cannot be.
+        """
         path = path.expanduser().resolve()
         if create:
+            check_writable(path, folder=True)
             path.mkdir(parents=True, exist_ok=True)
         return cls(path)
 

@@ -1,7 +1,7 @@
 """The cost of a model, computed without running it (meta device)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -32,7 +32,8 @@ class ModelCost:
     last_map: tuple[int, ...]
 
 
-def model_cost(config: ModelConfig, grid_shape: Sequence[int], tabular_features: int) -> ModelCost:
+@cache
+def model_cost(config: ModelConfig, grid_shape: tuple[int, ...], tabular_features: int) -> ModelCost:
     """Measure a model spec on volumes of `grid_shape` voxels with `tabular_features` encoded variables.
 
     The grid must pass `models.backbones.check_volume` at some batch size.

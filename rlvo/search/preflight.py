@@ -11,10 +11,13 @@ from pathlib import Path
 
 import psutil
 
+from rlvo.config.study import StudyConfig
 from rlvo.errors import MachineError, RlvoError, get_logger
 from rlvo.files import disk_full_errors
-from rlvo.search.plan import BYTES_PER_WEIGHT, StudyPlan
+from rlvo.ray_session import check_cluster, check_resources, is_local
+from rlvo.search.plan import BYTES_PER_WEIGHT, StudyPlan, plan_study
 from rlvo.study.folder import StudyFolder
+from rlvo.study.status import read_state
 from rlvo.training.records import RECORD
 
 TRAINED_COPIES = 4
@@ -48,6 +51,41 @@ def study_lock(study: StudyFolder) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield
+
+
+def check_start(config: StudyConfig, study: StudyFolder, address: str | None) -> None:
+    """Raise, before any volume is prepared, what is known by then of why trials that are left cannot run.
+
+    Raises:
+        RlvoError: this machine, if no cluster is named, has too few cores, GPUs, or too little memory for a trial.
+        MachineError: the disk cannot hold the checkpoints, or no cluster listens at the address.
+    """
+    if has_ended(config, study):
+        return
+    planned = plan_study(config)
+    check_disk(planned, study)
+    address = address or os.environ.get("RAY_ADDRESS")
+    if is_local(address):
+        here = {"CPU": os.cpu_count() or 1, "GPU": count_gpus()}
+        check_resources(cpus=config.resources.cpus, gpus=config.resources.gpus, available=here)
+        check_memory(planned, on_gpu=config.resources.gpus > 0)
+    elif address:
+        check_cluster(address)
+
+
+def has_ended(config: StudyConfig, study: StudyFolder) -> bool:
+    """Whether a search would find nothing left to run."""
+    if not study.config.is_file():
+        return False
+    state = read_state(study)
+    return state.is_complete and state.configurations_total >= config.configurations
+
+
+def count_gpus() -> int:
+    """GPUs of this machine that torch can use."""
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def check_disk(planned: StudyPlan, study: StudyFolder) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from rlvo.cohort.pseudonym import KEY_FILE, cohort_key
 from rlvo.cohort.splits import read_split
 from rlvo.config.base import Frozen
+from rlvo.config.commands import command_line
 from rlvo.config.workdir import Workdir
 from rlvo.errors import RlvoError
 from rlvo.study.folder import StudyFolder, read_config
@@ -114,11 +115,12 @@ class Openings:
         earlier = self.earlier(patients or {}, split_hash)
         if earlier.openings and not reason:
             last, some, whole = earlier.openings[-1], len(earlier.patients), len(patients or ())
+            show = command_line("evaluate", last.study, "--show", workdir=self.path.parent)
             which = "this hold-out was" if some == whole else f"{some} of this hold-out's {whole} patients were"
             raise RlvoError(
                 f"{which} opened before: opening {last.opening}, {last.time}, study {last.study}",
                 where=self.path,
-                fix="The results of that opening are kept; to open it once more, which is counted, give --again "
+                fix=f"'{show}' shows again what it showed; to open it once more, which is counted, give --again "
                 "--reason TEXT",
             )
         return earlier

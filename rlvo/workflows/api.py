@@ -157,9 +157,18 @@ class Study:
         Args:
             reason: why it is opened again; it must be given if the hold-out was opened before.
         """
-        from rlvo.workflows.evaluate import evaluate
+        from rlvo.workflows.evaluate import check_evaluation, evaluate
 
+        check_evaluation(self._given or self.name, self.work, reason)
         return evaluate(self._open(), reason=reason, progress=self._progress)
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """What the last opening of the hold-out showed, opening nothing; None if its ensembles were not evaluated."""
+        from rlvo.workflows.holdout import kept_evaluation
+        from rlvo.workflows.study import read_study
+
+        return kept_evaluation(read_study(self.name, self.work, cohort=self._cohort))
 
     def ablate(
         self,

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from rlvo.config.base import content_hash
+from rlvo.config.study import StudyConfig
+from rlvo.config.workdir import Workdir
 from rlvo.ensemble.build import STUDY_ENSEMBLE
 from rlvo.ensemble.spec import EnsembleSpec
 from rlvo.evaluation.answers import measure_answers
@@ -13,11 +16,12 @@ from rlvo.registry.card import add_to_description
 from rlvo.registry.versions import registered_version
 from rlvo.report.external import card_lines
 from rlvo.study.folder import read_declared, read_ended_trials, started_studies
+from rlvo.study.membership import patient_marks
 from rlvo.study.openings import Openings
 from rlvo.tracking.after_search import read_seals, write_seal
 from rlvo.workflows.ensemble_artifacts import ensemble_figures
 from rlvo.workflows.holdout import Evaluation, HoldOut, evaluation_of, open_together
-from rlvo.workflows.study import OpenStudy
+from rlvo.workflows.study import OpenStudy, ReadStudy, read_study, tracking_of
 
 
 def evaluate(study: OpenStudy, *, reason: str | None = None, progress: ShowProgress = no_progress) -> Evaluation:
@@ -53,15 +57,28 @@ def evaluate_together(
     return [_log(*each) for each in zip(studies, declared, holdouts, strict=True)]
 
 
+def check_evaluation(name: str | Path | StudyConfig, work: Workdir, reason: str | None) -> None:
+    """Raise, before any volume is looked at, what is known by then of why a study's hold-out cannot be opened.
+
+    Raises:
+        RlvoError: no ensemble was built, the hold-out was opened before and no reason is given, or the log was altered.
+        MachineError: MLflow does not answer.
+    """
+    study = read_study(name, work)
+    read_declared(study.folder)
+    _openings(study).check_may_open(study.inputs.split.hash, reason, patient_marks(study.test))
+
+
 def check_may_open(study: OpenStudy, reason: str | None) -> None:
     """Raise RlvoError if a study's hold-out was opened before and no reason is given, or if the log was altered."""
     split = study.inputs.split
     _openings(study).check_may_open(split.hash, reason, study.inputs.marks(split.test))
 
 
-def _openings(study: OpenStudy) -> Openings:
+def _openings(study: ReadStudy) -> Openings:
     """The log, compared with what MLflow keeps of it at the runs of all the work folder's studies."""
-    return Openings(study.work.path, read_seals(started_studies(study.work.studies), study.tracking))
+    tracking = tracking_of(study.work, study.config)
+    return Openings(study.work.path, read_seals(started_studies(study.work.studies), tracking))
 
 
 def _log(study: OpenStudy, specs: Mapping[str, EnsembleSpec], holdout: HoldOut) -> Evaluation:

@@ -96,7 +96,7 @@ def search(
         MachineError: the machine cannot run the trials.
     """
     from rlvo.search.execute import run_search  # Ray and MLflow, which planning does without
-    from rlvo.search.preflight import study_lock
+    from rlvo.search.preflight import check_start, study_lock
     from rlvo.tracking.mirror import Mirror
     from rlvo.workflows.study import OpenStudy
 
@@ -107,6 +107,7 @@ def search(
     folder = StudyFolder(Workdir.at(work.path).study(config.name))
     with study_lock(folder):
         config = settle(config, folder)
+        check_start(config, folder, address)
         inputs = open_study(config, table, work, progress=progress)
         opened = OpenStudy(read_config(folder), work, inputs)
         if warning := opened_among_training(inputs, work):

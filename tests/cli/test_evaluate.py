@@ -87,7 +87,16 @@ def test_the_hold_out_is_opened_once_and_its_figures_are_on_the_card(evaluated: 
     pictures = {Path(each.path).name for each in client.list_artifacts(run_id, "figures/hold-out")}
     names = ("roc", "precision-recall", "confusion", "votes", "calibration", "decision-curve")
     assert pictures == {"captions.md", *(f"{name}.svg" for name in names)}
-    assert "opened before: opening 1" in refused(*arguments)
+    assert json.loads(run(*arguments, "--show", "--json").stdout) == shown
+    assert "tiny: opening 1 of its hold-out" in run(*arguments, "--show").stderr
+    store, log = evaluated.workdir.store, (evaluated.workdir.path / "openings.jsonl").read_bytes()
+    store.rename(store.with_name("away"))
+    refusal = refused(*arguments)
+    assert "opened before: opening 1" in refusal
+    assert f"rlvo evaluate tiny --show --workdir {evaluated.workdir.path}" in refusal
+    assert not store.exists(), "volumes were prepared before it was refused"
+    store.with_name("away").rename(store)
+    assert (evaluated.workdir.path / "openings.jsonl").read_bytes() == log
     assert description(evaluated) == before
     again = run(*arguments, "--again", "--reason", "a reviewer asked")
     assert "tiny: opening 2 of its hold-out" in again.stderr

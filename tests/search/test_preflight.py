@@ -13,9 +13,12 @@ import pytest
 from support.small_study import MakeStudy
 
 from rlvo.errors import MachineError, RlvoError
+from rlvo.files import atomic_write
+from rlvo.search import preflight
 from rlvo.search.plan import plan_study
-from rlvo.search.preflight import check_disk, check_memory, cut_torn_line, study_lock
+from rlvo.search.preflight import check_disk, check_memory, check_start, count_gpus, cut_torn_line, study_lock
 from rlvo.study.folder import StudyFolder
+from rlvo.study.status import Note, write_note
 from rlvo.training.records import RECORD
 
 HOLD = """
@@ -89,6 +92,34 @@ def test_a_batch_that_cannot_fit_is_refused_and_one_that_may_not_is_doubted(
     assert f"resnet18 with training.batch_size {doubtful} may need" in warning
     with pytest.raises(RlvoError, match=r"needs at least .* GB, but the machine has"):
         check_memory(plan_study(make_small(training={"batch_size": available // batch(1) + 1})), on_gpu=False)
+
+
+def test_what_a_trial_asks_for_is_compared_with_this_machine_unless_nothing_is_left(
+    make_small: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "is_local", lambda address: True)  # another test's Ray may be connected
+    folder = StudyFolder(tmp_path)
+    check_start(make_small(), folder, None)
+    greedy = make_small(resources={"gpus": count_gpus() + 1})
+    with pytest.raises(
+        RlvoError, match=rf"a trial asks for {count_gpus() + 1} GPU, but this machine has {count_gpus()}"
+    ):
+        check_start(greedy, folder, None)
+    with pytest.raises(RlvoError, match="asks for 100000 CPU"):
+        check_start(make_small(resources={"cpus": 100_000}), folder, None)
+    atomic_write(folder.config, greedy.model_dump_json())
+    write_note(folder, Note(has_finished=True))
+    check_start(greedy, folder, None)  # a finished study is shown again anywhere
+    more = {"enumerate": {"model.dropout": [0.0, 0.1]}}
+    with pytest.raises(RlvoError, match="GPU"):
+        check_start(make_small(resources={"gpus": count_gpus() + 1}, space=more), folder, None)
+
+
+def test_a_cluster_that_does_not_answer_is_told_before_anything_is_prepared(
+    make_small: MakeStudy, tmp_path: Path
+) -> None:
+    with pytest.raises(MachineError, match="no Ray cluster answers"):
+        check_start(make_small(resources={"gpus": 99}), StudyFolder(tmp_path), "127.0.0.1:1")
 
 
 def test_a_line_cut_short_is_dropped_and_a_whole_file_stays(tmp_path: Path) -> None:
