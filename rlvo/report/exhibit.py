@@ -35,6 +35,8 @@ class Exhibit:
     best: frozenset[tuple[int, str]] = frozenset()
     """Cells of `shown`, by row number and column, that are set in bold."""
     figure: Figure | Drawing | None = None
+    small: Figure | Drawing | None = None
+    """The figure for small screens, if it is another one: on the page only."""
     is_narrow: bool = False
     """Whether two of them fit side by side."""
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from rlvo.files import atomic_write
 from rlvo.report.exhibit import Exhibit, Section, write_exhibits
-from rlvo.report.style import Drawing
+from rlvo.report.style import Drawing, svg
 
 SECTION = "section.json"
 
@@ -42,7 +42,9 @@ def _packed(exhibit: Exhibit) -> dict[str, Any]:
     """An exhibit as JSON takes it; its picture lies beside."""
     tables = {name: None if table is None else table.to_dict("split", index=False)
               for name, table in (("table", exhibit.table), ("shown", exhibit.shown))}  # fmt: skip
-    return {**vars(exhibit), **tables, "best": sorted(exhibit.best), "figure": exhibit.figure is not None}
+    small = None if exhibit.small is None else svg(exhibit.small)
+    pictures = {"figure": exhibit.figure is not None, "small": small}
+    return {**vars(exhibit), **tables, "best": sorted(exhibit.best), **pictures}
 
 
 def _unpacked(content: dict[str, Any], folder: Path) -> Exhibit:
@@ -51,5 +53,6 @@ def _unpacked(content: dict[str, Any], folder: Path) -> Exhibit:
     if content["figure"]:
         path = folder / content["name"]
         figure = Drawing(path.with_suffix(".svg").read_text(encoding="utf-8"), path.with_suffix(".png").read_bytes())
+    small = Drawing(content["small"], b"") if content.get("small") else None
     best = frozenset((row, column) for row, column in content["best"])
-    return Exhibit(**{**content, **tables, "best": best, "figure": figure})
+    return Exhibit(**{**content, **tables, "best": best, "figure": figure, "small": small})

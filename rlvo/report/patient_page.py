@@ -1,6 +1,7 @@
 """One page about one patient: the answer, the votes, where the image speaks for it, and what moved the decision."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -93,15 +94,16 @@ def saliency_exhibit(
     if side and (slice_point(volumes, maps, grid)[0] > 0) != (side == "right"):
         where += " Its largest value is on the other side."
     checked = "The lines below the pictures say how the maps were checked." if checks else "The maps were not checked."
+    title = f"Saliency, mean of {maps.networks} networks"
+    draw = partial(saliency_figure, volumes, maps, grid, title=title, checks=checks, side=side)
     return Exhibit(
         "saliency",
         "Where the image speaks for rLVO",
         pd.DataFrame({"figure": [*figures], "value": [*figures.values()]}),
         caption=f"Grad-CAM, the mean of {maps.networks} networks' maps, each divided by its own mean; vessels in red."
         f"{where} {checked} A map shows where the networks look, and is no proof of why.",
-        figure=saliency_figure(
-            volumes, maps, grid, title=f"Saliency, mean of {maps.networks} networks", checks=checks, side=side
-        ),
+        figure=draw(),
+        small=draw(is_narrow=True),
     )
 
 

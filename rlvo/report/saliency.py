@@ -1,5 +1,6 @@
 """A saliency map in pictures (the paper's Fig. 3): CTA, map before the fusion, after it, and over the CTA."""
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, get_args
@@ -22,9 +23,11 @@ PANELS: tuple[Panel, ...] = get_args(Panel)
 COLOURS = "viridis"
 COVER = 0.65
 """Opacity of the overlay where the map is largest; it falls to nothing where the map is 0."""
-LEFT, RIGHT = 0.005, 0.93
-"""Edges of the pictures, as shares of the width."""
-TITLE_INCHES, LINE_INCHES = 0.45, 0.15
+LEFT_INCHES, SCALE_INCHES = 0.03, 0.48
+"""Left of the pictures, and right of them, for the colour scale."""
+TITLE_INCHES, LINE_INCHES, HEADING_INCHES = 0.28, 0.15, 0.17
+NARROW_LINE = 56
+"""Characters of a line in the narrow figure, if all are bold."""
 NAMES: Mapping[Which, str] = {"before": "before the fusion", "after": "after the fusion"}
 ALL_ZERO = "all zero:\nnothing in the image\nspeaks for rLVO"
 
@@ -38,6 +41,7 @@ def saliency_figure(
     title: str,
     checks: Mapping[Which, Faithfulness] | None = None,
     side: str | None = None,
+    is_narrow: bool = False,
 ) -> Figure:
     """Draw CTA (or NCCT), the map before and after the fusion, and the latter over the CTA, vessels outlined in red.
 
@@ -51,29 +55,40 @@ def saliency_figure(
         title: of the figure; names no patient unless the caller does.
         checks: of the maps, if they were checked.
         side: `left` or `right`, e.g. that of the occlusion.
+        is_narrow: two pictures in a row and half as wide, for small screens.
     """
     point = slice_point(volumes, maps, grid, side)
     planes = [replace(plane, position=point[plane.axis]) for plane in reversed(PLANES) if plane.name != "sagittal"]
     scan = "cta" if "cta" in volumes else "ncct"
     scale = Normalize(0, max(float(maps.before.max()), float(maps.after.max())) or 1.0)
     lines = _sentences(maps, checks or {})
-    width = PAGE_WIDTH * (RIGHT - LEFT) / len(PANELS)
-    rows = [width * _extent(grid, _up(plane)) / _extent(grid, 0) for plane in planes]
-    text = LINE_INCHES * len(lines) + 0.1
-    total = sum(rows) + text + TITLE_INCHES
-    figure = Figure(figsize=(PAGE_WIDTH, total))
-    edges = {"left": LEFT, "right": RIGHT, "bottom": text / total, "top": 1 - TITLE_INCHES / total}
-    panels = figure.subplots(
-        len(rows), len(PANELS), height_ratios=rows, gridspec_kw={**edges, "wspace": 0.02, "hspace": 0.02}
-    )
-    for row, plane in zip(panels, planes, strict=True):
-        for axes, content in zip(row, PANELS, strict=True):
-            _draw_panel(axes, volumes, maps, grid, plane, scan, scale, content)
-        _label(row[0], 0.02, 0.98, plane.name)
     headings = (ROLE_NAMES[scan], "before the fusion", "after the fusion", "after, over the scan")
-    for axes, heading in zip(panels[0], headings, strict=True):
-        axes.set_title(heading, fontsize=8)
-    bar = figure.add_axes((RIGHT + 0.012, text / total, 0.012, sum(rows) / total))
+    contents = [*zip(PANELS, headings, strict=True)]
+    rows = [(plane, contents) for plane in planes]
+    total_width = PAGE_WIDTH
+    if is_narrow:
+        rows = [(plane, half) for plane in planes for half in (contents[:2], contents[2:])]
+        lines = [(part, failed) for line, failed in lines for part in textwrap.wrap(line, NARROW_LINE)]
+        total_width = PAGE_WIDTH / 2
+    width = (total_width - LEFT_INCHES - SCALE_INCHES) / len(rows[0][1])
+    heights = [width * _extent(grid, _up(plane)) / _extent(grid, 0) for plane, _ in rows]
+    headed = [number for number in range(len(rows)) if is_narrow or number == 0]
+    text = LINE_INCHES * len(lines) + 0.1
+    total = sum(heights) + text + TITLE_INCHES + HEADING_INCHES * len(headed)
+    figure = Figure(figsize=(total_width, total))
+    top = total - TITLE_INCHES
+    for number, ((plane, panels), height) in enumerate(zip(rows, heights, strict=True)):
+        top -= HEADING_INCHES * (number in headed) + height
+        for column, (content, heading) in enumerate(panels):
+            left = (LEFT_INCHES + column * width) / total_width
+            axes = figure.add_axes((left, top / total, 0.99 * width / total_width, 0.99 * height / total))
+            _draw_panel(axes, volumes, maps, grid, plane, scan, scale, content)
+            if number in headed:
+                axes.set_title(heading, fontsize=8, pad=3)
+            if column == 0:
+                _label(axes, 0.02, 0.98, plane.name)
+    left, tall = 1 - (SCALE_INCHES - 0.08) / total_width, heights[-1] if is_narrow else sum(heights)
+    bar = figure.add_axes((left, top / total, 0.08 / total_width, tall / total))
     figure.colorbar(ScalarMappable(scale, COLOURS), cax=bar)
     bar.set_title("× even", fontsize=6.5, fontweight="normal")
     figure.text(0.01, 1 - 0.12 / total, title, fontsize=9, fontweight="bold", va="center")

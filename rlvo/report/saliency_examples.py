@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -60,6 +61,7 @@ class ShownExample:
         asked = ", ".join(f"{name} {value:.2f}" for name, value in self.probabilities.items())
         answer = f"{'yes' if self.vote else 'no'}, with a score of {self.score:+.3f} ({asked})".replace("-", "−")
         failed = [which for which in self.checks if self.verdict(which) == FAILED]
+        draw = partial(saliency_figure, volumes, self.maps, grid, title=title, checks=self.checks)
         return Exhibit(
             f"saliency-{number}",
             f"{title} ({' and '.join(failed)} the fusion: {FAILED})" if failed else title,
@@ -67,7 +69,8 @@ class ShownExample:
             f"rLVO: {'yes' if self.label else 'no'}. The networks of fold {self.fold}, which were not trained on this "
             f"patient, say {answer}.",
             "optimistic",
-            figure=saliency_figure(volumes, self.maps, grid, title=title, checks=self.checks),
+            figure=draw(),
+            small=draw(is_narrow=True),
         )
 
 

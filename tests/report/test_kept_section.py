@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from rlvo.report.exhibit import Exhibit, Section, write_exhibits
 from rlvo.report.kept_section import SECTION, keep_section, kept_section
+from rlvo.report.style import svg
 
 
 @pytest.fixture
@@ -20,7 +21,9 @@ def made() -> Section:
     )
     shown = pd.DataFrame({"": ["a"], "x": ["0.3"]})
     plain = Exhibit("plain", "Plain", table, "A caption.", "nested", shown, frozenset({(0, "x")}), is_narrow=True)
-    return Section("some", "Some", ["Text."], [plain, Exhibit("drawn", "Drawn", table, figure=figure)])
+    return Section(
+        "some", "Some", ["Text."], [plain, Exhibit("drawn", "Drawn", table, figure=figure, small=Figure((1, 1)))]
+    )
 
 
 def test_a_kept_section_gives_the_same_files_and_words(made: Section, tmp_path: Path) -> None:
@@ -34,6 +37,11 @@ def test_a_kept_section_gives_the_same_files_and_words(made: Section, tmp_path: 
             assert getattr(old, name) == getattr(new, name)
     assert made.exhibits[0].shown is not None
     assert made.exhibits[0].shown.equals(kept.exhibits[0].shown)
+    small, kept_small = made.exhibits[1].small, kept.exhibits[1].small
+    assert small is not None
+    assert kept_small is not None
+    assert svg(small) == svg(kept_small)
+    assert kept.exhibits[0].small is None
     files = [write_exhibits([each], tmp_path / name) for name, each in (("first", made), ("second", kept))]
     assert len(files[0]) == 4
     for old_file, new_file in zip(*files, strict=True):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -82,3 +83,24 @@ def test_figures_of_the_checks_stand_below_and_a_failed_map_is_marked(
 def test_a_patient_without_cta_or_vessels_has_a_picture_too(volumes: dict[str, np.ndarray]) -> None:
     figure = saliency_figure({"ncct": volumes["cta"]}, make_maps(None, None), GRID, title="")
     assert "NCCT" in texts(figure)
+
+
+def test_the_narrow_figure_says_and_shows_the_same_within_its_width(volumes: dict[str, np.ndarray]) -> None:
+    curve = Curve(tuple(np.linspace(1, 0, STEPS + 1)), (0.25, 0.75))
+    check = Faithfulness(
+        "after", {"head": 0.9}, curve, curve, ("deletion is no better than random orders are, nor insertion",)
+    )
+    maps = make_maps((1, 1, 1), (7, 2, 3))
+    wide, narrow = (
+        saliency_figure(volumes, maps, GRID, title="x", checks={"after": check}, is_narrow=is_narrow)
+        for is_narrow in (False, True)
+    )
+    assert narrow.get_figwidth() == wide.get_figwidth() / 2
+    pictures = [[image for axes in figure.axes for image in axes.images] for figure in (wide, narrow)]
+    for one, other in zip(*pictures, strict=True):
+        np.testing.assert_array_equal(np.asarray(one.get_array()), np.asarray(other.get_array()))
+    assert {*texts(wide).split()} == {*texts(narrow).split()}
+    canvas = FigureCanvasAgg(narrow)
+    canvas.draw()
+    for text in narrow.findobj(Text):
+        assert text.get_window_extent().x1 <= narrow.bbox.x1, text.get_text()
