@@ -79,10 +79,7 @@ def ensemble(
     console.print(_validation_table(built, opened.config.name))
     for note in built.notes:
         print_line(f"note: {note}")
-    if built.is_new:
-        print_line(f"registered {built.model} version {built.version}, alias champion")
-    else:
-        print_line(f"registered before: {built.model} version {built.version}")
+    print_line(built.registered)
     print_line(f"calibration: {opened.folder.reliability}.png")
     print_links(where_in_mlflow(opened.work, opened.config))
     print_line(f"next: {command_line('evaluate', opened.config.name, workdir=work.path)}")

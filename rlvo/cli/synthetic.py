@@ -94,6 +94,7 @@ def demo(
         )
     title = f"{made.config.name}, profile {profile}: {made.truth['statement']}"
     console.print(performance_table(made.models, title=title))
+    print_line(made.built.registered)
     if not made.is_new:
         print_line("finished before: nothing was trained, registered or opened again")
     others, place, model = work.path / "new-patients", work.path, made.built.model

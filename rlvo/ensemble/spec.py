@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from rlvo.config.base import Frozen
+from rlvo.config.base import Frozen, content_hash
 from rlvo.config.model import Configuration, Modality
 from rlvo.ensemble.calibration import Calibrator
 from rlvo.ensemble.voting import Tie, majority_vote
@@ -128,6 +128,12 @@ def fold_margins(spec: EnsembleSpec, probabilities: Mapping[str, np.ndarray]) ->
     thresholds = np.array([[fold.threshold] for fold in spec.folds])
     scores = np.stack([fold.score(probabilities, spec.weighting) for fold in spec.folds])
     return np.asarray(scores - thresholds)
+
+
+def first_names(specs: Mapping[str, EnsembleSpec]) -> dict[str, str]:
+    """The first name of each ensemble: another one if it was declared before under that, down to the last threshold."""
+    first: dict[str, str] = {}
+    return {name: first.setdefault(content_hash(spec), name) for name, spec in specs.items()}
 
 
 def apply_ensemble(spec: EnsembleSpec, probabilities: Mapping[str, np.ndarray]) -> EnsembleAnswer:

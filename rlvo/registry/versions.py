@@ -70,6 +70,12 @@ def registered_version(tracking: Tracking, name: str, tags: Mapping[str, str]) -
     return str(max(numbers)) if numbers else None
 
 
+def version_gate(tracking: Tracking, name: str, number: str) -> str:
+    """What the gate found about a version. Raises MachineError if the registry does not answer."""
+    with tracking.registry(f"{name}/{number}") as client:
+        return gate_result(client.get_model_version(name, number).tags)
+
+
 def logged_model(tracking: Tracking, name: str, number: str) -> str | None:
     """The id of the logged model that a version was registered from; None if it is unknown.
 

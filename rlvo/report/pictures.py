@@ -21,6 +21,8 @@ NORMS = {"ncct": PowerNorm(1.0, *WINDOWS["ncct"]), "cta": PowerNorm(0.6, *WINDOW
 SLAB_MM = {"ncct": 0.0, "cta": 12.0}
 """Thickness around the plane over which the maximum is shown: in a single slice most vessels are dots."""
 WIDTH_INCHES, DPI = 9.6, 100
+BEHIND = {"facecolor": "black", "alpha": 0.6, "linewidth": 0, "pad": 1.5}
+"""What is behind letters on an image."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,13 @@ def draw_overlay(prepared: Prepared, grid: Grid, path: Path) -> None:
 
 
 def _add_labels(axes: Axes, title: str, sides: tuple[str, str]) -> None:
-    behind = {"facecolor": "black", "alpha": 0.6, "linewidth": 0, "pad": 1.5}
-    for x, y, at, text in ((0.02, 0.98, "left", title), (0.02, 0.5, "left", sides[0]), (0.98, 0.5, "right", sides[1])):
-        axes.text(x, y, text, transform=axes.transAxes, ha=at, va="top", color="white", fontsize=11, bbox=behind)
+    axes.text(0.02, 0.98, title, transform=axes.transAxes, ha="left", va="top", color="white", fontsize=11, bbox=BEHIND)
+    label_sides(axes, sides)
+
+
+def label_sides(axes: Axes, sides: tuple[str, str], fontsize: float = 11) -> None:
+    """Write which sides of the patient are on the left and on the right of an image."""
+    for x, at, side in ((0.02, "left", sides[0]), (0.98, "right", sides[1])):
+        axes.text(
+            x, 0.5, side, transform=axes.transAxes, ha=at, va="top", color="white", fontsize=fontsize, bbox=BEHIND
+        )

@@ -1,6 +1,7 @@
 """Results as tables in a terminal: every estimate with its interval, and what is optimistic marked as such."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,13 @@ BASELINE_HEADINGS = {
     "specificity": "spec.*",
 }
 
+WHAT_ROWS_ARE = {
+    "all clinical": "NIHSS … all clinical: the baselines, without images (boosted: trees).",
+    "NCCT|CTA|BOTH": "NCCT, CTA, BOTH: the ensemble's networks of one scan, or of both.",
+    ".+ (none|concat|film|daft)": "none: images alone; concat, film, daft: fused with the table.",
+}
+"""Notes below a table of models by the names of the rows that they explain."""
+
 
 @dataclass(frozen=True)
 class ModelResults:
@@ -44,15 +52,24 @@ class ModelResults:
     holdout: Performance
     ceiling: float | None = None
     """The best AUC that any model could reach, if the truth is known."""
+    same_as: str | None = None
+    """The name under which this very ensemble is shown already."""
 
 
 def performance_table(models: Mapping[str, ModelResults], *, title: str) -> Table:
-    """One row per model, in the order given."""
+    """One row per model, in the order given; one that is shown already is named below the table."""
+    distinct = {name: model for name, model in models.items() if model.same_as is None}
+    notes = [
+        *(f"{model.same_as} and {name} are the same ensemble." for name, model in models.items() if model.same_as),
+        *(note for rows, note in WHAT_ROWS_ARE.items() if any(re.fullmatch(rows, name) for name in models)),
+    ]
     first = next(iter(models.values())).holdout
-    ceiling = ["ceil."] if any(model.ceiling is not None for model in models.values()) else []
+    ceiling = ["best\npossible"] if any(model.ceiling is not None for model in models.values()) else []
+    if ceiling:
+        notes.append("Best possible: the AUC of the known truth, from the same inputs.")
     headings = ("validation\nAUC*", "hold-out\nAUC", *ceiling, "bal.\nacc.", "sens.", "spec.", "F1")
     rows = []
-    for name, model in models.items():
+    for name, model in distinct.items():
         auc, seen = over_folds(model.validation).loc["auc", ["mean", "sd"]], model.holdout
         others = (seen.balanced_accuracy, seen.sensitivity, seen.specificity, seen.f1)
         cells = [format_mean_sd(*auc), format_interval(seen.auc, *seen.interval)]
@@ -64,7 +81,7 @@ def performance_table(models: Mapping[str, ModelResults], *, title: str) -> Tabl
         title=title,
         caption=f"Hold-out: {first.patients} patients, {first.positives} rLVO; "
         f"95 % intervals: {first.interval_method}.\n"
-        "* Optimistic: checkpoints, weights and thresholds were chosen there.",
+        + "\n".join(["* Optimistic: checkpoints, weights and thresholds were chosen there.", *notes]),
     )
 
 

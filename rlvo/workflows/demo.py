@@ -20,7 +20,8 @@ from rlvo.report.tables import ModelResults
 from rlvo.synthetic.cohort import write_synthetic_cohort
 from rlvo.workflows.ensemble import BuiltEnsemble, build_and_register
 from rlvo.workflows.evaluate import evaluate
-from rlvo.workflows.holdout import HoldOut, kept_evaluation
+from rlvo.workflows.holdout import Evaluation, HoldOut, kept_evaluation
+from rlvo.workflows.holdout_questions import CLINICAL
 from rlvo.workflows.search import ShowState, search
 from rlvo.workflows.study import OpenStudy
 
@@ -79,7 +80,7 @@ def demonstrate(
         for name, model in evaluated.models.items()
     }
     models[STUDY_ENSEMBLE] = models.pop(STUDY_ENSEMBLE)
-    picture = _draw(work.path / f"{study.name}.png", opened, evaluated.holdout)
+    picture = draw_demonstration(work.path / f"{study.name}.png", opened, evaluated, built.registered)
     return Demonstration(opened.config, table, truth, built, evaluated.holdout, models, picture, is_new=kept is None)
 
 
@@ -115,17 +116,38 @@ def _write_cohort(
     return known
 
 
-def _draw(path: Path, study: OpenStudy, holdout: HoldOut) -> Path:
+def draw_demonstration(path: Path, study: OpenStudy, evaluated: Evaluation, registered: str) -> Path:
     """ROC curves on the hold-out, the study's ensemble last, beside the volumes of its first patient with rLVO."""
-    answered = holdout.answers.dropna(subset="score")
+    holdout, label = evaluated.holdout, study.inputs.label
+    answers = {str(name): own.dropna(subset="score") for name, own in holdout.answers.groupby("ensemble", sort=False)}
+    if CLINICAL in study.baselines:
+        clinical = study.baselines[CLINICAL].score(study.test)
+        answers = {CLINICAL: clinical.assign(label=label.loc[clinical.index])} | answers
+    answers[STUDY_ENSEMBLE] = answers.pop(STUDY_ENSEMBLE)
     curves = [
-        RocCurve(str(name), own["label"].to_numpy(int), own["score"].to_numpy(float))
-        for name, own in answered.groupby("ensemble", sort=False)
+        RocCurve(
+            f"{name} (baseline)" if name == CLINICAL else name,
+            own["label"].to_numpy(int),
+            own["score"].to_numpy(float),
+            evaluated.models[name].holdout.interval,
+            is_baseline=name == CLINICAL,
+        )
+        for name, own in answers.items()
+        if evaluated.models[name].same_as is None
     ]
-    curves.append(curves.pop(0))
-    shown = next(patient for patient in study.inputs.split.test if study.inputs.label[patient] == 1)
+    shown = next(patient for patient in study.inputs.split.test if label[patient] == 1)
     stored = open_volumes(study.inputs.volumes[shown])
     volumes = {title: stored[name] for name, title in (("ncct", "NCCT"), ("cta", "CTA"), ("vessels", "vessels"))}
-    spacing = study.config.grid.spacing
-    draw_study_picture(path, curves, volumes, spacing=spacing, title="rlvo demo: synthetic patients")
+    own = evaluated.models[STUDY_ENSEMBLE].holdout
+    draw_study_picture(
+        path,
+        curves,
+        volumes,
+        spacing=study.config.grid.spacing,
+        title=f"rlvo {study.config.name}: hold-out of {own.patients} synthetic patients, {own.positives} with rLVO",
+        notes=[
+            f"Opening {holdout.opening} of the hold-out; {own.interval_method}. Right: one of its patients with rLVO.",
+            registered,
+        ],
+    )
     return path

@@ -38,7 +38,7 @@ from rlvo.progress import ShowProgress, no_progress
 from rlvo.registry.card import model_card
 from rlvo.registry.gate import Evidence, check_version
 from rlvo.registry.register import provenance, register_ensemble
-from rlvo.registry.versions import registered_version
+from rlvo.registry.versions import registered_version, version_gate
 from rlvo.report.calibration import draw_reliability
 from rlvo.study.folder import EndedTrials, StudyFolder, member_weights, read_config, read_ended_trials, write_declared
 from rlvo.synthetic.cohort import has_synthetic
@@ -66,6 +66,15 @@ class BuiltEnsemble:
     version: str
     is_new: bool
     """False if this very ensemble was registered before."""
+    gate: str
+    """What the gate found about the version."""
+
+    @property
+    def registered(self) -> str:
+        """The version that is registered, and what its gate found, in a sentence."""
+        what = f"{self.model} version {self.version}"
+        is_new = f"registered {what}, alias champion" if self.is_new else f"registered before: {what}"
+        return f"{is_new}; gate {self.gate}"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -182,8 +191,9 @@ def build_and_register(
             tags=tags,
         )
         study.log_model(specs[STUDY_ENSEMBLE], version, frozen.figures)
+    gate = version_gate(study.tracking, model, version)
     return BuiltEnsemble(
-        specs, frozen.validation, study.folder.model, frozen.reliability, model, version, known is None
+        specs, frozen.validation, study.folder.model, frozen.reliability, model, version, known is None, gate
     )
 
 

@@ -10,7 +10,7 @@ from rlvo.config.base import content_hash
 from rlvo.ensemble.build import STUDY_ENSEMBLE, study_ensembles, validation_metrics
 from rlvo.ensemble.comparison import nested_answers, nested_basis, nested_probabilities
 from rlvo.ensemble.selection import MODALITIES, searched_modalities
-from rlvo.ensemble.spec import EnsembleSpec
+from rlvo.ensemble.spec import EnsembleSpec, first_names
 from rlvo.evaluation.answers import answer_subgroups
 from rlvo.evaluation.subgroups import SubgroupAnalysis
 from rlvo.report.exhibit import Standing
@@ -46,6 +46,12 @@ class Evidence:
     def own(self) -> pd.DataFrame:
         """The answers of the study's own ensemble."""
         return self.models[STUDY_ENSEMBLE].answers
+
+    @property
+    def modalities(self) -> list[str]:
+        """The ensembles of one modality, unless that is the study's own."""
+        first = first_names(self.specs)
+        return [name for name in MODALITIES if name in self.models and first.get(name) == name]
 
     @property
     def by_spec(self) -> dict[str, ScoredModel]:

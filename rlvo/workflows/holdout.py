@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from rlvo.config.base import content_hash
 from rlvo.ensemble.build import STUDY_ENSEMBLE, validation_metrics
-from rlvo.ensemble.spec import EnsembleSpec, MemberSpec
+from rlvo.ensemble.spec import EnsembleSpec, MemberSpec, first_names
 from rlvo.errors import RlvoError
 from rlvo.evaluation.answers import answer_subgroups
 from rlvo.evaluation.performance import Performance, measure_performance
@@ -257,7 +257,11 @@ def evaluation_of(study: ReadStudy, specs: Mapping[str, EnsembleSpec], holdout: 
     validation = {name: result.validation_metrics() for name, result in study.baselines.items()}
     validation |= {name: validation_metrics(spec, predictions) for name, spec in specs.items()}
     shown = {**holdout.baselines, **holdout.ensembles}
-    models = {name: ModelResults(validation[name], found) for name, found in shown.items()}
+    first = first_names(specs)
+    models = {
+        name: ModelResults(validation[name], found, same_as=first[name] if first.get(name, name) != name else None)
+        for name, found in shown.items()
+    }
     label = study.inputs.label
     subgroups = answer_subgroups(holdout.own_answers, label, study.inputs.table)
     answers = {str(name): own.set_index("patient_id") for name, own in holdout.answers.groupby("ensemble", sort=False)}

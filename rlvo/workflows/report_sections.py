@@ -78,8 +78,8 @@ def cohort_section(study: ReadStudy) -> Section:
 
 def models_section(evidence: Evidence) -> Section:
     """Table 2, and the paired tests."""
-    last = [*(modality for modality in MODALITIES if modality in evidence.models), STUDY_ENSEMBLE]
-    others = {*evidence.specs, *last}
+    last = [*evidence.modalities, STUDY_ENSEMBLE]
+    others = {*evidence.specs}
     shown = [name for name in evidence.models if name not in others] + last
     models = [evidence.models[name] for name in shown]
     about, standing = evidence.about, evidence.standing
@@ -118,7 +118,7 @@ def specs_section(evidence: Evidence) -> Section:
 
 def _shown_models(evidence: Evidence) -> list[ScoredModel]:
     """The clinical baseline, the modalities and the ensemble: those that curves are drawn of."""
-    names = [CLINICAL, *MODALITIES, STUDY_ENSEMBLE]
+    names = [CLINICAL, *evidence.modalities, STUDY_ENSEMBLE]
     return [evidence.models[name] for name in names if name in evidence.models]
 
 

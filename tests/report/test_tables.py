@@ -32,6 +32,26 @@ def test_a_models_row_fits_a_terminal_and_says_what_is_optimistic(ceiling: float
         assert expected in text
 
 
+def test_one_ensemble_under_two_names_is_shown_once_and_rows_are_explained() -> None:
+    holdout = Performance(96, 0, 29, 0.873, (0.791, 0.934), 0.8, NAN, 0.7, 0.9)
+    folds = pd.DataFrame({"auc": [0.6, 0.7, 0.8]})
+    models = {
+        "ensemble": ModelResults(folds, holdout, 0.9),
+        "BOTH": ModelResults(folds, holdout, 0.9, same_as="ensemble"),
+        "densenet121 none": ModelResults(folds, holdout, 0.9),
+    }
+    text = printed(performance_table(models, title="study"))
+    assert sum(line.startswith(("ensemble  ", "BOTH  ", "densenet121 none  ")) for line in text.splitlines()) == 2
+    for note in (
+        "ensemble and BOTH are the same ensemble",
+        "NCCT, CTA, BOTH: ",
+        "none: images alone",
+        "Best possible: ",
+    ):
+        assert note in text
+    assert "all clinical" not in text
+
+
 def test_a_baselines_row_holds_mean_and_sd_over_folds() -> None:
     metrics = ("auc", "auprc", "balanced_accuracy", "f1", "sensitivity", "specificity")
     folds = pd.DataFrame({metric: [0.6, 0.8] for metric in metrics} | {"f1": [NAN, NAN], "auprc": [0.5, NAN]})
