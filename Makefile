@@ -5,14 +5,18 @@ WORKDIR ?= rlvo-work
 # Two files of tests at a time; each of the two processes has a Ray of its own.
 TWO := -n 2 --dist loadfile
 PYTHON ?= python3
+SCRIPTS := .ci/run mlflow/*.sh ray_cluster/*.sh ray_cluster/*.sbatch
 
 export PYTHONDONTWRITEBYTECODE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow test-cluster faults lint types docs bench clean setup
+.PHONY: help setup demo test test-slow test-cluster faults lint types docs bench dist clean
 .DEFAULT_GOAL := setup
 
-setup: $(VENV)/.ready ## the virtual environment
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: $(VENV)/.ready ## the virtual environment (what `make` alone does)
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "rlvo needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -38,11 +42,14 @@ test-cluster: setup ## tests on real Ray clusters and over ssh; needs sshd, rsyn
 faults: setup ## breaks things on purpose, for minutes; FAULTS=full for more rounds
 	FAULTS=$(or $(FAULTS),1) $(BIN)/python -m pytest tests/faults -m faults
 
-lint: setup
+lint: setup ## ruff, yamllint, hadolint, and shellcheck if it is installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/yamllint --strict .
+	$(BIN)/hadolint --failure-threshold info docker/Dockerfile ray_cluster/Dockerfile
+	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); else echo "no shellcheck here: scripts not checked"; fi
 
-types: setup
+types: setup ## mypy, strict
 	$(BIN)/mypy
 
 docs: setup ## the documentation as a site, which needs no network: build/site/index.html
@@ -51,5 +58,11 @@ docs: setup ## the documentation as a site, which needs no network: build/site/i
 bench: setup ## measurements, as ratios within one run
 	$(BIN)/python -m benchmarks
 
+dist: setup ## wheel and source distribution in dist/, checked
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist
+
 clean: ## caches and the environment; never a work folder
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,7 +11,7 @@ from setuptools.command.build_py import build_py
 from setuptools.command.sdist import sdist
 
 HERE = Path(__file__).parent
-SHIPPED = ("tune_configs/*", "ray_cluster/*", "mlflow/*", "constraints.txt")
+SHIPPED = ("tune_configs/*", "ray_cluster/*", "mlflow/*", "docker/*", "constraints.txt")
 about = runpy.run_path(str(HERE / "rlvo" / "about.py"))
 
 

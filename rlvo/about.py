@@ -9,8 +9,8 @@ SOURCES = Path(__file__).parent
 """The folder of the package that is running: the installed one, or a registered model's own."""
 
 SHIPPED = installed if (installed := SOURCES / "shipped").is_dir() else SOURCES.parent
-"""Where `tune_configs/`, `ray_cluster/`, `mlflow/` and `constraints.txt` lie: in an installed package, or in a checkout
-beside it."""
+"""Where `tune_configs/`, `ray_cluster/`, `mlflow/`, `docker/` and `constraints.txt` lie: in an installed package, or in
+a checkout beside it."""
 
 NOTICE = (
     "Research alert: expect a difficult recanalisation. Not a medical device and never an indication "

@@ -46,7 +46,7 @@ def test_the_wheel_holds_the_package_and_what_is_shipped(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         content = {name: archive.read(name) for name in archive.namelist()}
     package = [path for path in (ROOT / "rlvo").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    shipped = [path for name in ("tune_configs", "ray_cluster", "mlflow") for path in (ROOT / name).iterdir()]
+    shipped = [path for name in ("tune_configs", "ray_cluster", "mlflow", "docker") for path in (ROOT / name).iterdir()]
     expected = {path.relative_to(ROOT).as_posix(): path for path in package}
     expected |= {f"rlvo/shipped/{path.relative_to(ROOT).as_posix()}": path for path in shipped if path.is_file()}
     expected["rlvo/shipped/constraints.txt"] = ROOT / "constraints.txt"
