@@ -59,7 +59,7 @@ bench: setup ## measurements, as ratios within one run
 	$(BIN)/python -m benchmarks
 
 dist: setup ## wheel and source distribution in dist/, checked
-	rm -rf build dist
+	rm -rf dist
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/check-wheel-contents dist
