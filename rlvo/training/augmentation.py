@@ -28,21 +28,26 @@ def flip_and_shift(
         config: flip probability and largest shift.
         sides: from `side_columns`.
     """
-    patients, channels, *shape = volumes.shape
-    flipped = torch.rand(patients) < config.flip
-    shifts = torch.randint(-config.shift_voxels, config.shift_voxels + 1, (patients, 3))
-    x, y, z = (
-        (torch.arange(size) - shifts[:, axis, None]).clamp(0, size - 1) for axis, size in enumerate(shape)
-    )  # [B, size]: the source voxel of each place
-    x = torch.where(flipped[:, None], shape[0] - 1 - x, x)
-    x, y, z = (index.to(volumes.device) for index in (x[:, :, None, None], y[:, None, :, None], z[:, None, None, :]))
-    source = ((x * shape[1] + y) * shape[2] + z).flatten(1)[:, None].expand(-1, channels, -1)
-    moved = volumes.flatten(2).gather(2, source).view_as(volumes)
+    flipped = torch.rand(len(volumes)) < config.flip
+    shifts = torch.randint(-config.shift_voxels, config.shift_voxels + 1, (len(volumes), 3))
+    moves = zip(volumes, flipped.tolist(), shifts.tolist(), strict=True)
+    moved = torch.stack([_shift(volume.flip(1) if flip else volume, shift) for volume, flip, shift in moves])
     if sides:
         tabular = tabular.clone()
         rows = flipped.nonzero().to(tabular.device)
         tabular[rows, torch.tensor(sides)] = tabular[rows, torch.tensor(sides[::-1])]
     return moved, tabular
+
+
+def _shift(volume: Tensor, shift: Sequence[int]) -> Tensor:
+    """[C, X, Y, Z], moved by a number of voxels along each axis."""
+    for axis, (by, size) in enumerate(zip(shift, volume.shape[1:], strict=True), start=1):
+        if by:
+            new = min(abs(by), size)
+            edge = volume.narrow(axis, 0 if by > 0 else size - 1, 1)
+            kept = volume.narrow(axis, 0 if by > 0 else new, size - new)
+            volume = torch.cat([edge] * new + [kept] if by > 0 else [kept] + [edge] * new, axis)
+    return volume
 
 
 def jitter(volumes: Tensor, mean: Tensor, std: Tensor, sd: float, images: int) -> Tensor:

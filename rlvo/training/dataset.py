@@ -1,6 +1,7 @@
 """The patients of one fold, and their prepared volumes as tensors."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,7 @@ from torch import Tensor
 from rlvo.cohort.encoding import TabularEncoder
 from rlvo.errors import PatientError, RlvoError
 
-MEMORY_LIMIT = 1 << 30
-"""A fold's volumes are kept in memory up to this many bytes; beyond it, batches are read from the store as needed."""
+TORCH_TYPES = {np.dtype(np.float16): torch.float16, np.dtype(np.uint8): torch.uint8}
 
 
 @dataclass(frozen=True)
@@ -45,41 +45,65 @@ class FoldData:
 
 def stack_channels(volumes: Mapping[str, np.ndarray], channels: Sequence[str]) -> np.ndarray:
     """One patient's volumes as [C, X, Y, Z] float16, in the model's order. Raises RlvoError if one is missing."""
-    if missing := [name for name in channels if name not in volumes]:
-        fix = "Prepare it, or choose a model without it"
-        raise RlvoError(f"the model needs the volume '{missing[0]}', which is missing", fix=fix)
+    _check_channels(volumes, channels)
     return np.stack([volumes[name] for name in channels]).astype(np.float16, copy=False)
 
 
+def _check_channels(there: Collection[str], channels: Sequence[str]) -> None:
+    if missing := [name for name in channels if name not in there]:
+        fix = "Prepare it, or choose a model without it"
+        raise RlvoError(f"the model needs the volume '{missing[0]}', which is missing", fix=fix)
+
+
 class Volumes:
-    """The channels of many patients as one sequence; indexing gives float32 tensors [n, C, X, Y, Z]."""
+    """The channels of many patients as one sequence; indexing gives float16 tensors [n, C, X, Y, Z].
+
+    The store's files are mapped, so that all trials of a node share one copy in memory. Raises PatientError if a volume
+    is missing or damaged.
+    """
 
     def __init__(self, patients: Patients, channels: Sequence[str]) -> None:
-        self._patients, self.channels = patients, tuple(channels)
-        self._cached: Tensor | None = None
-        if len(patients) * self._read(0).nbytes <= MEMORY_LIMIT:
-            self._cached = torch.from_numpy(np.stack([self._read(i) for i in range(len(patients))]))
+        self.channels = tuple(channels)
+        self._mapped = [self._map(patients, i) for i in range(len(patients))]
 
-    def _read(self, index: int) -> np.ndarray:
-        files = {name: self._patients.volumes[index] / f"{name}.npy" for name in self.channels}
-        where = f"patient {self._patients.ids[index]}"
+    def _map(self, patients: Patients, index: int) -> list[Tensor]:
+        files = {name: patients.volumes[index] / f"{name}.npy" for name in self.channels}
+        where = f"patient {patients.ids[index]}"
         try:
-            volumes = {name: np.load(path, mmap_mode="r") for name, path in files.items() if path.exists()}
-            return stack_channels(volumes, self.channels)
+            _check_channels([name for name, path in files.items() if path.exists()], self.channels)
+            return [_map_array(path) for path in files.values()]
         except RlvoError as error:
             raise PatientError(error.what, where=where, fix=error.fix) from None
-        except (ValueError, EOFError):
+        except (ValueError, EOFError, RuntimeError):
             fix = "Run 'rlvo prepare' on the cohort again: it finds and repairs damaged volumes"
             raise PatientError("damaged volume in the store", where=where, fix=fix) from None
 
     def __len__(self) -> int:
-        return len(self._patients)
+        return len(self._mapped)
 
     def __getitem__(self, indices: slice | Tensor) -> Tensor:
-        if self._cached is not None:
-            return self._cached[indices].float()
-        chosen = torch.arange(len(self))[indices].tolist()
-        return torch.from_numpy(np.stack([self._read(i) for i in chosen])).float()
+        chosen = [self._mapped[i] for i in torch.arange(len(self))[indices].tolist()]
+        batch = torch.empty(len(chosen), len(self.channels), *self._mapped[0][0].shape, dtype=torch.float16)
+        for patient, volumes in zip(batch, chosen, strict=True):
+            for channel, volume in zip(patient, volumes, strict=True):
+                channel.copy_(volume)
+        return batch
+
+
+def _map_array(path: Path) -> Tensor:
+    """A volume of the store (float16 or uint8) as a tensor; unlike `np.memmap`, it keeps no file open.
+
+    Raises ValueError, EOFError or RuntimeError if the file is damaged.
+    """
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        start = file.tell()
+    if is_fortran or dtype not in TORCH_TYPES:
+        raise ValueError(f"not as the store writes it: {dtype}")
+    size = start + math.prod(shape) * dtype.itemsize
+    content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    return content[start:].view(TORCH_TYPES[dtype]).view(shape)
 
 
 def channel_statistics(volumes: Volumes, brain_mask: np.ndarray) -> tuple[list[float], list[float]]:

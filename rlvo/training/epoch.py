@@ -15,7 +15,7 @@ from rlvo.evaluation.thresholds import youden_threshold
 from rlvo.models.classifier import Classifier
 from rlvo.training.augmentation import flip_and_shift, jitter, side_columns
 from rlvo.training.dataset import FoldData, Patients, Volumes
-from rlvo.training.member import predict_logits
+from rlvo.training.member import predict_logits, read_ahead
 from rlvo.training.records import EpochMetrics
 
 Schedule = OneCycleLR | ReduceLROnPlateau
@@ -64,25 +64,22 @@ def train_epoch(
     device = classifier.channel_mean.device
     tabular = torch.as_tensor(data.training.tabular, dtype=torch.float32)
     labels = torch.as_tensor(data.training.labels, dtype=torch.float32)
+    parts = batches(torch.randperm(len(volumes)), settings.batch_size)
     sides = side_columns(data.encoder.feature_names)
     images = sum(name != "vessels" for name in volumes.channels)
     in_bf16 = settings.mixed_precision and device.type == "cuda" and torch.cuda.is_bf16_supported()
-    losses: list[float] = []
-    patients: list[int] = []
+    losses: list[Tensor] = []
     classifier.train()
-    for indices in batches(torch.randperm(len(volumes)), settings.batch_size):
-        volume, table, label = (part[indices].to(device) for part in (volumes, tabular, labels))
+    for volume, indices in zip(read_ahead(volumes, parts, device), parts, strict=True):
+        table, label = (part[indices].to(device) for part in (tabular, labels))
         volume, table = flip_and_shift(volume, table, settings.augmentation, sides)
         if settings.augmentation.intensity > 0:
             mean, std = classifier.channel_mean, classifier.channel_std
-            volume = jitter(volume, mean, std, settings.augmentation.intensity, images)
+            volume = jitter(volume.float(), mean, std, settings.augmentation.intensity, images)
         with torch.autocast(device.type, torch.bfloat16, enabled=in_bf16):
             logits = classifier(volume, table)
         loss = _loss(logits.float(), label, weight)
-        losses.append(loss.item())
-        patients.append(len(indices))
-        if not math.isfinite(losses[-1]):
-            raise NonFiniteLossError(f"the training loss became {losses[-1]}")
+        losses.append(loss.detach())
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if settings.clip_norm is not None:
@@ -90,7 +87,12 @@ def train_epoch(
         optimizer.step()
         if isinstance(schedule, OneCycleLR):
             schedule.step()
-    return float(np.average(losses, weights=patients))
+    values = torch.stack(losses).tolist()  # not after each step, for which the device would have to wait
+    if not all(map(math.isfinite, values)):
+        raise NonFiniteLossError(
+            f"the training loss became {next(value for value in values if not math.isfinite(value))}"
+        )
+    return float(np.average(values, weights=[len(part) for part in parts]))
 
 
 def validate(classifier: Classifier, volumes: Volumes, patients: Patients, batch: int, weight: float) -> EpochMetrics:

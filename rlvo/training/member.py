@@ -1,6 +1,7 @@
 """A trained member: load its weights, and predict as training, evaluation and inference all do."""
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Protocol
@@ -21,7 +22,7 @@ Precision = Literal["float32", "bfloat16"]
 class VolumeSequence(Sized, Protocol):
     """Volumes [N, C, X, Y, Z]: a tensor, or `training.dataset.Volumes`."""
 
-    def __getitem__(self, indices: slice, /) -> Tensor: ...
+    def __getitem__(self, indices: slice | Tensor, /) -> Tensor: ...
 
 
 def load_classifier(
@@ -74,14 +75,29 @@ def predict_logits(
     """
     device = classifier.channel_mean.device
     table = torch.as_tensor(tabular, dtype=torch.float32)
+    parts = [slice(start, start + batch) for start in range(0, len(volumes), batch)]
     classifier.eval()
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     with torch.inference_mode(), full_precision(), autocast:
-        parts = [
-            classifier(volumes[i : i + batch].to(device, torch.float32), table[i : i + batch].to(device)).float().cpu()
-            for i in range(0, len(volumes), batch)
-        ]
-    return torch.cat(parts)
+        read = zip(read_ahead(volumes, parts, device), parts, strict=True)
+        logits = [classifier(volume, table[part].to(device)).float() for volume, part in read]
+    return torch.cat(logits).cpu()
+
+
+def read_ahead(volumes: VolumeSequence, parts: Sequence[slice | Tensor], device: torch.device) -> Iterator[Tensor]:
+    """The volumes of each part of the patients, on the device; while one is used, the next one is read."""
+
+    def read(part: slice | Tensor) -> Tensor:
+        chosen = volumes[part]
+        return chosen.pin_memory() if device.type == "cuda" else chosen
+
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(read, parts[0])
+        for following in (*parts[1:], None):
+            volume = coming.result()
+            if following is not None:
+                coming = reader.submit(read, following)
+            yield volume.to(device, non_blocking=True)
 
 
 def predict_probabilities(

@@ -3,7 +3,7 @@ import torch
 from monai.networks.nets.densenet import DenseNet
 from support.networks import BACKBONES, narrow
 
-from rlvo.config.model import BackboneName, DenseNetOptions, FusionName, ModelConfig
+from rlvo.config.model import BackboneName, DenseNetOptions, FusionName, Modality, ModelConfig
 from rlvo.models.classifier import Classifier
 
 
@@ -85,3 +85,20 @@ def test_what_lies_far_from_brain_tissue_does_not_hide_it() -> None:
     classifier(volume)
     tissue = normed[0][:, :, 8:14, 3:9, 3:7].mean(dim=(2, 3, 4))
     assert (tissue[1] - tissue[0]).abs().max() > 0.2
+
+
+@pytest.mark.parametrize("compress", [True, False])
+@pytest.mark.parametrize("modality", ["CTA", "BOTH"])
+def test_stored_volumes_are_standardised_as_if_widened(modality: Modality, compress: bool) -> None:
+    """To the bit, for every value that float16 can hold."""
+    classifier = Classifier(narrow(modality=modality, compress_input=compress), 5)
+    channels = len(classifier.channel_mean)
+    classifier.standardise_with([33.3, 71.7][:channels], [9.1, 57.3][:channels])
+    every = torch.arange(1 << 16).to(torch.int16).view(torch.float16)
+    finite = every[every.isfinite()]
+    volume = finite[torch.randint(len(finite), (2, channels, 64, 32, 32))]
+    volume.flatten()[: len(finite)] = finite
+    volume = volume.transpose(2, 3)  # not contiguous
+    assert torch.equal(classifier.standardise(volume), classifier.standardise(volume.float()))
+    classifier.standardise_with([0.0] * channels, [1.0] * channels)  # the values before are not kept
+    assert torch.equal(classifier.standardise(volume), classifier.standardise(volume.float()))

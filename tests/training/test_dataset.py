@@ -1,30 +1,55 @@
+import os
+
 import numpy as np
 import pytest
 import torch
 
-from rlvo.errors import RlvoError
-from rlvo.training import dataset
+from rlvo.errors import PatientError, RlvoError
 from rlvo.training.dataset import FoldData, Volumes, channel_statistics, stack_channels
 
 
 def test_volumes_are_the_stores_in_channel_order(fold_data: FoldData) -> None:
     volumes = Volumes(fold_data.validation, ("cta", "vessels"))
     batch = volumes[torch.tensor([3, 0])]
-    assert batch.dtype == torch.float32
+    assert batch.dtype == torch.float16
     assert batch.shape == (2, 2, 16, 14, 12)
     for row, patient in enumerate((3, 0)):
         for channel, name in enumerate(("cta", "vessels")):
             stored = np.load(fold_data.validation.volumes[patient] / f"{name}.npy")
-            np.testing.assert_array_equal(batch[row, channel], stored.astype(np.float32))
+            np.testing.assert_array_equal(batch[row, channel], stored.astype(np.float16))
 
 
-def test_reading_as_needed_equals_keeping_in_memory(fold_data: FoldData, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = Volumes(fold_data.validation, ("ncct", "cta"))
-    monkeypatch.setattr(dataset, "MEMORY_LIMIT", 0)
-    read = Volumes(fold_data.validation, ("ncct", "cta"))
-    assert len(kept) == len(read) == 13
+def test_slices_and_index_tensors_choose_patients(fold_data: FoldData) -> None:
+    volumes = Volumes(fold_data.validation, ("ncct", "cta"))
+    assert len(volumes) == 13
+    every = torch.cat([volumes[torch.tensor([i])] for i in range(13)])
     for indices in (slice(2, 5), slice(10, 20), torch.tensor([7, 1])):
-        assert torch.equal(kept[indices], read[indices])
+        assert torch.equal(volumes[indices], every[indices])
+
+
+def test_volumes_are_mapped_and_keep_no_file_open(fold_data: FoldData) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    volumes = Volumes(fold_data.training, ("ncct", "cta"))
+    assert len(os.listdir("/proc/self/fd")) == before
+    first = volumes[:1]
+    file = fold_data.training.volumes[0] / "ncct.npy"
+    changed = np.load(file, mmap_mode="r+")
+    changed += 1
+    changed.flush()
+    assert torch.equal(volumes[:1][:, 0], first[:, 0] + 1)  # a copy would not follow
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no array", b"\x93NUMPY\x01\x00", "cut", np.zeros((16, 14, 12)), np.zeros((3, 2), order="F")]
+)
+def test_a_damaged_volume_is_reported_with_its_patient(fold_data: FoldData, content: bytes | str | np.ndarray) -> None:
+    file = fold_data.training.volumes[2] / "cta.npy"
+    if isinstance(content, np.ndarray):
+        np.save(file, content)
+    else:
+        file.write_bytes(file.read_bytes()[:-2] if isinstance(content, str) else content)
+    with pytest.raises(PatientError, match="patient p02: damaged volume"):
+        Volumes(fold_data.training, ("cta", "vessels"))
 
 
 def test_statistics_are_those_inside_the_brain(fold_data: FoldData) -> None:
