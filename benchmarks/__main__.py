@@ -1,6 +1,6 @@
 """`make bench`: every table compares ways within this run, so that its ratios mean the same on any machine.
 
-`python -m benchmarks NAME ...` runs some of them: inference, preparation, search, store, synthetic, training.
+`python -m benchmarks NAME ...` runs some of them: those of `BENCHMARKS`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from benchmarks.concurrent import benchmark_concurrent
 from benchmarks.inference import benchmark_inference
 from benchmarks.preparation import benchmark_preparation
 from benchmarks.search import benchmark_search
@@ -16,6 +17,7 @@ from benchmarks.synthetic import benchmark_synthetic
 from benchmarks.training import benchmark_training
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
+    "concurrent": benchmark_concurrent,
     "inference": benchmark_inference,
     "preparation": benchmark_preparation,
     "search": benchmark_search,
