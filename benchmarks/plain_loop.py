@@ -7,8 +7,6 @@ import torch
 from monai.data import CacheDataset
 from monai.transforms import (
     Compose,
-    ConcatItemsd,
-    EnsureChannelFirstd,
     Lambdad,
     LoadImaged,
     NormalizeIntensityd,
@@ -68,14 +66,15 @@ class PlainLoop:
 
     def _dataset(self, patients: Patients, random: list[object]) -> CacheDataset:
         rows = [
-            {name: str(folder / f"{name}.npy") for name in self.channels}
-            | {"table": torch.as_tensor(table, dtype=torch.float32), "label": torch.tensor(float(label))}
+            {
+                "volume": [str(folder / f"{name}.npy") for name in self.channels],
+                "table": torch.as_tensor(table, dtype=torch.float32),
+                "label": torch.tensor(float(label)),
+            }
             for folder, table, label in zip(patients.volumes, patients.tabular, patients.labels, strict=True)
         ]
         steps = [
-            LoadImaged(self.channels, dtype=np.float32),
-            EnsureChannelFirstd(self.channels, channel_dim="no_channel"),
-            ConcatItemsd(self.channels, "volume"),
+            LoadImaged("volume", dtype=np.float32),  # stacks the channels
             NormalizeIntensityd("volume", subtrahend=self.mean, divisor=self.std, channel_wise=True),
             *([Lambdad("volume", torch.asinh)] if self.compresses else []),
         ]
