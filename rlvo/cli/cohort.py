@@ -160,7 +160,7 @@ def _summary_table(summary: dict[str, Any], title: str) -> Table:
         **{f"− {rule}": str(len(patients)) for rule, patients in summary["excluded"].items()},
         "included": str(summary["included"]),
         "rLVO": f"{summary['rlvo']} ({summary['rlvo'] / summary['included']:.1%})",
-        "test set": str(summary["split"]["test"]),
+        "hold-out": str(summary["split"]["test"]),
         "validation folds": ", ".join(map(str, summary["split"]["folds"])),
         "volumes": "NCCT, CTA" if summary["volumes"] else "none: a tabular cohort",
         "missing values": _join_or_none(f"{name} {count}" for name, count in summary["missing"].items()),
@@ -191,12 +191,12 @@ def baseline(
 ) -> None:
     """What networks have to beat: NIHSS, ASPECTS, both, and all clinical variables; and their odds ratios.
 
-    Logistic regressions and boosted trees, mean ± SD over the validation folds. Test patients stay untouched: those of
+    Logistic regressions and boosted trees, mean ± SD over the validation folds. The hold-out stays untouched: that of
     the named study, or of the work folder's studies of these patients.
 
     Example: rlvo baseline cohort.csv --pictures pictures
     """
-    from rlvo.report.baselines import draw_baselines
+    from rlvo.report.baselines import draw_baselines, few_events, in_larger_steps
     from rlvo.report.calibration import format_calibration
     from rlvo.report.external import calibration_json
     from rlvo.report.tables import baseline_table, odds_table
@@ -208,9 +208,10 @@ def baseline(
     fitted = fit_baselines(examined)
     patients, rlvo = len(development), int(label[development].sum())
     title = f"Odds ratios, one fit to {patients} development patients, {rlvo} with rLVO"
+    shown, caution = in_larger_steps(fitted.odds), few_events(fitted.events_per_variable)
     if pictures:
         with writing(pictures):
-            draw_baselines(pictures, fitted.odds, fitted.validation, fitted.calibrations, title=title)
+            draw_baselines(pictures, shown, fitted.validation, fitted.calibrations, title=title, note=caution)
     if json:
         print_json(
             {
@@ -220,6 +221,7 @@ def baseline(
                 "development": {"patients": patients, "rlvo": rlvo},
                 "validation": {name: values.to_dict("index") for name, values in fitted.metrics.items()},
                 "left_out": fitted.left_out,
+                "events_per_variable": fitted.events_per_variable,
                 "odds_ratios": fitted.odds.to_dict("records"),
                 "calibration": {name: calibration_json(found) for name, found in fitted.calibrations.items()},
             }
@@ -233,7 +235,7 @@ def baseline(
         print_line(f"left out because their columns are missing: {', '.join(fitted.left_out)}")
     print_line("")
     print_line(title)
-    console.print(odds_table(fitted.odds))
+    console.print(odds_table(shown, caution))
     for name, found in fitted.calibrations.items():
         print_line("")
         print_line(f"calibration of {name}: {', '.join(format_calibration(found))}")

@@ -16,7 +16,7 @@ def suspected_leaks(table: pd.DataFrame, label: pd.Series, predictors: Sequence[
     """Find predictors whose values, or whose missing values, separate the classes with AUC > 0.95 or < 0.05.
 
     Categorical variables are judged level by level, derived ones by their columns. `label` is 0 or 1, on the table's
-    index. Pass checked rows of development patients only, so that nothing is learned about the test set.
+    index. Pass checked rows of development patients only, so that nothing is learned about the hold-out.
     """
     findings = []
     for name in (name for name in source_columns(predictors) if name in table):

@@ -1,4 +1,4 @@
-"""Test set and folds, fixed in a file whose hash every trial, member and registered model carries."""
+"""Hold-out and folds, fixed in a file whose hash every trial, member and registered model carries."""
 
 import json
 import operator
@@ -33,7 +33,7 @@ class Split(Frozen):
 
     @property
     def development(self) -> tuple[str, ...]:
-        """All patients outside the test set."""
+        """All patients outside the hold-out."""
         return (*self.validated, *self.training_only)
 
     @property
@@ -58,11 +58,11 @@ class Split(Frozen):
 
 
 def make_split(label: pd.Series, folds: FoldsConfig, table: pd.DataFrame | None = None) -> Split:
-    """Draw the test set and the folds; the rows of one `person` stay together. The table's row order has no effect.
+    """Draw the hold-out and the folds; the rows of one `person` stay together. The table's row order has no effect.
 
     Args:
         label: 0 or 1 per patient, indexed by patient id.
-        folds: the paper's random stratified test set and stratified folds (sections 2.3–2.4), or by date, center, list.
+        folds: the paper's random stratified hold-out and stratified folds (sections 2.3–2.4), or by date, center, list.
         table: checked rows of these patients, for `admission_date`, `center` and `person`; None: there are none.
 
     Raises:
@@ -74,7 +74,7 @@ def make_split(label: pd.Series, folds: FoldsConfig, table: pd.DataFrame | None 
     person = persons(label, context)
     counts = label.groupby(person).max().value_counts().reindex([0, 1], fill_value=0)
     if counts.min() < folds.folds + 1:
-        what = f"{counts[1]} rLVO and {counts[0]} other patients are too few for a test set and {folds.folds} folds"
+        what = f"{counts[1]} rLVO and {counts[0]} other patients are too few for a hold-out and {folds.folds} folds"
         raise RlvoError(what, where="split", fix=f"At least {folds.folds + 1} patients of each class are needed")
     test = sorted(_test_set(label, context, person, folds))
     development = label.drop(test)
@@ -88,7 +88,7 @@ def make_split(label: pd.Series, folds: FoldsConfig, table: pd.DataFrame | None 
 
 
 def split_rest(label: pd.Series, test: Iterable[str], folds: FoldsConfig, table: pd.DataFrame) -> Split:
-    """Keep a test set that is given, with all rows of its persons, and draw folds of the other patients.
+    """Keep a hold-out that is given, with all rows of its persons, and draw folds of the other patients.
 
     Arguments and errors are those of `make_split`.
     """
@@ -101,7 +101,7 @@ def split_rest(label: pd.Series, test: Iterable[str], folds: FoldsConfig, table:
 
 
 def take_over(split: Split, label: pd.Series, table: pd.DataFrame, *, train_others: bool) -> Split:
-    """The test set and folds of another study of the same cohort.
+    """The hold-out and folds of another study of the same cohort.
 
     Args:
         split: the other study's.
@@ -137,11 +137,11 @@ def check_split(split: Split, label: pd.Series, person: pd.Series) -> None:
     everyone, cohort = {*split.test, *split.development}, set(label.index)
     for what, names in (
         ("that are not in the cohort", everyone - cohort),
-        ("in neither the test set nor a fold", cohort - everyone),
+        ("in neither the hold-out nor a fold", cohort - everyone),
     ):
         if names:
             raise RlvoError(f"patients {what}: {join_names(sorted(names))}", where="split", fix="Make a new split")
-    for name, part in [("the test set", split.test), *((f"fold {k}", fold) for k, fold in enumerate(split.folds))]:
+    for name, part in [("the hold-out", split.test), *((f"fold {k}", fold) for k, fold in enumerate(split.folds))]:
         if label[list(part)].nunique() < 2:
             what = f"{name} holds one class only: {join_names(part)}"
             raise RlvoError(what, where="split", fix="Use fewer folds or more patients")
@@ -212,7 +212,7 @@ def _random(label: pd.Series, person: pd.Series, folds: FoldsConfig) -> Iterable
             per_person.index.to_numpy(), test_size=folds.test_fraction, stratify=per_person, random_state=folds.seed
         )
     except ValueError as error:
-        raise RlvoError(f"no test set of {folds.test_fraction:.0%} can be drawn ({error})", where="split") from None
+        raise RlvoError(f"no hold-out of {folds.test_fraction:.0%} can be drawn ({error})", where="split") from None
     return person.index[person.isin(chosen)]
 
 
@@ -235,7 +235,7 @@ def _listed(path: Path, known: pd.Index) -> Iterable[str]:
     try:
         listed = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise RlvoError(f"the list of test patients cannot be read ({error})", where=path) from None
+        raise RlvoError(f"the list of hold-out patients cannot be read ({error})", where=path) from None
     if twice := [patient for patient, count in Counter(listed).items() if count > 1]:
         raise RlvoError(f"patients listed twice: {join_names(twice)}", where=path, fix="List each once")
     if unknown := [patient for patient in listed if patient not in known]:
@@ -253,7 +253,7 @@ def _stratified_folds(label: pd.Series, person: pd.Series, folds: FoldsConfig) -
     for value, name in ((1, "rLVO"), (0, "other")):
         if (label_is := per_person == value).sum() < folds.folds:
             few = label.index[person.isin(per_person.index[label_is])]
-            what = f"fewer than {folds.folds} {name} patients are outside the test set: {join_names(few)}"
+            what = f"fewer than {folds.folds} {name} patients are outside the hold-out: {join_names(few)}"
             raise RlvoError(what, where="split", fix="Use fewer folds")
     splitter = StratifiedKFold(folds.folds, shuffle=True, random_state=folds.seed)
     rows = (rows for _, rows in splitter.split(per_person.index, per_person))
@@ -265,6 +265,6 @@ def _center_folds(label: pd.Series, context: pd.DataFrame, folds: FoldsConfig) -
     names = sorted(centers.unique())
     if len(names) != folds.folds:
         what = f"one of {len(names)} centers is left out per fold ({join_names(names)}), but folds is {folds.folds}"
-        fix = f"Set folds to {len(names)}" if len(names) > 1 else "More centers are needed outside the test set"
+        fix = f"Set folds to {len(names)}" if len(names) > 1 else "More centers are needed outside the hold-out"
         raise RlvoError(what, where="folds", fix=fix)
     return [tuple(centers.index[centers == name]) for name in names]

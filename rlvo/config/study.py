@@ -61,7 +61,7 @@ class FoldsConfig(Frozen):
     seed: int = 0
     """Of the random division."""
     of_study: Annotated[str | None, Field(exclude_if=operator.not_)] = None
-    """Name of a study in the same work folder whose test set and folds are taken over; nothing is drawn then."""
+    """Name of a study in the same work folder whose hold-out and folds are taken over; nothing is drawn then."""
     others: Annotated[Literal["leave_out", "train"], Field(exclude_if="leave_out".__eq__)] = "leave_out"
     """With `of_study`: what patients do who are not in that study. train: they train every fold, and validate and test
     none; included are also those whom that study lacks for want of CT perfusion that this one does not use."""

@@ -1,5 +1,7 @@
 """Odds ratios of a multivariate logistic fit (section 3.1, figure A1)."""
 
+import math
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -12,6 +14,8 @@ from rlvo.evaluation.metrics import TAILS, labels_and_scores
 
 TOLERANCE = 1e-6
 """For columns scaled to a range of 1."""
+MIN_EVENTS = 10
+"""Per term of a fit; with fewer, odds ratios are unreliable (Peduzzi et al. 1996; Riley et al. 2019)."""
 
 
 def odds_ratios(design: pd.DataFrame, y: ArrayLike) -> pd.DataFrame:
@@ -27,6 +31,12 @@ def odds_ratios(design: pd.DataFrame, y: ArrayLike) -> pd.DataFrame:
         found["low"] = np.exp(found["log_odds"] - margin)
         found["high"] = np.exp(found["log_odds"] + margin)
     return found[["term", "odds_ratio", "low", "high", "p", "note"]]
+
+
+def events_per_variable(y: ArrayLike, terms: int) -> float:
+    """Patients of the rarer class of `y` (0 or 1) per term of a fit; infinity without a term."""
+    labels = labels_and_scores(y)[0]
+    return min(int(labels.sum()), int((~labels.astype(bool)).sum())) / terms if terms else math.inf
 
 
 def log_odds(design: pd.DataFrame, y: ArrayLike) -> pd.DataFrame:

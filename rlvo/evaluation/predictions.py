@@ -57,7 +57,7 @@ def check_out_of_fold(
 ) -> pd.DataFrame:
     """Check predictions, and that every row's split is that of its patient in the member's fold.
 
-    Validation rows must be about the fold's validation patients, test rows about the test set, training rows about
+    Validation rows must be about the fold's validation patients, test rows about the hold-out, training rows about
     neither; a member with validation rows must have one for every validation patient of its fold.
 
     Args:
@@ -71,7 +71,7 @@ def check_out_of_fold(
     _refuse(table, ~table["fold"].between(0, len(folds) - 1), f"folds other than 0 to {len(folds) - 1}")
     part = {(patient, k): "validation" for k, fold in enumerate(folds) for patient in fold}
     held_out, known = set(test), {patient for patient, _ in part}
-    _refuse(table, ~table["patient"].isin(known | held_out), "patients that are in no fold and not in the test set")
+    _refuse(table, ~table["patient"].isin(known | held_out), "patients that are in no fold and not in the hold-out")
     pairs = zip(table["patient"], table["fold"], strict=True)
     due = ["test" if patient in held_out else part.get((patient, fold), "train") for patient, fold in pairs]
     _refuse(table, table["split"] != pd.Series(due, table.index, "str"), "rows of another split than their patient's")

@@ -1,6 +1,7 @@
 """Clinical baselines on the hold-out and as pictures: odds ratios (a forest plot), calibration, net benefit."""
 
 import math
+import textwrap
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -13,15 +14,21 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from rlvo.cohort.labels import term_label
 from rlvo.evaluation.calibration import Calibration, decision_curve
+from rlvo.evaluation.odds import MIN_EVENTS
 from rlvo.evaluation.performance import measure_performance
 from rlvo.report.calibration import Reliability, decision_curve_plot, reliability_plot
 from rlvo.report.console import format_odds, format_p
-from rlvo.report.style import BLUE, GREY, PAGE_WIDTH, PALE, paper_style, write_picture
+from rlvo.report.style import BLUE, GREY, ORANGE, PAGE_WIDTH, PALE, paper_style, write_picture
 from rlvo.report.tables import ModelResults
 from rlvo.training.baseline import BaselineResult
 
 ROW = 0.22
 """Height of a row, in inches."""
+LARGER_STEPS = {"per mL": "per 10 mL", "per year": "per 10 years"}
+"""Steps in which an effect can be seen: that of a single mL or year is hardly off 1."""
+STEP = 10
+NOTE_LETTERS = 110
+"""In a line of a note."""
 TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 VARIABLE, RATIO, P = -1.04, 1.06, 1.86
 """Positions of the columns beside the plot, in plot widths."""
@@ -45,6 +52,24 @@ def baseline_performance(
     return models
 
 
+def in_larger_steps(odds: pd.DataFrame) -> pd.DataFrame:
+    """`clinical_odds` per 10 mL and per 10 years, as they are read, instead of per mL and year; p stays what it is."""
+    steps = odds["unit"].isin(list(LARGER_STEPS))
+    shown = odds.copy()
+    shown.loc[steps, ["odds_ratio", "low", "high"]] **= STEP
+    return shown.assign(unit=odds["unit"].replace(LARGER_STEPS))
+
+
+def few_events(events: float) -> str:
+    """What must be said of odds ratios from so many events per variable; nothing if there are enough."""
+    if events >= MIN_EVENTS:
+        return ""
+    return (
+        f"Only {events:.1f} events per variable, fewer than {MIN_EVENTS} (Peduzzi et al. 1996; Riley et al. 2019): "
+        "the odds ratios are unreliable, and none is in bold."
+    )
+
+
 def draw_baselines(
     folder: Path,
     odds: pd.DataFrame,
@@ -52,6 +77,7 @@ def draw_baselines(
     calibrations: Mapping[str, Calibration],
     *,
     title: str,
+    note: str = "",
 ) -> list[Path]:
     """Write `odds_ratios`, `calibration` and `decision_curve` as SVG and PNG; return their paths.
 
@@ -59,31 +85,35 @@ def draw_baselines(
         odds: from `clinical_odds`.
         validation: predictions (`evaluation.predictions`) of each baseline to draw.
         calibrations: of the same baselines.
-        title: of the forest plot.
+        title, note: of the forest plot.
     """
+    about = "Validation folds of the development patients"
     curves = {
         name: Reliability(own["label"].to_numpy(), own["probability"].to_numpy(), calibrations[name])
         for name, own in validation.items()
     }
     benefits = {name: decision_curve(own["label"], own["probability"]) for name, own in validation.items()}
     drawn = {
-        "odds_ratios": forest_plot(odds, title=title),
-        "calibration": reliability_plot(curves),
-        "decision_curve": decision_curve_plot(benefits),
+        "odds_ratios": forest_plot(odds, title=title, note=note),
+        "calibration": reliability_plot(curves, about=about),
+        "decision_curve": decision_curve_plot(benefits, about=about),
     }
     return [path for name, figure in drawn.items() for path in write_picture(figure, folder / name)]
 
 
 @paper_style
-def forest_plot(odds: pd.DataFrame, *, title: str) -> Figure:
-    """Draw odds ratios (Image A1) on a log axis, one row per term, bold if p < 0.05; arrows mark what lies beyond.
+def forest_plot(odds: pd.DataFrame, *, title: str, note: str = "") -> Figure:
+    """Draw odds ratios (Image A1) on a log axis, one row per term; arrows mark what lies beyond.
+
+    What has p < 0.05 is in bold, unless there is a `note` (`few_events`), which stands below the title.
 
     Args:
         odds: `term`, `unit` (what the odds ratio compares), `odds_ratio`, `low`, `high`, `p`; NaN if a term is not
             estimable, for the reason in `note`.
     """
     rows = len(odds)
-    height = ROW * rows + 0.95
+    notes = textwrap.wrap(note, NOTE_LETTERS)
+    height = ROW * rows + 0.95 + 0.14 * len(notes)
     figure = Figure(figsize=(PAGE_WIDTH, height))
     axes = figure.add_axes((0.36, 0.45 / height, 0.34, ROW * rows / height))
     low_end, high_end = _axis_ends(odds)
@@ -99,7 +129,7 @@ def forest_plot(odds: pd.DataFrame, *, title: str) -> Figure:
         interval = (row["odds_ratio"], row["low"], row["high"])
         if np.isfinite(interval).all():
             _draw_interval(axes, y, *interval)
-            weight = "bold" if row["p"] < 0.05 else "normal"
+            weight = "bold" if row["p"] < 0.05 and not note else "normal"
             write(RATIO, y, format_odds(*interval), fontweight=weight)
             write(P, y, format_p(row["p"]), fontweight=weight, ha="right")
         else:
@@ -111,6 +141,7 @@ def forest_plot(odds: pd.DataFrame, *, title: str) -> Figure:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     figure.text(0.01, 1 - 0.13 / height, title, fontsize=9, fontweight="bold", va="center")
+    figure.text(0.01, 1 - 0.25 / height, "\n".join(notes), fontsize=7.5, color=ORANGE, va="top")
     return figure
 
 

@@ -1,5 +1,6 @@
 """Calibration and usefulness of probabilities: reliability curves with histograms, and decision curves."""
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 
 from rlvo.evaluation.calibration import Calibration, measure_calibration, reliability_curve
 from rlvo.report.exhibit import Exhibit, Standing
-from rlvo.report.style import BLUE, COLOURS, GREY, INK, ORANGE, PALE_INK, paper_style, write_picture
+from rlvo.report.style import BLUE, COLOURS, GREY, INK, ORANGE, PALE_INK, paper_style, say_about, write_picture
 
 BINS = 20
 """In the histogram under a reliability curve."""
@@ -28,11 +29,15 @@ class Reliability:
 
 
 @paper_style
-def reliability_plot(models: Mapping[str, Reliability]) -> Figure:
-    """Draw one panel per model: observed against predicted rLVO with intervals, above a histogram of predictions."""
+def reliability_plot(models: Mapping[str, Reliability], *, about: str = "") -> Figure:
+    """Draw one panel per model: observed against predicted rLVO with intervals, above a histogram of predictions.
+
+    The axes end where the points and predictions do, so that those of a rare outcome are not crowded in a corner.
+    `about` says whose probabilities they are.
+    """
     side, counts, left, below, between = 2.7, 0.75, 0.55, 0.45, 0.15
     width = len(models) * (side + left) + between
-    height = below + counts + between + side + 0.25
+    height = below + counts + between + side + 0.85 + (0.2 if about else 0)
     figure = Figure(figsize=(width, height))
     for number, (name, model) in enumerate(models.items()):
         x = (number * (side + left) + left) / width
@@ -43,21 +48,25 @@ def reliability_plot(models: Mapping[str, Reliability]) -> Figure:
         away = np.abs(curve[["low", "high"]].to_numpy().T - curve["observed"].to_numpy())
         curves.errorbar(
             curve["predicted"], curve["observed"], away, color=BLUE, marker="o", markersize=3.5, linewidth=1.2,
-            elinewidth=0.8, capsize=2, clip_on=False, zorder=3,
+            elinewidth=0.8, capsize=2, zorder=3,
         )  # fmt: skip
-        curves.set(title=name, xlim=(0, 1), ylim=(0, 1))
+        drawn = max(curve[["predicted", "observed"]].to_numpy().max(), model.probability.max())
+        end = min(1.0, math.ceil(10 * drawn + 0.5) / 10)
+        curves.set(xlim=(0, end), ylim=(0, end))
+        curves.set_title(name, pad=42)
         curves.tick_params(labelbottom=False)
-        behind = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1.5}
         lines = "\n".join(format_calibration(model.calibration))
-        curves.text(0.03, 0.98, lines, va="top", fontsize=7, bbox=behind, zorder=4)
+        curves.text(0, 1.02, lines, va="bottom", fontsize=7, transform=curves.transAxes)
         parts = [model.probability[model.label == 0], model.probability[model.label == 1]]
         looks: dict[str, Any] = {"color": [PALE_INK, ORANGE], "label": ["no rLVO", "rLVO"], "rwidth": 0.9}
-        histogram.hist(parts, bins=BINS, range=(0, 1), stacked=True, **looks)
-        histogram.set(xlabel="Predicted probability of rLVO", xlim=(0, 1))
+        histogram.hist(parts, bins=BINS, range=(0, end), stacked=True, **looks)
+        histogram.set(xlabel="Predicted probability of rLVO", xlim=(0, end))
         if number == 0:
             curves.set_ylabel("Observed share of rLVO")
             histogram.set_ylabel("Patients")
             histogram.legend(loc="upper right", handlelength=1)
+    if about:
+        say_about(figure, about)
     return figure
 
 
@@ -97,20 +106,23 @@ def _interval(value: float, low: float, high: float) -> str:
 
 
 @paper_style
-def decision_curve_plot(models: Mapping[str, pd.DataFrame]) -> Figure:
+def decision_curve_plot(models: Mapping[str, pd.DataFrame], *, about: str = "") -> Figure:
     """Draw the net benefit of alerting by each model, on all and on none, over the threshold probability.
 
     Args:
         models: for each, its `decision_curve`.
+        about: whose probabilities they are.
     """
     figure = Figure(figsize=(3.6, 2.9), layout="constrained")
     axes = figure.subplots()
     first = next(iter(models.values()))
     axes.plot(first["threshold"], first["treat_all"], color=GREY, linewidth=1, linestyle=(0, (4, 2)), label="alert all")
     axes.plot(first["threshold"], first["treat_none"], color=INK, linewidth=0.8, linestyle=":", label="alert none")
-    for (name, curve), colour in zip(models.items(), COLOURS, strict=False):
-        axes.plot(curve["threshold"], curve["model"], color=colour, linewidth=1.4, label=name)
-        axes.fill_between(curve["threshold"], curve["low"], curve["high"], color=colour, alpha=0.13, linewidth=0)
+    for (name, curve), colour, edge in zip(models.items(), COLOURS, itertools.cycle(("-", (0, (4, 2)))), strict=False):
+        axes.plot(curve["threshold"], curve["model"], color=colour, linewidth=1.8, label=name)
+        # Two bands that only tint what is behind them blend to grey: their edges tell them apart.
+        band = {"facecolor": (colour, 0.07), "edgecolor": (colour, 0.8), "linewidth": 0.6, "linestyle": edge}
+        axes.fill_between(curve["threshold"], curve["low"], curve["high"], **band)  # type: ignore[arg-type]
     best = max(curve[["high", "treat_all"]].to_numpy().max() for curve in models.values())
     axes.set(
         xlabel="Threshold probability",
@@ -119,6 +131,8 @@ def decision_curve_plot(models: Mapping[str, pd.DataFrame]) -> Figure:
         ylim=(-0.25 * best, 1.05 * best),
     )
     axes.legend(loc="upper right")
+    if about:
+        say_about(figure, about)
     return figure
 
 

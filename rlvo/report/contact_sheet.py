@@ -20,6 +20,7 @@ from rlvo.imaging.store import VolumeStore
 from rlvo.progress import Advance
 from rlvo.report.pictures import SLAB_MM, draw_overlay
 from rlvo.report.style import render_page
+from rlvo.synthetic.cohort import has_synthetic
 
 TEMPLATE = Path(__file__).with_name("contact_sheet.html")
 LIMITS = GRID_LIMITS | quality.LIMITS
@@ -83,6 +84,7 @@ def write_page(cohort: PreparedCohort, pictures: Mapping[str, Path], folder: Pat
         patients=[_describe(patient, cohort.prepared[patient], pictures.get(patient), folder) for patient in ordered],
         counts={"refused": len(cohort.refused), "review": counts["review"], "prepared": counts["prepared"]},
         slab_mm=f"{SLAB_MM['cta']:g}",
+        is_synthetic=has_synthetic(cohort.prepared),
     )
     path = folder / "index.html"
     atomic_write(path, page)
@@ -116,8 +118,8 @@ def _row(name: str, values: Sequence[float | None]) -> dict[str, object]:
     return {
         "figure": name.replace("_hu", " HU").replace("_", " "),
         "cells": [{"text": text, "mark": mark} for text, mark in zip(texts, marks, strict=True)],
-        "good": _range(limit, limit.good) if limit else "",
-        "usable": _range(limit, limit.usable) if limit else "",
+        "good": _range(limit, limit.good) if limit else "any",
+        "usable": _range(limit, limit.usable) if limit else "any",
     }
 
 

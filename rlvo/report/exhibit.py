@@ -1,7 +1,7 @@
 """What a report is made of: sections of exhibits, each a table that is kept as CSV, mostly with a figure of it."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rlvo.files import atomic_write, csv_text
-from rlvo.report.style import Drawing, write_picture
+from rlvo.report.style import Drawing, say_about, write_picture
 
 Standing = Literal["hold-out", "nested", "optimistic"]
 """What figures are about: patients whom nothing was chosen on, patients out of fold, or those things were chosen on."""
+IN_WORDS: Mapping[Standing, str] = {
+    "hold-out": "Hold-out",
+    "nested": "Validation: out of fold, nested",
+    "optimistic": "Optimistic: things were chosen on these patients",
+}
 WRITTEN = ".written.json"
 """Lists the files in a folder of exhibits that were written as such; all others are the user's own."""
 
@@ -39,6 +44,11 @@ class Exhibit:
     """The figure for small screens, if it is another one: on the page only."""
     is_narrow: bool = False
     """Whether two of them fit side by side."""
+
+    def __post_init__(self) -> None:
+        """The picture itself says what its figures are about, wherever it is copied to."""
+        if self.standing is not None and isinstance(self.figure, Figure):
+            say_about(self.figure, IN_WORDS[self.standing])
 
 
 @dataclass(frozen=True, eq=False)

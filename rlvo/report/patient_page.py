@@ -58,7 +58,7 @@ def votes_exhibit(votes: pd.DataFrame) -> Exhibit:
     modalities = [name for name in get_args(Modality) if name in votes]
     rows = [
         {
-            "Fold": f"{row['fold'] + 1}",
+            "Fold": f"{row['fold']}",
             **{f"p, {name}": ", ".join(f"{p:.2f}" for p in row[name]) for name in modalities},
             "Combined": f"{row['score']:.3f}",
             "Threshold": f"{row['threshold']:.3f}",

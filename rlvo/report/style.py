@@ -35,6 +35,11 @@ class Drawing:
     """PNG at 300 dpi."""
 
 
+def say_about(figure: Figure, words: str) -> None:
+    """Write whose figures are drawn, and whether they are optimistic, into the upper right corner."""
+    figure.suptitle(words, x=0.995, ha="right", fontsize=7, color=GREY, fontweight="normal")
+
+
 def svg(figure: Figure | Drawing) -> str:
     """Render a figure as SVG; the same figure always gives the same text."""
     if isinstance(figure, Drawing):

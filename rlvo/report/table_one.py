@@ -1,4 +1,4 @@
-"""Table 1: the patients of development and test set, and those with rLVO among them."""
+"""Table 1: the patients of development and hold-out, and those with rLVO among them."""
 
 import warnings
 from collections.abc import Collection
@@ -17,15 +17,15 @@ HEADINGS = {
     "missing": "Missing",
     "development": "Development",
     "development_rlvo": "Development: rLVO",
-    "test": "Test",
-    "test_rlvo": "Test: rLVO",
+    "test": "Hold-out",
+    "test_rlvo": "Hold-out: rLVO",
     "p": "p",
     "smd": "SMD",
 }
 CAPTION = (
     "Median (quartiles) or number (%) of the patients in whom it is known. p: rLVO against the others in development "
     "(Kruskal–Wallis; χ², or Fisher's exact test where counts are small), not adjusted for multiple tests. SMD: "
-    "absolute standardised mean difference between test and development; above 0.1 it is usually called an imbalance."
+    "absolute standardised mean difference of hold-out and development; above 0.1 it is usually called an imbalance."
 )
 ABSENT = "–"
 
@@ -74,7 +74,7 @@ def table_one(table: pd.DataFrame, label: pd.Series, test: Collection[str]) -> p
 def table_one_table(characteristics: pd.DataFrame) -> Table:
     """Table 1 for a terminal, without missing values and p."""
     rows = characteristics[["variable", "development", "development_rlvo", "test", "test_rlvo", "smd"]].to_numpy(str)
-    headings = ("development", "rLVO", "test", "rLVO", "SMD")
+    headings = ("development", "rLVO", "hold-out", "rLVO", "SMD")
     return text_table(["", *map(numeric, headings)], rows.tolist(), title="Table 1")
 
 

@@ -98,8 +98,8 @@ def baseline_table(metrics: Mapping[str, pd.DataFrame], *, title: str) -> Table:
     )
 
 
-def odds_table(odds: pd.DataFrame) -> Table:
-    """One row per term: odds ratio, 95 % interval and p, or why it is not estimable."""
+def odds_table(odds: pd.DataFrame, note: str = "") -> Table:
+    """One row per term: odds ratio, 95 % interval and p, or why it is not estimable; `note` stands below."""
     rows = []
     for row in odds.to_dict("records"):
         if pd.isna(row["odds_ratio"]):
@@ -107,7 +107,7 @@ def odds_table(odds: pd.DataFrame) -> Table:
         else:
             cells = [format_odds(row["odds_ratio"], row["low"], row["high"]), format_p(row["p"])]
         rows.append([term_label(row["term"], row["unit"]), *cells])
-    return text_table(["", "OR (95 % CI)", numeric("p")], rows)
+    return text_table(["", "OR (95 % CI)", numeric("p")], rows, caption=note)
 
 
 def subgroup_table(subgroups: Sequence[SubgroupAnalysis], *, title: str) -> Table:

@@ -1,7 +1,7 @@
 """Models B and C of a study (section 3.2): what they go without, frozen, and the studies that train them.
 
 Each is a study of its own in the same work folder: the configurations of the study's own ensemble, fewer predictors,
-the same test set and folds. Model B has the same patients; Model C also trains on those whom the study excluded only
+the same hold-out and folds. Model B has the same patients; Model C also trains on those whom the study excluded only
 for want of what B goes without.
 """
 

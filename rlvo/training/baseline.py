@@ -131,7 +131,7 @@ def clinical_baseline(
     baseline: Baseline,
     imputation: Imputation | None = None,
 ) -> BaselineResult:
-    """Fit a model on each fold's training patients; the test patients are not used.
+    """Fit a model on each fold's training patients; the hold-out is not used.
 
     Args:
         table: a checked cohort table, indexed by patient id.

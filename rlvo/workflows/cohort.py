@@ -21,6 +21,7 @@ from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import CohortError, Finding, RlvoError
 from rlvo.evaluation.calibration import Calibration, measure_calibration
 from rlvo.evaluation.metrics import over_folds
+from rlvo.evaluation.odds import events_per_variable
 from rlvo.imaging.cohort_preparation import PreparedCohort, prepare_cohort
 from rlvo.imaging.store import VolumeStore
 from rlvo.imaging.target import Target
@@ -73,7 +74,7 @@ class ExaminedCohort:
 
 @dataclass(frozen=True, eq=False)
 class Baselines:
-    """What networks have to beat. Test patients play no part."""
+    """What networks have to beat. Hold-out patients play no part."""
 
     metrics: dict[str, pd.DataFrame]
     """For each baseline `rlvo.evaluation.metrics.over_folds` of its validation metrics."""
@@ -81,6 +82,8 @@ class Baselines:
     """Baselines whose columns are missing."""
     odds: pd.DataFrame
     """Odds ratios of one fit to all development patients."""
+    events_per_variable: float
+    """Of that fit."""
     validation: dict[str, pd.DataFrame]
     """Validation predictions of the baselines that are drawn."""
     calibrations: dict[str, Calibration]
@@ -182,8 +185,8 @@ def draw_flow(considered: int, steps: Sequence[FlowStep], label: pd.Series, spli
         considered,
         steps,
         part("Development", split.development),
-        part("Test set (held out)", split.test),
-        [part(f"Fold {k + 1}", fold) for k, fold in enumerate(split.folds)],
+        part("Hold-out", split.test),
+        [part(f"Fold {k}", fold) for k, fold in enumerate(split.folds)],
     )
 
 
@@ -193,10 +196,12 @@ def fit_baselines(examined: ExaminedCohort) -> Baselines:
     given = cohort.included, cohort.label, examined.split, examined.predictors
     results = clinical_baselines(*given)
     validation = {name: results[name].validation for name in DRAWN if name in results}
+    odds = clinical_odds(*given)
     return Baselines(
         metrics={name: over_folds(result.validation_metrics()) for name, result in results.items()},
         left_out=tuple(name for name in BASELINES if name not in results),
-        odds=clinical_odds(*given),
+        odds=odds,
+        events_per_variable=events_per_variable(cohort.label[list(examined.split.development)], len(odds)),
         validation=validation,
         calibrations={n: measure_calibration(own["label"], own["probability"]) for n, own in validation.items()},
     )

@@ -93,9 +93,10 @@ def draw_usefulness(
     for name, each in found.items():
         p = answers[name]["probability"].dropna()
         curves[name] = Reliability(label.loc[p.index].to_numpy(int), p.to_numpy(float), each.calibration)
-    benefit = decision_curve_plot({name: each.benefit for name, each in found.items()})
+    about = "Hold-out"
+    benefit = decision_curve_plot({name: each.benefit for name, each in found.items()}, about=about)
     return [
-        *write_picture(reliability_plot(curves), folder.holdout_calibration),
+        *write_picture(reliability_plot(curves, about=about), folder.holdout_calibration),
         *write_picture(benefit, folder.holdout_benefit),
     ]
 

@@ -45,7 +45,7 @@ def write_patient_pages(
     for patient, fold in folds.items():
         with progress(f"explaining {patient}") as advance:
             explanation = _explain(study, spec, fold, patient, check, advance)
-        by = f"study {study.config.name}: the networks of fold {fold.fold + 1}, which were not trained on this patient"
+        by = f"study {study.config.name}: the networks of fold {fold.fold}, which were not trained on this patient"
         explained = ExplainedPatient(
             patient,
             by,

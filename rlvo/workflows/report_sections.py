@@ -14,8 +14,9 @@ from rlvo.config.study import StudyConfig
 from rlvo.ensemble.build import STUDY_ENSEMBLE
 from rlvo.ensemble.selection import MODALITIES
 from rlvo.errors import RlvoError
+from rlvo.evaluation.odds import events_per_variable
 from rlvo.registry.register import provenance
-from rlvo.report.baselines import forest_plot
+from rlvo.report.baselines import few_events, forest_plot, in_larger_steps
 from rlvo.report.calibration import Reliability, calibration_exhibits
 from rlvo.report.cohort_pictures import missingness_plot
 from rlvo.report.curves import precision_recall_exhibit, roc_exhibit
@@ -51,7 +52,7 @@ def cohort_section(study: ReadStudy) -> Section:
     counts = [("in the table", selection.considered, selection.considered)]
     counts += [(step.rule, step.excluded, step.remaining) for step in steps]
     parts = {"development": inputs.split.development, "of them training only": inputs.split.training_only}
-    for name, patients in {**parts, "test set": inputs.split.test}.items():
+    for name, patients in {**parts, "hold-out": inputs.split.test}.items():
         if patients:
             counts.append((name, len(patients), int(inputs.label[list(patients)].sum())))
     table = pd.DataFrame(counts, columns=["step", "patients", "remaining, or with rLVO"])
@@ -78,7 +79,7 @@ def cohort_section(study: ReadStudy) -> Section:
 
 def models_section(evidence: Evidence) -> Section:
     """Table 2, and the paired tests."""
-    last = [*evidence.modalities, STUDY_ENSEMBLE]
+    last = [*(modality for modality in MODALITIES if modality in evidence.models), STUDY_ENSEMBLE]
     others = {*evidence.specs}
     shown = [name for name in evidence.models if name not in others] + last
     models = [evidence.models[name] for name in shown]
@@ -161,11 +162,14 @@ def clinical_section(study: ReadStudy) -> Section:
     """Odds ratios of the clinical variables."""
     inputs = study.inputs
     odds = clinical_odds(inputs.table, inputs.label, inputs.split, inputs.predictors)
+    development = list(inputs.split.development)
+    note = few_events(events_per_variable(inputs.label[development], len(odds)))
+    bold = "" if note else " bold: p < 0.05, not corrected;"
     caption = (
-        f"One logistic fit to all {len(inputs.split.development)} development patients; 95 % intervals: Wald; bold: "
-        "p < 0.05, not corrected. It describes them and validates nothing."
-    )
-    figure = forest_plot(odds, title="Odds ratios of rLVO")
+        f"One logistic fit to all {len(development)} development patients; 95 % intervals: Wald;{bold} the CSV has "
+        f"them per mL and per year. It describes the patients and validates nothing. {note}"
+    ).rstrip()
+    figure = forest_plot(in_larger_steps(odds), title="Odds ratios of rLVO", note=note)
     exhibit = Exhibit("odds-ratios", "Odds ratios of clinical variables (Fig. A1)", odds, caption, figure=figure)
     return Section("clinical", "Clinical variables", exhibits=[exhibit])
 

@@ -98,7 +98,7 @@ def test_a_split_of_another_cohort_is_refused() -> None:
     check_split(Split(test=("a", "b"), folds=(("c", "d"), ("e", "f"))), y, person)
     with pytest.raises(RlvoError, match="not in the cohort: g"):
         check_split(Split(test=("a", "b"), folds=(("c", "d"), ("e", "f", "g"))), y, person)
-    with pytest.raises(RlvoError, match="in neither the test set nor a fold: f"):
+    with pytest.raises(RlvoError, match="in neither the hold-out nor a fold: f"):
         check_split(Split(test=("a", "b"), folds=(("c", "d"), ("e",))), y, person)
 
 
@@ -192,13 +192,13 @@ def test_the_columns_a_split_needs_must_be_filled(context: pd.DataFrame, y: pd.S
 
 def test_parts_with_one_class_are_refused_with_their_patients(context: pd.DataFrame, y: pd.Series) -> None:
     y[context["center"] == "D"] = 0
-    with pytest.raises(RlvoError, match="the test set holds one class only: 0003, 0007, 0011, 0015, 0019 and 25 more"):
+    with pytest.raises(RlvoError, match="the hold-out holds one class only: 0003, 0007, 0011, 0015, 0019 and 25 more"):
         make_split(y, FoldsConfig(holdout="center", test_centers=("D",)), context)
     centers = FoldsConfig(holdout="center", test_centers=("A",), scheme="leave_one_center_out", folds=3)
     with pytest.raises(RlvoError, match="fold 2 holds one class only: 0003"):
         make_split(y, centers, context)
     last = (context["admission_date"] >= "2020-02-18").astype(int)
-    with pytest.raises(RlvoError, match="fewer than 4 rLVO patients are outside the test set: none"):
+    with pytest.raises(RlvoError, match="fewer than 4 rLVO patients are outside the hold-out: none"):
         make_split(last, FoldsConfig(holdout="temporal"), context)
 
 

@@ -13,7 +13,7 @@ from support.stored_predictions import FOLDS, MODALITIES, RECORDS, THREE, config
 from rlvo.config.study import EnsembleConfig
 from rlvo.ensemble.build import fit_fallbacks, score_out_of_fold, study_ensembles, validation_metrics
 from rlvo.ensemble.fitting import Validation
-from rlvo.ensemble.spec import EnsembleAnswer, EnsembleSpec, apply_ensemble
+from rlvo.ensemble.spec import EnsembleAnswer, EnsembleSpec, apply_ensemble, first_names
 from rlvo.ensemble.voting import Tie
 from rlvo.ensemble.weighting import Weighting
 from rlvo.errors import RlvoError
@@ -219,6 +219,7 @@ def test_the_study_declares_the_champion_its_modalities_and_every_spec() -> None
     assert declared["CTA"].configurations == (THREE[1],)
     same = study_ensembles(records, stored(THREE + none), EnsembleConfig(selection="same_spec"))
     assert same["ensemble"].configurations == tuple(none)  # mean .767 against .75
+    assert {name for name, first in first_names(same).items() if first != name} == {"resnet18 none"}
     greedy = study_ensembles(records, stored(THREE + none), EnsembleConfig(selection="greedy"))
     chosen = greedy["ensemble"].configurations
     for modality in {c.model.modality for c in chosen}:

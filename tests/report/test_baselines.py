@@ -8,7 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from rlvo.evaluation.calibration import measure_calibration
-from rlvo.report.baselines import draw_baselines, forest_plot
+from rlvo.evaluation.odds import events_per_variable
+from rlvo.report.baselines import draw_baselines, few_events, forest_plot, in_larger_steps
 
 ODDS = pd.DataFrame(
     [
@@ -47,6 +48,32 @@ def test_intervals_lie_where_they_belong_and_end_in_arrows_beyond_the_axis(figur
     assert (drawn["<", 2], drawn[">", 2]) == ([low], [high])
     assert not any(y == 3 for _, y in drawn)
     assert axes.get_xscale() == "log"
+
+
+def test_effects_of_volumes_are_shown_per_ten_and_others_as_they_are() -> None:
+    shown = in_larger_steps(ODDS).set_index("term")
+    assert shown.loc["tmax_gt4_ml", "unit"] == "per 10 mL"
+    per_unit = ODDS.set_index("term").loc["tmax_gt4_ml"]
+    for column in ("odds_ratio", "low", "high"):
+        assert np.log(shown.loc["tmax_gt4_ml", column]) == pytest.approx(10 * np.log(per_unit[column]))
+    assert shown.loc["tmax_gt4_ml", "p"] == per_unit["p"]
+    pd.testing.assert_frame_equal(shown.drop("tmax_gt4_ml"), ODDS.set_index("term").drop("tmax_gt4_ml"))
+    assert ODDS.loc[1, "unit"] == "per mL"
+
+
+def test_too_few_events_are_told_and_nothing_is_in_bold(figure: Figure) -> None:
+    assert events_per_variable([1] * 10 + [0] * 400, 19) == events_per_variable([0] * 10 + [1] * 400, 19) == 10 / 19
+    assert few_events(10.0) == ""
+    note = few_events(10 / 19)
+    assert note.startswith("Only 0.5 events per variable")
+
+    def bold(drawn: Figure) -> set[str]:
+        return {each.get_text() for each in drawn.axes[0].texts if each.get_fontweight() == "bold"}
+
+    assert "0.36 (0.19–0.67)" in bold(figure)
+    warned = forest_plot(ODDS, title="t", note=note)
+    assert bold(warned) == {"Variable", "OR (95 % CI)", "p"}
+    assert any("0.5 events per variable" in each.get_text() for each in warned.texts)
 
 
 def test_nothing_estimable_is_still_a_picture() -> None:

@@ -41,6 +41,19 @@ def test_each_models_panel_holds_curve_intervals_and_all_patients(probability: n
     assert np.ptp(curves.get_window_extent().size) == pytest.approx(0, abs=1)
 
 
+def test_a_rare_outcome_fills_the_axes_and_the_picture_says_what_it_is_about() -> None:
+    random = np.random.default_rng(1)
+    rare = random.beta(1, 20, 400)
+    label = (random.random(400) < rare).astype(int)
+    model = Reliability(label, rare, measure_calibration(label, rare))
+    figure = reliability_plot({"a": model}, about="validation")
+    end = figure.axes[1].get_xlim()[1]
+    assert rare.max() < end < 0.5
+    assert end == figure.axes[0].get_xlim()[1] == figure.axes[1].get_ylim()[1]
+    assert figure.get_suptitle() == "validation"
+    assert decision_curve_plot({"a": decision_curve(label, rare)}, about="validation").get_suptitle() == "validation"
+
+
 def test_net_benefit_is_drawn_for_every_model_all_and_none(probability: np.ndarray, label: np.ndarray) -> None:
     curve = decision_curve(label, probability)
     [axes] = decision_curve_plot({"clinical": curve, "again": curve}).axes

@@ -88,6 +88,18 @@ def test_limits_are_named(tmp_path: Path) -> None:
     assert page.count("<td") == 2 * len(LIMITS)
 
 
+def test_badges_differ_without_colour_a_figure_without_limit_says_so_and_synthetic_heads_are_explained(
+    tmp_path: Path,
+) -> None:
+    page = page_of(tmp_path, {"p": RlvoError("cut")}, **{"synth-00001": patient("look", of_no_limit=1.0)})
+    marks = dict(re.findall(r"\.(\w+) h2 span::before { content: \"(.) \"; }", page))
+    assert len(set(marks.values())) == len(marks) == 3
+    assert "<th>any</th><th>any</th>" in page
+    assert "<th></th></tr>" not in page
+    assert "Synthetic patients are among them" in page
+    assert "Synthetic" not in page_of(tmp_path, **{"p-1": patient()})
+
+
 def test_text_from_the_cohort_stays_text(tmp_path: Path) -> None:
     hostile = "<script>alert('1')</script> & \"Ünï\" {{ 7*7 }}"
     described = replace(patient(hostile, notes=(hostile,)), figures={"<i>/<b>": 1.0})

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from rlvo.report.exhibit import WRITTEN, Exhibit, Section, write_exhibits
+from rlvo.report.exhibit import WRITTEN, Exhibit, Section, Standing, write_exhibits
 
 
 def section(*names: str, figure: Figure | None = None) -> Section:
@@ -49,3 +49,11 @@ def test_only_files_of_the_folder_are_ever_removed(listed: str, tmp_path: Path) 
     write_exhibits([section("a")], folder)
     assert (tmp_path / "outside.csv").exists()
     assert json.loads((folder / WRITTEN).read_text()) == ["a.csv"]
+
+
+@pytest.mark.parametrize(("standing", "words"), [("hold-out", "Hold-out"), ("optimistic", "Optimistic"), (None, "")])
+def test_a_picture_itself_says_what_its_figures_are_about(standing: Standing | None, words: str) -> None:
+    figure = Figure()
+    Exhibit("roc", "ROC", pd.DataFrame(), standing=standing, figure=figure)
+    assert figure.get_suptitle().startswith(words)
+    assert bool(figure.get_suptitle()) == bool(words)

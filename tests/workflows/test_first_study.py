@@ -109,7 +109,7 @@ def test_what_is_wrong_with_the_table_is_said_instead(tmp_path: Path) -> None:
         propose(wrong, tmp_path)
     with pytest.raises(CohortError, match="age"):
         propose(cohort(tmp_path).assign(age=200), tmp_path)
-    with pytest.raises(RlvoError, match="too few for a test set and 2 folds"):
+    with pytest.raises(RlvoError, match="too few for a hold-out and 2 folds"):
         propose(cohort(tmp_path, rlvo=2), tmp_path)
 
 
