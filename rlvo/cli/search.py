@@ -18,11 +18,12 @@ from rlvo.config.commands import command_line
 from rlvo.config.loading import load_study
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
-from rlvo.report.console import console, numeric, print_json, print_line, show_progress, text_table
+from rlvo.report.console import console, numeric, print_json, print_line, show_progress, show_step, text_table
 from rlvo.study.state import StudyState
 
 if TYPE_CHECKING:
     from rlvo.search.plan import StudyPlan
+    from rlvo.search.verdict import Verdict
     from rlvo.study.inputs import StudyInputs
 
 LINE_INTERVAL = 10.0
@@ -35,21 +36,27 @@ ConfigArgument = Annotated[Path, typer.Argument(help="A study's YAML file, or th
 def plan(
     config: ConfigArgument,
     cohort: Annotated[Path | None, typer.Option(help="Cohort table, to plan the disk and the hold-out.")] = None,
+    workdir: WorkdirOption = Path(DEFAULT),
     json: JsonOption = False,
 ) -> None:
-    """What a study would run, without running it: trials, epochs, and what its models and volumes need.
+    """What a study would run, without running it: trials, epochs, what it needs, and whether this machine has that.
+
+    How long it takes is told if the work folder has trials of such networks on such a grid.
 
     Example: rlvo plan paper_grid
     """
     study = load_study(config)
-    from rlvo.workflows.search import plan
+    with show_step(f"planning {study.name}"):
+        from rlvo.workflows.search import plan
 
-    planned = plan(study, cohort)
+        work = Workdir.at(workdir, create=False)
+        planned, verdict = plan(study, cohort, work, file=config)
     print_notes(planned.notes)
     if json:
-        print_json(asdict(planned))
+        print_json({**asdict(planned), "verdict": asdict(verdict)})
     else:
         _print_plan(planned)
+        _print_verdict(verdict)
 
 
 def search(
@@ -150,7 +157,7 @@ def _print_plan(planned: StudyPlan) -> None:
     columns = ("input\nchannels", "batch", "weights\nM", "forward\nGFLOP", "saved maps\nGiB", "last map")
     rows = [
         (
-            f"{model.backbone} {model.fusion}",
+            " ".join([model.backbone, model.fusion, *model.options]),
             str(model.channels),
             str(model.batch_size),
             f"{model.parameters / 1e6:.2f}",
@@ -167,6 +174,27 @@ def _print_plan(planned: StudyPlan) -> None:
     if planned.holdout is not None:
         print_line(f"hold-out: {planned.holdout.statement}")
     print_line(f"disk: checkpoints {planned.checkpoint_bytes / GIB:.3g} GiB, {store}")
+
+
+def _print_verdict(verdict: Verdict) -> None:
+    has = "" if verdict.available_bytes is None else f"; this machine has {verdict.available_bytes / 1e9:.1f} GB"
+    need = f"a trial needs about {verdict.trial_bytes / 1e9:.1f} GB"
+    if verdict.at_once > 1:
+        need += f", {verdict.at_once} at once {verdict.needed_bytes / 1e9:.1f} GB"
+    print_line(f"{verdict.device} memory: {need}{has}")
+    print_line(
+        f"free disk: {verdict.free_disk_bytes / 1e9:.1f} GB, of which it needs {verdict.disk_bytes / 1e9:.1f} GB"
+    )
+    print_line(f"time: {'not known' if verdict.hours is None else _duration(verdict.hours)}: {verdict.pace}")
+    print_line(
+        "verdict: fits this machine"
+        if verdict.fits
+        else f"verdict: does not fit this machine: {'; '.join(verdict.reasons)}"
+    )
+
+
+def _duration(hours: float) -> str:
+    return f"about {hours:.1f} hours" if hours >= 1 else f"about {max(60 * hours, 1):.0f} minutes"
 
 
 def _print_result(state: StudyState) -> None:

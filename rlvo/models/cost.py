@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
 
 from rlvo.config.model import ModelConfig
 from rlvo.models.classifier import Classifier
@@ -50,12 +49,21 @@ def model_cost(config: ModelConfig, grid_shape: tuple[int, ...], tabular_feature
         return tensor
 
     maps: list[Tensor] = []
+    operations = 0
+
+    def count(layer: nn.Conv3d | nn.Linear, given: object, output: Tensor) -> None:
+        nonlocal operations
+        operations += 2 * layer.weight.numel() * output.numel() // output.shape[1]  # each weight at each place
+
     classifier.backbone.features.register_forward_hook(lambda *call: maps.append(call[-1]))
-    with FlopCounterMode(display=False) as counter, saved_tensors_hooks(keep, lambda tensor: tensor):
+    for layer in classifier.modules():
+        if isinstance(layer, nn.Conv3d | nn.Linear):
+            layer.register_forward_hook(count)
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
         classifier(volume, tabular)
     return ModelCost(
         parameters=sum(tensor.numel() for tensor in classifier.parameters()),
-        forward_gflop=counter.get_total_flops() / BATCH / 1e9,
+        forward_gflop=operations / BATCH / 1e9,
         activation_bytes=sum(tensor.untyped_storage().nbytes() for key, tensor in saved.items() if key not in weights)
         // BATCH,
         last_map=tuple(maps[0].shape[1:]),

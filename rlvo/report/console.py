@@ -131,6 +131,17 @@ class _RateColumn(ProgressColumn):
 
 
 @contextmanager
+def show_step(description: str) -> Iterator[None]:
+    """Say on standard error what is being done: on a terminal as long as it lasts, elsewhere in a line."""
+    if console.is_terminal:
+        with console.status(literal(description)):
+            yield
+    else:
+        print_line(f"{description} ...")
+        yield
+
+
+@contextmanager
 def show_progress(description: str) -> Iterator[Advance]:
     """A progress bar on standard error, of the type `rlvo.progress.ShowProgress`."""
     columns = (

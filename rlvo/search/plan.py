@@ -1,19 +1,28 @@
 """What a study would run, without running it."""
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlvo.cohort.encoding import TabularEncoder
-from rlvo.config.model import DaftOptions, ModelConfig
+from rlvo.config.base import by_path
+from rlvo.config.model import Configuration, DaftOptions, ModelConfig
+from rlvo.config.space import conditions
 from rlvo.config.study import StudyConfig
 from rlvo.evaluation.power import AucPower
 from rlvo.imaging.store import entry_bytes
+from rlvo.progress import Advance
 from rlvo.search.halving import epochs_to_train, group, ladder
 from rlvo.study.inputs import check_models, model_specs
 
 BYTES_PER_WEIGHT = 4
 FREE = {"dropout": 0.0, "compress_input": True}
 """Fields of a model that change what it costs by next to nothing."""
+TRAINED_COPIES = 4
+"""What training holds in memory, in sizes of the model: weights, gradients, and Adam's two moments."""
+Spec = tuple[ModelConfig, int]
+"""A model spec that stands for all that cost the same, and its batch size."""
 CHECKPOINT_COPIES = 4
 """What a trial keeps on disk, in sizes of its model: the best weights, the last ones, and Adam's two moments."""
 
@@ -33,6 +42,8 @@ class PlannedModel:
     """What one batch keeps for the backward pass, in fp32."""
     last_map: tuple[int, ...]
     """Channels and voxels of the last feature map."""
+    options: tuple[str, ...] = ()
+    """Options of the network in which the study's models differ, with their values, e.g. `densenet.growth_rate 8`."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +81,19 @@ class StudyPlan:
     """What had to be decided to read the table."""
 
 
-def plan_study(study: StudyConfig, *, patients: int | None = None, holdout: AucPower | None = None) -> StudyPlan:
+def plan_study(
+    study: StudyConfig,
+    *,
+    patients: int | None = None,
+    holdout: AucPower | None = None,
+    advance: Advance = lambda done, total: None,
+) -> StudyPlan:
     """Count a study's trials and cost its models on the meta device.
 
     Args:
         patients: rows of the cohort table, if there is one.
         holdout: what its hold-out can show.
+        advance: called with (models costed, models in all).
 
     Raises:
         RlvoError: the grid is too small for a network.
@@ -85,11 +103,12 @@ def plan_study(study: StudyConfig, *, patients: int | None = None, holdout: AucP
     epochs = max(spec.training.epochs for spec in specs)
     cohort = study.cohort
     encoder = TabularEncoder(predictors=cohort.predictors, missing_flags=cohort.missing_flags, fill={}, bounds={})
-    keys = [(_alike(spec.model), spec.training.batch_size) for spec in specs]
-    costed = {
-        (model, batch): _planned(model, batch, study, len(encoder.feature_names))
-        for model, batch in dict.fromkeys(keys)
-    }
+    keys, costed = [spec_of(spec) for spec in specs], dict[Spec, PlannedModel]()
+    distinct = dict.fromkeys(keys)
+    options = _differing_options([model for model, _ in distinct])
+    for (model, batch), differing in zip(distinct, options, strict=True):
+        advance(len(costed), len(distinct))
+        costed[model, batch] = _planned(model, batch, study, len(encoder.feature_names), differing)
     parameters = sum(costed[key].parameters for key in keys) / len(keys)
     return StudyPlan(
         study=study.name,
@@ -123,6 +142,41 @@ def _expected_epochs(study: StudyConfig, epochs: int) -> int:
     return sum(epochs_to_train(rungs, count, study.search.reduction_factor) for count in compared.values())
 
 
+def trial_bytes(model: PlannedModel, grid: tuple[int, int, int], *, bfloat16: bool = False) -> int:
+    """Memory that training a model takes: weights, gradients, the optimizer's state, a batch, and what it keeps of it.
+
+    Args:
+        bfloat16: maps are kept in half of what they take in fp32.
+    """
+    return certain_bytes(model, grid) + model.activation_bytes // (2 if bfloat16 else 1)
+
+
+def certain_bytes(model: PlannedModel, grid: tuple[int, int, int]) -> int:
+    """The same without what is kept of a batch: less is not possible."""
+    volumes = model.batch_size * model.channels * math.prod(grid)
+    return BYTES_PER_WEIGHT * (model.parameters * TRAINED_COPIES + volumes)
+
+
+def spec_of(configuration: Configuration) -> Spec:
+    """What a configuration's cost depends on, the grid apart."""
+    return _alike(configuration.model), configuration.training.batch_size
+
+
+def _differing_options(models: Sequence[ModelConfig]) -> list[tuple[str, ...]]:
+    """For each model, its options that not all share; those of other backbones and fusions do not count."""
+    shown = {"backbone", "modality", "prior", "fusion"}
+    values = [by_path(model.model_dump()) for model in models]
+    differing = [name for name in values[0] if name not in shown and len({str(each[name]) for each in values}) > 1]
+    return [
+        tuple(
+            f"{name} {each[name]}"
+            for name in differing
+            if all(each[path.removeprefix("model.")] in needed for path, needed in conditions(f"model.{name}"))
+        )
+        for each in values
+    ]
+
+
 def _alike(model: ModelConfig) -> ModelConfig:
     """One model spec to stand for all that cost the same."""
     alike = {1: ("NCCT", False), 2: ("NCCT", True), 3: ("BOTH", True)}
@@ -131,7 +185,9 @@ def _alike(model: ModelConfig) -> ModelConfig:
     return model.model_copy(update={"modality": modality, "prior": prior, "daft": daft, **FREE})
 
 
-def _planned(model: ModelConfig, batch_size: int, study: StudyConfig, tabular_features: int) -> PlannedModel:
+def _planned(
+    model: ModelConfig, batch_size: int, study: StudyConfig, tabular_features: int, options: tuple[str, ...]
+) -> PlannedModel:
     from rlvo.models.cost import model_cost
 
     cost = model_cost(model, study.grid.shape, tabular_features)
@@ -144,4 +200,5 @@ def _planned(model: ModelConfig, batch_size: int, study: StudyConfig, tabular_fe
         forward_gflop=cost.forward_gflop,
         activation_bytes=cost.activation_bytes * batch_size,
         last_map=cost.last_map,
+        options=options,
     )

@@ -15,13 +15,10 @@ from rlvo.config.study import StudyConfig
 from rlvo.errors import MachineError, RlvoError, get_logger
 from rlvo.files import disk_full_errors
 from rlvo.ray_session import check_cluster, check_resources, is_local
-from rlvo.search.plan import BYTES_PER_WEIGHT, StudyPlan, plan_study
+from rlvo.search.plan import StudyPlan, certain_bytes, plan_study, trial_bytes
 from rlvo.study.folder import StudyFolder
 from rlvo.study.status import read_state
 from rlvo.training.records import RECORD
-
-TRAINED_COPIES = 4
-"""What training holds in memory, in sizes of the model: weights, gradients, and Adam's two moments."""
 
 logger = get_logger(__name__)
 
@@ -66,7 +63,7 @@ def check_start(config: StudyConfig, study: StudyFolder, address: str | None) ->
     check_disk(planned, study)
     address = address or os.environ.get("RAY_ADDRESS")
     if is_local(address):
-        here = {"CPU": os.cpu_count() or 1, "GPU": count_gpus()}
+        here = {"CPU": count_cpus(), "GPU": count_gpus()}
         check_resources(cpus=config.resources.cpus, gpus=config.resources.gpus, available=here)
         check_memory(planned, on_gpu=config.resources.gpus > 0)
     elif address:
@@ -79,6 +76,11 @@ def has_ended(config: StudyConfig, study: StudyFolder) -> bool:
         return False
     state = read_state(study)
     return state.is_complete and state.configurations_total >= config.configurations
+
+
+def count_cpus() -> int:
+    """Cores that a Ray started here uses."""
+    return os.cpu_count() or 1
 
 
 def count_gpus() -> int:
@@ -103,11 +105,10 @@ def check_memory(planned: StudyPlan, *, on_gpu: bool) -> None:
     Raises:
         RlvoError: weights, gradients, the optimizer's state and one batch alone are too much.
     """
-    place, available = ("GPU", _gpu_memory()) if on_gpu else ("machine", _machine_memory())
+    place, available = ("GPU", gpu_memory()) if on_gpu else ("machine", machine_memory())
     for model in planned.models:
-        volumes = model.batch_size * model.channels * math.prod(planned.grid)
-        certain = BYTES_PER_WEIGHT * (model.parameters * TRAINED_COPIES + volumes)
-        wanted, what = certain + model.activation_bytes, f"{model.backbone} with training.batch_size {model.batch_size}"
+        certain, wanted = certain_bytes(model, planned.grid), trial_bytes(model, planned.grid)
+        what = f"{model.backbone} with training.batch_size {model.batch_size}"
         if certain > available:
             raise RlvoError(
                 f"{what} needs at least {certain / 1e9:.1f} GB, but the {place} has {available / 1e9:.1f} GB",
@@ -118,7 +119,7 @@ def check_memory(planned: StudyPlan, *, on_gpu: bool) -> None:
             logger.warning("%s may need %.1f GB; the %s has %.1f GB", what, wanted / 1e9, place, available / 1e9)
 
 
-def _machine_memory() -> float:
+def machine_memory() -> float:
     """The machine's memory in bytes, or the limit of the container that this process runs in."""
     memory = float(psutil.virtual_memory().total)
     with suppress(OSError, ValueError):  # there is no container, or no limit: "max"
@@ -126,7 +127,8 @@ def _machine_memory() -> float:
     return memory
 
 
-def _gpu_memory() -> float:
+def gpu_memory() -> float:
+    """The first GPU's memory in bytes; infinity if torch sees no GPU."""
     import torch
 
     return float(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else math.inf

@@ -19,6 +19,7 @@ from rlvo.training.records import read_epochs
 
 if TYPE_CHECKING:
     from rlvo.search.plan import StudyPlan
+    from rlvo.search.verdict import Verdict
     from rlvo.workflows.ablation_results import AblationResults
     from rlvo.workflows.ensemble import BuiltEnsemble
     from rlvo.workflows.holdout import Evaluation
@@ -73,7 +74,14 @@ class Study:
         """What the study would run, without running it: trials, epochs, and what its models and volumes need."""
         from rlvo.workflows.search import plan
 
-        return plan(self.config, self._cohort)
+        return plan(self.config, self._cohort, self.work, progress=self._progress)[0]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the study fits this machine, and about how long it takes, if trials like its own were measured."""
+        from rlvo.workflows.search import plan
+
+        return plan(self.config, self._cohort, self.work)[1]
 
     def search(self, *, configurations: int | None = None, address: str | None = None) -> StudyState:
         """Train every configuration on every fold; called again, it continues, and repeats no trial.

@@ -115,6 +115,8 @@ def examine_cohort(
     name, given = named_study(study) if study is not None else (None, None)
     if name is not None and given is None:
         given = read_or_shipped_config(StudyFolder((work or Workdir.at(Path(DEFAULT), create=False)).study(name)))
+    if given is not None and given.folds.of_study is not None and not (work and _is_split(name, work)):
+        name = given.folds.of_study  # it takes over that study's split when it begins
     chosen = tuple(predictors or (given.cohort.predictors if given is not None else PAPER_PREDICTORS))
     mapping = mapping or (given.cohort.columns if given is not None else None)
     with progress("columns") as advance:
@@ -122,9 +124,12 @@ def examine_cohort(
     known = shared_patients(cohort.included, started_studies(work.studies)) if work is not None else []
     known = [each for each in known if each.test or each.development]
     if name is not None and not any(each.study == name for each in known):
-        if work is not None and StudyFolder(work.study(name)).split.is_file():
+        if work is not None and _is_split(name, work):
             raise RlvoError(f"none of its included patients are in study {name}", where=path)
         assert given is not None
+        if given.folds.of_study is not None:
+            what = f"it will take over the split of study {given.folds.of_study}, which is not in the work folder"
+            raise RlvoError(what, where=study, fix="Name the work folder of that study (--workdir)")
         split = make_split(cohort.label, given.folds, cohort.included)
         return _examined(cohort, chosen, split, (name,), f"split as study {name} will be", known)
     if name is not None or (known and _are_one(known, cohort)):
@@ -144,6 +149,11 @@ def examine_cohort(
         "and this does not count as an opening: name the study (--study)"
     )
     return _examined(cohort, chosen, make_split(cohort.label, folds, cohort.included), (), what, known)
+
+
+def _is_split(name: str | None, work: Workdir) -> bool:
+    """Whether a study of this name has a split."""
+    return name is not None and StudyFolder(work.study(name)).split.is_file()
 
 
 def _examined(

@@ -12,51 +12,78 @@ from typing import TYPE_CHECKING
 
 from rlvo.cohort.pseudonym import cohort_key, pseudonym
 from rlvo.cohort.reading import read_cohort
-from rlvo.cohort.splits import make_split
+from rlvo.cohort.splits import Split, make_split, read_split
 from rlvo.cohort.tables import read_table
 from rlvo.config.study import StudyConfig
-from rlvo.config.workdir import Workdir
+from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
-from rlvo.evaluation.power import AucPower, auc_power
+from rlvo.evaluation.power import auc_power
 from rlvo.progress import ShowProgress, no_progress
 from rlvo.search.plan import StudyPlan, plan_study
+from rlvo.search.verdict import Verdict, judge
 from rlvo.study.folder import StudyFolder, read_config
 from rlvo.study.inputs import StudyInputs, open_study, settle
 from rlvo.study.openings import Openings
 from rlvo.study.state import ENDED, StudyState
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from rlvo.workflows.study import OpenStudy
 
 ShowState = Callable[[StudyInputs], AbstractContextManager[Callable[[StudyState], None]]]
 """Takes what trials are trained on, and gives a context whose value is called with the study's state as it changes."""
 
 
-def plan(config: StudyConfig, cohort: Path | None = None) -> StudyPlan:
-    """What a study would run, without running it.
+def plan(
+    config: StudyConfig,
+    cohort: Path | None = None,
+    work: Workdir | None = None,
+    *,
+    file: Path | None = None,
+    progress: ShowProgress = no_progress,
+) -> tuple[StudyPlan, Verdict]:
+    """What a study would run, without running it, and whether it fits this machine.
 
     Args:
         cohort: its table, to plan the disk for its patients and to say what its hold-out can show; None: the
             configuration's, if it names one.
+        work: the work folder, whose trials tell how long others take; None: the default one.
+        file: the study's, for a command that is proposed.
+        progress: shows how many models have been costed.
     """
-    table = cohort or config.cohort.table
-    if table is None:
-        return plan_study(config)
-    raw = read_table(table, config.cohort.columns)
-    planned = plan_study(config, patients=len(raw.cells), holdout=_holdout_power(config, table))
-    return replace(planned, notes=raw.notes)
+    work = work or Workdir.at(Path(DEFAULT), create=False)
+    table, notes = cohort or config.cohort.table, tuple[str, ...]()
+    patients = holdout = development = None
+    if table is not None:
+        raw = read_table(table, config.cohort.columns)
+        patients, notes = len(raw.cells), raw.notes
+        try:
+            label, split = _labelled_split(config, table, work)
+        except RlvoError as error:  # the table is not sound yet, or cannot be split
+            notes += (f"what the hold-out can show is not known: {_first_line(error)}",)
+        else:
+            holdout = auc_power(len(split.test), int(label[list(split.test)].sum()))
+            development = len(split.development)
+    with progress("models") as advance:
+        planned = plan_study(config, patients=patients, holdout=holdout, advance=advance)
+    verdict = judge(config, planned, work, file=file, cohort=cohort, development=development)
+    return replace(planned, notes=notes), verdict
 
 
-def _holdout_power(config: StudyConfig, table: Path) -> AucPower | None:
-    """What the hold-out can show; None if the table is not sound yet, or cannot be split."""
-    if config.folds.of_study is not None:
-        return None
-    try:
-        cohort = read_cohort(table, config.cohort.predictors, mapping=config.cohort.columns)
-        test = make_split(cohort.label, config.folds, cohort.included).test
-    except RlvoError:
-        return None
-    return auc_power(len(test), int(cohort.label[list(test)].sum()))
+def _labelled_split(config: StudyConfig, table: Path, work: Workdir) -> tuple[pd.Series, Split]:
+    """Each patient's label, and the split the study would have. Raises RlvoError if there is none yet."""
+    cohort = read_cohort(table, config.cohort.predictors, mapping=config.cohort.columns)
+    if config.folds.of_study is None:
+        return cohort.label, make_split(cohort.label, config.folds, cohort.included)
+    split = read_split(StudyFolder(work.study(config.folds.of_study)).split)
+    if strangers := {*split.test, *split.development} - {*cohort.label.index}:
+        raise RlvoError(f"{len(strangers)} patients of study {config.folds.of_study} are not in the table", where=table)
+    return cohort.label, split
+
+
+def _first_line(error: RlvoError) -> str:
+    return str(error).split("\n")[0]
 
 
 def with_configurations(config: StudyConfig, configurations: int) -> StudyConfig:

@@ -7,11 +7,13 @@ import pytest
 from mlflow import MlflowClient
 from support import commands, networks
 from support.commands import refused
+from support.small_study import MakeStudy, OpenStudy
 
 from rlvo.cohort.reading import read_cohort
 from rlvo.cohort.splits import make_split
 from rlvo.config.grid import PRESETS
 from rlvo.config.loading import load_study
+from rlvo.config.workdir import Workdir
 from rlvo.evaluation.power import auc_standard_error
 from rlvo.synthetic.cohort import write_synthetic_cohort
 
@@ -80,6 +82,35 @@ def test_a_plan_says_what_the_hold_out_can_show(config: Path, small_cohort: Path
     elsewhere = tmp_path / "cohort.csv"
     elsewhere.write_text(small_cohort.read_text())  # its volumes are not there: a table that is not sound yet
     assert json.loads(run("plan", config, "--cohort", elsewhere, "--json")[0])["holdout"] is None
+
+
+def test_a_plan_ends_with_a_verdict(config: Path, small_cohort: Path, tmp_path: Path) -> None:
+    given = ("plan", config, "--cohort", small_cohort, "--workdir", tmp_path / "none")
+    verdict, page = json.loads(run(*given, "--json")[0])["verdict"], run(*given)[1]
+    assert (verdict["fits"], verdict["reasons"], verdict["hours"]) == (True, [], None)
+    assert page.endswith("verdict: fits this machine\n")
+    assert "time: not known" in page
+    assert not (tmp_path / "none").exists()
+    config.write_text(STUDY + "resources: {gpus: 99}\n")
+    assert "verdict: does not fit this machine: a trial asks for 99 GPU" in run(*given)[1]
+
+
+def test_a_plan_and_a_check_of_a_study_on_anothers_folds_use_that_ones_split(
+    config: Path, make_small: MakeStudy, open_small: OpenStudy, small_work: Workdir, small_cohort: Path
+) -> None:
+    parent = open_small(make_small("parent", folds={"folds": 2, "seed": 3, "test_fraction": 0.4}))
+    config.write_text(STUDY.replace("name: small", "name: child").replace("folds: {", "folds: {of_study: parent, "))
+    given = ("--workdir", small_work.path, "--json")
+    holdout = json.loads(run("plan", config, "--cohort", small_cohort, *given)[0])["holdout"]
+    test = list(parent.split.test)
+    assert (holdout["patients"], holdout["positives"]) == (len(test), parent.label[test].sum())
+    split = json.loads(run("validate", small_cohort, "--study", config, *given)[0])["split"]
+    assert (split["hash"], split["studies"]) == (parent.split.hash, ["parent"])
+    elsewhere = ("--workdir", small_work.path / "elsewhere", "--json")
+    planned = json.loads(run("plan", config, "--cohort", small_cohort, *elsewhere)[0])
+    assert planned["holdout"] is None
+    assert "no such split file" in planned["notes"][-1]
+    assert "study parent" in refused("validate", small_cohort, "--study", config, *elsewhere)
 
 
 @pytest.mark.slow

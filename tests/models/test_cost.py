@@ -1,7 +1,8 @@
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from rlvo.config.model import BackboneName, DenseNetOptions, Modality, ModelConfig
+from rlvo.config.model import BackboneName, DenseNetOptions, FusionName, Modality, ModelConfig
 from rlvo.models.classifier import Classifier
 from rlvo.models.cost import model_cost
 
@@ -51,3 +52,14 @@ def test_activation_bytes_grow_with_the_volume() -> None:
     small, large = (model_cost(config, (side,) * 3, 0).activation_bytes for side in (64, 128))
     assert large / small == pytest.approx(8, rel=0.02)
     assert small > 4 * 64**3 + 4 * 64 * 32**3 * 2  # the input, and the stem's convolution and norm, in fp32
+
+
+@pytest.mark.parametrize("backbone", ["densenet121", "efficientnet-b0", "resnet18"])
+@pytest.mark.parametrize("fusion", ["concat", "daft", "film"])
+def test_operations_are_those_that_torch_counts(backbone: BackboneName, fusion: FusionName) -> None:
+    config = ModelConfig(backbone=backbone, fusion=fusion)
+    with torch.device("meta"):
+        classifier, inputs = Classifier(config, 21).train(), (torch.empty(2, 2, 64, 64, 64), torch.empty(2, 21))
+    with FlopCounterMode(display=False) as counter:
+        classifier(*inputs)
+    assert model_cost(config, (64, 64, 64), 21).forward_gflop == pytest.approx(counter.get_total_flops() / 2e9)

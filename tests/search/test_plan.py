@@ -50,3 +50,18 @@ def test_sampled_axes_are_planned_at_their_ends(make_small: MakeStudy) -> None:
 def test_a_grid_too_small_is_refused(make_small: MakeStudy) -> None:
     with pytest.raises(RlvoError, match="smallest cube"):
         plan_study(make_small(training={"batch_size": 1}))
+
+
+def test_models_that_are_listed_differ_in_what_is_shown(make_small: MakeStudy) -> None:
+    densenet = {"backbone": "densenet121", "densenet": {"block_config": [1], "stem_kernel": 3}}
+    sample = {"model.densenet.growth_rate": {"choices": [4, 8]}, "model.daft.bottleneck_ratio": {"choices": [3, 7]}}
+    study = make_small(
+        model=densenet,
+        space={"enumerate": {"model.fusion": ["none", "daft"]}, "sample": sample},
+        search={"sampler": "random", "configurations": 2},
+    )
+    models = plan_study(study).models
+    shown = [(m.backbone, m.channels, m.fusion, m.batch_size, *m.options) for m in models]
+    assert len(shown) == len({*shown}) == 6
+    assert all("daft.bottleneck_ratio" not in " ".join(m.options) for m in models if m.fusion == "none")
+    assert {m.options for m in plan_study(make_small(model=densenet)).models} == {()}

@@ -1,0 +1,173 @@
+"""Whether a study fits the machine that plans it, and how long it would take there: what is known before it runs."""
+
+import math
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from pydantic import ValidationError
+
+from rlvo.cohort.splits import read_split
+from rlvo.config.commands import command_line
+from rlvo.config.study import StudyConfig
+from rlvo.config.workdir import Workdir
+from rlvo.errors import RlvoError
+from rlvo.search.plan import Spec, StudyPlan, spec_of, trial_bytes
+from rlvo.search.preflight import count_cpus, count_gpus, gpu_memory, machine_memory
+from rlvo.study.folder import read_config, started_studies
+from rlvo.study.inputs import model_specs
+from rlvo.training.records import RECORD, CompletionRecord
+
+PROCESS_BYTES = 900_000_000
+"""What a trial's process takes on a CPU before it has a network: Python, torch and its libraries."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What this machine is to a study. Bytes are of memory unless they say disk."""
+
+    fits: bool
+    reasons: tuple[str, ...]
+    """Why not."""
+    device: str
+    """`CPU` or `GPU`."""
+    at_once: int
+    """Trials that run at once; 0 if the machine lacks what one asks for."""
+    trial_bytes: int
+    """What the largest trial needs."""
+    needed_bytes: int
+    """What the largest trials at once need together."""
+    available_bytes: int | None
+    """Of the machine, or of all its GPUs; None if it has no GPU and trials ask for one."""
+    disk_bytes: int
+    """Checkpoints of all trials and, if a cohort is named, prepared volumes."""
+    free_disk_bytes: int
+    hours: float | None
+    """About how long all trials take; None if it is not known."""
+    pace: str
+    """Where that is from, or how it can be known."""
+
+
+def judge(
+    config: StudyConfig,
+    planned: StudyPlan,
+    work: Workdir,
+    *,
+    file: Path | None = None,
+    cohort: Path | None = None,
+    development: int | None = None,
+) -> Verdict:
+    """Compare a study with this machine, and with the trials that were measured in a work folder.
+
+    Args:
+        work: where the study would be; need not exist.
+        file: the study's file, and
+        cohort: its table, for a command that is proposed.
+        development: patients who train and validate; None if that is not known.
+    """
+    resources, reasons = config.resources, []
+    on_gpu = resources.gpus > 0
+    halved = on_gpu and config.training.mixed_precision
+    needs = [
+        trial_bytes(each, planned.grid, bfloat16=halved) + (0 if on_gpu else PROCESS_BYTES) for each in planned.models
+    ]
+    cores = count_cpus() // resources.cpus
+    available: int | None
+    if on_gpu:
+        gpus, memory = count_gpus(), gpu_memory()
+        share = max(math.floor(1 / resources.gpus), 1)
+        at_once = min(cores, gpus * share if resources.gpus <= 1 else gpus // math.ceil(resources.gpus))
+        available = round(memory * gpus) if gpus else None
+        if gpus < resources.gpus:
+            reasons.append(f"a trial asks for {resources.gpus:g} GPU, and this machine has {gpus}")
+        elif max(needs) * share > memory:
+            wanted = max(needs) * share / 1e9
+            reasons.append(f"{share} trial(s) on a GPU may need {wanted:.1f} GB, and it has {memory / 1e9:.1f} GB")
+    else:
+        at_once, available = cores, round(machine_memory())
+    at_once = min(at_once, config.search.concurrent_trials or at_once, planned.trials)
+    if cores < 1:
+        reasons.append(f"a trial asks for {resources.cpus} cores, and this machine has {count_cpus()}")
+    needed = max(needs) * at_once
+    if not on_gpu and available is not None and needed > available:
+        reasons.append(f"{at_once} trials at once may need {needed / 1e9:.1f} GB, and it has {available / 1e9:.1f} GB")
+    disk = planned.checkpoint_bytes + planned.store_bytes_a_patient * (planned.patients or 0)
+    place = next(folder for folder in (work.path, *work.path.parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    if disk > free:
+        reasons.append(f"it may need {disk / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free in {place}")
+    hours, pace = _hours(config, planned, work, at_once, file=file, cohort=cohort, development=development)
+    return Verdict(
+        fits=not reasons,
+        reasons=tuple(reasons),
+        device="GPU" if on_gpu else "CPU",
+        at_once=at_once,
+        trial_bytes=max(needs),
+        needed_bytes=needed,
+        available_bytes=available,
+        disk_bytes=disk,
+        free_disk_bytes=free,
+        hours=hours,
+        pace=pace,
+    )
+
+
+def _hours(
+    config: StudyConfig,
+    planned: StudyPlan,
+    work: Workdir,
+    at_once: int,
+    *,
+    file: Path | None,
+    cohort: Path | None,
+    development: int | None,
+) -> tuple[float | None, str]:
+    """About how long all trials take, and where that is from."""
+    measured = measured_paces(config, work)
+    if not measured:
+        table = () if cohort is None else ("--cohort", cohort)
+        first = command_line("search", file or config.name, *table, "--configurations", 1, workdir=work.path)
+        return None, f"nothing like it was measured in {work.path}. One configuration tells: '{first}', then plan again"
+    if development is None:
+        return None, "the number of patients is not known: name the cohort (--cohort)"
+    if at_once < 1:
+        return None, "no trial can run on this machine"
+    specs = Counter(map(spec_of, model_specs(config)))
+    cost = dict(zip(specs, planned.models, strict=True))
+    per_gflop = fmean(pace / cost[spec].forward_gflop for spec, pace in measured.items() if spec in cost)
+    seconds = sum(
+        count / specs.total() * measured.get(spec, per_gflop * cost[spec].forward_gflop)
+        for spec, count in specs.items()
+    )
+    hours = seconds * development * planned.expected_epochs / at_once / 3600
+    known = len(specs.keys() & measured.keys())
+    others = "" if known == len(specs) else f"; {len(specs) - known} of {len(specs)} networks by their GFLOP"
+    return hours, f"from trials measured in {work.path}{others}"
+
+
+def measured_paces(config: StudyConfig, work: Workdir) -> dict[Spec, float]:
+    """Seconds per patient and epoch of the study's model specs that were trained on its grid in a work folder."""
+    wanted, found = {*map(spec_of, model_specs(config))}, dict[Spec, list[float]]()
+    for study in started_studies(work.studies):
+        with suppress(RlvoError):
+            if read_config(study).grid != config.grid:
+                continue
+            patients = len(read_split(study.split).development)
+            for record in _trained(study.trials()):
+                spec = spec_of(record.configuration)
+                if spec in wanted:
+                    found.setdefault(spec, []).append(record.seconds / record.epochs / patients)
+    return {spec: fmean(paces) for spec, paces in found.items()}
+
+
+def _trained(trials: Iterable[Path]) -> Iterable[CompletionRecord]:
+    """The records of trials that trained; those that cannot be read are passed over."""
+    for trial in trials:
+        with suppress(FileNotFoundError, ValidationError):
+            record = CompletionRecord.model_validate_json((trial / RECORD).read_bytes())
+            if record.epochs:
+                yield record
