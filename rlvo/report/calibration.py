@@ -32,10 +32,10 @@ class Reliability:
 def reliability_plot(models: Mapping[str, Reliability], *, about: str = "") -> Figure:
     """Draw one panel per model: observed against predicted rLVO with intervals, above a histogram of predictions.
 
-    The axes end where the points and predictions do, so that those of a rare outcome are not crowded in a corner.
+    The axes end soon after the points, so that those of a rare outcome are not crowded in a corner.
     `about` says whose probabilities they are.
     """
-    side, counts, left, below, between = 2.7, 0.75, 0.55, 0.45, 0.15
+    side, counts, left, below, between = 2.7, 0.75, 0.55, 0.58, 0.15
     width = len(models) * (side + left) + between
     height = below + counts + between + side + 0.85 + (0.2 if about else 0)
     figure = Figure(figsize=(width, height))
@@ -50,17 +50,18 @@ def reliability_plot(models: Mapping[str, Reliability], *, about: str = "") -> F
             curve["predicted"], curve["observed"], away, color=BLUE, marker="o", markersize=3.5, linewidth=1.2,
             elinewidth=0.8, capsize=2, zorder=3,
         )  # fmt: skip
-        drawn = max(curve[["predicted", "observed"]].to_numpy().max(), model.probability.max())
-        end = min(1.0, math.ceil(10 * drawn + 0.5) / 10)
+        end = min(1.0, math.ceil(10 * curve[["predicted", "observed"]].to_numpy().max() + 0.5) / 10)
         curves.set(xlim=(0, end), ylim=(0, end))
         curves.set_title(name, pad=42)
         curves.tick_params(labelbottom=False)
         lines = "\n".join(format_calibration(model.calibration))
         curves.text(0, 1.02, lines, va="bottom", fontsize=7, transform=curves.transAxes)
-        parts = [model.probability[model.label == 0], model.probability[model.label == 1]]
+        within = np.minimum(model.probability, end)
+        parts = [within[model.label == 0], within[model.label == 1]]
+        beyond = f"\n(last bar: {end * (1 - 1 / BINS):.2g} and above)" if (model.probability > end).any() else ""
         looks: dict[str, Any] = {"color": [PALE_INK, ORANGE], "label": ["no rLVO", "rLVO"], "rwidth": 0.9}
         histogram.hist(parts, bins=BINS, range=(0, end), stacked=True, **looks)
-        histogram.set(xlabel="Predicted probability of rLVO", xlim=(0, end))
+        histogram.set(xlabel=f"Predicted probability of rLVO{beyond}", xlim=(0, end))
         if number == 0:
             curves.set_ylabel("Observed share of rLVO")
             histogram.set_ylabel("Patients")

@@ -43,12 +43,15 @@ def test_each_models_panel_holds_curve_intervals_and_all_patients(probability: n
 
 def test_a_rare_outcome_fills_the_axes_and_the_picture_says_what_it_is_about() -> None:
     random = np.random.default_rng(1)
-    rare = random.beta(1, 20, 400)
+    rare = np.r_[random.beta(1, 20, 399), 0.9]
     label = (random.random(400) < rare).astype(int)
     model = Reliability(label, rare, measure_calibration(label, rare))
     figure = reliability_plot({"a": model}, about="validation")
     end = figure.axes[1].get_xlim()[1]
-    assert rare.max() < end < 0.5
+    assert end < 0.5
+    heights = [sum(bar.get_height() for bar in container) for container in figure.axes[0].containers]
+    assert sum(heights) == len(rare)  # the one at 0.9 is in the last bar
+    assert "last bar" in figure.axes[0].get_xlabel()
     assert end == figure.axes[0].get_xlim()[1] == figure.axes[1].get_ylim()[1]
     assert figure.get_suptitle() == "validation"
     assert decision_curve_plot({"a": decision_curve(label, rare)}, about="validation").get_suptitle() == "validation"
