@@ -22,9 +22,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "rlvo needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the pinned packages (a few minutes the first time) ..."
-	$(BIN)/pip install -qq --constraint constraints.txt setuptools wheel
-	$(BIN)/pip install -qq --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install -qq --constraint constraints.txt --no-build-isolation --editable '.[dev,server]'
+	$(BIN)/pip install --constraint constraints.txt setuptools wheel
+	$(BIN)/pip install --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --constraint constraints.txt --no-build-isolation --editable '.[dev,server]'
 	@touch $@
 
 demo: setup ## synthetic cohort -> search -> ensemble -> registered model, in WORKDIR

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from rlvo.report.console import show_working
 from rlvo.text import escape_controls
 
 if TYPE_CHECKING:
@@ -30,8 +31,17 @@ class _Flags(Base):
         return found
 
 
+ENDLESS = ("serve", "ui", "status")
+"""Commands that show nothing of their own for long, or all of it."""
+
+
 class Command(_Flags, TyperCommand):
-    """A command of rlvo."""
+    """A command of rlvo; a terminal shows that it works."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """As in Typer."""
+        with nullcontext() if ctx.info_name in ENDLESS else show_working(ctx.command_path):
+            return super().invoke(ctx)
 
 
 class CommandGroup(_Flags, TyperGroup):
@@ -44,7 +54,8 @@ class CommandGroup(_Flags, TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """As in Typer."""
-        with _escaped_usage_errors():
+        working = nullcontext() if ctx.parent is None else show_working(ctx.command_path)  # a group that is a command
+        with _escaped_usage_errors(), working:
             return super().invoke(ctx)
 
 

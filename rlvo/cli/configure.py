@@ -85,11 +85,11 @@ def schema(
 
     Example: rlvo schema -o study.schema.json
     """
-    from rlvo.config.reference import reference_page, schema_text
+    from rlvo.config.reference import reference_page, schema_text, study_schema
     from rlvo.files import atomic_write
 
     if out is None:
-        print(schema_text(), end="")
+        print_json(study_schema())
         return
     with writing(out):
         atomic_write(out, reference_page() if out.suffix == ".md" else schema_text())

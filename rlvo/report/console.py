@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,6 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.spinner import Spinner
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -40,6 +42,7 @@ def print_line(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output; NaN and infinity, which JSON does not have, become null."""
+    _working.stop()
     plain = json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
     parts = json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(plain)
     while document := "".join(itertools.islice(parts, 100_000)):  # one may list every cell of a large table
@@ -130,15 +133,36 @@ class _RateColumn(ProgressColumn):
         return Text(f"{60 * speed:.0f}/min" if 60 * speed >= 1 else f"{3600 * speed:.0f}/h", style="dim")
 
 
+_working = Live(console=console, transient=True, refresh_per_second=4, redirect_stdout=False)
+"""The moving line of `show_working`; what else is shown meanwhile stands above it."""
+
+
+@contextmanager
+def show_working(description: str) -> Iterator[None]:
+    """A line that moves on a terminal as long as a command works, so that it is never silent."""
+    if not console.is_terminal or _working.is_started:
+        yield
+        return
+    _working.update(_moving(description))
+    with _working:
+        yield
+
+
 @contextmanager
 def show_step(description: str) -> Iterator[None]:
-    """Say on standard error what is being done: on a terminal as long as it lasts, elsewhere in a line."""
-    if console.is_terminal:
-        with console.status(literal(description)):
-            yield
-    else:
+    """Say on standard error what is being done: in the moving line of the command if there is one, else in a line."""
+    if not _working.is_started:
         print_line(f"{description} ...")
         yield
+        return
+    before = _working.renderable
+    _working.update(_moving(description))
+    yield
+    _working.update(before)
+
+
+def _moving(description: str) -> Spinner:
+    return Spinner("dots", literal(description, style="dim"))
 
 
 @contextmanager
