@@ -73,7 +73,8 @@ def _how_good(validation: pd.DataFrame) -> str:
     (row,) = validation[validation["estimate"] == "nested"].to_dict("records")
     rates = f"sensitivity {row['sensitivity']:.0%}, specificity {row['specificity']:.0%}"
     auc = f"AUC {row['auc']:.2f} (95 % interval {row['low']:.2f}–{row['high']:.2f})"
-    return f"{auc}, {rates}, on development patients (nested validation). Results on other patients stand at the end."
+    whose = f"on development patients (nested validation; {row['basis']})"
+    return f"{auc}, {rates}, {whose}. Results on other patients stand at the end."
 
 
 def _characteristics(summary: CohortSummary | None) -> str:

@@ -68,6 +68,7 @@ def test_the_first_screen_of_the_card_says_what_matters(model_folder: Path) -> N
     assert NOTICE in first
     assert "24 patients, 33% with refractory occlusion" in first
     assert "AUC 0.72 (95 % interval 0.64–0.80), sensitivity 70%, specificity 68%, on development patients" in first
+    assert "(nested validation; only folds 2, 3)" in first
     assert "0.91" not in first
     assert "Not for:** finding or excluding an occlusion; choosing or withholding a treatment" in first
     assert len(first) < 1200
