@@ -60,6 +60,7 @@ def test_demo_from_nothing_to_a_registered_model_and_again(tmp_path: Path, monke
     assert all(model["patients"] == 12 for model in result["holdout"].values())
     assert Path(result["picture"]).read_bytes().startswith(b"\x89PNG")
     assert "optimistic" in first.stderr.lower()
+    assert re.search(r"^registered rlvo-ensemble version 1, alias champion; gate passed: ", first.stderr, re.MULTILINE)
     assert "Traceback" not in first.stderr
     assert "Warning" not in first.stderr
     assert re.search(rf"MLflow +rlvo ui --workdir '{work}'\n", first.stderr)
