@@ -63,7 +63,8 @@ def notebook_pages(notebook: Path) -> dict[str, str | bytes]:
                 pages[f"notebooks/{name}"] = base64.b64decode("".join(data["image/png"]))
                 parts.append(f"![What the cell above draws]({name})")
             elif "text/html" in data:
-                parts.append(f'<div class="md-typeset__scrollwrap">{"".join(data["text/html"])}</div>')
+                plain = "".join(data["text/html"]).replace(' border="1" class="dataframe"', "")  # as other tables look
+                parts.append(f'<div class="md-typeset__scrollwrap">{plain}</div>')
             elif text := "".join(data["text/plain"]).rstrip():
                 parts.append(f"```text\n{text}\n```")
     return {f"notebooks/{notebook.stem}.md": "\n\n".join(parts), **pages}
