@@ -16,6 +16,7 @@ from rlvo.imaging.reading.source import locate_source
 from rlvo.registry.location import is_folder
 from rlvo.registry.model import MANIFEST
 from rlvo.report.dicom_sr import LONGEST, AnsweringModel, Instance, answer_report, content_digest, stamp
+from rlvo.synthetic.cohort import has_synthetic
 from rlvo.workflows.answers import Question
 
 ROLES: tuple[Role, ...] = ("cta", "ncct", "vessels")
@@ -88,6 +89,8 @@ def write_structured_reports(question: Question, answers: pd.DataFrame, folder: 
         except RlvoError as error:
             findings.append(Finding(patient, None, f"no SR was written: {error.what}", error.fix))
             continue
+        if has_synthetic([patient]):
+            answer["warnings"] = "; ".join(filter(None, ("the patient is SYNTHETIC", answer["warnings"])))
         report = answer_report(answer, model, identity, _images(scans))
         readable = re.sub(r"[^\w-]+", "_", patient)[:50]
         file = folder / f"{readable}-{content_digest(report)[:16]}.dcm"

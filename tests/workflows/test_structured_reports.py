@@ -104,3 +104,13 @@ def test_an_id_that_dicom_cannot_hold_is_said(question: Question, tmp_path: Path
     written = write_structured_reports(replace(question, patients=table), changed, tmp_path / "sr")
     assert [finding.patient for finding in written.findings] == [patient, "mixed"]
     assert len(written.files) == 1
+
+
+def test_a_synthetic_patient_is_said_to_be_one_whatever_the_model_knows(question: Question, tmp_path: Path) -> None:
+    make_report_folder(tmp_path / "sr")
+    name = "synth-00001"
+    table = replace(question.patients, typed=question.patients.typed.rename(index={"nifti": name}))
+    changed = answers().replace({"patient_id": {"nifti": name}})
+    dicom, synthetic = write_structured_reports(replace(question, patients=table), changed, tmp_path / "sr").files
+    assert pydicom.dcmread(synthetic).SeriesDescription.startswith("SYNTHETIC")
+    assert "SYNTHETIC" not in pydicom.dcmread(dicom).SeriesDescription
