@@ -20,6 +20,7 @@ ELSEWHERE = {
     "CHANGELOG.md": "changelog.md",
     "mlflow/README.md": "mlflow.md",
     "ray_cluster/README.md": "ray_cluster.md",
+    "docker/README.md": "docker.md",
     "CITATION.cff": "CITATION.cff",
 }
 """Paths in the repository, and in the site."""
