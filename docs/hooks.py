@@ -18,9 +18,9 @@ ELSEWHERE = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "docker/README.md": "docker.md",
     "mlflow/README.md": "mlflow.md",
     "ray_cluster/README.md": "ray_cluster.md",
-    "docker/README.md": "docker.md",
     "CITATION.cff": "CITATION.cff",
 }
 """Paths in the repository, and in the site."""

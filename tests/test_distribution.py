@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import sysconfig
 import tarfile
@@ -10,28 +9,17 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from support.distribution import ROOT, build, python
 
 from rlvo.about import __version__, source_commit
 from rlvo.config.shipped import shipped_studies
-
-ROOT = Path(__file__).parents[1]
-
-
-def python(*arguments: object, cwd: Path = ROOT, interpreter: Path = Path(sys.executable), **environment: str) -> str:
-    """What Python prints, with this checkout out of its sight."""
-    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | environment
-    done = subprocess.run(
-        [interpreter, *map(str, arguments)], cwd=cwd, env=variables, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the source distribution, and the wheel that was built from it."""
     folder = tmp_path_factory.mktemp("dist")
-    python("-m", "build", "--no-isolation", "--outdir", folder)
+    build(folder)
     return folder
 
 

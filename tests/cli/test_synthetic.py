@@ -46,6 +46,7 @@ def test_synth_refuses_what_it_does_not_know(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("ray_session")
 def test_demo_from_nothing_to_a_registered_model_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, work = tmp_path / "tiny.yaml", tmp_path / "my work"
