@@ -194,7 +194,7 @@ def _print_verdict(verdict: Verdict) -> None:
 
 
 def _duration(hours: float) -> str:
-    return f"about {hours:.1f} hours" if hours >= 1 else f"about {max(60 * hours, 1):.0f} minutes"
+    return f"about {hours:.1f} hours" if hours >= 1 else f"about {max(60 * hours, 1):.0f} min"
 
 
 def _print_result(state: StudyState) -> None:
