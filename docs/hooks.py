@@ -28,14 +28,6 @@ SOURCE = {place: path for path, place in ELSEWHERE.items()}
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Show the journeys beside the tutorial, however many there are."""
-    tutorial = next(each["Tutorial"] for each in config.nav or [] if "Tutorial" in each)
-    for journey in sorted((ROOT / "docs" / "journeys").glob("*.md")):
-        tutorial.append({f"Journey: {journey.stem}": f"journeys/{journey.name}"})
-    return config
-
-
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages whose sources are not below `docs/`."""
     for path, place in ELSEWHERE.items():
