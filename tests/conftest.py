@@ -16,6 +16,12 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "RLVO_WORKDIR", "RAY_ADDRES
     os.environ.pop(name, None)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that may take long come first, so that two processes, a file at a time each, end together."""
+    long = {item.path for item in items if item.get_closest_marker("timeout")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One Ray of two CPUs for all tests that need one; commands and searches in this process join it."""

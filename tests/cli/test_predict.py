@@ -58,7 +58,7 @@ def test_who_cannot_be_scored_is_named_and_null(study: TinyStudy, package: Path,
     first, second = json.loads(result.stdout)
     assert (first["rlvo"], first["score"], first["votes"]) == (None, None, None)
     assert second["rlvo"] in (0, 1)
-    assert "nihss" in second["warnings"]
+    assert "imputed: NIHSS" in second["warnings"]
     assert pd.read_csv(tmp_path / "out.csv")["rlvo"].isna().tolist() == [True, False]
 
 

@@ -59,7 +59,7 @@ def test_kept_checkpoints_are_models_that_a_folds_validation_ranks(new_study: Ca
     for model in made:
         run = runs[model.source_run_id]
         fold = run.data.params["fold"]
-        assert model.name in (f"{NCCT.label}, fold {fold}", f"{CTA.label}, fold {fold}")
+        assert model.name in (f"NCCT none, fold {fold}, densenet169", f"CTA daft, fold {fold}, densenet169")
         (auc,) = (metric for metric in model.metrics if metric.key == "best/auc")
         assert (auc.value, auc.step) == (run.data.metrics["best/auc"], 3)
         assert auc.dataset_name == f"fold {fold}, validation (optimistic)"
