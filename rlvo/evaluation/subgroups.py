@@ -235,11 +235,12 @@ def _rate_test(right: np.ndarray, of_class: np.ndarray, levels: Sequence[np.ndar
 
 
 def _holm(p_values: ArrayLike) -> list[float]:
-    """Corrected by Holm's method; a NaN stays one and counts for no test."""
-    from statsmodels.stats.multitest import multipletests
+    """Corrected by Holm's method (1979); a NaN stays one and counts for no test.
 
-    corrected = np.array(p_values, float)
-    done = ~np.isnan(corrected)
-    if done.any():
-        corrected[done] = multipletests(corrected[done], method="holm")[1]
-    return [float(p) for p in corrected]
+    statsmodels' function has the garbage collected twice per call, which takes seconds in a process with many objects.
+    """
+    p = np.array(p_values, float)
+    done = np.flatnonzero(~np.isnan(p))
+    order = done[np.argsort(p[done])]
+    p[order] = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)).clip(max=1)
+    return [float(each) for each in p]
