@@ -1,9 +1,12 @@
 """What a distribution holds besides the package: files that lie beside it in a checkout, and the commit.
 
-An installed rlvo has them in `rlvo/shipped/` (`rlvo.about.SHIPPED`). All else is in pyproject.toml.
+An installed rlvo has them in `rlvo/shipped/` (`rlvo.about.SHIPPED`). All else is in pyproject.toml. Of a checkout, only
+what git tracks is taken: tables, settings and keys that a user keeps there are nobody else's.
 """
 
 import runpy
+import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from setuptools import setup
@@ -23,10 +26,10 @@ class BuildWithShippedFiles(build_py):
         if self.editable_mode:
             return
         folder = Path(self.build_lib) / "rlvo" / "shipped"
-        for file in sorted(file for pattern in SHIPPED for file in HERE.glob(pattern)):
-            copy = folder / file.relative_to(HERE)
-            self.mkpath(str(copy.parent))
-            self.copy_file(str(file), str(copy), preserve_mode=True)
+        found = (str(file.relative_to(HERE)) for pattern in SHIPPED for file in HERE.glob(pattern))
+        for file in sorted(tracked(found)):
+            self.mkpath(str((folder / file).parent))
+            self.copy_file(str(HERE / file), str(folder / file), preserve_mode=True)
         write_commit(folder)
 
 
@@ -34,8 +37,17 @@ class SourcesWithCommit(sdist):
     """The sources, with the commit, so that what is built from them knows it too."""
 
     def make_release_tree(self, base_dir: str, files: list[str]) -> None:
-        super().make_release_tree(base_dir, files)
+        super().make_release_tree(base_dir, [*tracked(files), *(file for file in files if ".egg-info/" in file)])
         write_commit(Path(base_dir))
+
+
+def tracked(files: Iterable[str]) -> list[str]:
+    """Those of the files, relative to here, that git tracks; all of them if this is no checkout."""
+    if not (HERE / ".git").exists():
+        return list(files)
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=HERE, capture_output=True, text=True, check=True).stdout
+    known = set(listed.split("\0"))
+    return [file for file in files if file in known]
 
 
 def write_commit(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import sysconfig
 import tarfile
@@ -43,6 +44,27 @@ def test_the_wheel_holds_the_package_and_what_is_shipped(wheel: Path) -> None:
     assert {name: path.read_bytes() for name, path in expected.items()} == inside
     assert (commit and commit.decode().strip()) == source_commit(ROOT / "rlvo")
     assert content[f"rlvo-{__version__}.dist-info/top_level.txt"] == b"rlvo\n"
+
+
+@pytest.mark.slow
+def test_what_a_user_keeps_in_the_checkout_stays_there(tmp_path: Path) -> None:
+    """Work folders hold patients and models, and settings hold passwords."""
+    checkout, kept = tmp_path / "checkout", "Jane Doe, 1950-01-01"
+    subprocess.run(["git", "clone", "--quiet", ROOT, checkout], check=True)
+    for place in (
+        "rlvo-work/models/code/rlvo/__init__.py", "rlvo-work/cohort.csv", "rlvo_old/__init__.py", "rlvo/cohort.csv",
+        "mlflow/server.env", "tune_configs/ours.yaml", "ray_cluster/ours.yaml", "docs/cohort.csv", "tests/patients.py",
+    ):  # fmt: skip
+        (checkout / place).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / place).write_text(kept)
+    wheel = build(tmp_path / "dist", checkout)
+    [sources] = wheel.parent.glob("*.tar.gz")
+    with zipfile.ZipFile(wheel) as archive, tarfile.open(sources) as tar:
+        assert not any(kept.encode() in archive.read(name) for name in archive.namelist())
+        assert "rlvo/about.py" in archive.namelist()
+        files = [member for member in tar.getmembers() if member.isfile()]
+        assert not any(member.size == len(kept) and tar.extractfile(member).read() == kept.encode() for member in files)
+        assert any(member.name.endswith("/tests/conftest.py") for member in files)
 
 
 @pytest.mark.slow

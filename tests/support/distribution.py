@@ -18,8 +18,8 @@ def python(*arguments: object, cwd: Path = ROOT, interpreter: Path = Path(sys.ex
     return done.stdout
 
 
-def build(folder: Path) -> Path:
+def build(folder: Path, checkout: Path = ROOT) -> Path:
     """Build the source distribution, and from it the wheel, into a folder; return the wheel."""
-    python("-m", "build", "--no-isolation", "--outdir", folder)
+    python("-m", "build", "--no-isolation", "--outdir", folder, cwd=checkout)
     [wheel] = folder.glob("*.whl")
     return wheel
