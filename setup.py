@@ -5,6 +5,7 @@ what git tracks is taken: tables, settings and keys that a user keeps there are 
 """
 
 import runpy
+import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -42,11 +43,11 @@ class SourcesWithCommit(sdist):
 
 
 def tracked(files: Iterable[str]) -> list[str]:
-    """Those of the files, relative to here, that git tracks; all of them if this is no checkout."""
-    if not (HERE / ".git").exists():
+    """Those of the files, relative to here, that git tracks; all of them if this is no checkout, or there is no git."""
+    if not (HERE / ".git").exists() or shutil.which("git") is None:
         return list(files)
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=HERE, capture_output=True, text=True, check=True).stdout
-    known = set(listed.split("\0"))
+    command = ["git", "-c", f"safe.directory={HERE}", "ls-files", "-z"]  # whoever owns the checkout
+    known = set(subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=True).stdout.split("\0"))
     return [file for file in files if file in known]
 
 
