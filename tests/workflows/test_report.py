@@ -262,7 +262,8 @@ def test_what_cannot_be_reported_is_one_line(made_up: Workdir, tmp_path: Path) -
 
 
 PROBE = """<script>addEventListener("load", () => parent.postMessage([...document.querySelectorAll("body *")]
-  .filter(each => each.getBoundingClientRect().right > innerWidth + 1).map(each => each.tagName + each.id)
+  .filter(each => each.getBoundingClientRect().right > innerWidth + 1)
+  .filter(each => getComputedStyle(each.parentElement).overflowX != "auto").map(each => each.tagName + each.id)
   .concat(`${innerWidth} wide, ${document.images.length} pictures`,
           [...document.images].filter(each => !each.naturalWidth).map(each => each.alt)), "*"))</script></body>"""
 FRAME = """<iframe src="probe.html" width="{width}" height="900" style="border: 0"></iframe><script>
@@ -272,6 +273,7 @@ addEventListener("message", told => document.title = told.data.join("; "))</scri
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on PATH")
 @pytest.mark.parametrize("width", [1400, 420])
 def test_in_a_browser_nothing_is_wider_than_the_screen(width: int, closed: Report, tmp_path: Path) -> None:
+    """But for pictures on a small screen, which are scrolled within a box that is not."""
     text = closed.page.read_text()
     (tmp_path / "probe.html").write_text(text.replace("</body>", PROBE))
     (tmp_path / "frame.html").write_text(FRAME.format(width=width))
