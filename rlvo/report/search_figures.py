@@ -75,7 +75,7 @@ def _draw_history(table: pd.DataFrame) -> Figure:
             )
     axes.set(xlabel="Configuration, in the order of the proposals", ylabel=OBJECTIVE)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(loc="outside upper right", ncols=4)
+    figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 
