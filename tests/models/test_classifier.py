@@ -102,3 +102,14 @@ def test_stored_volumes_are_standardised_as_if_widened(modality: Modality, compr
     assert torch.equal(classifier.standardise(volume), classifier.standardise(volume.float()))
     classifier.standardise_with([0.0] * channels, [1.0] * channels)  # the values before are not kept
     assert torch.equal(classifier.standardise(volume), classifier.standardise(volume.float()))
+
+
+def test_training_goes_on_after_stored_volumes_were_asked_about() -> None:
+    """The standardised values are kept from then; made in inference mode, they must still serve training."""
+    classifier = Classifier(narrow(fusion="none"), 0)
+    classifier.standardise_with([30.5, 60.5], [9, 50])
+    volume = (torch.randn(8, 2, 32, 24, 20) * 30).half()
+    with torch.inference_mode():
+        classifier.eval()(volume)
+    classifier.train()(volume).sum().backward()
+    assert all(weight.grad is not None for weight in classifier.parameters())
