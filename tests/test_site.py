@@ -43,3 +43,27 @@ def test_the_search_works_from_disk(site: Path, tmp_path: Path) -> None:
     drawn = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     assert re.search(r"[1-9]\d* matching documents", drawn)
     assert re.search("(?i)<mark[^>]*>pseudonym", drawn)
+
+
+PROBE = """<script>addEventListener("load", () => parent.postMessage(
+  [document.body.scrollWidth - document.body.clientWidth].concat(
+    [...document.querySelectorAll("article img")].map(each => each.width)), "*"))</script></body>"""
+FRAME = """<iframe src="report.html" width="420" height="900" style="border: 0"></iframe><script>
+addEventListener("message", told => document.title = told.data.join(" "))</script>"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on PATH")
+def test_on_a_small_screen_a_picture_stays_legible_and_the_page_narrow(site: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(site, tmp_path / "site")
+    (own / "report.html").write_text((own / "report.html").read_text().replace("</body>", PROBE))
+    (own / "frame.html").write_text(FRAME)
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"]
+    command = ["chromium", *flags, f"--user-data-dir={tmp_path / 'profile'}", (own / "frame.html").as_uri()]
+    drawn = subprocess.run(command, check=True, capture_output=True, text=True, timeout=100).stdout
+    told = re.search("<title>(.*)</title>", drawn)
+    assert told is not None
+    beyond, *pictures = map(int, told[1].split())
+    assert beyond == 0
+    assert len(pictures) >= 3
+    assert set(pictures) == {680}
