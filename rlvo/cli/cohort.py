@@ -249,7 +249,7 @@ def prepare(
         Path | None,
         typer.Option(help="Store folder.", show_default="store/ in the work folder", callback=writable_folder),
     ] = None,
-    grid: Annotated[Literal["paper", "whole", "focus"], typer.Option(help="Grid in MNI space.")] = "paper",
+    grid: Annotated[Literal["paper", "head", "whole", "focus"], typer.Option(help="Grid in MNI space.")] = "paper",
     atlas: Annotated[Path | None, typer.Option(help="CT template in MNI space, HU (NIfTI), to register to.")] = None,
     config: Annotated[Path | None, typer.Option(help="Study whose grid and atlas are used instead.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one per core")] = None,

@@ -3,6 +3,7 @@
 Arrays are indexed [x, y, z] in RAS+ order (x to the right, y to the front, z upwards); lengths are in millimetres.
 """
 
+from math import ceil, floor
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -18,6 +19,9 @@ PAPER_SHAPE = (246, 295, 258)
 """Grid of the paper (section 2.2.1)."""
 
 Triple = tuple[float, float, float]
+HEAD_BOX = ((-88.5, -123.5, -72.5), (88.5, 89.5, 97.5))
+"""Lowest and highest corner (RAS mm) of the atlas's head, with 3 mm around it for the error of registration: 15 mm and
+more around the brain. Below, it ends with the atlas."""
 
 
 class Grid(Frozen):
@@ -45,12 +49,24 @@ def over_field_of_view(shape: tuple[int, int, int]) -> Grid:
     return Grid(shape=shape, spacing=spacing, origin=origin)
 
 
+def crop(grid: Grid, lowest: Triple, highest: Triple) -> Grid:
+    """The part of a grid whose voxels reach into the box between two corners (RAS mm)."""
+    axes = list(zip(grid.origin, grid.spacing, grid.shape, strict=True))
+    first = [max(0, floor((low - x) / step + 0.5)) for low, (x, step, _) in zip(lowest, axes, strict=True)]
+    end = [min(n, ceil((high - x) / step + 0.5)) for high, (x, step, n) in zip(highest, axes, strict=True)]
+    origin = tuple(x + i * step for i, (x, step, _) in zip(first, axes, strict=True))
+    return Grid(shape=tuple(b - a for a, b in zip(first, end, strict=True)), spacing=grid.spacing, origin=origin)
+
+
+PAPER = over_field_of_view(PAPER_SHAPE)
 PRESETS: dict[str, Grid] = {
-    "paper": over_field_of_view(PAPER_SHAPE),
+    "paper": PAPER,
+    "head": crop(PAPER, *HEAD_BOX),
     "whole": Grid(shape=(40, 48, 40), spacing=(4, 4, 4), origin=(-78, -112, -62)),
     "focus": Grid(shape=(32, 24, 20), spacing=(4, 4, 4), origin=(-62, -35, -40)),
 }
-"""`paper`: the paper's shape over the atlas. `whole`, `focus`: 4 mm grids of the synthetic cohort and the demo."""
+"""`paper`: the paper's shape over the atlas. `head`: its voxels that hold the head. `whole`, `focus`: 4 mm grids
+of the synthetic cohort and the demo."""
 
 
 def _preset(value: Any) -> Any:
@@ -61,4 +77,6 @@ def _preset(value: Any) -> Any:
     return PRESETS[value]
 
 
-GridField = Annotated[Grid, BeforeValidator(_preset, json_schema_input_type=Literal["paper", "whole", "focus"] | Grid)]
+GridField = Annotated[
+    Grid, BeforeValidator(_preset, json_schema_input_type=Literal["paper", "head", "whole", "focus"] | Grid)
+]

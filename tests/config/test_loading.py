@@ -20,7 +20,7 @@ def sampled(**axis: object) -> dict[str, object]:
         ({"model": {"daft": {"bottleneck": 3}}}, "key 'model.daft.bottleneck'; did you mean 'bottleneck_ratio'?"),
         ({"training": {"epochs": 0}}, "training.epochs: Input should be greater than 0 (got 0)"),
         ({"model": {"backbone": "densenet"}}, "model.backbone"),
-        ({"grid": "papper"}, "grid: unknown preset; use paper, whole, focus, or give shape, spacing and origin"),
+        ({"grid": "papper"}, "grid: unknown preset; use paper, head, whole, focus, or give shape, spacing and origin"),
         (
             {"space": {"enumerate": {"model.modalty": ["NCCT"]}}},
             "space.enumerate.model.modalty: there is no field 'model.modalty'; did you mean 'model.modality'?",

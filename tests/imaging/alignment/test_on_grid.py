@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.heads import head_on
 
-from rlvo.config.grid import PRESETS, Grid
+from rlvo.config.grid import HEAD_BOX, PRESETS, Grid, crop, over_field_of_view
 from rlvo.errors import RlvoError
 from rlvo.imaging.alignment.atlas import built_in_atlas
 from rlvo.imaging.alignment.on_grid import GRID_LIMITS, TURNS, check_on_grid
@@ -16,7 +16,8 @@ from rlvo.synthetic.vessels import Lesion
 
 FOCUS, WHOLE = PRESETS["focus"], PRESETS["whole"]
 COARSE = Grid(shape=(16, 16, 16), spacing=(8, 8, 8), origin=(-60, -78, -52))
-GRIDS = {"focus": FOCUS, "whole": WHOLE, "coarse": COARSE}
+HEAD = crop(over_field_of_view((49, 58, 47)), *HEAD_BOX)
+GRIDS = {"focus": FOCUS, "whole": WHOLE, "coarse": COARSE, "head": HEAD}
 RNG = np.random.default_rng(0)
 
 
@@ -43,7 +44,7 @@ def test_sound_heads_pass_clipped_or_not(grid: Grid) -> None:
     assert check(head[::-1], grid).doubtful == ()  # left and right look alike
 
 
-@pytest.mark.parametrize("name", ["focus", "whole"])
+@pytest.mark.parametrize("name", ["focus", "whole", "head"])
 def test_synthetic_heads_pass(name: str) -> None:
     for seed in range(3):
         lesion = Lesion("left", "M1", z_cta=seed - 1, z_ncct=1 - seed)
