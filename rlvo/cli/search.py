@@ -159,7 +159,7 @@ def _print_plan(planned: StudyPlan) -> None:
         (
             " ".join([model.backbone, model.fusion, *model.options]),
             str(model.channels),
-            str(model.batch_size),
+            str(model.batch_size) + (f"\n({model.at_once} at once)" if model.at_once < model.batch_size else ""),
             f"{model.parameters / 1e6:.2f}",
             f"{model.forward_gflop:.4g}",
             f"{model.activation_bytes / GIB:.3g}",

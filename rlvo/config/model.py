@@ -57,15 +57,21 @@ class EfficientNetOptions(Frozen):
 
     @model_serializer(mode="wrap")
     def _leave_out(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
-        content: dict[str, Any] = handler(self)
-        if info.mode == "json":
-            content = {name: value for name, value in content.items() if value != BEFORE.get(name, ...)}
+        return _without(BEFORE, handler(self), info)
+
+
+def _without(before: Mapping[str, Any], content: dict[str, Any], info: SerializationInfo) -> dict[str, Any]:
+    """`content`, in JSON without the options that mean what files written before they existed mean.
+
+    So files, keys and hashes stay what they were.
+    """
+    if info.mode != "json":
         return content
+    return {name: value for name, value in content.items() if value != before.get(name, ...)}
 
 
 BEFORE: dict[str, Any] = {"head_dropout": None, "batch_norm_momentum": 0.01}
-"""What files written before these options existed mean. Where that is still meant, JSON leaves them out, so that files,
-keys and hashes stay what they were."""
+"""What EfficientNet's later options are in files written before these existed."""
 
 
 class ResNetOptions(Frozen):
@@ -151,6 +157,9 @@ class TrainingConfig(Frozen):
     """How often each training patient is seen."""
     batch_size: PositiveInt = 1
     """Patients per step. At 1, batch norm acts like instance norm and can remove the signal (docs/method.md)."""
+    micro_batch: PositiveInt | None = None
+    """How many of them are computed at once, at most; the gradient is that of the whole batch, but batch norm sees the
+    parts (docs/method.md). Smaller takes less memory. None: all."""
     learning_rate: PositiveFloat = 1e-4
     """At the start; with one_cycle the highest."""
     optimizer: Literal["adam", "adamw"] = "adam"
@@ -172,6 +181,19 @@ class TrainingConfig(Frozen):
     augmentation: AugmentationConfig = AugmentationConfig()
     """Random changes of the training volumes."""
 
+    @property
+    def at_once(self) -> int:
+        """Patients that are computed at once, at most."""
+        return min(self.micro_batch or self.batch_size, self.batch_size)
+
+    @model_serializer(mode="wrap")
+    def _leave_out(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        return _without(TRAINED_BEFORE, handler(self), info)
+
+
+TRAINED_BEFORE: dict[str, Any] = {"micro_batch": None}
+"""What later options of training are in files written before these existed."""
+
 
 class Configuration(Frozen):
     """A model spec and its hyperparameters: what Optuna proposes and every fold trains."""
@@ -188,6 +210,13 @@ class Configuration(Frozen):
         if model.backbone == "efficientnet-b0":
             return model
         return model.model_copy(update={"efficientnet": model.efficientnet.model_copy(update=BEFORE)})
+
+    @field_validator("training")
+    @classmethod
+    def _only_parts(cls, training: TrainingConfig) -> TrainingConfig:
+        """A batch that is computed whole is the same trial, whatever would be the largest part."""
+        is_whole = training.at_once == training.batch_size
+        return training.model_copy(update={"micro_batch": None}) if is_whole else training
 
     @cached_property
     def key(self) -> str:

@@ -213,6 +213,7 @@ class StudyConfig(Frozen):
             for value in values:
                 self._try(path, value)
         self._check_points()
+        self._check_micro_batch()
         if self.search.sampler == "grid":
             self.space.grid()
         if self.search.pruning == "halving":
@@ -226,6 +227,17 @@ class StudyConfig(Frozen):
             lacking = [path for path in self.space.enumerated if path not in point and self.is_active(path, point)]
             if lacking:
                 raise ValueError(f"space.points: point {number} lacks {', '.join(lacking)}, which others name")
+
+    def _check_micro_batch(self) -> None:
+        parts, batches = (self._values(f"training.{name}") for name in ("micro_batch", "batch_size"))
+        smallest, largest = min((part for part in parts if part is not None), default=1), max(batches)
+        if smallest > largest:
+            raise ValueError(f"training.micro_batch: {smallest} is larger than any batch (batch_size: {largest})")
+
+    def _values(self, path: str) -> tuple[Any, ...]:
+        """The values that stand for all at a dotted path: those of its axis, or else the default."""
+        axis = self.space.sample.get(path)
+        return axis.extremes if axis else self.space.enumerated.get(path, (self.default(path),))
 
     def _check_pruning(self) -> None:
         if "training.epochs" in {*self.space.enumerated, *self.space.sample}:

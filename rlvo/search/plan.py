@@ -21,8 +21,8 @@ FREE = {"dropout": 0.0, "compress_input": True}
 """Fields of a model that change what it costs by next to nothing."""
 TRAINED_COPIES = 4
 """What training holds in memory, in sizes of the model: weights, gradients, and Adam's two moments."""
-Spec = tuple[ModelConfig, int]
-"""A model spec that stands for all that cost the same, and its batch size."""
+Spec = tuple[ModelConfig, int, int]
+"""A model spec that stands for all that cost the same, its batch size, and how many of a batch are computed at once."""
 CHECKPOINT_COPIES = 4
 """What a trial keeps on disk, in sizes of its model: the best weights, the last ones, and Adam's two moments."""
 
@@ -35,11 +35,13 @@ class PlannedModel:
     channels: int
     fusion: str
     batch_size: int
+    at_once: int
+    """Patients of a batch that are computed at once, at most."""
     parameters: int
     forward_gflop: float
     """1e9 floating-point operations of a forward pass of one volume."""
     activation_bytes: int
-    """What one batch keeps for the backward pass, in fp32."""
+    """What is kept for the backward pass of the patients that are computed at once, in fp32."""
     last_map: tuple[int, ...]
     """Channels and voxels of the last feature map."""
     options: tuple[str, ...] = ()
@@ -105,10 +107,10 @@ def plan_study(
     encoder = TabularEncoder(predictors=cohort.predictors, missing_flags=cohort.missing_flags, fill={}, bounds={})
     keys, costed = [spec_of(spec) for spec in specs], dict[Spec, PlannedModel]()
     distinct = dict.fromkeys(keys)
-    options = _differing_options([model for model, _ in distinct])
-    for (model, batch), differing in zip(distinct, options, strict=True):
+    options = _differing_options([model for model, *_ in distinct])
+    for spec, differing in zip(distinct, options, strict=True):
         advance(len(costed), len(distinct))
-        costed[model, batch] = _planned(model, batch, study, len(encoder.feature_names), differing)
+        costed[spec] = _planned(spec, study, len(encoder.feature_names), differing)
     parameters = sum(costed[key].parameters for key in keys) / len(keys)
     return StudyPlan(
         study=study.name,
@@ -143,7 +145,7 @@ def _expected_epochs(study: StudyConfig, epochs: int) -> int:
 
 
 def trial_bytes(model: PlannedModel, grid: tuple[int, int, int], *, bfloat16: bool = False) -> int:
-    """Memory that training a model takes: weights, gradients, the optimizer's state, a batch, and what it keeps of it.
+    """Memory that training a model takes: weights, gradients, the optimizer's state, patients and what is kept of them.
 
     Args:
         bfloat16: maps are kept in half of what they take in fp32.
@@ -152,14 +154,15 @@ def trial_bytes(model: PlannedModel, grid: tuple[int, int, int], *, bfloat16: bo
 
 
 def certain_bytes(model: PlannedModel, grid: tuple[int, int, int]) -> int:
-    """The same without what is kept of a batch: less is not possible."""
-    volumes = model.batch_size * model.channels * math.prod(grid)
+    """The same without what is kept: less is not possible."""
+    volumes = model.at_once * model.channels * math.prod(grid)
     return BYTES_PER_WEIGHT * (model.parameters * TRAINED_COPIES + volumes)
 
 
 def spec_of(configuration: Configuration) -> Spec:
     """What a configuration's cost depends on, the grid apart."""
-    return _alike(configuration.model), configuration.training.batch_size
+    training = configuration.training
+    return _alike(configuration.model), training.batch_size, training.at_once
 
 
 def _differing_options(models: Sequence[ModelConfig]) -> list[tuple[str, ...]]:
@@ -185,20 +188,20 @@ def _alike(model: ModelConfig) -> ModelConfig:
     return model.model_copy(update={"modality": modality, "prior": prior, "daft": daft, **FREE})
 
 
-def _planned(
-    model: ModelConfig, batch_size: int, study: StudyConfig, tabular_features: int, options: tuple[str, ...]
-) -> PlannedModel:
+def _planned(spec: Spec, study: StudyConfig, tabular_features: int, options: tuple[str, ...]) -> PlannedModel:
     from rlvo.models.cost import model_cost
 
+    model, batch_size, at_once = spec
     cost = model_cost(model, study.grid.shape, tabular_features)
     return PlannedModel(
         backbone=model.backbone,
         channels=len(model.channels),
         fusion=model.fusion,
         batch_size=batch_size,
+        at_once=at_once,
         parameters=cost.parameters,
         forward_gflop=cost.forward_gflop,
-        activation_bytes=cost.activation_bytes * batch_size,
+        activation_bytes=cost.activation_bytes * at_once,
         last_map=cost.last_map,
         options=options,
     )

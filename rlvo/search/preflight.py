@@ -108,12 +108,13 @@ def check_memory(planned: StudyPlan, *, on_gpu: bool) -> None:
     place, available = ("GPU", gpu_memory()) if on_gpu else ("machine", machine_memory())
     for model in planned.models:
         certain, wanted = certain_bytes(model, planned.grid), trial_bytes(model, planned.grid)
-        what = f"{model.backbone} with training.batch_size {model.batch_size}"
+        setting = "batch_size" if model.at_once == model.batch_size else "micro_batch"
+        what = f"{model.backbone} with training.{setting} {model.at_once}"
         if certain > available:
             raise RlvoError(
                 f"{what} needs at least {certain / 1e9:.1f} GB, but the {place} has {available / 1e9:.1f} GB",
-                where="training.batch_size",
-                fix="Set a smaller batch size or a coarser grid",
+                where=f"training.{setting}",
+                fix="Set a smaller batch size, a smaller training.micro_batch or a coarser grid",
             )
         if wanted > available:
             logger.warning("%s may need %.1f GB; the %s has %.1f GB", what, wanted / 1e9, place, available / 1e9)

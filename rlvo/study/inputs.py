@@ -29,7 +29,7 @@ from rlvo.study.membership import Marks, patient_marks
 from rlvo.training.dataset import FoldData, Patients
 from rlvo.training.records import TrialIdentity
 
-COSTLY = ("model.", "training.batch_size", "training.epochs")
+COSTLY = ("model.", "training.batch_size", "training.micro_batch", "training.epochs")
 """Axes that decide what a trial costs."""
 MAY_CHANGE = ("cohort.table", "cohort.columns", "atlas", "folds.test_patients", "search.configurations",
               "search.concurrent_trials", "search.max_failures", "resources.", "mlflow.", "ensemble.",
@@ -265,18 +265,19 @@ def model_specs(config: StudyConfig) -> list[Configuration]:
 def check_models(config: StudyConfig) -> None:
     """Raise RlvoError if the grid is too small for one of the study's networks, naming the smallest that works."""
     from rlvo.models.backbones import check_volume
+    from rlvo.training.epoch import smallest_part
 
     one_channel = {"modality": "NCCT", "prior": False, "fusion": "none", "dropout": 0.0, "compress_input": True}
-    specs = [(each.model.model_copy(update=one_channel), each.training.batch_size) for each in model_specs(config)]
-    for model, batch in dict.fromkeys(specs):
-        check_volume(model, config.grid.shape, batch)
+    specs = [(each.model.model_copy(update=one_channel), each.training) for each in model_specs(config)]
+    for model, patients in dict.fromkeys((model, smallest_part(each.batch_size, each)) for model, each in specs):
+        check_volume(model, config.grid.shape, patients)
 
 
 def _check_same_settings(config: StudyConfig, study: StudyFolder) -> None:
     if not study.config.exists():
         return
     before, now = (
-        by_path({**each.model_dump(mode="json"), "model": each.model.model_dump()})  # JSON leaves some options out
+        by_path({**each.model_dump(mode="json"), **each.model_dump(include={"model", "training"})})  # JSON lacks some
         for each in (read_config(study), config)
     )
     changed = [

@@ -1,6 +1,10 @@
 """Light 3-D augmentation of a training batch: left-right flip, shift, intensity."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -15,26 +19,52 @@ def side_columns(feature_names: Sequence[str]) -> list[int]:
     return [feature_names.index(name) for name in SIDES] if set(SIDES) <= set(feature_names) else []
 
 
-def flip_and_shift(
-    volumes: Tensor, tabular: Tensor, config: AugmentationConfig, sides: Sequence[int]
-) -> tuple[Tensor, Tensor]:
-    """Randomly flip each patient along x and shift it by up to `shift_voxels` along each axis.
+@dataclass(frozen=True)
+class Changes:
+    """How the patients of a batch are changed; on the CPU."""
 
-    Voxels that a shift uncovers repeat the nearest one. The random numbers come from torch's CPU generator.
+    flipped: Tensor
+    """[B] bool: along x."""
+    shifts: Tensor
+    """[B, 3]: voxels along each axis."""
+    intensities: Tensor | None
+    """[2, B, C, 1, 1, 1]: scale − 1 and offset of each image, in standardised units; None: as they are."""
+
+    @classmethod
+    def draw(cls, config: AugmentationConfig, patients: int, images: int) -> Changes:
+        """Random changes, from torch's CPU generator.
+
+        Args:
+            config: flip probability, largest shift, and SD of the intensities' scale and offset.
+            patients: B.
+            images: C, how many of the channels are images and no vessel mask.
+        """
+        flipped = torch.rand(patients) < config.flip
+        shifts = torch.randint(-config.shift_voxels, config.shift_voxels + 1, (patients, 3))
+        noise = torch.randn(2, patients, images, 1, 1, 1) * config.intensity if config.intensity > 0 else None
+        return cls(flipped, shifts, noise)
+
+    def split(self, sizes: list[int]) -> Iterator[Changes]:
+        """The changes of consecutive parts of the batch, of these sizes."""
+        noise = repeat(None) if self.intensities is None else torch.split(self.intensities, sizes, dim=1)
+        yield from map(Changes, torch.split(self.flipped, sizes), torch.split(self.shifts, sizes), noise)
+
+
+def flip_and_shift(volumes: Tensor, tabular: Tensor, changes: Changes, sides: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Flip patients along x and shift them; voxels that a shift uncovers repeat the nearest one.
 
     Args:
         volumes: [B, C, X, Y, Z].
-        tabular: [B, T]; a flip swaps the columns `sides` (left, right).
-        config: flip probability and largest shift.
+        tabular: [B, T] on the CPU; a flip swaps the columns `sides` (left, right).
+        changes: of these patients.
         sides: from `side_columns`.
     """
-    flipped = torch.rand(len(volumes)) < config.flip
-    shifts = torch.randint(-config.shift_voxels, config.shift_voxels + 1, (len(volumes), 3))
-    moves = zip(volumes, flipped.tolist(), shifts.tolist(), strict=True)
+    flipped = changes.flipped
+    moves = zip(volumes, flipped.tolist(), changes.shifts.tolist(), strict=True)
     moved = torch.stack([_shift(volume.flip(1) if flip else volume, shift) for volume, flip, shift in moves])
     if sides:
         tabular = tabular.clone()
-        rows = flipped.nonzero().to(tabular.device)
+        rows = flipped.nonzero()
         tabular[rows, torch.tensor(sides)] = tabular[rows, torch.tensor(sides[::-1])]
     return moved, tabular
 
@@ -50,17 +80,17 @@ def _shift(volume: Tensor, shift: Sequence[int]) -> Tensor:
     return volume
 
 
-def jitter(volumes: Tensor, mean: Tensor, std: Tensor, sd: float, images: int) -> Tensor:
-    """Randomly scale (around the mean) and offset the intensities of each patient and channel.
+def jitter(volumes: Tensor, mean: Tensor, std: Tensor, intensities: Tensor) -> Tensor:
+    """Scale (around the mean) and offset the intensities of each patient and image.
 
     Args:
-        volumes: [B, C, X, Y, Z].
+        volumes: [B, C, X, Y, Z]; a vessel mask after the images is not changed.
         mean, std: [C], with which the classifier standardises.
-        sd: SD of scale and offset, in standardised units.
-        images: how many of the first channels are images; a vessel mask after them is not changed.
+        intensities: of `Changes`.
     """
+    scale, offset = intensities.to(volumes.device, non_blocking=True)
+    images = scale.shape[1]
     mean, std = (values[:images, None, None, None] for values in (mean, std))
-    scale, offset = (torch.randn(2, len(volumes), images, 1, 1, 1) * sd).to(volumes.device)
     jittered = volumes.clone()
     jittered[:, :images] += scale * (volumes[:, :images] - mean) + offset * std
     return jittered

@@ -27,6 +27,7 @@ from rlvo.training.epoch import (
     build_optimizer,
     build_schedule,
     positive_weight,
+    smallest_part,
     train_epoch,
     validate,
 )
@@ -85,7 +86,7 @@ def fit(
         return record
     if threads is not None:
         torch.set_num_threads(threads)
-    check_volume(configuration.model, data.brain_mask.shape, min(configuration.training.batch_size, len(data.training)))
+    check_volume(configuration.model, data.brain_mask.shape, smallest_part(len(data.training), configuration.training))
     with disk_full_errors(folder), _out_of_memory_errors(), torch.random.fork_rng():
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         return _train(configuration, data, folder, identity, seed, torch.device(chosen), report)

@@ -1,6 +1,6 @@
 """A trained member: load its weights, and predict as training, evaluation and inference all do."""
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Generator, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,7 +84,9 @@ def predict_logits(
     return torch.cat(logits).cpu()
 
 
-def read_ahead(volumes: VolumeSequence, parts: Sequence[slice | Tensor], device: torch.device) -> Iterator[Tensor]:
+def read_ahead(
+    volumes: VolumeSequence, parts: Sequence[slice | Tensor], device: torch.device
+) -> Generator[Tensor, None, None]:
     """The volumes of each part of the patients, on the device; while one is used, the next one is read."""
 
     def read(part: slice | Tensor) -> Tensor:

@@ -27,8 +27,8 @@ OBJECTIVE = "val/auc"
 """Configurations are compared by its mean over the folds, each at its best epoch."""
 
 OUT_OF_MEMORY = (
-    "Set a smaller training.batch_size or grid, or a larger share of the machine per trial (resources.gpus, "
-    "resources.cpus), so that fewer trials run at once"
+    "Set a smaller training.batch_size, training.micro_batch or grid, or a larger share of the machine per trial "
+    "(resources.gpus, resources.cpus), so that fewer trials run at once"
 )
 
 Status = Literal["finished", "failed", "pruned"]

@@ -28,6 +28,18 @@ def test_keys_stay_what_they_were_when_studies_were_started() -> None:
     assert Configuration.model_validate_json(now.model_dump_json()) == now
 
 
+def test_a_batch_that_is_computed_whole_is_the_same_trial_whatever_its_largest_part() -> None:
+    def trained(**training: object) -> Configuration:
+        return Configuration.model_validate({"training": {"batch_size": 4, **training}})
+
+    assert trained(micro_batch=4).key == trained(micro_batch=9).key == trained().key
+    assert "micro_batch" not in json.loads(trained(micro_batch=4).model_dump_json())["training"], "as written before"
+    split = trained(micro_batch=3)
+    assert split.key != trained().key
+    assert Configuration.model_validate_json(split.model_dump_json()) == split
+    assert [trained(micro_batch=size).training.at_once for size in (None, 1, 3, 4, 9)] == [4, 1, 3, 4, 4]
+
+
 def test_batch_norms_momentum_is_monais_only_in_files_from_before_it_was_an_option() -> None:
     efficientnet = {"backbone": "efficientnet-b0"}
     assert ModelConfig.model_validate(efficientnet).efficientnet.batch_norm_momentum == 0.1
@@ -48,6 +60,7 @@ def test_the_heads_dropout_is_efficientnets_own_if_it_has_one(backbone: str, hea
 def test_options_that_json_leaves_out_can_be_searched_for() -> None:
     axis: dict[FieldPath, dict[str, list[float]]] = {"model.efficientnet.head_dropout": {"choices": [0.0, 0.2]}}
     assert Space.model_validate({"sample": axis}).grid() == [{name: value} for name in axis for value in (0.0, 0.2)]
+    assert Space.model_validate({"enumerate": {"training.micro_batch": [1, 2]}}).enumerated
 
 
 @pytest.mark.parametrize(

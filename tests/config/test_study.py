@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from rlvo.cohort.variables import CTP
 from rlvo.config.base import by_path
@@ -49,3 +50,25 @@ def test_the_pruned_search_is_over_the_papers_model_specs() -> None:
     assert (study.configurations, study.search.pruning) == (96, "halving")
     assert study.grid == paper.grid
     assert (study.folds, study.training.epochs, study.training.learning_rate) == (paper.folds, 60, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("training", "space", "largest"),
+    [
+        ({"micro_batch": 2}, {}, 1),
+        ({"micro_batch": 5, "batch_size": 4}, {}, 4),
+        ({"micro_batch": 9}, {"sample": {"training.batch_size": {"low": 2, "high": 8}}}, 8),
+        ({}, {"enumerate": {"training.batch_size": [1, 2], "training.micro_batch": [4, 8]}}, 2),
+    ],
+)
+def test_parts_that_no_batch_of_the_study_would_need_are_refused(
+    training: dict[str, object], space: dict[str, object], largest: int
+) -> None:
+    with pytest.raises(ValidationError, match=rf"micro_batch: \d is larger than any batch \(batch_size: {largest}\)"):
+        StudyConfig.model_validate({"name": "s", "training": training, "space": space})
+
+
+def test_a_study_may_have_batches_smaller_than_its_parts() -> None:
+    space = {"enumerate": {"training.batch_size": [1, 2, 8]}}
+    study = StudyConfig.model_validate({"name": "s", "training": {"micro_batch": 4}, "space": space})
+    assert [study.configuration(values).training.at_once for values in study.combinations()] == [1, 2, 4]

@@ -5,7 +5,7 @@ from support.small_study import MakeStudy
 
 from rlvo.errors import RlvoError
 from rlvo.models.classifier import Classifier
-from rlvo.search.plan import plan_study
+from rlvo.search.plan import plan_study, trial_bytes
 from rlvo.study.inputs import model_specs
 
 GRID = {"shape": (40, 36, 34), "spacing": (4, 4, 4), "origin": (0, 0, 0)}
@@ -65,3 +65,18 @@ def test_models_that_are_listed_differ_in_what_is_shown(make_small: MakeStudy) -
     assert len(shown) == len({*shown}) == 6
     assert all("daft.bottleneck_ratio" not in " ".join(m.options) for m in models if m.fusion == "none")
     assert {m.options for m in plan_study(make_small(model=densenet)).models} == {()}
+
+
+def test_memory_is_that_of_the_patients_that_are_computed_at_once(make_small: MakeStudy) -> None:
+    (whole,) = plan_study(make_small(grid=GRID, training={"batch_size": 8})).models
+    (parts,) = plan_study(make_small(grid=GRID, training={"batch_size": 8, "micro_batch": 2})).models
+    (small,) = plan_study(make_small(grid=GRID, training={"batch_size": 2})).models
+    assert (whole.batch_size, whole.at_once, parts.batch_size, parts.at_once) == (8, 8, 8, 2)
+    assert trial_bytes(parts, whole_grid := (40, 36, 34)) == trial_bytes(small, whole_grid)
+    assert parts.activation_bytes * 4 == whole.activation_bytes
+
+
+def test_a_part_of_one_patient_needs_a_last_map_of_more_than_a_voxel(make_small: MakeStudy) -> None:
+    plan_study(make_small(training={"batch_size": 4, "micro_batch": 3}))
+    with pytest.raises(RlvoError, match="too small for resnet18 at batch size 1"):
+        plan_study(make_small(training={"batch_size": 3, "micro_batch": 2}))
