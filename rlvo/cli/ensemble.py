@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def ensemble(
     study: StudyArgument,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Table every selection and weighting, and register nothing.")
+        bool, typer.Option("--compare", help="Table every selection, weighting and scale, and register nothing.")
     ] = False,
     partial: Annotated[bool, typer.Option("--partial", help="Build even if trials or modalities are missing.")] = False,
     reduced: Annotated[
@@ -89,15 +89,16 @@ def _comparison_table(study: str, compared: pd.DataFrame) -> Table:
     from rlvo.evaluation.performance import INTERVAL_METHODS
 
     rows, basis = [], compared.loc[compared["estimate"] == "nested", "basis"].iloc[0]
-    for (selection, weighting), pair in compared.groupby(["selection", "weighting"], sort=False):
+    ways = ["selection", "weighting", "member_scale"]
+    for way, pair in compared.groupby(ways, sort=False):
         estimates: dict[Any, Any] = pair.set_index("estimate").to_dict("index")
         nested = estimates["nested"]
         decisions = (f"{nested[column]:.2f}" for column in ("balanced_accuracy", "sensitivity", "specificity"))
         auc = format_interval(nested["auc"], nested["low"], nested["high"])
-        names = (str(name).replace("_", " ") for name in (selection, weighting))
+        names = (str(name).replace("_", " ") for name in way)
         rows.append((*names, f"{estimates['optimistic']['auc']:.2f}", auc, *decisions))
     return text_table(
-        ["selection", "weighting", *map(numeric, ("AUC*", "AUC (95 %)", "bal. acc.", "sens.", "spec."))],
+        ["selection", "weighting", "scale", *map(numeric, ("AUC*", "AUC (95 %)", "bal. acc.", "sens.", "spec."))],
         rows,
         title=f"{study}: out-of-fold patients, each scored by its own fold",
         caption="* Optimistic: chosen, weighted and thresholded on the patients who are scored. The others: nested, on "

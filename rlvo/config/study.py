@@ -139,8 +139,13 @@ class EnsembleConfig(Frozen):
     """Which configurations it takes. best_per_modality: the best of NCCT, CTA and BOTH; same_spec: one model spec in
     all three; greedy: forward selection with replacement of the model that adds most to the others, whatever its
     modality."""
-    weighting: Literal["class_rates", "balanced_accuracy", "mean"] = "class_rates"
-    """How members count within a fold. class_rates: by their validation TPR and TNR (the paper's)."""
+    member_scale: Annotated[Literal["none", "platt"], Field(exclude_if="none".__eq__)] = "none"
+    """Whether members' probabilities are brought to one scale before they are combined. platt: by a logistic fit to
+    each member's validation patients, so that an overconfident member does not drown the others; none: as they are
+    (the paper's)."""
+    weighting: Literal["class_rates", "balanced_accuracy", "mean", "youden", "stacked"] = "class_rates"
+    """How members count within a fold. class_rates: by their validation TPR and TNR (the paper's); youden: in log-odds,
+    by Youden's J; stacked: by a ridge regression on their log-odds."""
     tie: Literal["negative", "positive", "margin"] = "negative"
     """What a tied vote of the folds means; margin: the sign of the mean margin."""
     calibration: Literal["platt", "isotonic"] = "platt"

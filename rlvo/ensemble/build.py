@@ -65,7 +65,7 @@ def study_ensembles(
     hashes, *others = {(identity.split_hash, identity.data_hash) for identity in identities}
     if others:
         raise RlvoError("the trials were trained on different splits or data", fix="Build from one study's trials")
-    validation = Validation.of(predictions, abstain=settings.chance_members != "count")
+    validation = Validation.of(predictions, settings)
     folds = sorted({identity.fold for identity in identities})
     chosen = select_configurations(settings.selection, ranking.candidates, validation, folds, settings.weighting)
     by_modality = {modality: [c for c in chosen if c.model.modality == modality] for modality in MODALITIES}
@@ -101,10 +101,15 @@ def fit_fallbacks(
         "without NCCT": {"cta", "vessels"},
         "without NCCT and vessels": {"cta"},
     }
-    validation = Validation.of(predictions, abstain=any(member.abstains for member in champion.members))
     folds = [fold.fold for fold in champion.folds]
-    method = champion.calibration.method if champion.calibration else "platt"
-    settings = EnsembleConfig(weighting=champion.weighting, tie=champion.tie, calibration=method)
+    settings = EnsembleConfig(
+        member_scale=champion.member_scale,
+        weighting=champion.weighting,
+        tie=champion.tie,
+        calibration=champion.calibration.method if champion.calibration else "platt",
+        chance_members="abstain" if any(member.abstains for member in champion.members) else "count",
+    )
+    validation = Validation.of(predictions, settings)
     served, found = {champion.configurations}, {}
     for name, channels in available.items():
         remaining = tuple(c for c in champion.configurations if channels.issuperset(c.model.channels))

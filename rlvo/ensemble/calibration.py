@@ -24,6 +24,11 @@ LIMIT = 1e-6
 """Probabilities are kept this far from 0 and 1."""
 
 
+def log_odds(probabilities: ArrayLike) -> np.ndarray:
+    """log(p/(1 − p)) of probabilities that are kept LIMIT from 0 and 1; NaN stays NaN."""
+    return np.asarray(logit(np.clip(np.asarray(probabilities, float), LIMIT, 1 - LIMIT)))
+
+
 class Platt(Frozen):
     """Logistic in the margin (Platt 1999)."""
 
@@ -80,12 +85,12 @@ def fit_update(y_true: ArrayLike, probability: ArrayLike, *, with_slope: bool) -
         with_slope: whether to fit the slope, which is at least 0; else it is 1.
     """
     labels, p = labels_and_scores(y_true, probability)
-    log_odds = logit(np.clip(p, LIMIT, 1 - LIMIT))
+    old = log_odds(p)
     if with_slope:
-        fitted = _platt(labels.astype(float), log_odds)
+        fitted = _platt(labels.astype(float), old)
         return fitted.intercept, fitted.slope
     reach = -2 * logit(LIMIT)
-    return float(brentq(lambda a: float(np.sum(labels - expit(a + log_odds))), -reach, reach)), 1.0
+    return float(brentq(lambda a: float(np.sum(labels - expit(a + old))), -reach, reach)), 1.0
 
 
 def update_calibrator(calibrator: Platt | Isotonic, intercept: float, slope: float) -> Platt | Isotonic:

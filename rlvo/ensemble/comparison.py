@@ -24,8 +24,8 @@ from rlvo.evaluation.performance import measure_performance
 from rlvo.training.records import CompletionRecord
 
 COLUMNS = (
-    "selection", "weighting", "estimate", "auc", "low", "high", "balanced_accuracy", "sensitivity", "specificity",
-    "basis",
+    "selection", "weighting", "member_scale", "estimate", "auc", "low", "high", "balanced_accuracy", "sensitivity",
+    "specificity", "basis",
 )  # fmt: skip
 
 
@@ -34,13 +34,19 @@ VOTERS = 20_000
 """Simulated patients of each class."""
 
 
+def every_way(settings: EnsembleConfig) -> list[EnsembleConfig]:
+    """The settings with every selection × weighting × scale of the members."""
+    scales = ("none", "platt")
+    return [
+        settings.model_copy(update={"selection": selection, "weighting": weighting, "member_scale": scale})
+        for selection, weighting, scale in product(get_args(Selection), get_args(Weighting), scales)
+    ]
+
+
 def compare_ensembles(
-    records: Sequence[CompletionRecord],
-    predictions: pd.DataFrame,
-    selections: Sequence[Selection] = get_args(Selection),
-    weightings: Sequence[Weighting] = get_args(Weighting),
+    records: Sequence[CompletionRecord], predictions: pd.DataFrame, ways: Sequence[EnsembleConfig]
 ) -> pd.DataFrame:
-    """Measure every selection × weighting on out-of-fold patients, once `optimistic` and once `nested`.
+    """Measure ways to build an ensemble on out-of-fold patients, each once `optimistic` and once `nested`.
 
     Each patient has the margin and vote of its own fold. Optimistic: configurations, weights and thresholds were chosen
     on these patients too. Nested: they were chosen on the other folds' patients (`nested_margins`). `basis` says which
@@ -52,21 +58,22 @@ def compare_ensembles(
         predictions: stored predictions of the finished trials.
 
     Returns:
-        The columns of COLUMNS, two rows per selection × weighting; `low` and `high` bound the AUC's 95 %
-        interval over patients, which does not account for the selection.
+        The columns of COLUMNS, two rows per way; `low` and `high` bound the AUC's 95 % interval over patients, which
+        does not account for the selection.
 
     Raises:
         RlvoError: no configuration has finished every fold.
     """
-    validation = Validation.of(predictions)
     estimates: dict[str, Callable[..., pd.DataFrame]] = {"optimistic": optimistic_margins, "nested": nested_margins}
     rows = []
-    for selection, weighting, estimate in product(selections, weightings, estimates):
-        scored = estimates[estimate](records, validation, selection, weighting)
+    validations = {way.member_scale: Validation.of(predictions, way) for way in ways}
+    for way, estimate in product(ways, estimates):
+        scored = estimates[estimate](records, validations[way.member_scale], way.selection, way.weighting)
         found = measure_performance(scored["label"], scored["score"], scored["vote"])
         decisions = found.balanced_accuracy, found.sensitivity, found.specificity
         basis = nested_basis(records) if estimate == "nested" else ALL_FOLDS
-        rows.append((selection, weighting, estimate, found.auc, *found.interval, *decisions, basis))
+        names = way.selection, way.weighting, way.member_scale, estimate
+        rows.append((*names, found.auc, *found.interval, *decisions, basis))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -84,7 +91,7 @@ def nested_probabilities(
     Args:
         disagreement: between the folds; margins are then those of the mean over folds (`margins_of_mean`).
     """
-    validation, complete = Validation.of(predictions), _complete(records)
+    validation, complete = Validation.of(predictions, settings), _complete(records)
     scored = all_scored = nested_margins(records, validation, settings.selection, settings.weighting)
     if scored["fold"].nunique() == 1:  # there is no other fold to calibrate on but those that pruning saw
         all_scored = nested_margins(complete, validation, settings.selection, settings.weighting)
@@ -135,7 +142,7 @@ def nested_answers(
     Raises:
         RlvoError: no configuration has finished every fold.
     """
-    validation, ranked = Validation.of(predictions), rank_configurations(records).candidates
+    validation, ranked = Validation.of(predictions, settings), rank_configurations(records).candidates
     found = {STUDY_ENSEMBLE: nested_margins(records, validation, settings.selection, settings.weighting)}
     kinds: list[Callable[[Candidate], str]] = [lambda candidate: candidate.spec]
     if settings.selection == "best_per_modality":
@@ -199,7 +206,7 @@ def nested_margins(
         ranked = rank_configurations(record for record in complete if record.identity.fold != fold).candidates
         chosen = select_configurations(selection, ranked, validation, others, weighting)
         pooled = pd.concat([validation.table(other, chosen) for other in others])
-        fitted = fit_fold(fold, [fit_member(fold, c, pooled) for c in chosen], pooled, weighting)
+        fitted = fit_fold(fold, [fit_member(fold, c, pooled, validation.settings) for c in chosen], pooled, weighting)
         parts.append(score_patients(fitted, validation.table(fold, chosen), weighting))
     return pd.concat(parts)
 

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from rlvo.config.model import Configuration
+from rlvo.config.study import EnsembleConfig
+from rlvo.ensemble.calibration import Platt, fit_calibrator, log_odds
 from rlvo.ensemble.spec import FoldSpec, MemberSpec
-from rlvo.ensemble.weighting import Weighting
+from rlvo.ensemble.weighting import Weighting, fit_stack
 from rlvo.errors import RlvoError
 from rlvo.evaluation.thresholds import better_than_chance, youden_threshold
 from rlvo.training.records import member_key
@@ -25,16 +27,16 @@ class Validation:
     """By fold and member key: `label` and `probability`, index patient, sorted."""
     _fitted: dict[tuple[int, str], MemberSpec] = field(default_factory=dict, init=False, repr=False)
     """Members that were fitted already: one member serves in many of a study's ensembles."""
-    abstain: bool = True
-    """Whether members that are no better than chance abstain."""
+    settings: EnsembleConfig = field(default_factory=EnsembleConfig)
+    """How members are fitted: on which scale, and whether those that are no better than chance abstain."""
 
     @classmethod
-    def of(cls, predictions: pd.DataFrame, *, abstain: bool = True) -> Self:
+    def of(cls, predictions: pd.DataFrame, settings: EnsembleConfig | None = None) -> Self:
         """Take the validation rows of stored predictions (columns of `rlvo.evaluation.predictions`)."""
         rows = predictions.loc[predictions["split"] == "validation"]
         groups = rows.set_index("patient").groupby(["fold", "member"])[[LABEL, "probability"]]
         tables = {(int(fold), str(member)): own.sort_index() for (fold, member), own in groups}  # type: ignore[call-overload]
-        return cls(tables, abstain=abstain)
+        return cls(tables, settings=settings or EnsembleConfig())
 
     def table(self, fold: int, configurations: Iterable[Configuration]) -> pd.DataFrame:
         """A fold's patients, sorted: `label`, and one column of probabilities per configuration, under its key.
@@ -59,17 +61,23 @@ class Validation:
         """A configuration's member in a fold, fitted on the fold's validation patients."""
         key = fold, member_key(configuration, fold)
         if key not in self._fitted:
-            self._fitted[key] = fit_member(fold, configuration, self.table(fold, [configuration]), abstain=self.abstain)
+            self._fitted[key] = fit_member(fold, configuration, self.table(fold, [configuration]), self.settings)
         return self._fitted[key]
 
 
-def fit_member(fold: int, configuration: Configuration, table: pd.DataFrame, *, abstain: bool = True) -> MemberSpec:
-    """Fit a member's Youden threshold to a table of `Validation`, and measure its rates there.
+def fit_member(
+    fold: int, configuration: Configuration, table: pd.DataFrame, settings: EnsembleConfig | None = None
+) -> MemberSpec:
+    """Fit a member's scale and Youden's threshold to a table of `Validation`, and measure its rates there.
 
     Args:
-        abstain: whether it abstains if no threshold is better than chance.
+        settings: on which scale, and whether it abstains if no threshold is better than chance.
     """
+    settings = settings or EnsembleConfig()
     label, probability = table[LABEL].to_numpy(), table[configuration.key].to_numpy()
+    scale = _fit_scale(label, probability) if settings.member_scale == "platt" else None
+    if scale is not None:
+        probability = scale.probability(log_odds(probability))
     threshold = youden_threshold(label, probability)
     positive, has_signal = probability >= threshold, better_than_chance(label, probability)
     return MemberSpec(
@@ -79,14 +87,26 @@ def fit_member(fold: int, configuration: Configuration, table: pd.DataFrame, *, 
         tpr=float(positive[label == 1].mean()),
         tnr=float((~positive)[label == 0].mean()),
         better_than_chance=has_signal,
-        abstains=abstain and not has_signal,
+        abstains=settings.chance_members != "count" and not has_signal,
+        scale=scale,
     )
+
+
+def _fit_scale(label: np.ndarray, probability: np.ndarray) -> Platt:
+    scale = fit_calibrator(label, log_odds(probability), "platt")
+    assert isinstance(scale, Platt)
+    return scale
 
 
 def fit_fold(fold: int, members: Iterable[MemberSpec], table: pd.DataFrame, weighting: Weighting) -> FoldSpec:
     """Combine fitted members, and fit the threshold of their combined score to a table of `Validation`."""
     unfitted = FoldSpec(fold=fold, members=tuple(members), threshold=0.0, better_than_chance=False)
-    label, score = table[LABEL].to_numpy(), _combined_score(unfitted, table, weighting)
+    label = table[LABEL].to_numpy()
+    if weighting == "stacked":
+        own = np.stack([each.scaled(table[each.configuration.key]) for each in unfitted.members])
+        stack = fit_stack(label, own, [not each.abstains for each in unfitted.members])
+        unfitted = unfitted.model_copy(update={"stack": stack})
+    score = _combined_score(unfitted, table, weighting)
     fitted = {"threshold": youden_threshold(label, score), "better_than_chance": better_than_chance(label, score)}
     return unfitted.model_copy(update=fitted)
 

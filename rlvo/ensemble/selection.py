@@ -148,8 +148,10 @@ def greedy(
 
     Each round adds the configuration that makes the combined score's AUC, averaged over folds, highest; one that is
     added several times counts several times. The ensemble of the best round is returned. Ties go to the better ranked
-    configuration and to the smaller ensemble.
+    configuration and to the smaller ensemble. A stack would fit any candidate to these patients, so members of one are
+    chosen by Youden's J.
     """
+    weighting = "youden" if weighting == "stacked" else weighting
     configurations = [candidate.configuration for candidate in ranked]
     evidence = [_Evidence.of(configurations, validation, fold) for fold in folds]
     chosen: list[int] = []
@@ -179,7 +181,7 @@ class _Evidence:
         members = [validation.fitted(fold, configuration) for configuration in configurations]
         return cls(
             label=table[LABEL].to_numpy() == 1,
-            probability=table[[configuration.key for configuration in configurations]].to_numpy().T,
+            probability=np.stack([member.scaled(table[member.configuration.key]) for member in members]),
             tpr=np.array([member.rates[0] for member in members]),
             tnr=np.array([member.rates[1] for member in members]),
         )

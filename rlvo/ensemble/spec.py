@@ -1,17 +1,19 @@
 """A frozen ensemble, and its answers."""
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from numpy.typing import ArrayLike
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from rlvo.config.base import Frozen, content_hash
 from rlvo.config.model import Configuration, Modality
-from rlvo.ensemble.calibration import Calibrator
+from rlvo.ensemble.calibration import Calibrator, Platt, log_odds
 from rlvo.ensemble.voting import Tie, majority_vote
-from rlvo.ensemble.weighting import Weighting, combine, undecided
+from rlvo.ensemble.weighting import Stack, Weighting, combine, undecided
 from rlvo.training.records import member_key
 
 
@@ -21,7 +23,7 @@ class MemberSpec(Frozen):
     configuration: Configuration
     fold: int
     threshold: float
-    """Youden's threshold of the member's validation probabilities."""
+    """Youden's threshold of the member's validation probabilities, on its scale."""
     tpr: float
     """True positive rate at that threshold, on the same patients; `tnr`, true negative rate."""
     tnr: float
@@ -29,12 +31,19 @@ class MemberSpec(Frozen):
     """False if no threshold separates the classes better than chance."""
     abstains: bool = False
     """Whether it has no weight in its fold, because it is no better than chance."""
+    scale: Platt | None = None
+    """Takes the log-odds of its probabilities to those that its validation patients bear out; None: they stay."""
 
     @model_serializer(mode="wrap")
     def _leave_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out a field that older ensembles do not have, so that their hashes stay what they were."""
+        """Leave out fields that older ensembles do not have, so that their hashes stay what they were."""
         content: dict[str, Any] = handler(self)
-        return content if self.abstains else {name: value for name, value in content.items() if name != "abstains"}
+        return {name: value for name, value in content.items() if value or name not in ("abstains", "scale")}
+
+    def scaled(self, probabilities: ArrayLike) -> np.ndarray:
+        """The member's probabilities [N] as its fold combines them; NaN stays NaN."""
+        p = np.asarray(probabilities, float)
+        return p if self.scale is None else self.scale.probability(log_odds(p))
 
     @property
     def rates(self) -> tuple[float, float]:
@@ -58,17 +67,20 @@ class FoldSpec(Frozen):
     members: tuple[MemberSpec, ...]
     threshold: float
     better_than_chance: bool
+    stack: Annotated[Stack | None, Field(exclude_if=operator.not_)] = None
+    """Combines the members if the ensemble is stacked."""
 
     def score(self, probabilities: Mapping[str, np.ndarray], weighting: Weighting) -> np.ndarray:
         """Combine the members' probabilities [N], given by member key, into scores [N]."""
-        return combine(weighting, *self._stacked(probabilities))
+        own, tpr, tnr = self._stacked(probabilities)
+        return combine(weighting, own, tpr, tnr) if self.stack is None else self.stack.score(own)
 
     def undecided(self, probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
         """Whether class-rate weights are 0/0, so that the score is 0.5 without evidence: bool [N]."""
         return undecided(*self._stacked(probabilities))
 
     def _stacked(self, probabilities: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[float], list[float]]:
-        stacked = np.stack([np.asarray(probabilities[member.key], float) for member in self.members])
+        stacked = np.stack([member.scaled(probabilities[member.key]) for member in self.members])
         tpr, tnr = zip(*(member.rates for member in self.members), strict=True)
         return stacked, [*tpr], [*tnr]
 
@@ -90,6 +102,11 @@ class EnsembleSpec(Frozen):
     def members(self) -> tuple[MemberSpec, ...]:
         """Every member, listed once however often it counts."""
         return tuple(dict.fromkeys(member for fold in self.folds for member in fold.members))
+
+    @property
+    def member_scale(self) -> Literal["none", "platt"]:
+        """As `ensemble.member_scale` of the study."""
+        return "platt" if any(member.scale for member in self.members) else "none"
 
     @property
     def configurations(self) -> tuple[Configuration, ...]:
@@ -118,7 +135,8 @@ class EnsembleAnswer:
     calibrated: np.ndarray
     """Probability of rLVO at this score (see `ensemble.calibration`); NaN without a calibrator."""
     probability: dict[Modality, np.ndarray]
-    """Mean over folds and members of each modality the ensemble has; a member that counts twice weighs twice."""
+    """Mean over folds and members of each modality the ensemble has, on their scale; a member that counts twice weighs
+    twice."""
     undecided: np.ndarray
     """Number of folds whose class-rate weights were 0/0, so that their score is 0.5."""
 
@@ -164,4 +182,4 @@ def apply_ensemble(spec: EnsembleSpec, probabilities: Mapping[str, np.ndarray]) 
 
 def _mean_over_folds(spec: EnsembleSpec, modality: Modality, probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
     members = [member for fold in spec.folds for member in fold.members if member.modality == modality]
-    return np.asarray(np.mean([np.asarray(probabilities[member.key], float) for member in members], axis=0))
+    return np.asarray(np.mean([member.scaled(probabilities[member.key]) for member in members], axis=0))

@@ -98,11 +98,12 @@ def _made(description: ModelDescription) -> str:
     members = ", ".join(f"{count} × {label}" if count > 1 else label for label, count in labels.items())
     shape = "×".join(map(str, grid.shape))
     spacing = "×".join(f"{step:.2f}" for step in grid.spacing)
+    scale = "brought to one scale (Platt), " if spec.member_scale == "platt" else ""
     calibration = "none" if spec.calibration is None else spec.calibration.method
     return "\n".join(
         [
             f"- {len(spec.folds)} folds, {len(spec.members)} networks; per fold: {members}",
-            f"- combined by {spec.weighting.replace('_', ' ')}, Youden's threshold per fold, ties {spec.tie}; "
+            f"- {scale}combined by {spec.weighting.replace('_', ' ')}, Youden's threshold per fold, ties {spec.tie}; "
             f"calibration: {calibration}",
             f"- volumes on {shape} voxels of {spacing} mm",
             *(f"- {name.replace('_', ' ')}: {value}" for name, value in description.provenance.items()),

@@ -11,7 +11,7 @@ from rlvo.cohort.encoding import Imputation, TabularEncoder, fit_encoder
 from rlvo.cohort.splits import Split
 from rlvo.cohort.variables import VARIABLES, source_columns
 from rlvo.config.study import PAPER_PREDICTORS
-from rlvo.evaluation.baselines import BaselineModel, fit_boosting, fit_logistic
+from rlvo.evaluation.baselines import BaselineModel, fit_boosting, fit_logistic, fit_ridge
 from rlvo.evaluation.metrics import auprc, classification_metrics
 from rlvo.evaluation.odds import odds_ratios
 from rlvo.evaluation.thresholds import youden_threshold
@@ -37,9 +37,10 @@ BASELINES = {
     "ASPECTS": Baseline("aspects", ("aspects",), fit_logistic),
     "NIHSS + ASPECTS": Baseline("nihss-aspects", ("nihss", "aspects"), fit_logistic),
     "all clinical": Baseline("clinical", None, fit_logistic),
+    "all clinical, ridge": Baseline("clinical-ridge", None, fit_ridge),
     "all clinical, boosted": Baseline("clinical-boosted", None, fit_boosting),
 }
-"""The paper's logistic regressions, and boosted trees for comparison."""
+"""The paper's logistic regressions, and for comparison a penalised one and boosted trees."""
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,7 @@ def _nested_answers(trials: EndedTrials, spec: EnsembleSpec, study: ReadStudy) -
     """Of an ensemble of the configurations that Model A has, and no others."""
     own = [r for r in trials.records if r.configuration in spec.configurations or r.outcome == "pruned"]
     settings = study.config.ensemble
-    found = nested_margins(own, Validation.of(trials.predictions), settings.selection, settings.weighting)
+    found = nested_margins(own, Validation.of(trials.predictions, settings), settings.selection, settings.weighting)
     return found.rename(columns={"vote": "rlvo"})
 
 

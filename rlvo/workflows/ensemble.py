@@ -22,6 +22,7 @@ from rlvo.ensemble.build import (
 from rlvo.ensemble.calibration import within_class_variance
 from rlvo.ensemble.comparison import (
     compare_ensembles,
+    every_way,
     nested_basis,
     nested_margins,
     nested_probabilities,
@@ -93,7 +94,7 @@ class FrozenEnsembles:
     description: ModelDescription
     """Of the study's own ensemble, whose model folder was written."""
     compared: pd.DataFrame
-    """`compare_ensembles` of the study's selection and weighting."""
+    """`compare_ensembles` of the study's own way."""
     predictions: pd.DataFrame
     figures: dict[PatientGroup, dict[str, float]]
     run_id: str
@@ -135,7 +136,7 @@ def freeze_ensembles(
     title = f"Out of fold, nested ({nested_basis(trials.records)})"
     title += "" if spread is None else ";\nas the mean over folds"
     pictures = draw_reliability(study.folder.reliability, label, probability, name=title)
-    compared = compare_ensembles(trials.records, trials.predictions, [settings.selection], [settings.weighting])
+    compared = compare_ensembles(trials.records, trials.predictions, [settings])
     optimistic, nested = mean_and_sd(validation[STUDY_ENSEMBLE]), nested_figures(compared)
     figures = {study.groups.optimistic: optimistic, study.groups.nested: nested}
     drawn = ensemble_figures(study, trials)
@@ -198,7 +199,7 @@ def build_and_register(
 
 
 def compare(study: str | Path | StudyConfig, work: Workdir) -> tuple[str, pd.DataFrame]:
-    """Every selection and weighting side by side, on out-of-fold patients; nothing is written or registered.
+    """Every selection, weighting and scale side by side, on out-of-fold patients; nothing is written or registered.
 
     Returns:
         The study's name and the columns of `rlvo.ensemble.comparison.compare_ensembles`, one row each for the
@@ -206,9 +207,8 @@ def compare(study: str | Path | StudyConfig, work: Workdir) -> tuple[str, pd.Dat
     """
     name, _ = named_study(study)
     folder = StudyFolder(work.study(name))
-    read_config(folder)
-    trials = read_ended_trials(folder)
-    return name, compare_ensembles(trials.records, trials.predictions)
+    settings, trials = read_config(folder).ensemble, read_ended_trials(folder)
+    return name, compare_ensembles(trials.records, trials.predictions, every_way(settings))
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +231,7 @@ def compare_tie_rules(study: str | Path | StudyConfig, work: Workdir) -> TieRule
     name, _ = named_study(study)
     folder = StudyFolder(work.study(name))
     config, trials = read_config(folder), read_ended_trials(folder)
-    settings, validation = config.ensemble, Validation.of(trials.predictions)
+    settings, validation = config.ensemble, Validation.of(trials.predictions, config.ensemble)
     scored = nested_margins(trials.records, validation, settings.selection, settings.weighting)
     spec = _declare(config, trials, partial=True)[STUDY_ENSEMBLE]
     spread = read_disagreements(folder).get(content_hash(spec))
@@ -248,7 +248,7 @@ def mean_and_sd(metrics: pd.DataFrame) -> dict[str, float]:
 
 
 def nested_figures(compared: pd.DataFrame) -> dict[str, float]:
-    """`nested/<metric>`, with the bounds of the AUC, from `compare_ensembles` of one selection and weighting."""
+    """`nested/<metric>`, with the bounds of the AUC, from `compare_ensembles` of one way."""
     (row,) = compared[compared["estimate"] == "nested"].to_dict("records")
     names = {"auc": "auc", "low": "auc_low", "high": "auc_high"}
     names |= {name: name for name in ("balanced_accuracy", "sensitivity", "specificity")}

@@ -114,7 +114,8 @@ class OpenStudy(ReadStudy):
             texts: such as SVG, by their path among the run's artifacts.
         """
         metrics = {name: value for each in figures.values() for name, value in each.items()}
-        params = {"weighting": spec.weighting, "tie": spec.tie, "folds": len(spec.folds), **labels_by_modality(spec)}
+        params: dict[str, object] = {"member_scale": spec.member_scale, "weighting": spec.weighting, "tie": spec.tie}
+        params |= {"folds": len(spec.folds), **labels_by_modality(spec)}
         key, description = content_hash(spec), self.folder.model / "ensemble.json"
         name, files = f"ensemble {key[:8]}", [description, *pictures]
         return self.log_figures("ensemble", key, name, metrics, params, files, [*figures], texts)

@@ -173,7 +173,14 @@ def test_baseline_finds_the_signal_where_it_is(tmp_path: Path, table: pd.DataFra
     path = write(table, tmp_path)
     everything = json.loads(run("baseline", path, "--json"))
     found = everything["validation"]
-    assert list(found) == ["NIHSS", "ASPECTS", "NIHSS + ASPECTS", "all clinical", "all clinical, boosted"]
+    assert list(found) == [
+        "NIHSS",
+        "ASPECTS",
+        "NIHSS + ASPECTS",
+        "all clinical",
+        "all clinical, ridge",
+        "all clinical, boosted",
+    ]
     assert found["NIHSS"]["auc"]["mean"] > 0.8 > 0.7 > found["ASPECTS"]["auc"]["mean"]
     odds = {row["term"]: row for row in everything["odds_ratios"]}
     assert 1 < odds["nihss"]["low"] < odds["nihss"]["odds_ratio"] < odds["nihss"]["high"]
@@ -265,7 +272,7 @@ def test_a_study_that_was_not_started_is_split_as_it_will_be(tmp_path: Path, tab
 def test_baseline_goes_without_aspects_and_says_so(tmp_path: Path, table: pd.DataFrame) -> None:
     path = write(table.drop(columns="aspects"), tmp_path)
     found = json.loads(run("baseline", path, "--json"))
-    assert list(found["validation"]) == ["NIHSS", "all clinical", "all clinical, boosted"]
+    assert list(found["validation"]) == ["NIHSS", "all clinical", "all clinical, ridge", "all clinical, boosted"]
     assert found["left_out"] == ["ASPECTS", "NIHSS + ASPECTS"]
     assert "left out because their columns are missing: ASPECTS, NIHSS + ASPECTS" in run("baseline", path)
 

@@ -3,11 +3,12 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit, logit
 from support.stored_predictions import FOLDS, MODALITIES, RECORDS, THREE, configuration, fitted, record, stored
 
 from rlvo.config.study import EnsembleConfig
@@ -63,6 +64,14 @@ def answer(spec: EnsembleSpec, new: np.ndarray) -> EnsembleAnswer:
     return apply_ensemble(spec, {m.key: new[fold.fold, i] for fold in spec.folds for i, m in enumerate(fold.members)})
 
 
+WAYS = [
+    EnsembleConfig(),
+    EnsembleConfig(member_scale="platt"),
+    EnsembleConfig(weighting="youden"),
+    EnsembleConfig(member_scale="platt", weighting="stacked"),
+]
+
+
 @pytest.mark.parametrize("weighting", ["class_rates", "balanced_accuracy", "mean"])
 @pytest.mark.parametrize("tie", ["negative", "positive", "margin"])
 def test_thresholds_weights_scores_and_votes_equal_numpy(weighting: Weighting, tie: Tie) -> None:
@@ -85,11 +94,12 @@ def test_thresholds_weights_scores_and_votes_equal_numpy(weighting: Weighting, t
         np.testing.assert_allclose(got.probability[modality], new[:, i].mean(axis=0))
 
 
-def test_the_order_of_rows_records_and_patients_changes_nothing() -> None:
+@pytest.mark.parametrize("settings", WAYS)
+def test_the_order_of_rows_records_and_patients_changes_nothing(settings: EnsembleConfig) -> None:
     predictions = stored(THREE)
-    spec = fitted(THREE, predictions)
+    spec = fitted(THREE, predictions, settings)
     shuffled = predictions.sample(frac=1, random_state=1)
-    assert study_ensembles(RECORDS[::-1], shuffled, EnsembleConfig())["ensemble"] == spec
+    assert study_ensembles(RECORDS[::-1], shuffled, settings)["ensemble"] == spec
     new, order = np.random.default_rng(6).random((FOLDS, 3, 30)), np.random.default_rng(7).permutation(30)
     got, permuted = answer(spec, new), answer(spec, new[:, :, order])
     np.testing.assert_array_equal(permuted.score, got.score[order])
@@ -114,12 +124,13 @@ def test_which_number_a_fold_has_and_how_patients_are_named_changes_nothing() ->
     np.testing.assert_array_equal(same.rlvo, got.rlvo)
 
 
+@pytest.mark.parametrize("settings", WAYS)
 @pytest.mark.parametrize("constant", [0.0, 0.4, 1.0])
-def test_a_constant_member_cannot_break_the_vote(constant: float) -> None:
+def test_a_constant_member_cannot_break_the_vote(constant: float, settings: EnsembleConfig) -> None:
     predictions = stored(THREE)
-    whole = fitted(THREE, predictions)
+    whole = fitted(THREE, predictions, settings)
     predictions.loc[predictions.member == f"{THREE[0].key}-f2", "probability"] = constant
-    spec = fitted(THREE, predictions)
+    spec = fitted(THREE, predictions, settings)
     member = spec.folds[2].members[0]
     assert (member.tpr, member.tnr, member.better_than_chance) == (0.0, 1.0, False)
     assert np.isfinite(member.threshold)
@@ -159,8 +170,9 @@ def test_a_fold_whose_member_fails_abstains_and_decides_nothing(tie: Tie) -> Non
     assert np.isnan(answer(spec, failing).calibrated).all()
 
 
-def test_a_member_that_fails_for_one_patient_touches_no_other() -> None:
-    spec = fitted(THREE, stored(THREE))
+@pytest.mark.parametrize("settings", WAYS)
+def test_a_member_that_fails_for_one_patient_touches_no_other(settings: EnsembleConfig) -> None:
+    spec = fitted(THREE, stored(THREE), settings)
     new = np.random.default_rng(9).random((FOLDS, 3, 5))
     whole = answer(spec, new)
     new[:, 2, 3] = np.nan
@@ -315,7 +327,7 @@ from rlvo.study import folder
 records, predictions = pd.read_pickle(r"{tmp_path / "records"}"), pd.read_pickle(r"{tmp_path / "predictions"}")
 specs = build.study_ensembles(records, predictions, EnsembleConfig(selection="greedy"))
 build.fit_fallbacks(specs["ensemble"], predictions)
-comparison.compare_ensembles(records, predictions, selections=["same_spec"], weightings=["mean"])
+comparison.compare_ensembles(records, predictions, [EnsembleConfig(selection="same_spec", weighting="mean")])
 print([name for name in ("torch", "monai", "ray", "optuna", "mlflow", "SimpleITK") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -343,3 +355,54 @@ def test_a_member_no_better_than_chance_abstains_unless_the_study_began_before(w
     assert "abstains" not in before.model_dump_json()
     for spec in (now, before):
         assert EnsembleSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def exaggerate(predictions: pd.DataFrame, member: int, factor: float, offset: float) -> pd.DataFrame:
+    """One configuration's log-odds times a factor, plus an offset."""
+    own = predictions["member"].str.startswith(THREE[member].key)
+    p = predictions["probability"].clip(0.01, 0.99)
+    return predictions.assign(probability=np.where(own, expit(factor * logit(p) + offset), p))
+
+
+@pytest.mark.parametrize("weighting", get_args(Weighting))
+def test_on_one_scale_it_does_not_matter_how_confident_a_member_is(weighting: Weighting) -> None:
+    predictions, settings = stored(THREE), EnsembleConfig(member_scale="platt", weighting=weighting)
+    spec = fitted(THREE, exaggerate(predictions, 1, 1.0, 0.0), settings)
+    bold = fitted(THREE, exaggerate(predictions, 1, 2.0, 1.0), settings)
+    new = np.random.default_rng(8).uniform(0.05, 0.95, (FOLDS, 3, 50))
+    boldly = new.copy()
+    boldly[:, 1] = expit(2 * logit(new[:, 1]) + 1)
+    got, expected = answer(bold, boldly), answer(spec, new)
+    np.testing.assert_allclose(got.score, expected.score, rtol=0, atol=1e-4)
+    for modality in MODALITIES:
+        np.testing.assert_allclose(got.probability[modality], expected.probability[modality], rtol=0, atol=1e-4)
+    raw = EnsembleConfig(weighting="mean")
+    unscaled = [answer(fitted(THREE, exaggerate(predictions, 1, *by), raw), each)
+                for by, each in (((1.0, 0.0), new), ((2.0, 1.0), boldly))]  # fmt: skip
+    assert np.abs(unscaled[0].score - unscaled[1].score).max() > 0.02
+
+
+def test_a_members_scale_is_platts_fit_to_its_own_validation_patients() -> None:
+    predictions = stored(THREE)
+    spec = fitted(THREE, predictions, EnsembleConfig(member_scale="platt"))
+    for fold in spec.folds:
+        for member in fold.members:
+            rows = predictions[(predictions["member"] == member.key) & (predictions["split"] == "validation")]
+            label, z = rows["label"].to_numpy(), logit(rows["probability"].clip(1e-6, 1 - 1e-6)).to_numpy()
+            positives, negatives = label.sum(), (1 - label).sum()
+            target = np.where(label == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+            own = member.scaled(expit(z))
+            # The score equations of a logistic regression: residuals are orthogonal to 1 and to the log-odds.
+            assert np.sum(own - target) == pytest.approx(0, abs=1e-3)
+            assert np.sum((own - target) * z) == pytest.approx(0, abs=1e-3)
+
+
+def test_an_ensemble_of_before_has_the_json_and_hash_that_it_had() -> None:
+    (fold, *_) = fitted(THREE, stored(THREE)).model_dump(mode="json")["folds"]
+    assert set(fold) == {"fold", "members", "threshold", "better_than_chance"}
+    known = {"configuration", "fold", "threshold", "tpr", "tnr", "better_than_chance"}
+    assert all(set(member) == known for member in fold["members"])
+    stacked = fitted(THREE, stored(THREE), EnsembleConfig(member_scale="platt", weighting="stacked"))
+    assert EnsembleSpec.model_validate_json(stacked.model_dump_json()) == stacked
+    assert stacked.folds[0].stack is not None
+    assert "member_scale" not in EnsembleConfig().model_dump_json()

@@ -13,6 +13,7 @@ from rlvo.ensemble.calibration import fit_calibrator
 from rlvo.ensemble.comparison import (
     COLUMNS,
     compare_ensembles,
+    every_way,
     nested_margins,
     nested_probabilities,
     optimistic_margins,
@@ -28,12 +29,17 @@ FUSIONS: tuple[FusionName, ...] = ("none", "concat", "film", "daft")
 MANY = [configuration(m, f, prior=prior) for m in MODALITIES for f in FUSIONS for prior in (False, True)]
 
 
+def mean_of(selection: Selection) -> list[EnsembleConfig]:
+    return [EnsembleConfig(selection=selection, weighting="mean")]
+
+
 def test_every_selection_and_weighting_has_both_estimates() -> None:
     predictions = stored(MANY[:6])
-    table = compare_ensembles(records_of(predictions, MANY[:6]), predictions)
+    ways = every_way(EnsembleConfig())
+    table = compare_ensembles(records_of(predictions, MANY[:6]), predictions, ways)
     assert tuple(table.columns) == COLUMNS
-    assert len(table) == 3 * 3 * 2
-    assert not table.duplicated(["selection", "weighting", "estimate"]).any()
+    assert len(table) == 3 * 5 * 2 * 2
+    assert not table.duplicated(["selection", "weighting", "member_scale", "estimate"]).any()
     assert ((table["low"] <= table["auc"]) & (table["auc"] <= table["high"])).all()
     averages = table.groupby("estimate")["balanced_accuracy"].mean()
     assert averages["optimistic"] > averages["nested"]
@@ -47,7 +53,7 @@ def test_the_optimistic_estimate_is_that_of_the_studys_own_ensemble(selection: S
     validation = Validation.of(predictions)
     scored = score_out_of_fold(spec, validation)
     pd.testing.assert_frame_equal(optimistic_margins(records, validation, selection, "mean"), scored)
-    table = compare_ensembles(records, predictions, [selection], ["mean"]).set_index("estimate")
+    table = compare_ensembles(records, predictions, mean_of(selection)).set_index("estimate")
     expected = classification_metrics(scored["label"], scored["vote"], 0.5)
     assert table.loc["optimistic", "sensitivity"] == expected["sensitivity"]
     assert table.loc["optimistic", "low"] == auc_interval(scored["label"], scored["score"])[0]
@@ -131,7 +137,7 @@ def test_after_pruning_only_patients_it_did_not_see_are_scored() -> None:
     survivors = [record for record in records if record.outcome == "finished"]
     everyone = nested_margins(survivors, validation, "best_per_modality", "mean")
     pd.testing.assert_frame_equal(nested, everyone[everyone["fold"] >= 2])
-    compared = compare_ensembles(records, predictions, ["best_per_modality"], ["mean"]).set_index("estimate")
+    compared = compare_ensembles(records, predictions, mean_of("best_per_modality")).set_index("estimate")
     assert compared.loc["nested", "basis"] == "only folds 2, 3, which pruning did not see"
     assert compared.loc["nested", "auc"] == classification_metrics(nested["label"], nested["score"], 0.0)["auc"]
     settings = EnsembleConfig(selection="best_per_modality", weighting="mean")
@@ -151,11 +157,11 @@ def test_one_unseen_fold_is_calibrated_on_the_others_and_none_is_said_to_be_opti
     assert len(calibrated) == 24
     assert calibrated["probability"].between(0, 1).all()
     by_epoch = halved(MANY[:16], predictions, [0, 1, 2, 3])
-    compared = compare_ensembles(by_epoch, predictions, ["best_per_modality"], ["mean"]).set_index("estimate")
+    compared = compare_ensembles(by_epoch, predictions, mean_of("best_per_modality")).set_index("estimate")
     assert compared.loc["nested", "basis"] == "optimistic: configurations were pruned on every fold"
     assert len(nested_probabilities(by_epoch, predictions, settings)) == 96
     unpruned = records_of(predictions, MANY[:16])
-    assert set(compare_ensembles(unpruned, predictions, ["best_per_modality"], ["mean"])["basis"]) == {"all folds"}
+    assert set(compare_ensembles(unpruned, predictions, mean_of("best_per_modality"))["basis"]) == {"all folds"}
 
 
 @pytest.mark.slow
@@ -183,8 +189,8 @@ def test_a_configuration_with_a_failed_fold_is_left_out() -> None:
     predictions = stored([*THREE, other])
     records = records_of(predictions, [*THREE, other])
     records[-1] = records[-1].model_copy(update={"status": "failed"})
-    expected = compare_ensembles(records_of(predictions, THREE), predictions, ["same_spec"], ["mean"])
-    pd.testing.assert_frame_equal(compare_ensembles(records, predictions, ["same_spec"], ["mean"]), expected)
+    expected = compare_ensembles(records_of(predictions, THREE), predictions, mean_of("same_spec"))
+    pd.testing.assert_frame_equal(compare_ensembles(records, predictions, mean_of("same_spec")), expected)
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.6, 1.0])

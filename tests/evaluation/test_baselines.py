@@ -6,10 +6,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import statsmodels.api as sm
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from rlvo.evaluation.baselines import fit_boosting, fit_logistic
+from rlvo.evaluation.baselines import PENALTY, fit_boosting, fit_logistic, fit_ridge
 
 
 def test_it_is_statsmodels_maximum_likelihood() -> None:
@@ -33,7 +36,19 @@ def test_separation_and_constant_columns_warn_of_nothing() -> None:
     assert np.all((probability >= 0) & (probability <= 1))
 
 
-@pytest.mark.parametrize("fit", [fit_logistic, fit_boosting])
+def test_the_ridge_is_scikit_learns_on_standardised_predictors_whatever_their_units() -> None:
+    random = np.random.default_rng(3)
+    x = random.random((200, 5)) * [1, 10, 0.1, 1, 0]  # the last is constant
+    y = random.random(200) < 1 / (1 + np.exp(-(x @ [2, -0.1, 0, 0.5, 0])))
+    fit = fit_ridge(x, y)
+    expected = make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, tol=1e-8)).fit(x, y)
+    np.testing.assert_allclose(fit.predict(x), expected.predict_proba(x)[:, 1], atol=1e-4)
+    units = np.array([3.0, 0.01, 100, 1, 7])
+    np.testing.assert_allclose(fit_ridge(x * units + 5, y).predict(x * units + 5), fit.predict(x), atol=1e-6)
+    assert abs(fit.coefficients[0]) < abs(fit_logistic(x[:, :4], y).coefficients[0])
+
+
+@pytest.mark.parametrize("fit", [fit_logistic, fit_ridge, fit_boosting])
 def test_one_class_is_refused(fit: Callable[..., object]) -> None:
     with pytest.raises(ValueError, match="both classes"):
         fit(np.zeros((3, 1)), [1, 1, 1])

@@ -84,5 +84,6 @@ def fitted(
     notes: Sequence[str] = (),
 ) -> EnsembleSpec:
     """The ensemble of exactly these configurations."""
-    validation, hashes = Validation.of(predictions), ("split", "data")
-    return fit_ensemble(configurations, range(FOLDS), validation, settings or EnsembleConfig(), hashes, notes)
+    settings = settings or EnsembleConfig()
+    validation, hashes = Validation.of(predictions, settings), ("split", "data")
+    return fit_ensemble(configurations, range(FOLDS), validation, settings, hashes, notes)

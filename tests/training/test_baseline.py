@@ -141,14 +141,14 @@ def test_scores_are_means_and_votes_over_folds(cohort: Cohort) -> None:
 def test_baselines_are_those_whose_columns_have_values(cohort: Cohort) -> None:
     table, label, split = cohort
     found = clinical_baselines(table, label, split, PREDICTORS)
-    assert list(found) == ["NIHSS", "all clinical", "all clinical, boosted"]
+    assert list(found) == ["NIHSS", "all clinical", "all clinical, ridge", "all clinical, boosted"]
     members = {name: set(result.validation["member"]) for name, result in found.items()}
     assert members["all clinical"] == {f"clinical-f{k}" for k in range(4)}
-    assert len(set.union(*members.values())) == 12
+    assert len(set.union(*members.values())) == 16
     everything = check_out_of_fold(pd.concat([r.validation for r in found.values()]), split.folds, split.test)
-    assert len(everything) == 3 * len(split.development)
+    assert len(everything) == 4 * len(split.development)
     with_aspects = table.assign(aspects=np.random.default_rng(3).integers(5, 11, len(table)).astype(float))
-    names = ["NIHSS", "ASPECTS", "NIHSS + ASPECTS", "all clinical", "all clinical, boosted"]
+    names = ["NIHSS", "ASPECTS", "NIHSS + ASPECTS", "all clinical", "all clinical, ridge", "all clinical, boosted"]
     assert list(clinical_baselines(with_aspects, label, split, PREDICTORS)) == names
     empty = table.assign(aspects=np.nan)
     assert list(clinical_baselines(empty, label, split, PREDICTORS)) == list(found)

@@ -39,7 +39,7 @@ def test_every_declared_ensemble_in_one_opening(
     shown = opened(copy, specs)
     assert (shown.opening, shown.seen_before) == (1, 0)
     assert list(shown.ensembles) == list(specs)
-    assert list(shown.baselines) == ["NIHSS", "all clinical", "all clinical, boosted"]
+    assert list(shown.baselines) == ["NIHSS", "all clinical", "all clinical, ridge", "all clinical, boosted"]
 
     test = list(copy.inputs.split.test)
     raw = copy.raw[copy.raw["patient_id"].isin(test)]

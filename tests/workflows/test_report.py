@@ -221,6 +221,7 @@ def test_half_done_with_failures_and_one_modality(tmp_path: Path) -> None:
     assert table(report, "table-2")["model"].tolist() == [
         "NIHSS",
         "all clinical",
+        "all clinical, ridge",
         "all clinical, boosted",
         "NCCT",
         "ensemble",
