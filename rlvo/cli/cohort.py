@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from rlvo.cli.common import JsonOption, WorkdirOption, print_notes, writable_file, writable_folder, writing
+from rlvo.cli.common import (
+    ColumnsOption,
+    JsonOption,
+    WorkdirOption,
+    column_mapping,
+    print_notes,
+    writable_file,
+    writable_folder,
+    writing,
+)
 from rlvo.config.grid import PRESETS
 from rlvo.config.loading import load_study
 from rlvo.config.workdir import DEFAULT, Workdir
@@ -38,13 +47,12 @@ StudyOption = Annotated[
         show_default="the work folder's studies of these patients",
     ),
 ]
-MappingOption = Annotated[Path | None, typer.Option(help="YAML file with one line 'ours: theirs' per column.")]
 
 
 def validate(
     cohort: CohortArgument,
     map: MapOption = None,
-    mapping: MappingOption = None,
+    columns: ColumnsOption = None,
     predictors: PredictorsOption = None,
     study: StudyOption = None,
     workdir: WorkdirOption = Path(DEFAULT),
@@ -67,7 +75,7 @@ def validate(
     from rlvo.report.table_one import table_one_table
 
     try:
-        examined = _read(cohort, predictors, map, mapping, study, workdir)
+        examined = _read(cohort, predictors, column_mapping(columns, map), study, workdir)
     except CohortError as error:
         if html:
             _write_page(html, cohort.name, error.findings, None)
@@ -101,23 +109,15 @@ def validate(
 def _read(
     path: Path,
     predictors: str | None,
-    items: Sequence[str] | None,
-    mapping: Path | None,
+    columns: dict[str, str],
     study: str | None,
     workdir: Path,
 ) -> ExaminedCohort:
     from rlvo.workflows.cohort import examine_cohort
 
     names = tuple(name.strip() for name in predictors.split(",")) if predictors else None
-    columns, work = column_mapping(items, mapping), Workdir.at(workdir, create=False)
+    work = Workdir.at(workdir, create=False)
     return examine_cohort(path, names, columns, study=study, work=work, progress=show_progress)
-
-
-def column_mapping(items: Sequence[str] | None, file: Path | None) -> dict[str, str]:
-    """Our column names to the table's: by the file, and by the items where they say otherwise."""
-    from rlvo.cohort.mapping import parse_map, read_mapping
-
-    return (read_mapping(file) if file else {}) | parse_map(*(items or ()))
 
 
 def _finding(finding: Finding) -> dict[str, str | None]:
@@ -177,7 +177,7 @@ def _join_or_none(items: Iterable[str]) -> str:
 def baseline(
     cohort: CohortArgument,
     map: MapOption = None,
-    mapping: MappingOption = None,
+    columns: ColumnsOption = None,
     predictors: PredictorsOption = None,
     study: StudyOption = None,
     workdir: WorkdirOption = Path(DEFAULT),
@@ -202,7 +202,7 @@ def baseline(
     from rlvo.report.tables import baseline_table, odds_table
     from rlvo.workflows.cohort import fit_baselines
 
-    examined = _read(cohort, predictors, map, mapping, study, workdir)
+    examined = _read(cohort, predictors, column_mapping(columns, map), study, workdir)
     label, development = examined.cohort.label, list(examined.split.development)
     print_notes(examined.cohort.notes)
     fitted = fit_baselines(examined)
@@ -251,7 +251,10 @@ def prepare(
     ] = None,
     grid: Annotated[Literal["paper", "head", "whole", "focus"], typer.Option(help="Grid in MNI space.")] = "paper",
     atlas: Annotated[Path | None, typer.Option(help="CT template in MNI space, HU (NIfTI), to register to.")] = None,
-    config: Annotated[Path | None, typer.Option(help="Study whose grid and atlas are used instead.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Study whose grid, atlas and column names are used instead.")
+    ] = None,
+    columns: ColumnsOption = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one per core")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to prepare on, e.g. auto or head:6379.")] = None,
     workdir: WorkdirOption = Path(DEFAULT),
@@ -277,7 +280,7 @@ def prepare(
         volumes,
         workers=workers,
         address=address,
-        mapping=study.cohort.columns if study else None,
+        mapping=(study.cohort.columns if study else {}) | column_mapping(columns),
         progress=show_progress,
     )
     print_notes(notes)

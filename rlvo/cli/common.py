@@ -1,6 +1,6 @@
 """What the commands share: options, and how a place that cannot be written is told."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +19,16 @@ WorkdirOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable result on standard output.")]
 StudyArgument = Annotated[str, typer.Argument(help="A study's name in the work folder, or its YAML file.")]
 ModelArgument = Annotated[str, typer.Argument(help="Registered model (rlvo-ensemble@champion) or its folder.")]
-
+ColumnsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--columns",
+        "--mapping",
+        help="If the table's columns have other names: a study's YAML file that maps them (cohort.columns), or one "
+        "with a line 'ours: theirs' per column.",
+        metavar="FILE",
+    ),
+]
 UngatedOption = Annotated[
     bool, typer.Option("--ungated", help="Also take a model that did not pass its gate; every answer says so.")
 ]
@@ -37,6 +46,13 @@ def writable_folder(path: Path | None) -> Path | None:
     if path is not None:
         check_writable(path, folder=True)
     return path
+
+
+def column_mapping(file: Path | None, items: Sequence[str] | None = None) -> dict[str, str]:
+    """Our column names to the table's: by the file, and by the items (ours=theirs) where they say otherwise."""
+    from rlvo.cohort.mapping import parse_map, read_mapping
+
+    return (read_mapping(file) if file else {}) | parse_map(*(items or ()))
 
 
 def print_notes(notes: Iterable[str]) -> None:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from rlvo.cli.cohort import CohortArgument, MapOption, MappingOption
-from rlvo.cli.common import JsonOption, writable_file, writing
+from rlvo.cli.cohort import CohortArgument, MapOption
+from rlvo.cli.common import ColumnsOption, JsonOption, column_mapping, writable_file, writing
 from rlvo.config.commands import command_line
 from rlvo.report.console import print_json, print_line
 
@@ -18,7 +18,7 @@ def init(
         Path, typer.Option("-o", "--out", help="The study file to write (YAML).", callback=writable_file)
     ] = Path("study.yaml"),
     map: MapOption = None,
-    mapping: MappingOption = None,
+    columns: ColumnsOption = None,
     address: Annotated[
         str | None,
         typer.Option(help="Ray cluster that will train, e.g. auto or head:6379; default RAY_ADDRESS, else this one."),
@@ -34,17 +34,15 @@ def init(
 
     Example: rlvo init cohort.csv -o study.yaml --map age=Edad
     """
-    from rlvo.cli.cohort import column_mapping
     from rlvo.config.loading import load_study
     from rlvo.config.reference import SCHEMA_FILE, schema_text
     from rlvo.files import atomic_write
     from rlvo.workflows.first_study import Machine, check_target, propose_study
 
     check_target(out, force=force)
-    columns = column_mapping(map, mapping)
     address = address or os.environ.get("RAY_ADDRESS")
     machine = Machine.at(address) if address else Machine.here()
-    proposed = propose_study(cohort, out, machine, columns)
+    proposed = propose_study(cohort, out, machine, column_mapping(columns, map))
     with writing(out):
         atomic_write(out, proposed.text)
         atomic_write(out.parent / SCHEMA_FILE, schema_text())

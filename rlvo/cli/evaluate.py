@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlvo.about import NOTICE
-from rlvo.cli.common import JsonOption, UngatedOption, WorkdirOption, print_links, print_notes
+from rlvo.cli.common import (
+    ColumnsOption,
+    JsonOption,
+    UngatedOption,
+    WorkdirOption,
+    column_mapping,
+    print_links,
+    print_notes,
+)
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
 from rlvo.report.console import console, print_json, print_line, show_progress
@@ -45,6 +53,7 @@ def evaluate(
             help="With COHORT: add the figures to the version's description under this title.", metavar="TEXT"
         ),
     ] = None,
+    columns: ColumnsOption = None,
     ungated: UngatedOption = False,
     workdir: WorkdirOption = Path(DEFAULT),
     json: JsonOption = False,
@@ -58,14 +67,18 @@ def evaluate(
     Example: rlvo evaluate demo; rlvo evaluate rlvo-ensemble@champion hospital-b.csv
     """
     if cohort is not None:
+        from rlvo.workflows.external import open_external
+
         if again or reason or show:
             raise RlvoError("--show, --again and --reason are for a hold-out", where=cohort, fix="Leave them out")
-        _evaluate_external(name, cohort, Workdir.at(workdir, create=False), record=record, ungated=ungated, json=json)
+        work = Workdir.at(workdir, create=False)
+        question = open_external([name], cohort, work, columns=column_mapping(columns), ungated=ungated)
+        _evaluate_external(question, record=record, json=json)
         return
     if record:
         raise RlvoError("--record goes with COHORT; an opening of a hold-out is recorded anyway", fix="Leave it out")
-    if ungated:
-        raise RlvoError("--ungated goes with COHORT", fix="Leave it out")
+    if ungated or columns:
+        raise RlvoError(f"{'--ungated' if ungated else '--columns'} goes with COHORT", fix="Leave it out")
     if again != bool(reason and reason.strip()):
         raise RlvoError("--again goes with --reason TEXT, and only with it", fix="Give both, or neither")
     if show and again:
@@ -150,14 +163,11 @@ def _print_evaluation(study: ReadStudy, evaluated: Evaluation, *, json: bool) ->
     print_line(NOTICE)
 
 
-def _evaluate_external(
-    model: str, table: Path, work: Workdir, *, record: str | None, ungated: bool, json: bool
-) -> None:
+def _evaluate_external(question: ExternalQuestion, *, record: str | None, json: bool) -> None:
     from rlvo.report.external import answers_json, answers_table
     from rlvo.report.tables import subgroup_table
-    from rlvo.workflows.external import evaluate_external, open_external
+    from rlvo.workflows.external import evaluate_external
 
-    question = open_external([model], table, work, ungated=ungated)
     print_question(question)
     found = evaluate_external(question, record=record, progress=show_progress)
     named, external = question.models[0].name, question.external
@@ -173,7 +183,7 @@ def _evaluate_external(
             }
         )
         return
-    console.print(answers_table(found.performance, external.cohort.selection, title=f"{named} on {table.name}"))
+    console.print(answers_table(found.performance, external.cohort.selection, title=f"{named} on {external.path.name}"))
     if found.subgroups:
         console.print(subgroup_table(found.subgroups, title="\nin subgroups"))
     print_line(f"answers and warnings: {', '.join(map(str, filter(None, (found.answers, found.picture))))}")

@@ -6,7 +6,17 @@ from typing import Annotated
 import typer
 
 from rlvo.about import NOTICE
-from rlvo.cli.common import JsonOption, ModelArgument, UngatedOption, WorkdirOption, print_notes, writable_file, writing
+from rlvo.cli.common import (
+    ColumnsOption,
+    JsonOption,
+    ModelArgument,
+    UngatedOption,
+    WorkdirOption,
+    column_mapping,
+    print_notes,
+    writable_file,
+    writing,
+)
 from rlvo.config.workdir import DEFAULT
 from rlvo.report.console import print_json, print_line, show_progress
 
@@ -26,6 +36,7 @@ def explain(
     clinical: Annotated[
         Path | None, typer.Option("--clinical", help="With a folder of patients: the table of their other columns.")
     ] = None,
+    columns: ColumnsOption = None,
     checks: Annotated[
         bool, typer.Option("--checks/--no-checks", help="Check the saliency maps, which takes most of the time.")
     ] = True,
@@ -45,7 +56,7 @@ def explain(
     from rlvo.workflows.explanation import check_page, explain_patient
 
     check_page(out)
-    raw, folder, notes = read_patients(patients, clinical)
+    raw, folder, notes = read_patients(patients, clinical, column_mapping(columns))
     found = load_model(model, workdir, ungated=ungated)
     print_notes(notes)
     explained = explain_patient(

@@ -10,7 +10,16 @@ from rich.table import Table
 
 from rlvo.about import NOTICE
 from rlvo.cli.command import Command, CommandGroup
-from rlvo.cli.common import JsonOption, ModelArgument, UngatedOption, WorkdirOption, writable_file, writing
+from rlvo.cli.common import (
+    ColumnsOption,
+    JsonOption,
+    ModelArgument,
+    UngatedOption,
+    WorkdirOption,
+    column_mapping,
+    writable_file,
+    writing,
+)
 from rlvo.cli.evaluate import print_question, selection_json
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
@@ -92,6 +101,7 @@ def compare(
     b: Annotated[str, typer.Argument(help="The other one.")],
     cohort: Annotated[Path, typer.Argument(help="Table of patients with outcomes whom neither was made from.")],
     model: NameOption = NAME,
+    columns: ColumnsOption = None,
     ungated: UngatedOption = False,
     workdir: WorkdirOption = Path(DEFAULT),
     json: JsonOption = False,
@@ -106,7 +116,8 @@ def compare(
     from rlvo.workflows.external import compare_models, open_external
 
     first, second = (f"{model}/{each}" if each.isdecimal() else each for each in (a, b))
-    question = open_external((first, second), cohort, Workdir.at(workdir, create=False), ungated=ungated)
+    work = Workdir.at(workdir, create=False)
+    question = open_external((first, second), cohort, work, columns=column_mapping(columns), ungated=ungated)
     print_question(question)
     compared = compare_models(question, progress=show_progress)
     if json:

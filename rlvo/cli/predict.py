@@ -9,10 +9,12 @@ import typer
 
 from rlvo.about import NOTICE
 from rlvo.cli.common import (
+    ColumnsOption,
     JsonOption,
     ModelArgument,
     UngatedOption,
     WorkdirOption,
+    column_mapping,
     writable_file,
     writable_folder,
     writing,
@@ -55,6 +57,7 @@ def predict(
     clinical: Annotated[
         Path | None, typer.Option("--clinical", help="With a folder of patients: the table of their other columns.")
     ] = None,
+    columns: ColumnsOption = None,
     members: Annotated[bool, typer.Option("--members", help="Add the probability of every member.")] = False,
     sr: Annotated[
         Path | None,
@@ -83,7 +86,7 @@ def predict(
     from rlvo.workflows.answers import load_model, pose_question, read_patients, unanswered
     from rlvo.workflows.structured_reports import make_report_folder, write_structured_reports
 
-    raw, folder, notes = read_patients(patients, clinical)
+    raw, folder, notes = read_patients(patients, clinical, column_mapping(columns))
     found = load_model(model, workdir, ungated=ungated)
     question = pose_question(found.admitted, raw, folder, notes, work=found.work)
     for note in question.notes:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rlvo.about import NOTICE
-from rlvo.cli.common import JsonOption, ModelArgument, WorkdirOption, print_notes
+from rlvo.cli.common import ColumnsOption, JsonOption, ModelArgument, WorkdirOption, column_mapping, print_notes
 from rlvo.config.commands import command_line
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.report.console import print_json, print_line, show_progress
@@ -15,6 +15,7 @@ from rlvo.report.console import print_json, print_line, show_progress
 def recalibrate(
     model: ModelArgument,
     cohort: Annotated[Path, typer.Argument(help="Table of your own patients, with outcomes.")],
+    columns: ColumnsOption = None,
     workdir: WorkdirOption = Path(DEFAULT),
     json: JsonOption = False,
 ) -> None:
@@ -28,7 +29,8 @@ def recalibrate(
     from rlvo.report.calibration import format_calibration
     from rlvo.workflows.recalibrate import recalibrate
 
-    found = recalibrate(model, cohort, Workdir.at(workdir, create=False), progress=show_progress)
+    work = Workdir.at(workdir, create=False)
+    found = recalibrate(model, cohort, work, columns=column_mapping(columns), progress=show_progress)
     print_notes(found.notes)
     if json:
         values = {**vars(found), "before": found.before.estimates.to_dict("index")}

@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from rlvo.cohort.variables import VARIABLES, Variable, did_you_mean, known_after_procedure
+from rlvo.config.loading import load_study
 from rlvo.errors import Finding, RlvoError
 
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
@@ -31,6 +32,8 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "admission_date": ("date", "fecha"),
 }
 """Names that registries often use; they are only suggested."""
+STUDY_KEYS = {"name", "cohort"}
+"""A YAML file with one of these keys is a study."""
 MIN_LIKENESS, MIN_LETTERS = 0.8, 6
 """An unknown column is taken for a misspelling of a column whose name is this like it and this long at least."""
 
@@ -75,26 +78,33 @@ def parse_map(*items: str, where: object = "--map") -> dict[str, str]:
 
 
 def read_mapping(path: Path) -> dict[str, str]:
-    """Read a mapping from a YAML file with one line `ours: theirs` per column.
+    """Read a mapping from a YAML file: a study's, which has it as `cohort.columns`, or one line `ours: theirs` each.
 
     Raises:
-        RlvoError: there is no such file, it is not a YAML mapping of names to names, or a column of ours is mapped
-            twice.
+        RlvoError: there is no such file, it is neither a sound study nor a YAML mapping of names to names, or a column
+            of ours is mapped twice.
     """
-    fix = "Write one line per column, like 'age: Edad'"
+    fix = "Name a study's YAML file, or one with a line like 'age: Edad' per column"
     if not path.is_file():
         raise RlvoError("no such mapping file", where=path, fix=fix)
     try:
         content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
         raise RlvoError(f"not readable as YAML: {' '.join(str(error).split())}", where=path) from None
+    if isinstance(content, dict) and not STUDY_KEYS.isdisjoint(content):
+        return parse_map(*(f"{ours}={theirs}" for ours, theirs in load_study(path).cohort.columns.items()), where=path)
     if not isinstance(content, dict) or not all(isinstance(name, str | int) for name in content.values()):
         raise RlvoError("not a mapping of names to names", where=path, fix=fix)
     return parse_map(*(f"{ours}={theirs}" for ours, theirs in content.items()), where=path)
 
 
-def rename_columns(names: Sequence[str], mapping: Mapping[str, str], where: object) -> list[str]:
+def rename_columns(
+    names: Sequence[str], mapping: Mapping[str, str], where: object, *, partly: bool = False
+) -> list[str]:
     """Replace a table's column names by ours as the mapping says.
+
+    Args:
+        partly: the table may lack columns that the mapping names, but for the patients' ids.
 
     Raises:
         RlvoError: lists every entry with a column of ours or theirs that does not exist, a column of theirs that is
@@ -102,6 +112,9 @@ def rename_columns(names: Sequence[str], mapping: Mapping[str, str], where: obje
             predictor.
     """
     wrong = []
+    if partly:
+        optional = {ours for ours in mapping if ours in VARIABLES and ours != "patient_id"}
+        mapping = {o: theirs for o, theirs in mapping.items() if o not in optional or plain_name(theirs) in names}
     for ours, theirs in ((ours, plain_name(theirs)) for ours, theirs in mapping.items()):
         if ours not in VARIABLES:
             wrong.append(f"'{ours}' is not one of rlvo's columns{did_you_mean(ours, VARIABLES)}")

@@ -81,6 +81,7 @@ def read_cohort(
     *,
     need_volumes: bool = True,
     mapping: Mapping[str, str] | None = None,
+    partly: bool = False,
     progress: Advance | None = None,
 ) -> Cohort:
     """Read and check a cohort table (CSV, TSV or XLSX; columns of VARIABLES).
@@ -89,6 +90,7 @@ def read_cohort(
         predictors: columns or derived variables that models are given.
         need_volumes: whether the table must name an NCCT and a CTA.
         mapping: our column name to the table's, if it has another (`rlvo.cohort.mapping`).
+        partly: the table may lack columns that the mapping names; those that are needed are findings all the same.
         progress: called with (columns checked, columns in all).
 
     Raises:
@@ -96,7 +98,7 @@ def read_cohort(
         CohortError: lists every missing column, unreadable or out-of-range cell and missing file, and every included
             patient whose label is missing or contradicts the outcomes.
     """
-    raw = read_table(path, mapping)
+    raw = read_table(path, mapping, partly=partly)
     columns, folder = raw.cells.columns, path.resolve().parent
     check_predictors(predictors)
     findings = _missing_columns(columns, predictors, need_volumes=need_volumes)

@@ -3,14 +3,14 @@
 import csv
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from rlvo.cohort.cells import abbreviate
 from rlvo.cohort.mapping import KnownColumns, plain_name, rename_columns
-from rlvo.cohort.variables import VOLUMES
+from rlvo.cohort.variables import VARIABLES, VOLUMES, did_you_mean
 from rlvo.cohort.workbooks import FIRST_LINES, OLE, Row, workbook_rows
 from rlvo.errors import CohortError, Finding, RlvoError
 from rlvo.text import unescape_formula
@@ -39,13 +39,33 @@ class RawTable:
     notes: tuple[str, ...] = ()
     """What had to be decided to read the file."""
 
+    def renamed(self, mapping: Mapping[str, str], where: object, *, partly: bool) -> "RawTable":
+        """The table with our column names, as a mapping says; what it lacks and a model may be given is noted.
 
-def read_table(path: Path, mapping: Mapping[str, str] | None = None) -> RawTable:
+        Arguments and errors are those of `rename_columns`.
+        """
+        if not mapping:
+            return self
+        names = rename_columns([*map(plain_name, self.cells)], mapping, where, partly=partly)
+        unknown = [name for name in names if name not in VARIABLES]
+        lacking = [
+            f"no column '{theirs}' for {ours}{did_you_mean(plain_name(theirs), unknown)}"
+            for ours, theirs in mapping.items()
+            if ours not in names and VARIABLES[ours].role in ("predictor", "image")
+        ]
+        return replace(self, cells=self.cells.set_axis(names, axis=1), notes=(*self.notes, *lacking))
+
+
+def read_table(path: Path, mapping: Mapping[str, str] | None = None, *, partly: bool = False) -> RawTable:
     """Read a table file without interpreting its cells.
 
     Text files: UTF-8, UTF-16 with a byte-order mark, or else Windows-1252, which is noted; delimited by comma,
     semicolon, tab or bar, whichever finds most known columns in the header. XLSX: the one sheet whose header names
-    `patient_id`. `mapping` gives their names (values) of columns of ours (keys).
+    `patient_id`.
+
+    Args:
+        mapping: our column name to the table's, if it has another.
+        partly: the table may lack columns that the mapping names, as new patients' lack outcomes.
 
     Raises:
         RlvoError: the file is missing, empty, damaged or of another format, or the mapping does not fit.
@@ -70,10 +90,10 @@ def read_table(path: Path, mapping: Mapping[str, str] | None = None) -> RawTable
     else:
         text, encoding, notes = _decoded(content, path)
         rows, decimal_comma = _text_rows(text, path, known)
-    cells = _frame(rows, path, mapping, known)
-    if misread := list(_misread(cells, encoding)):
+    table = RawTable(_frame(rows, path, known), decimal_comma, notes).renamed(mapping, path, partly=partly)
+    if misread := list(_misread(table.cells, encoding)):
         raise CohortError(misread, where=path, notes=notes)
-    return RawTable(cells, decimal_comma, notes)
+    return table
 
 
 def _text_rows(text: str, path: Path, known: KnownColumns) -> tuple[list[Row], bool]:
@@ -152,7 +172,7 @@ def _parsed(text: str, delimiter: str, *, strict: bool) -> Iterator[Row]:
             yield reader.line_num, list(map(unescape_formula, row))
 
 
-def _frame(rows: list[Row], path: Path, mapping: Mapping[str, str], known: KnownColumns) -> pd.DataFrame:
+def _frame(rows: list[Row], path: Path, known: KnownColumns) -> pd.DataFrame:
     headers = [number for number, cells in rows[:FIRST_LINES] if known.is_header(cells)]
     if headers and not known.is_header(rows[0][1]):
         what = f"the column names are in line {headers[0]}, below other lines"
@@ -183,4 +203,4 @@ def _frame(rows: list[Row], path: Path, mapping: Mapping[str, str], known: Known
         raise CohortError(findings, where=path)
     frame = pd.DataFrame([cells for _, cells in body], columns=range(len(names)), dtype=object)
     kept = [name for name in names if name]
-    return frame.drop(columns=unnamed).set_axis(rename_columns(kept, mapping, path), axis=1)
+    return frame.drop(columns=unnamed).set_axis(kept, axis=1)

@@ -1,5 +1,6 @@
 """Asking a registered model about patients, from a table or from folders of volumes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,7 @@ class Model:
         patients: pd.DataFrame | str | Path,
         *,
         folder: str | Path = ".",
+        columns: Mapping[str, str] | None = None,
         progress: ShowProgress = no_progress,
         **params: Any,
     ) -> pd.DataFrame:
@@ -73,9 +75,10 @@ class Model:
         Args:
             patients: a cohort table, in memory or as a file, or a folder that holds one folder of volumes per patient.
             folder: what the volume paths of a table in memory are relative to.
+            columns: our column name to the table's, if it has another, e.g. `{"age": "Edad"}`.
             params: `members=True` adds every member's probability; `precision="bfloat16"`.
         """
-        return self._question(patients, folder).ask(progress=progress, **params)
+        return self._question(patients, folder, columns).ask(progress=progress, **params)
 
     def explain(
         self,
@@ -84,13 +87,14 @@ class Model:
         page: str | Path | None = None,
         *,
         folder: str | Path = ".",
+        columns: Mapping[str, str] | None = None,
         check: bool = True,
         progress: ShowProgress = no_progress,
     ) -> "ExplainedPatient":
         """The answer for one patient and why: votes, saliency maps, what the table's values do to it.
 
         Args:
-            patients, folder: as for `predict`.
+            patients, folder, columns: as for `predict`.
             patient: the id.
             page: an HTML file to write; tables, pictures and maps (NIfTI) go into a folder beside it.
             check: whether to check the saliency maps, which takes most of the time.
@@ -102,24 +106,31 @@ class Model:
 
         if page is not None:
             check_page(Path(page))
-        raw, place, _ = self._read(patients, folder)
+        raw, place, _ = self._read(patients, folder, columns)
         found = explain_patient(self.admitted, raw, place, patient, work=self.work, check=check, progress=progress)
         if page is not None:
             found.write(Path(page))
         return found
 
-    def check(self, patients: pd.DataFrame | str | Path) -> tuple[str, ...]:
+    def check(
+        self, patients: pd.DataFrame | str | Path, *, columns: Mapping[str, str] | None = None
+    ) -> tuple[str, ...]:
         """What is unusual about patients: columns that are missing for all, differences from the training patients."""
-        question = self._question(patients, ".")
+        question = self._question(patients, ".", columns)
         return (*question.notes, *question.shifts)
 
-    def _question(self, patients: pd.DataFrame | str | Path, folder: str | Path) -> Question:
-        return pose_question(self.admitted, *self._read(patients, folder), work=self.work)
+    def _question(
+        self, patients: pd.DataFrame | str | Path, folder: str | Path, columns: Mapping[str, str] | None
+    ) -> Question:
+        return pose_question(self.admitted, *self._read(patients, folder, columns), work=self.work)
 
-    def _read(self, patients: pd.DataFrame | str | Path, folder: str | Path) -> tuple[RawTable, Path, tuple[str, ...]]:
+    def _read(
+        self, patients: pd.DataFrame | str | Path, folder: str | Path, columns: Mapping[str, str] | None
+    ) -> tuple[RawTable, Path, tuple[str, ...]]:
         if isinstance(patients, pd.DataFrame):
-            return RawTable(patients, decimal_comma=False), Path(folder).resolve(), ()
-        return read_patients(Path(patients))
+            raw = RawTable(patients, decimal_comma=False).renamed(columns or {}, "patients", partly=True)
+            return raw, Path(folder).resolve(), raw.notes
+        return read_patients(Path(patients), columns=columns)
 
 
 def load_model(name: str, workdir: str | Path = "rlvo-work", *, ungated: bool = False) -> Model:
@@ -139,12 +150,15 @@ def load_model(name: str, workdir: str | Path = "rlvo-work", *, ungated: bool = 
     return Model(admit_model(name, Tracking(work.tracking_uri(), work.artifacts), ungated=ungated), work)
 
 
-def read_patients(patients: Path, clinical: Path | None = None) -> tuple[RawTable, Path, tuple[str, ...]]:
+def read_patients(
+    patients: Path, clinical: Path | None = None, columns: Mapping[str, str] | None = None
+) -> tuple[RawTable, Path, tuple[str, ...]]:
     """Read patients to ask about.
 
     Args:
         patients: a cohort table, or a folder that holds one folder of volumes per patient.
         clinical: for a folder, the table of the patients' other columns.
+        columns: our column name to the table's, if it has another.
 
     Returns:
         The table; what its volume paths are relative to; who has no folder or no row in the clinical table.
@@ -153,11 +167,15 @@ def read_patients(patients: Path, clinical: Path | None = None) -> tuple[RawTabl
         RlvoError: the table or the folder is at fault.
     """
     if patients.is_dir():
-        raw, notes = read_patient_folders(patients, read_table(clinical) if clinical is not None else None)
+        if columns and clinical is None:
+            what = "a folder of patients has no columns to rename"
+            raise RlvoError(what, where=patients, fix="Leave --columns out, or name a table with --clinical")
+        table = read_table(clinical, columns, partly=True) if clinical is not None else None
+        raw, notes = read_patient_folders(patients, table)
         return raw, patients.resolve(), tuple(notes)
     if clinical is not None:
         raise RlvoError("only a folder of patients takes a clinical table", where=patients, fix="Leave it out")
-    raw = read_table(patients)
+    raw = read_table(patients, columns, partly=True)
     return raw, patients.resolve().parent, raw.notes
 
 

@@ -242,8 +242,9 @@ def prepare_volumes(
     Raises:
         RlvoError: the table cannot be read or names no volumes, or patients cannot be told apart.
     """
-    raw = read_table(path, mapping)
-    columns = [name for name in ("patient_id", *VOLUMES, "occlusion_side") if name in raw.cells]
+    looked_at = ("patient_id", *VOLUMES, "occlusion_side")
+    raw = read_table(path, {ours: theirs for ours, theirs in (mapping or {}).items() if ours in looked_at}, partly=True)
+    columns = [name for name in looked_at if name in raw.cells]
     if not {"ncct", "cta"} & set(columns):
         what = "the table has neither a column ncct nor a column cta"
         raise RlvoError(what, where=path, fix="Name each patient's volumes in them")

@@ -5,7 +5,7 @@ A model answers in a process of its own and is given what it takes, never an out
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -92,10 +92,18 @@ class ExternalResult:
     """The reliability curve; None if the model gives no probability."""
 
 
-def open_external(models: Sequence[str], table: Path, work: Workdir, *, ungated: bool = False) -> ExternalQuestion:
+def open_external(
+    models: Sequence[str],
+    table: Path,
+    work: Workdir,
+    *,
+    columns: Mapping[str, str] | None = None,
+    ungated: bool = False,
+) -> ExternalQuestion:
     """Find and verify models, and check that a cohort may be used to evaluate them.
 
     Args:
+        columns: our column name to the table's, if it has another.
         ungated: also take a model that did not pass its gate.
 
     Raises:
@@ -106,7 +114,8 @@ def open_external(models: Sequence[str], table: Path, work: Workdir, *, ungated:
     tracking = tracking_of(work)
     admitted = tuple(admit_model(name, tracking, ungated=ungated) for name in models)
     roots = [model.folder for model in admitted]
-    external = read_external(table, tuple(dict.fromkeys(name for root in roots for name in input_columns(root))))
+    taken = tuple(dict.fromkeys(name for root in roots for name in input_columns(root)))
+    external = read_external(table, taken, columns)
     # Each model's description is read as it is, whichever rlvo wrote it.
     descriptions = [json.loads((root / ARTIFACT_PATH / DESCRIPTION).read_bytes()) for root in roots]
     _check_strangers(external, {each["variants"][0]["spec"]["split_hash"] for each in descriptions}, work)
@@ -159,23 +168,24 @@ def compare_models(question: ExternalQuestion, *, progress: ShowProgress = no_pr
     return compare_answers(a, b, question.external.cohort.label)
 
 
-def read_external(path: Path, columns: Sequence[str]) -> ExternalCohort:
+def read_external(path: Path, taken: Sequence[str], columns: Mapping[str, str] | None = None) -> ExternalCohort:
     """Read, check and select another cohort, as a study's own is (section 2.2, Fig. 1).
 
     Args:
         path: its table.
-        columns: what the models take; those the table lacks are missing for every patient.
+        taken: columns that the models take; those the table lacks are missing for every patient.
+        columns: our column name to the table's, if it has another.
 
     Raises:
         RlvoError: the table or cells of it are at fault, or no patient is included.
     """
-    raw = read_table(path)
-    wanted = [name for name in columns if name in VARIABLES and VARIABLES[name].role == "predictor"]
-    cohort = read_cohort(path, [name for name in wanted if name in raw.cells])
+    raw = read_table(path, columns, partly=True)
+    wanted = [name for name in taken if name in VARIABLES and VARIABLES[name].role == "predictor"]
+    cohort = read_cohort(path, [name for name in wanted if name in raw.cells], mapping=columns, partly=True)
     cohort = replace(cohort, selection=select_patients(cohort.table, wanted))
     if not cohort.selection.included:
-        fix = "'rlvo validate' shows who is excluded, and why"
-        raise RlvoError("no patient meets the inclusion criteria", where=path, fix=fix)
+        counts = ", ".join(f"{each.rule} {len(each.patients)}" for each in cohort.selection.excluded if each.patients)
+        raise RlvoError(f"no patient meets the inclusion criteria; excluded: {counts}", where=path)
     given = [name for name in raw.cells if name in VARIABLES and VARIABLES[name].role in GIVEN]
     written = replace(raw, cells=raw.cells.loc[cohort.table.index.isin(cohort.selection.included), given])
     patients = PatientTable(written, cohort.included, path.resolve().parent)

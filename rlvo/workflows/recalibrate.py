@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,7 +53,14 @@ class Recalibration:
     """Of the old version on these patients. That of the new one would be optimistic: it was fitted to them."""
 
 
-def recalibrate(model: str, table: Path, work: Workdir, *, progress: ShowProgress = no_progress) -> Recalibration:
+def recalibrate(
+    model: str,
+    table: Path,
+    work: Workdir,
+    *,
+    columns: Mapping[str, str] | None = None,
+    progress: ShowProgress = no_progress,
+) -> Recalibration:
     """Fit the intercept, and with enough patients the slope, of a model's log-odds to a cohort (Cox 1958).
 
     Members, weights, thresholds, scores and decisions stay as they are; only `probability` changes, by one function
@@ -63,12 +70,13 @@ def recalibrate(model: str, table: Path, work: Workdir, *, progress: ShowProgres
     Args:
         model: a registered version, e.g. `rlvo-ensemble@champion`.
         table: a cohort table with outcomes.
+        columns: our column name to the table's, if it has another.
 
     Raises:
         RlvoError: as `open_external`; the model is a folder or gives no probability; there are too few patients.
         MachineError: the registry does not answer, or the new version's answers are not those they should be.
     """
-    question = open_external((model,), table, work)
+    question = open_external((model,), table, work, columns=columns)
     (admitted,), external = question.models, question.external
     tracking = tracking_of(work)
     version = find_version(admitted.name, tracking)

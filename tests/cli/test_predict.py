@@ -42,6 +42,13 @@ def test_it_answers_as_the_model_does_and_continues(
     run(*arguments)
     assert pd.read_csv(tmp_path / "out.csv")["votes"].tolist() == [9] * 5
 
+    names = {"patient_id": "NHC", "age": "Edad", "cta": "Angio", "rlvo": "Refractaria"}
+    (tmp_path / "names.yaml").write_text(json.dumps({"cohort": {"columns": names}, "name": "theirs"}))
+    theirs = study.cohort.parent / "theirs.csv"
+    table.drop(columns="rlvo").rename(columns=names).to_csv(theirs, index=False)
+    run("predict", package, theirs, "-o", tmp_path / "out.csv", "--columns", tmp_path / "names.yaml")
+    assert pd.read_csv(tmp_path / "out.csv")["votes"].tolist() == [9] * 5  # the rows are the same to the model
+
 
 @pytest.mark.slow
 def test_who_cannot_be_scored_is_named_and_null(study: TinyStudy, package: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from rlvo.cohort.mapping import misspelt_columns, parse_map, read_mapping, suggest_column
 from rlvo.cohort.reading import read_cohort
+from rlvo.cohort.tables import RawTable, read_table
 from rlvo.errors import CohortError, RlvoError
 
 THEIRS = {"patient_id": "NHC", "age": "Edad (años)", "tmax_gt6_ml": "Tmax>6", "etici": "TICI final"}
@@ -91,3 +92,26 @@ def test_only_columns_that_the_table_does_not_have_can_be_misspelt() -> None:
     assert [finding.field for finding in misspelt_columns(names)] == ["severe_artefact"]
     assert not list(misspelt_columns(["severe_artifact", "severe_artefact"]))
     assert not list(misspelt_columns(["smokin"], reported=["smoking"]))
+
+
+def test_a_studys_file_maps_as_the_study_does(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("name: ours\ncohort: {columns: {age: Edad, etici: TICI final}}")
+    assert read_mapping(tmp_path / "study.yaml") == {"age": "Edad", "etici": "TICI final"}
+    (tmp_path / "study.yaml").write_text("name: ours\n")
+    assert read_mapping(tmp_path / "study.yaml") == {}
+    (tmp_path / "study.yaml").write_text("cohort: {colums: {age: Edad}}")
+    with pytest.raises(RlvoError, match=r"study\.yaml: .*cohort\.colums'; did you mean 'columns'"):
+        read_mapping(tmp_path / "study.yaml")
+
+
+def test_new_patients_may_lack_columns_of_a_studys_mapping(table: Path, rows: pd.DataFrame) -> None:
+    ours, lacking = read_table(table, THEIRS), ["age", "etici"]
+    rows.drop(columns=lacking).rename(columns=THEIRS).assign(edad=70).to_csv(table, index=False)
+    found = read_table(table, THEIRS, partly=True)
+    assert found.notes == ("no column 'Edad (años)' for age (did you mean 'edad'?)",)  # outcomes are not missed
+    pd.testing.assert_frame_equal(found.cells.drop(columns="edad"), ours.cells.drop(columns=lacking))
+    in_memory = RawTable(pd.read_csv(table, dtype=str), decimal_comma=False).renamed(THEIRS, "patients", partly=True)
+    assert (in_memory.notes, [*in_memory.cells]) == (found.notes, [*found.cells])
+    for mapping, says in (({"agee": "NHC"}, "'agee' is not"), ({"patient_id": "id"}, "the table has no column 'id'")):
+        with pytest.raises(RlvoError, match=says):
+            read_table(table, mapping, partly=True)

@@ -58,8 +58,19 @@ def test_a_table_at_fault_is_refused(tmp_path: Path) -> None:
         read_external(write(tmp_path, rlvo=[1, 0, 1, 1]), COLUMNS)
     with pytest.raises(CohortError, match="patient a, age"):
         read_external(write(tmp_path, age=["700", "61", "58", "80"]), COLUMNS)
-    with pytest.raises(RlvoError, match="no patient meets the inclusion criteria"):
+    with pytest.raises(RlvoError, match="excluded: severe artefacts 4"):
         read_external(write(tmp_path, severe_artifact=1), COLUMNS)
+
+
+def test_a_table_under_other_names_reads_as_ours(tmp_path: Path) -> None:
+    ours, path = read_external(write(tmp_path), COLUMNS), tmp_path / "theirs.csv"
+    columns = {"patient_id": "NHC", "age": "Edad", "etici": "TICI", "tmax_gt4_ml": "Tmax 4"}
+    pd.read_csv(ours.path, sep=";", dtype=str).rename(columns=columns).to_csv(path, sep=";", index=False)
+    found = read_external(path, COLUMNS, columns)
+    pd.testing.assert_series_equal(found.cohort.label, ours.cohort.label)
+    pd.testing.assert_frame_equal(found.patients.raw.cells, ours.patients.raw.cells)
+    assert found.lacking == ours.lacking
+    assert found.cohort.notes == ("no column 'Tmax 4' for tmax_gt4_ml",)
 
 
 def test_tables_of_one_name_keep_their_answers_apart(tmp_path: Path) -> None:
