@@ -22,6 +22,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from rlvo.config.commands import command_line
 from rlvo.errors import MachineError, RlvoError, encode_password, hide_passwords
 
 LOG_LEVELS = {"mlflow": logging.WARNING, "mlflow.store.db": logging.CRITICAL, "urllib3": logging.ERROR}
@@ -39,7 +40,7 @@ class Tracking:
     Args:
         uri: address of a server (http, https) or of a database (sqlite, postgresql); its password may hold any
             character, percent-encoded or not.
-        artifacts: artifact folder for experiments in a database; a server has its own.
+        artifacts: the work folder's, for experiments in a database; a server has its own.
     """
 
     uri: str
@@ -96,16 +97,38 @@ class Tracking:
             MachineError: the registry does not answer, or refuses.
         """
         if self.database_file is not None and not self.database_file.is_file():  # MLflow would create one
-            fix = "Run 'rlvo ensemble' first, or name the right --workdir"
-            raise RlvoError("there is no registry in this work folder", where=model, fix=fix)
+            what = f"there is no registry in this work folder ({self.database_file.parent})"
+            fix = "Name the one it was registered in (--workdir), or the model's folder"
+            raise RlvoError(what, where=model, fix=fix)
         try:
             yield self.client()
         except (MlflowException, SQLAlchemyError, ImportError) as error:
             if getattr(error, "error_code", None) in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                fix = "'rlvo models' lists the versions; 'rlvo ensemble' registers one"
-                raise RlvoError(f"not in the registry ({one_line(error)})", where=model, fix=fix) from None
+                raise RlvoError(f"not in the registry ({one_line(error)})", where=model, fix=self._fix(model)) from None
             fix = "Check the server, or MLFLOW_TRACKING_URI"
             raise MachineError(f"the registry does not answer ({one_line(error)})", where=model, fix=fix) from None
+
+    def _fix(self, model: str) -> str:
+        """What to do if a model, as users name it, is not in the registry."""
+        name = re.split("[@/]", model.removeprefix("models:/"))[0]
+        try:
+            names = [each.name for each in self.client().search_registered_models()]
+        except MlflowException:
+            names = [name]
+        if name in names:
+            return f"Its versions: {self.listing(name)}"
+        if names:
+            return f"Registered here: {', '.join(sorted(names))}"
+        return f"None is; to build and register one: {command_line('ensemble', 'STUDY', workdir=self.workdir)}"
+
+    def listing(self, model: str) -> str:
+        """The command that lists a registered model's versions."""
+        return command_line("models", "--model", model, workdir=self.workdir)
+
+    @property
+    def workdir(self) -> Path:
+        """The work folder."""
+        return self.artifacts.parent
 
     def register(self, model_uri: str, name: str, tags: Mapping[str, str]) -> str:
         """Register a logged model as a new version of `name`; its number. Use it within `registry`.

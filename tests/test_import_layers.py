@@ -14,10 +14,11 @@ from rlvo.study.folder import Inside, StudyFolder
 
 ROOT = Path(rlvo.__file__).parent
 LAYERS = (
-    {"text"},
+    {"text", "digits"},
     {"errors", "about"},
     {"files", "progress"},
-    {"config", "ray_session", "mlflow_client"},
+    {"config"},
+    {"ray_session", "mlflow_client"},
     {"cohort", "imaging", "models", "evaluation"},
     {"synthetic", "training"},
     {"explain"},

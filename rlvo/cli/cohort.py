@@ -20,10 +20,10 @@ from rlvo.cli.common import (
     writing,
 )
 from rlvo.config.grid import PRESETS
-from rlvo.config.loading import load_study
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import CohortError, Finding, RlvoError
 from rlvo.report.console import console, print_json, print_line, show_progress, text_table
+from rlvo.study.folder import load_or_started
 
 if TYPE_CHECKING:
     from rlvo.imaging.cohort_preparation import Outcome, PreparedCohort
@@ -271,7 +271,7 @@ def prepare(
     from rlvo.imaging.target import Target
     from rlvo.workflows.cohort import prepare_volumes
 
-    study = load_study(config) if config is not None else None
+    study = load_or_started(config, Workdir.at(workdir, create=False).studies) if config is not None else None
     target = Target(grid=study.grid, atlas=study.atlas) if study else Target(grid=PRESETS[grid], atlas=atlas)
     volumes = VolumeStore(store if store is not None else Workdir.at(workdir).store)
     prepared, page, notes = prepare_volumes(

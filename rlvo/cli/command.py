@@ -31,6 +31,8 @@ class _Flags(Base):
         return found
 
 
+WORDS = "rlvo.words"
+"""Under which key of a context's `meta` the words after a group's name are."""
 ENDLESS = ("serve", "ui", "status")
 """Commands that show nothing of their own for long, or all of it."""
 
@@ -51,6 +53,11 @@ class CommandGroup(_Flags, TyperGroup):
         """As in Typer."""
         with _escaped_usage_errors():
             return super().make_context(*args, **options)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As in Typer; the words that follow the group's name are kept."""
+        ctx.meta[WORDS] = [*args]
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """As in Typer."""

@@ -107,7 +107,8 @@ def _show_evaluation(name: str, work: Workdir, *, json: bool) -> None:
     print_notes(study.inputs.notes)
     if (kept := kept_evaluation(study)) is None:
         what = "its ensembles, as they are now, were not evaluated: there is nothing to show"
-        raise RlvoError(what, where=study.config.name, fix=f"'rlvo evaluate {study.config.name}' opens the hold-out")
+        fix = f"`{study.folder.command('evaluate')}` opens the hold-out, which is counted"
+        raise RlvoError(what, where=study.config.name, fix=fix)
     _print_evaluation(study, kept, json=json)
 
 

@@ -52,11 +52,13 @@ def explain(
 
     Example: rlvo explain rlvo-ensemble@champion patients.csv --patient A-17 -o A-17.html
     """
-    from rlvo.workflows.answers import load_model, read_patients
+    from rlvo.workflows.answers import check_model, load_model, read_patients
     from rlvo.workflows.explanation import check_page, explain_patient
 
     check_page(out)
-    raw, folder, notes = read_patients(patients, clinical, column_mapping(columns))
+    names = column_mapping(columns)
+    check_model(model, workdir, ungated=ungated)
+    raw, folder, notes = read_patients(patients, clinical, names)
     found = load_model(model, workdir, ungated=ungated)
     print_notes(notes)
     explained = explain_patient(

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from rlvo.about import NOTICE
-from rlvo.cli.command import Command, CommandGroup
+from rlvo.cli.command import WORDS, Command, CommandGroup
 from rlvo.cli.common import (
     ColumnsOption,
     JsonOption,
@@ -21,6 +21,7 @@ from rlvo.cli.common import (
     writing,
 )
 from rlvo.cli.evaluate import print_question, selection_json
+from rlvo.config.commands import command_line
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
 from rlvo.files import file_sha256
@@ -48,7 +49,9 @@ def models(
         for name in context.params:  # an option that the sub-command would not see: it would act elsewhere
             source = context.get_parameter_source(name)
             if source is not None and source.name == "COMMANDLINE":
-                fix = f"Put it after: rlvo models {command} --{name}"
+                words: list[str] = context.meta[WORDS]
+                at = words.index(command)
+                fix = f"Put it after: {command_line('models', command, *words[at + 1 :], *words[:at])}"
                 raise RlvoError(f"--{name} stands before {command}", fix=fix)
         return
     from rlvo.registry.gate import has_passed

@@ -83,10 +83,12 @@ def predict(
     """
     if output is None and sr is None and not json:
         raise RlvoError("nowhere to write the answers", fix="Give -o OUT.csv, --sr FOLDER or --json")
-    from rlvo.workflows.answers import load_model, pose_question, read_patients, unanswered
+    from rlvo.workflows.answers import check_model, load_model, pose_question, read_patients, unanswered
     from rlvo.workflows.structured_reports import make_report_folder, write_structured_reports
 
-    raw, folder, notes = read_patients(patients, clinical, column_mapping(columns))
+    names = column_mapping(columns)
+    check_model(model, workdir, ungated=ungated)
+    raw, folder, notes = read_patients(patients, clinical, names)
     found = load_model(model, workdir, ungated=ungated)
     question = pose_question(found.admitted, raw, folder, notes, work=found.work)
     for note in question.notes:

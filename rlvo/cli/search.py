@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +16,10 @@ from rich.live import Live
 from rlvo.cli.common import JsonOption, WorkdirOption, print_links, print_notes
 from rlvo.cli.status import headlines, study_page
 from rlvo.config.commands import command_line
-from rlvo.config.loading import load_study
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
 from rlvo.report.console import console, numeric, print_json, print_line, show_progress, show_step, text_table
+from rlvo.study.folder import load_or_started
 from rlvo.study.state import StudyState
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ LINE_INTERVAL = 10.0
 """Seconds between lines if the output is not a terminal."""
 GIB = 2**30
 
-ConfigArgument = Annotated[Path, typer.Argument(help="A study's YAML file, or the name of a shipped study.")]
+ConfigArgument = Annotated[
+    Path, typer.Argument(help="A study's YAML file, or the name of a shipped study or of one in the work folder.")
+]
 
 
 def plan(
@@ -45,11 +48,11 @@ def plan(
 
     Example: rlvo plan paper_grid
     """
-    study = load_study(config)
+    work = Workdir.at(workdir, create=False)
+    study = load_or_started(config, work.studies)
     with show_step(f"planning {study.name}"):
         from rlvo.workflows.search import plan
 
-        work = Workdir.at(workdir, create=False)
         planned, verdict = plan(study, cohort, work, file=config)
     print_notes(planned.notes)
     if json:
@@ -76,20 +79,21 @@ def search(
 
     Example: rlvo search paper_grid --cohort cohort/cohort.csv
     """
-    study = load_study(config)
+    study = load_or_started(config, Workdir.at(workdir, create=False).studies)
     from rlvo.workflows.search import search, with_configurations
     from rlvo.workflows.study import where_in_mlflow
 
     if configurations is not None:
         study = with_configurations(study, configurations)
     work = Workdir.at(workdir)
+    review = command_line("prepare", cohort or study.cohort.table, "--config", config, workdir=work.path)
     _, state = search(
         study,
         cohort,
         work,
         address=address,
         progress=show_progress,
-        show_state=show_cohort_and_search,
+        show_state=partial(show_cohort_and_search, review=review),
         warn=lambda warning: print_line(f"warning: {warning}"),
     )
     if json:
@@ -127,8 +131,12 @@ def show_search(inputs: StudyInputs) -> Iterator[Callable[[StudyState], None]]:
 
 
 @contextmanager
-def show_cohort_and_search(inputs: StudyInputs) -> Iterator[Callable[[StudyState], None]]:
-    """What a search trains on, then where it stands."""
+def show_cohort_and_search(inputs: StudyInputs, review: str) -> Iterator[Callable[[StudyState], None]]:
+    """What a search trains on, then where it stands.
+
+    Args:
+        review: the command that shows patients whose volumes a person should look at.
+    """
     print_notes(inputs.notes)
     split = inputs.split
     for exclusion in inputs.excluded:
@@ -141,7 +149,7 @@ def show_cohort_and_search(inputs: StudyInputs) -> Iterator[Callable[[StudyState
     if split.training_only:
         print_line(f"{len(split.training_only)} more train every fold, and validate and test none")
     if inputs.doubts:
-        print_line(f"the volumes of {len(inputs.doubts)} patients need a review: rlvo prepare shows them")
+        print_line(f"the volumes of {len(inputs.doubts)} patients need a review: `{review}` shows them")
     with show_search(inputs) as show:
         yield show
 

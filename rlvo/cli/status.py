@@ -14,11 +14,12 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from rlvo.cli.common import JsonOption, WorkdirOption
+from rlvo.config.commands import command_line
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
 from rlvo.report import console as terminal
 from rlvo.report.console import literal, numeric, print_json, text_table
-from rlvo.study.folder import StudyFolder, started_studies
+from rlvo.study.folder import StudyFolder, no_study, started_studies
 from rlvo.study.state import ENDED, ConfigurationState, StudyState
 from rlvo.study.status import read_state
 
@@ -45,7 +46,8 @@ def status(
     """
     work = Workdir.at(workdir, create=False)
     if watch and json:
-        raise RlvoError("--watch and --json exclude each other", fix="Call rlvo status --json as often as you like")
+        again = command_line("status", *([study] if study else []), "--json", workdir=work.path)
+        raise RlvoError("--watch and --json exclude each other", fix=f"Call `{again}` as often as you like")
 
     def look() -> list[StudyState]:
         return [read_state(folder) for folder in _find_studies(work, study)]
@@ -110,11 +112,12 @@ def _one_line(text: str, style: str = "") -> RenderableType:
 def _find_studies(work: Workdir, name: str | None) -> list[StudyFolder]:
     """The study of this name; None: all of the work folder."""
     if not (folders := started_studies(work.path / "studies")):
-        fix = "Start one with rlvo search, or name another --workdir"
+        start = command_line("search", "STUDY.yaml", "--cohort", "TABLE", workdir=work.path)
+        fix = f"Name another --workdir, or start one: {start}"
         raise RlvoError("no study was started here", where=work.path, fix=fix)
     names = [folder.path.name for folder in folders]
     if name is not None and name not in names:
-        raise RlvoError("no study of this name was started", where=name, fix=f"Studies here: {', '.join(names)}")
+        raise no_study(work.studies, name)
     return [folder for folder in folders if name in (None, folder.path.name)]
 
 

@@ -11,6 +11,7 @@ from rlvo.cohort.cells import abbreviate
 from rlvo.cohort.hints import ERROR
 from rlvo.cohort.numerals import continuous_columns
 from rlvo.cohort.variables import TMAX_VOLUMES, VARIABLES, VOLUMES
+from rlvo.digits import tell_apart
 from rlvo.errors import Finding
 
 SUMMARY = re.compile(
@@ -52,10 +53,11 @@ def volume_order(typed: pd.DataFrame) -> Iterator[Finding]:
         if (shorter, longer) == TMAX_VOLUMES[::2] and between in typed:
             wrong &= typed[between].isna().to_numpy()  # else reported for the delay between the two
         for row in np.flatnonzero(wrong).tolist():
-            what = f"{inner[row]:g} mL is more than {shorter}, which includes it and is {outer[row]:g} mL"
+            part, whole = tell_apart(lambda value, more: f"{value:.{6 + more}g}", inner[row], outer[row])
+            what = f"{part} mL is more than {shorter}, which includes it and is {whole} mL"
             fix = "Check whether the columns are swapped or in different units"
             patient = str(typed.index[row]) or None
-            yield Finding(patient, longer, what, fix, f"{inner[row]:g}", f"0 to {outer[row]:g} mL")
+            yield Finding(patient, longer, what, fix, part, f"0 to {whole} mL")
 
 
 def check_cohort(typed: pd.DataFrame) -> list[Finding]:

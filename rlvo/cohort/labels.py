@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from rlvo.cohort.variables import VARIABLES
+from rlvo.digits import tell_apart
 
 NAMES = {
     "age": "Age",
@@ -76,16 +77,29 @@ def format_value(name: str, value: Any) -> str:
     return format_number(name, value)
 
 
-def format_number(name: str, value: float) -> str:
-    """At most three digits, but all before the point, and one after it if the variable has a unit: "207", "9.5"."""
+def format_numbers(name: str, *values: float) -> tuple[str, ...]:
+    """As `format_number`, with more digits if different values would look the same: "207.04" beside "207.03"."""
+    return tell_apart(lambda value, more: format_number(name, value, more), *values)
+
+
+def format_number(name: str, value: float, more: int = 0) -> str:
+    """At most three digits, but all before the point, and one after it if the variable has a unit: "207", "9.5".
+
+    Args:
+        more: digits to add after the point.
+    """
     has_unit = name in VARIABLES and VARIABLES[name].unit is not None
     before = math.floor(math.log10(abs(value))) + 1 if value else 1
-    text = f"{value:z.{min(max(3 - before, 0), 1 if has_unit else 3)}f}"
+    text = f"{value:z.{min(max(3 - before, 0), 1 if has_unit else 3) + more}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def format_quantity(name: str, value: float) -> str:
     """A number with its unit: "207 mL", "70.1 years"; scores and ratios have none."""
+    return with_unit(name, format_number(name, value))
+
+
+def with_unit(name: str, number: str) -> str:
+    """A number with the variable's unit, if it has one."""
     unit = VARIABLES[name].unit if name in VARIABLES else None
-    number = format_number(name, value)
     return number if unit in (None, "points") else f"{number} {unit}"

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from rlvo.cohort.variables import VARIABLES, source_columns
+from rlvo.digits import tell_apart
 from rlvo.errors import Finding
 
 SUSPICIOUS_AUC = 0.95
@@ -23,10 +24,13 @@ def suspected_leaks(table: pd.DataFrame, label: pd.Series, predictors: Sequence[
         candidates = [(_auc(score, label), what) for score, what in _scores(table[name])]
         area, what = max(candidates, key=lambda candidate: abs(candidate[0] - 0.5), default=(0.5, ""))
         if abs(area - 0.5) > SUSPICIOUS_AUC - 0.5:
-            told = f"{what} alone separates rLVO from the others (AUC {area:.2f}): suspected leak"
+            limits = 1 - SUSPICIOUS_AUC, SUSPICIOUS_AUC
+            shown, *_ = tell_apart(lambda value, more: f"{value:.{2 + more}f}", area, *limits)
+            told = f"{what} alone separates rLVO from the others (AUC {shown}): suspected leak"
             fix = "Make sure it is recorded before the procedure, or remove it from the predictors"
-            allowed = f"{1 - SUSPICIOUS_AUC:.2f} to {SUSPICIOUS_AUC:.2f}"
-            findings.append(Finding(None, name, told, fix, f"{area:.3f}", allowed))
+            allowed = " to ".join(f"{limit:.2f}" for limit in limits)
+            value, *_ = tell_apart(lambda value, more: f"{value:.{3 + more}f}", area, *limits)
+            findings.append(Finding(None, name, told, fix, value, allowed))
     return findings
 
 

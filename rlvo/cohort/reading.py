@@ -19,6 +19,7 @@ from rlvo.cohort.selection import UNLABELLED, Selection, select_patients
 from rlvo.cohort.tables import read_table
 from rlvo.cohort.variables import PERFUSION, PERFUSION_VOLUMES, VARIABLES, VOLUMES, check_predictors, source_columns
 from rlvo.config.base import content_hash
+from rlvo.config.commands import command_line
 from rlvo.config.study import PAPER_PREDICTORS
 from rlvo.errors import CohortError, Finding, RlvoError
 from rlvo.progress import Advance
@@ -101,7 +102,7 @@ def read_cohort(
     raw = read_table(path, mapping, partly=partly)
     columns, folder = raw.cells.columns, path.resolve().parent
     check_predictors(predictors)
-    findings = _missing_columns(columns, predictors, need_volumes=need_volumes)
+    findings = _missing_columns(columns, predictors, path, need_volumes=need_volumes)
     findings += misspelt_columns(columns, reported={finding.field for finding in findings})
     if "patient_id" not in columns:
         raise CohortError(findings, where=path, notes=raw.notes)
@@ -173,7 +174,9 @@ def data_hash(table: pd.DataFrame, label: pd.Series, predictors: Sequence[str]) 
     return content_hash({name: {p: None if pd.isna(v) else v for p, v in values.items()} for name, values in columns})
 
 
-def _missing_columns(present: Collection[str], predictors: Sequence[str], *, need_volumes: bool) -> list[Finding]:
+def _missing_columns(
+    present: Collection[str], predictors: Sequence[str], path: Path, *, need_volumes: bool
+) -> list[Finding]:
     needed = ["patient_id", *source_columns(predictors)]
     if need_volumes or {"ncct", "cta"} & set(present):
         needed += ["ncct", "cta"]
@@ -184,7 +187,8 @@ def _missing_columns(present: Collection[str], predictors: Sequence[str], *, nee
     if {*PERFUSION_VOLUMES} <= {*missing} and not any(suggest_column(name, unknown) for name in PERFUSION_VOLUMES):
         missing = [name for name in missing if name not in PERFUSION_VOLUMES]
         what = f"the table has none of {', '.join(PERFUSION_VOLUMES)}"
-        fix = "Add them, or leave its predictors out: 'rlvo init' writes a study without them (cohort.predictors)"
+        write = command_line("init", path, "-o", "study.yaml")
+        fix = f"Add them, or leave its predictors out (cohort.predictors), as a study that `{write}` writes does"
         findings.append(Finding(None, PERFUSION, what, fix))
     for name in missing:
         close = suggest_column(name, unknown)

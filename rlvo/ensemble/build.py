@@ -13,6 +13,7 @@ from rlvo.ensemble.calibration import fit_calibrator, margins_of_mean
 from rlvo.ensemble.fitting import Validation, fit_fold, score_patients
 from rlvo.ensemble.selection import (
     MODALITIES,
+    IncompleteError,
     folds_unseen_by_pruning,
     per_spec,
     rank_configurations,
@@ -51,15 +52,16 @@ def study_ensembles(
         partial: build even if trials or modalities are missing; the specs' notes name them.
 
     Raises:
-        RlvoError: no configuration finished all its folds; the trials are of different splits or data; predictions do
-            not fit together; something is missing and not `partial`.
+        UnfinishedError: no configuration finished all its folds.
+        IncompleteError: something is missing and not `partial`.
+        RlvoError: the trials are of different splits or data; predictions do not fit together.
     """
     ranking = rank_configurations(records, modalities)
     missing = (*missing, *ranking.missing)
     if missing and not partial:
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-        fix = "Let 'rlvo search' finish, or build without them: rlvo ensemble --partial"
-        raise RlvoError("; ".join(missing[:NAMED]) + more, where="the study's trials", fix=fix)
+        fix = "Let the search finish, or build without them (--partial)"
+        raise IncompleteError("; ".join(missing[:NAMED]) + more, fix=fix)
     usable = {candidate.configuration for candidate in ranking.candidates}
     identities = [record.identity for record in records if record.configuration in usable]
     hashes, *others = {(identity.split_hash, identity.data_hash) for identity in identities}

@@ -21,6 +21,14 @@ GREEDY_ROUNDS = 12
 """Greedy selection puts at most so many members into a fold, repeats counted."""
 
 
+class UnfinishedError(RlvoError):
+    """There is no trial of which an ensemble could be built yet."""
+
+
+class IncompleteError(UnfinishedError):
+    """Trials have not finished, without which an ensemble can be built all the same."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A configuration that has finished every fold."""
@@ -60,7 +68,7 @@ def rank_configurations(records: Iterable[CompletionRecord], modalities: Collect
         modalities: those the study searched (`searched_modalities`), if there may be some without a record.
 
     Raises:
-        RlvoError: there are none.
+        UnfinishedError: there are none.
     """
     trials: dict[Configuration, dict[int, CompletionRecord]] = defaultdict(dict)
     for record in records:
@@ -77,7 +85,7 @@ def rank_configurations(records: Iterable[CompletionRecord], modalities: Collect
         else:
             complete.append(Candidate(configuration, mean_objective(finished.values())))
     if not complete:
-        raise RlvoError("no configuration has finished all its folds", fix="Let 'rlvo search' finish first")
+        raise UnfinishedError("no configuration has finished all its folds")
     searched = {*modalities, *(configuration.model.modality for configuration in trials)}
     absent = searched - {candidate.modality for candidate in complete}
     return Ranking(

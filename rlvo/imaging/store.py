@@ -21,6 +21,7 @@ import SimpleITK as sitk
 
 from rlvo.config.base import content_hash
 from rlvo.config.grid import Grid
+from rlvo.digits import gigabytes
 from rlvo.errors import MachineError, RlvoError
 from rlvo.files import file_sha256
 from rlvo.imaging.content import ContentHashes
@@ -141,7 +142,8 @@ class VolumeStore:
         existing = next(folder for folder in (self.path, *self.path.parents) if folder.exists())
         needed, free = patients * entry_bytes(target.grid), shutil.disk_usage(existing).free
         if needed > free:
-            what = f"{patients} patient(s) need {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free"
+            need, has = gigabytes(needed, free)
+            what = f"{patients} patient(s) need {need}, but only {has} are free"
             raise MachineError(what, where=self.path, fix="Free some space, or put the store on a larger disk")
 
     def _is_known(self, target: Target, files: Mapping[str, Path | None]) -> bool:

@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
-from rlvo.cohort.labels import NAMES, format_number, format_quantity, names_in_words
+from rlvo.cohort.labels import NAMES, format_numbers, names_in_words, with_unit
 from rlvo.cohort.variables import CTP, TMAX_VOLUMES, source_columns
 from rlvo.config.model import Modality
 from rlvo.ensemble.spec import EnsembleSpec, MemberSpec, apply_ensemble
@@ -208,8 +208,9 @@ def _table_warnings(variant: Variant, row: pd.DataFrame) -> list[str]:
         low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
         value = float(predictor_values(row, predictor).iloc[0])
         if value < low or value > high:
-            seen = f"{format_number(predictor, low)} to {format_quantity(predictor, high)}"
-            is_beyond = f"{format_quantity(predictor, value)} counts as the nearest in training, {seen}"
+            own, least, most = format_numbers(predictor, value, low, high)
+            seen = f"{least} to {with_unit(predictor, most)}"
+            is_beyond = f"{with_unit(predictor, own)} counts as the nearest in training, {seen}"
             warnings.append(f"{NAMES.get(predictor, predictor)}: {is_beyond}")
     return warnings
 

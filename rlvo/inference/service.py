@@ -83,7 +83,7 @@ def allowed_folder(table: pd.DataFrame, folder: str, store: str) -> Path:
     ]
     if not (root := os.environ.get(DATA_ROOT)):
         if volumes or folder not in ("", "."):
-            raise ForbiddenPathError("this server reads no files", fix=f"Set {DATA_ROOT}, or use 'rlvo serve'")
+            raise ForbiddenPathError("this server reads no files", fix=f"Set {DATA_ROOT} to the folder of the volumes")
         return Path()
     top = Path(root).resolve()
     base = top / folder

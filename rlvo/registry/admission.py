@@ -46,6 +46,15 @@ def admit_model(model: str, tracking: Tracking, *, ungated: bool = False) -> Adm
         RlvoError: there is no such model, it is not what was registered, or it did not pass its gate.
         MachineError: the registry does not answer.
     """
+    name, gate = check_model(model, tracking, ungated=ungated)
+    return AdmittedModel(name, locate_model(name, tracking), gate)
+
+
+def check_model(model: str, tracking: Tracking, *, ungated: bool = False) -> tuple[str, str | None]:
+    """The first part of `admit_model`, which fetches and verifies nothing: the model's name, and what its gate found.
+
+    Arguments and errors are those of `admit_model`.
+    """
     if is_folder(model):
         record = Path(model).expanduser().resolve().parent / RECORD
         name, gate = model, record.read_text().strip() if record.is_file() else None
@@ -53,6 +62,7 @@ def admit_model(model: str, tracking: Tracking, *, ungated: bool = False) -> Adm
         version = find_version(model, tracking)
         name, gate = f"{version.name}/{version.version}", gate_result(version.tags)
     if not ungated and gate is not None and not has_passed(gate):
-        fix = "'rlvo models' lists those that passed. To be answered all the same: --ungated (Python: ungated=True)"
+        others = "" if is_folder(model) else f"`{tracking.listing(name.partition('/')[0])}` shows which passed. "
+        fix = f"{others}To be answered all the same: --ungated (Python: ungated=True)"
         raise RlvoError(f"it did not pass its gate ({gate})", where=name, fix=fix)
-    return AdmittedModel(name, locate_model(name, tracking), gate)
+    return name, gate

@@ -104,7 +104,7 @@ class ModelProcess:
         self._send(row=dict(row), params=params, explain=True)
         while "explained" not in (message := self.receive()):
             if "unable" in message:
-                fix = "Register it again with 'rlvo ensemble'"
+                fix = "Build and register its study's ensemble again"
                 what = "this version was registered before rlvo could explain answers"
                 raise RlvoError(what, where=self.model, fix=fix)
             if progress is not None:

@@ -123,7 +123,7 @@ def rollback(tracking: Tracking, name: str) -> tuple[int, int]:
     current = champions[-1] if champions else None
     earlier = [at for at, number in enumerate(champions) if number in sound and number != current]
     if current is None or not earlier:
-        fix = "'rlvo models' lists the versions; 'rlvo models promote' chooses one"
+        fix = f"`{tracking.listing(name)}` lists the versions; promote one"
         raise RlvoError("there is no earlier champion to go back to", where=name, fix=fix)
     previous = champions[earlier[-1]]
     locate_model(f"{name}/{previous}", tracking)

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rlvo.cohort.labels import NAMES, format_value, variable_label
+from rlvo.cohort.labels import NAMES, format_numbers, format_value, variable_label
 from rlvo.report.exhibit import Exhibit
 from rlvo.report.style import BLUE, GREY, INK, ORANGE, PALE_INK, paper_style
 
@@ -108,7 +108,7 @@ def training_exhibit(values: pd.DataFrame, patients: int | None) -> Exhibit:
     rows = [
         {
             "Predictor": variable_label(row["predictor"]),
-            "This patient": format_value(row["predictor"], row["value"]),
+            "This patient": _numbers(row)[0],
             "Among the training patients": place_in_words(row),
             "Their values": _range(row),
             "Recorded in": "" if pd.isna(row["known"]) else f"{row['known']:.0f}",
@@ -158,10 +158,18 @@ def place_in_words(row: Mapping[str, Any]) -> str:
 
 def _range(row: Mapping[str, Any]) -> str:
     typical = format_value(row["predictor"], row["typical"])
-    low, high = row["lowest"], row["highest"]
-    if pd.isna(low):
+    if pd.isna(row["lowest"]):
         return f"mostly {typical}"
-    return f"median {typical}, {format_value(row['predictor'], low)} to {format_value(row['predictor'], high)}"
+    _, low, high = _numbers(row)
+    return f"median {typical}, {low} to {high}"
+
+
+def _numbers(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The patient's value and the range of the others, told apart if they are numbers."""
+    name, numbers = row["predictor"], (row["value"], row["lowest"], row["highest"])
+    if any(pd.isna(number) or isinstance(number, str) for number in numbers):
+        return tuple(format_value(name, number) for number in numbers)
+    return format_numbers(name, *numbers)
 
 
 def _rows(values: pd.DataFrame) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from rlvo.config.study import StudyConfig
+from rlvo.digits import gigabytes
 from rlvo.errors import MachineError, RlvoError, get_logger
 from rlvo.files import disk_full_errors
 from rlvo.ray_session import check_cluster, check_resources, is_local
@@ -40,7 +41,7 @@ def study_lock(study: StudyFolder) -> Iterator[None]:
             raise RlvoError(
                 f"another search is at work on this study ({file.read().strip()})",
                 where=study.path,
-                fix="Wait for it (rlvo status shows how far it is), or end that process",
+                fix=f"Wait for it (`{study.command('status')}` shows how far it is), or end that process",
             ) from None
         except OSError as error:
             logger.warning("%s: cannot be locked (%s); start no second search on it", study.path, error.strerror)
@@ -111,13 +112,15 @@ def check_memory(planned: StudyPlan, *, on_gpu: bool) -> None:
         setting = "batch_size" if model.at_once == model.batch_size else "micro_batch"
         what = f"{model.backbone} with training.{setting} {model.at_once}"
         if certain > available:
+            need, has = gigabytes(certain, available)
             raise RlvoError(
-                f"{what} needs at least {certain / 1e9:.1f} GB, but the {place} has {available / 1e9:.1f} GB",
+                f"{what} needs at least {need}, but the {place} has {has}",
                 where=f"training.{setting}",
                 fix="Set a smaller batch size, a smaller training.micro_batch or a coarser grid",
             )
         if wanted > available:
-            logger.warning("%s may need %.1f GB; the %s has %.1f GB", what, wanted / 1e9, place, available / 1e9)
+            need, has = gigabytes(wanted, available)
+            logger.warning("%s may need %s; the %s has %s", what, need, place, has)
 
 
 def machine_memory() -> float:

@@ -61,7 +61,7 @@ def read_plan(study: StudyFolder) -> AblationPlan | None:
     except FileNotFoundError:
         return None
     except ValidationError:
-        fix = "Delete it: 'rlvo ablate' chooses the variables anew"
+        fix = f"Delete it: `{study.command('ablate')}` chooses the variables anew"
         raise RlvoError("damaged, or written by another version of rlvo", where=study.ablation, fix=fix) from None
 
 

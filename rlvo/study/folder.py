@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter, ValidationError
 
 from rlvo.config.base import content_hash
+from rlvo.config.commands import command_line
 from rlvo.config.loading import load_study
 from rlvo.config.model import Configuration
 from rlvo.config.shipped import shipped_studies
@@ -98,6 +99,10 @@ class StudyFolder:
     ablation = Inside("ablation.json")
     """Which predictors Models B and C go without, and the names of their studies."""
 
+    def command(self, name: str, *arguments: object) -> str:
+        """A command of rlvo about this study, for the user to run."""
+        return command_line(name, self.path.name, *arguments, workdir=self.path.parent.parent)
+
     def trial(self, configuration: str, fold: int) -> Path:
         """The folder of one trial, by the configuration's key and the fold."""
         return self.path / "trials" / configuration / f"fold-{fold}"
@@ -116,12 +121,24 @@ def started_studies(studies: Path) -> list[StudyFolder]:
     return [StudyFolder(path.parent) for path in sorted(studies.glob("*/study.json"))]
 
 
-def read_config(study: StudyFolder) -> StudyConfig:
-    """The study's frozen configuration. Raises RlvoError if no study was started there or the file is damaged."""
+def no_study(studies: Path, name: str, file: Path | None = None) -> RlvoError:
+    """The error for a study that was not started in a work folder's `studies/`; `file` is its YAML file, if known."""
+    others = [each.path.name for each in started_studies(studies)]
+    start = command_line("search", file or "STUDY.yaml", "--cohort", "TABLE", workdir=studies.parent)
+    fix = f"Studies here: {', '.join(others)}" if others else f"Name another --workdir, or start it: {start}"
+    return RlvoError("no study was started here", where=studies / name, fix=fix)
+
+
+def read_config(study: StudyFolder, file: Path | None = None) -> StudyConfig:
+    """The study's frozen configuration. Raises RlvoError if no study was started there or the file is damaged.
+
+    Args:
+        file: its YAML file, if the user named it so.
+    """
     try:
         config = StudyConfig.model_validate_json(study.config.read_bytes())
     except FileNotFoundError:
-        raise RlvoError("no study was started here", where=study.path, fix="Start it with rlvo search") from None
+        raise no_study(study.path.parent, study.path.name, file) from None
     except ValidationError:
         raise RlvoError("damaged, or written by another version of rlvo", where=study.config) from None
     for path, (before, _) in DEFAULTS.items():
@@ -134,6 +151,16 @@ def read_or_shipped_config(study: StudyFolder) -> StudyConfig:
     """The study's frozen configuration, or if it was not started, that of the shipped study of this name."""
     shipped = None if study.config.exists() else shipped_studies().get(study.path.name)
     return read_config(study) if shipped is None else load_study(shipped)
+
+
+def load_or_started(given: Path, studies: Path) -> StudyConfig:
+    """The study of a YAML file or of a shipped name, or else the one of this name that was started in `studies/`.
+
+    Raises RlvoError as `load_study`.
+    """
+    started = StudyFolder(studies / given.name)
+    is_named = given.name == str(given) and not given.is_file() and given.name not in shipped_studies()
+    return read_config(started) if is_named and started.config.is_file() else load_study(given)
 
 
 def read_hashes(study: StudyFolder) -> dict[str, str]:
@@ -254,7 +281,8 @@ def read_ended_trials(study: StudyFolder) -> EndedTrials:
             seen.add(folder.parent)
     if not predictions:
         where = missing[0] if missing else study.path
-        raise RlvoError("no trial of this study has finished", where=where, fix="Run 'rlvo search' first")
+        fix = f"`{study.command('status')}` shows why; `{study.command('search')}` continues it"
+        raise RlvoError("no trial of this study has finished", where=where, fix=fix)
     unended = [folder for folder in study.configurations() if folder not in seen]
     missing += [f"{folder.relative_to(study.path)}: no fold has ended" for folder in unended]
     return EndedTrials(tuple(records), pd.concat(predictions, ignore_index=True), tuple(missing))
@@ -277,11 +305,12 @@ def write_declared(study: StudyFolder, ensembles: Mapping[str, EnsembleSpec]) ->
 def read_declared(study: StudyFolder) -> dict[str, EnsembleSpec]:
     """The study's ensembles by name. Raises RlvoError if none were built or the file is damaged."""
     if not study.declared.is_file():
-        raise RlvoError("no ensemble was built for this study", where=study.path, fix="Run 'rlvo ensemble' first")
+        fix = f"Build it: {study.command('ensemble')}"
+        raise RlvoError("no ensemble was built for this study", where=study.path, fix=fix)
     try:
         return _ensembles().validate_json(study.declared.read_bytes())
     except ValidationError:
-        fix = "Run 'rlvo ensemble' again"
+        fix = f"Build them again: {study.command('ensemble')}"
         raise RlvoError("damaged, or written by another version of rlvo", where=study.declared, fix=fix) from None
 
 

@@ -81,16 +81,18 @@ def refuse_held_out(
     Args:
         asked: the one patient who is asked about; None: all of the table's.
     """
-    found = shared_patients(table, studies)
+    by_name = {study.path.name: study for study in studies}
+    found = shared_patients(table, by_name.values())
     for shared in found:
         if asked in shared.test or (asked is None and shared.test):
             some = (
                 f"{len(shared.test)} of these patients are the hold-out of study {shared.study}, say {shared.test[0]}"
             )
+            opening = by_name[shared.study].command("evaluate")
             raise RlvoError(
                 some if asked is None else f"the patient belongs to the hold-out of study {shared.study}",
                 where=where,
-                fix=f"'rlvo evaluate {shared.study}' opens it, on record; leave them out here",
+                fix=f"`{opening}` opens it, on record; leave them out here",
             )
     return found
 

@@ -120,7 +120,7 @@ class Openings:
             raise RlvoError(
                 f"{which} opened before: opening {last.opening}, {last.time}, study {last.study}",
                 where=self.path,
-                fix=f"'{show}' shows again what it showed; to open it once more, which is counted, give --again "
+                fix=f"`{show}` shows again what it showed; to open it once more, which is counted, give --again "
                 "--reason TEXT",
             )
         return earlier

@@ -142,7 +142,7 @@ def occlusion_places(cohort: Path) -> dict[str, np.ndarray]:
     path = cohort / "truth.json"
     truth = json.loads(path.read_text()) if _is_synthetic(path) else {}
     if truth.get("grid") is None:
-        raise RlvoError("this is no synthetic cohort with volumes", where=cohort, fix="Write one with 'rlvo synth'")
+        raise RlvoError("this is no synthetic cohort with volumes", where=cohort, fix="Name the folder of one")
     patients, seed, profile = truth["patients"], truth["seed"], get_profile(truth["profile"])
     drawn, grid = draw_patients(patients, profile, seed), Grid.model_validate(truth["grid"])
     seeds = zip(drawn.table["patient_id"], drawn.lesions, _volume_seeds(patients, seed), strict=True)

@@ -75,7 +75,7 @@ class Volumes:
         except RlvoError as error:
             raise PatientError(error.what, where=where, fix=error.fix) from None
         except (ValueError, EOFError, RuntimeError):
-            fix = "Run 'rlvo prepare' on the cohort again: it finds and repairs damaged volumes"
+            fix = "Prepare the cohort again: that finds and repairs damaged volumes"
             raise PatientError("damaged volume in the store", where=where, fix=fix) from None
 
     def __len__(self) -> int:

@@ -12,13 +12,14 @@ from rlvo.cohort.variables import VOLUMES
 from rlvo.config.workdir import Workdir
 from rlvo.errors import Finding, RlvoError
 from rlvo.inference.patients import NOT_ANSWERED
-from rlvo.mlflow_client import Tracking
 from rlvo.progress import ShowProgress, no_progress
+from rlvo.registry import admission
 from rlvo.registry.admission import AdmittedModel, admit_model
 from rlvo.registry.client import PatientTable, answer_table, check_patients, input_columns, shift_warnings
 from rlvo.registry.patient_folders import read_patient_folders
 from rlvo.study.folder import started_studies
 from rlvo.study.membership import refuse_held_out
+from rlvo.workflows.study import tracking_of
 
 if TYPE_CHECKING:
     from rlvo.workflows.explanation import ExplainedPatient
@@ -147,7 +148,15 @@ def load_model(name: str, workdir: str | Path = "rlvo-work", *, ungated: bool = 
         ```
     """
     work = Workdir.at(Path(workdir), create=False)
-    return Model(admit_model(name, Tracking(work.tracking_uri(), work.artifacts), ungated=ungated), work)
+    return Model(admit_model(name, tracking_of(work), ungated=ungated), work)
+
+
+def check_model(name: str, workdir: Path, *, ungated: bool = False) -> None:
+    """Raise RlvoError if there is no such model, or one that did not pass, before anything large is read.
+
+    Arguments are those of `load_model`.
+    """
+    admission.check_model(name, tracking_of(Workdir.at(workdir, create=False)), ungated=ungated)
 
 
 def read_patients(

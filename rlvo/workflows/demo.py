@@ -70,7 +70,8 @@ def demonstrate(
     truth = _write_cohort(table.parent, study, progress, patients=patients, profile=profile, seed=seed)
     opened, state = search(study, table, work, progress=progress, show_state=show_state)
     if state.best is None:
-        raise RlvoError("no configuration finished", where=study.name, fix="'rlvo status' shows why each failed")
+        fix = f"`{opened.folder.command('status')}` shows why each failed"
+        raise RlvoError("no configuration finished", where=study.name, fix=fix)
     built = build_and_register(opened, progress=progress)
     kept = kept_evaluation(opened)
     evaluated = kept or evaluate(opened, progress=progress)

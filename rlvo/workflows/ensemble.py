@@ -1,7 +1,8 @@
 """From trials to a registered model, and the ways to combine trials side by side."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from rlvo.ensemble.comparison import (
     simulate_votes,
 )
 from rlvo.ensemble.fitting import Validation
-from rlvo.ensemble.selection import folds_unseen_by_pruning, searched_modalities
+from rlvo.ensemble.selection import IncompleteError, UnfinishedError, folds_unseen_by_pruning, searched_modalities
 from rlvo.ensemble.spec import EnsembleSpec, MemberSpec
 from rlvo.errors import RlvoError
 from rlvo.evaluation.predictions import check_out_of_fold
@@ -108,7 +109,7 @@ def freeze_ensembles(
     Arguments and errors are those of `build_and_register`.
     """
     trials = read_ended_trials(study.folder)
-    specs = _declare(study.config, trials, partial)
+    specs = _declare(study.folder, study.config, trials, partial)
     _check_trained_on(study, specs[STUDY_ENSEMBLE], trials)
     fewer = _open_reduced(reduced, study, progress) if reduced else None
     fallbacks = fit_fallbacks(
@@ -208,7 +209,8 @@ def compare(study: str | Path | StudyConfig, work: Workdir) -> tuple[str, pd.Dat
     name, _ = named_study(study)
     folder = StudyFolder(work.study(name))
     settings, trials = read_config(folder).ensemble, read_ended_trials(folder)
-    return name, compare_ensembles(trials.records, trials.predictions, every_way(settings))
+    with _finishing(folder):
+        return name, compare_ensembles(trials.records, trials.predictions, every_way(settings))
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,8 +234,8 @@ def compare_tie_rules(study: str | Path | StudyConfig, work: Workdir) -> TieRule
     folder = StudyFolder(work.study(name))
     config, trials = read_config(folder), read_ended_trials(folder)
     settings, validation = config.ensemble, Validation.of(trials.predictions, config.ensemble)
+    spec = _declare(folder, config, trials, partial=True)[STUDY_ENSEMBLE]
     scored = nested_margins(trials.records, validation, settings.selection, settings.weighting)
-    spec = _declare(config, trials, partial=True)[STUDY_ENSEMBLE]
     spread = read_disagreements(folder).get(content_hash(spec))
     variance = within_class_variance(scored["fold"], scored["label"], scored["score"])
     is_measured = spread is not None and math.isfinite(spread) and variance > 0
@@ -255,11 +257,24 @@ def nested_figures(compared: pd.DataFrame) -> dict[str, float]:
     return {f"nested/{name}": float(row[column]) for column, name in names.items()}
 
 
-def _declare(config: StudyConfig, trials: EndedTrials, partial: bool) -> dict[str, EnsembleSpec]:
+def _declare(study: StudyFolder, config: StudyConfig, trials: EndedTrials, partial: bool) -> dict[str, EnsembleSpec]:
     settings, modalities = config.ensemble, searched_modalities(config)
-    return study_ensembles(
-        trials.records, trials.predictions, settings, modalities=modalities, missing=trials.missing, partial=partial
-    )
+    with _finishing(study):
+        return study_ensembles(
+            trials.records, trials.predictions, settings, modalities=modalities, missing=trials.missing, partial=partial
+        )
+
+
+@contextmanager
+def _finishing(study: StudyFolder) -> Iterator[None]:
+    """Have errors about trials that have not finished say how they do."""
+    try:
+        yield
+    except UnfinishedError as error:
+        fix = f"Let `{study.command('search')}` finish"
+        if isinstance(error, IncompleteError):
+            fix += f", or build without them: {study.command('ensemble', '--partial')}"
+        raise RlvoError(error.what, where=study.path.name, fix=fix) from None
 
 
 def _check_trained_on(study: OpenStudy, spec: EnsembleSpec, trials: EndedTrials) -> None:
@@ -267,7 +282,7 @@ def _check_trained_on(study: OpenStudy, spec: EnsembleSpec, trials: EndedTrials)
     split = study.inputs.split
     if (spec.split_hash, spec.data_hash) != (split.hash, study.inputs.data_hash):
         what = "the trials were trained on another split or other data"
-        raise RlvoError(what, where=study.config.name, fix="Run 'rlvo search' again")
+        raise RlvoError(what, where=study.config.name, fix=f"Train them again: {study.folder.command('search')}")
     check_out_of_fold(trials.predictions, split.folds, split.test)
 
 
@@ -300,7 +315,7 @@ def _describe(
     reduced = []
     if fewer is not None:
         trials = read_ended_trials(fewer.folder)
-        spec = _declare(fewer.config, trials, partial)[STUDY_ENSEMBLE]
+        spec = _declare(fewer.folder, fewer.config, trials, partial)[STUDY_ENSEMBLE]
         spread = measure_disagreement(fewer, spec, {STUDY_ENSEMBLE: spec}, progress).get(STUDY_ENSEMBLE)
         spec = _calibrate(spec, trials, spread)
         name = f"fewer predictors ({fewer.config.name})"

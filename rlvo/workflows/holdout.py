@@ -129,7 +129,8 @@ def open_together(
     descriptions = [read_description(study.folder.model) for study, _ in studies]
     for (study, specs), description in zip(studies, descriptions, strict=True):
         if strangers := sorted(n for n, spec in specs.items() if spec.split_hash != description.spec.split_hash):
-            raise RlvoError(f"built on another split: {', '.join(strangers)}", fix="Run 'rlvo ensemble' again")
+            fix = f"Build them again: {study.folder.command('ensemble')}"
+            raise RlvoError(f"built on another split: {', '.join(strangers)}", where=study.config.name, fix=fix)
         if {*study.inputs.split.test} != {*first.inputs.split.test}:
             raise RlvoError(f"{study.config.name} holds out other patients", where=first.config.name)
     split_hash, patients = descriptions[0].spec.split_hash, first.inputs.marks(first.inputs.split.test)

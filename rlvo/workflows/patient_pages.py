@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlvo.cohort.splits import Split
 from rlvo.ensemble.build import STUDY_ENSEMBLE
 from rlvo.ensemble.spec import EnsembleSpec, FoldSpec
 from rlvo.errors import RlvoError
@@ -40,7 +39,7 @@ def write_patient_pages(
         OSError: a page cannot be written.
     """
     spec, inputs = read_declared(study.folder)[STUDY_ENSEMBLE], study.inputs
-    folds = {patient: _fold(inputs.split, spec, patient) for patient in patients}  # all of them before any work
+    folds = {patient: _fold(study, spec, patient) for patient in patients}  # all of them before any work
     pages: list[Path] = []
     for patient, fold in folds.items():
         with progress(f"explaining {patient}") as advance:
@@ -62,11 +61,12 @@ def write_patient_pages(
     return pages
 
 
-def _fold(split: Split, spec: EnsembleSpec, patient: str) -> FoldSpec:
+def _fold(study: OpenStudy, spec: EnsembleSpec, patient: str) -> FoldSpec:
     """The fold of the ensemble whose networks were not trained on a patient, who isn't held out either."""
-    where = f"patient {patient}"
+    split, where = study.inputs.split, f"patient {patient}"
     if patient in split.test:
-        raise RlvoError("belongs to the hold-out", where=where, fix="'rlvo evaluate' shows its answers, on record")
+        fix = f"`{study.folder.command('evaluate')}` shows its answers, on record"
+        raise RlvoError("belongs to the hold-out", where=where, fix=fix)
     for fold in spec.folds:
         if patient in split.validation(fold.fold):
             return fold

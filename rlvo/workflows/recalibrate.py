@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from rlvo.config.commands import command_line
 from rlvo.config.workdir import Workdir
 from rlvo.ensemble.calibration import CALIBRATOR, Isotonic, Platt, fit_update, update_calibrator
 from rlvo.errors import RlvoError
@@ -94,7 +95,8 @@ def recalibrate(
     intercept, slope = fit_update(label, answered, with_slope=rarer >= LEAST_FOR_SLOPE)
     if slope == 0:
         what = "the model's probabilities do not rise with the share of rLVO in these patients"
-        raise RlvoError(what, where=table, fix="'rlvo evaluate MODEL COHORT' shows how it does on them")
+        show = command_line("evaluate", admitted.name, table, workdir=work.path)
+        raise RlvoError(what, where=table, fix=f"`{show}` shows how it does on them")
     what = (
         f"recalibrated from version {version.version} on {len(label)} patients, {positives} with rLVO: "
         f"log-odds {intercept:+.3g} {slope:+.3g} × the old ones"

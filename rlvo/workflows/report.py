@@ -185,4 +185,4 @@ def _cautions(
         yield "The search is not complete: the figures may change."
     if failed := state.count("failed"):
         trials = f"{failed} trial{'s' if failed > 1 else ''}"
-        yield f"{trials} failed; their configurations are left out ('rlvo status' says why)."
+        yield f"{trials} failed; their configurations are left out ('rlvo status {state.name}' says why)."

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -79,10 +80,11 @@ def cohort_section(study: ReadStudy) -> Section:
 
 def models_section(evidence: Evidence) -> Section:
     """Table 2, and the paired tests."""
-    last = [*(modality for modality in MODALITIES if modality in evidence.models), STUDY_ENSEMBLE]
-    others = {*evidence.specs}
-    shown = [name for name in evidence.models if name not in others] + last
-    models = [evidence.models[name] for name in shown]
+    baselines = [model for name, model in evidence.models.items() if name not in evidence.specs]
+    same = [name for name in MODALITIES if name in evidence.models and name not in evidence.modalities]
+    named = " = ".join([STUDY_ENSEMBLE, *same])  # a study of one modality has one ensemble by two names
+    own = replace(evidence.models[STUDY_ENSEMBLE], name=named)
+    models = [*baselines, *(evidence.models[name] for name in evidence.modalities), own]
     about, standing = evidence.about, evidence.standing
     table = models_exhibit(
         "table-2",
@@ -197,7 +199,8 @@ def search_section(study: ReadStudy, state: StudyState, trials: EndedTrials | No
     try:
         history = read_history(study.config, study.folder)
     except RlvoError:
-        history, text = None, ["Optuna's record of the search cannot be read now; 'rlvo search' says why."]
+        why = f"'rlvo search {study.config.name}' says why"
+        history, text = None, [f"Optuna's record of the search cannot be read now; {why}."]
     if history is not None:
         proposals, importance = history.proposals, history.importance
         drawn = [history_exhibit(proposals), importance_exhibit(importance) if len(importance) else None]

@@ -144,7 +144,7 @@ def open_searched_study(
     """
     name, given = named_study(study)
     folder = StudyFolder(work.study(name))
-    frozen = read_config(folder)
+    frozen = read_config(folder, _file(study))
     table = cohort or frozen.cohort.table
     assert table is not None  # open_study writes it
     inputs = open_study(given or frozen, table, work, progress=progress)
@@ -157,10 +157,15 @@ def read_study(study: str | Path | StudyConfig, work: Workdir, *, cohort: Path |
     Arguments and errors are those of `open_searched_study`.
     """
     folder = StudyFolder(work.study(named_study(study)[0]))
-    config = read_config(folder)
+    config = read_config(folder, _file(study))
     table = cohort or config.cohort.table
     assert table is not None  # open_study writes it
     return ReadStudy(config, work, read_patients(config, folder, table))
+
+
+def _file(study: str | Path | StudyConfig) -> Path | None:
+    """The YAML file, if that is how a study is named."""
+    return None if isinstance(study, StudyConfig) or Path(study).suffix not in (".yaml", ".yml") else Path(study)
 
 
 def tracking_of(work: Workdir, config: StudyConfig | None = None) -> Tracking:

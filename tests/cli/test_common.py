@@ -28,4 +28,5 @@ def test_column_names_go_with_a_table(tmp_path: Path) -> None:
     (tmp_path / "names.yaml").write_text("age: Edad")
     names = ("--columns", tmp_path / "names.yaml")
     assert "--columns goes with COHORT" in refused("evaluate", "demo", *names)
-    assert "has no columns to rename" in refused("predict", "model", tmp_path, *names, "--json")
+    (tmp_path / "MLmodel").touch()
+    assert "has no columns to rename" in refused("predict", tmp_path, tmp_path, *names, "--json")

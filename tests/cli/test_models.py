@@ -36,4 +36,4 @@ def test_list_promote_and_roll_back(workdir: Path) -> None:
 
 
 def test_an_option_that_a_subcommand_would_not_see_is_refused(workdir: Path) -> None:
-    assert "rlvo models promote --workdir" in refused("models", "--workdir", workdir, "promote", 1)
+    assert f"rlvo models promote 1 --workdir {workdir}" in refused("models", "--workdir", workdir, "promote", 1)

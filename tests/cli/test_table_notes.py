@@ -68,7 +68,7 @@ def test_a_search_says_it_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     inputs = open_small(make_small(), in_latin_1(small_cohort))
-    with show_cohort_and_search(inputs):
+    with show_cohort_and_search(inputs, "rlvo prepare"):
         pass
     assert " ".join(capsys.readouterr().err.split()).count(GUESSED) == 1
 

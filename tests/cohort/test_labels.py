@@ -4,7 +4,15 @@ import re
 
 import pytest
 
-from rlvo.cohort.labels import NAMES, format_number, format_quantity, format_value, names_in_words, share_label
+from rlvo.cohort.labels import (
+    NAMES,
+    format_number,
+    format_numbers,
+    format_quantity,
+    format_value,
+    names_in_words,
+    share_label,
+)
 from rlvo.cohort.variables import VARIABLES, known_after_procedure
 
 
@@ -24,6 +32,11 @@ def test_no_number_is_scientific_and_each_is_within_its_last_digit(name: str) ->
         text = format_number(name, value)
         assert re.fullmatch(r"\d+(\.\d)?", text)
         assert float(text) == pytest.approx(value, abs=0.5 if value >= 99.9 else 0.05)
+
+
+def test_a_value_does_not_look_like_the_bound_that_it_exceeds() -> None:
+    assert format_numbers("tmax_gt4_ml", 207.04, 3.0, 207.01) == ("207.04", "3", "207.01")
+    assert format_numbers("tmax_gt4_ml", 407.0, 3.0, 207.01) == ("407", "3", "207")
 
 
 def test_values_have_their_unit() -> None:

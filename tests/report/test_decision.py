@@ -81,6 +81,10 @@ def test_places_are_counts_and_ranges(values: pd.DataFrame) -> None:
     }
     assert {key: place_in_words(row | {"percentiles": key}) for key in expected} == expected
     assert place_in_words(row | {"value": 40.0}) == "higher than all; counts as the nearest"
+    just_beyond = values.assign(value=[36.04, *values["value"][1:]], highest=[36.01, *values["highest"][1:]])
+    shown = training_exhibit(just_beyond, None).shown
+    assert shown is not None
+    assert shown.iloc[0].tolist()[1:4] == ["36.04", "higher than all; counts as the nearest", "median 14, 0 to 36.01"]
     unknown = training_exhibit(values.assign(known=np.nan), None).shown
     assert unknown is not None
     assert "Recorded in" not in unknown

@@ -223,8 +223,7 @@ def test_half_done_with_failures_and_one_modality(tmp_path: Path) -> None:
         "all clinical",
         "all clinical, ridge",
         "all clinical, boosted",
-        "NCCT",
-        "ensemble",
+        "ensemble = NCCT",
     ]
     assert table(report, "table-3")["modalities"].tolist() == ["NCCT"]
     assert "The search is not complete" in text
