@@ -20,8 +20,9 @@ from rlvo.errors import RlvoError
 from rlvo.report import console as terminal
 from rlvo.report.console import literal, numeric, print_json, text_table
 from rlvo.study.folder import StudyFolder, no_study, started_studies
+from rlvo.search.forecast import read_forecast
+from rlvo.study.folder import StudyFolder, started_studies
 from rlvo.study.state import ENDED, ConfigurationState, StudyState
-from rlvo.study.status import read_state
 
 INTERVAL = 2.0
 """Seconds between two looks at the folder."""
@@ -50,7 +51,7 @@ def status(
         raise RlvoError("--watch and --json exclude each other", fix=f"Call `{again}` as often as you like")
 
     def look() -> list[StudyState]:
-        return [read_state(folder) for folder in _find_studies(work, study)]
+        return [read_forecast(folder) for folder in _find_studies(work, study)]
 
     if watch:
         _watch(look)
@@ -96,8 +97,10 @@ def headlines(study: StudyState) -> list[str]:
     if study.best is not None:
         lines.append(f"best {study.best.label} ({study.best.key}), val/auc {_auc(study.best.auc)}")
     if not study.is_complete and study.quiet_seconds is not None:
-        eta = "unknown" if study.eta_seconds is None else f"{_duration(study.eta_seconds)} at most"
+        eta = "unknown" if study.eta_seconds is None else f"about {_duration(study.eta_seconds)}"
         lines.append(f"time to go {eta}; last sign of life {_duration(study.quiet_seconds)} ago")
+    if study.energy_kwh is not None:
+        lines.append(f"energy so far {study.energy_kwh:.3g} kWh, by the counters of processors and GPUs")
     if study.count("silent") and not study.count("running"):
         lines.append("no search is running: start it again with the same command, and it continues")
     return lines
@@ -179,6 +182,7 @@ def _as_json(study: StudyState) -> dict[str, Any]:
         "complete": study.is_complete,
         "best": study.best.key if study.best else None,
         "eta_seconds": study.eta_seconds,
+        "energy_kwh": study.energy_kwh,
         "quiet_seconds": study.quiet_seconds,
         "configurations": [
             {

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from rlvo.config.study import StudyConfig
 from rlvo.errors import DiskFullError, RlvoError
 from rlvo.files import disk_full_errors
 from rlvo.ray_session import check_resources, ray_session
+from rlvo.search.forecast import with_forecast
 from rlvo.search.plan import plan_study
 from rlvo.search.preflight import check_disk, check_memory, cut_torn_line
 from rlvo.search.proposals import Proposals
@@ -36,6 +38,8 @@ INTERVAL = 1.0
 """Seconds between two states that are told."""
 NOTE_INTERVAL = 10.0
 """Seconds between two notes that say the same."""
+FORECAST_INTERVAL = 5.0
+"""Seconds between two forecasts."""
 
 OnState = Callable[[StudyState], None]
 
@@ -71,7 +75,7 @@ def run_search(
     try:
         with disk_full_errors(study.path):
             searcher = FoldSearcher(config, Proposals(config, study), TrialStore(study, inputs.identity))
-            events = TuneEvents(searcher, study, on_state)
+            events = TuneEvents(searcher, config, study, on_state)
             has_work = searcher.fill()
             events.tell([])
             if has_work:
@@ -127,14 +131,16 @@ class TuneEvents(TrialProgressCallback):  # type: ignore[misc]
 
     Args:
         searcher: knows how the configurations do, and is told why a trial crashed.
+        config: the study's configuration.
         study: the study's folder.
         on_state: is told the state.
     """
 
-    def __init__(self, searcher: FoldSearcher, study: StudyFolder, on_state: OnState) -> None:
+    def __init__(self, searcher: FoldSearcher, config: StudyConfig, study: StudyFolder, on_state: OnState) -> None:
         super().__init__()
-        self._searcher, self._study, self._on_state = searcher, study, on_state
+        self._searcher, self._config, self._study, self._on_state = searcher, config, study, on_state
         self._told, self._note, self._noted = 0.0, Note(), -NOTE_INTERVAL
+        self._at_once, self._forecast, self._foretold = 0, searcher.state, -FORECAST_INTERVAL
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         if time.monotonic() - self._told >= INTERVAL:
@@ -157,12 +163,23 @@ class TuneEvents(TrialProgressCallback):  # type: ignore[misc]
         """Tell the state, given the trials that Tune has."""
         for trial in trials:
             self._searcher.note_running(trial.trial_id, is_running=trial.status == Trial.RUNNING)
-        state = self._searcher.state
+        state = self._foretell(self._searcher.state)
         self._on_state(state)
         self._told, note = time.monotonic(), Note.of(state)
         if note != self._note or self._told - self._noted >= NOTE_INTERVAL:
             write_note(self._study, note)
             self._note, self._noted = note, self._told
+
+    def _foretell(self, state: StudyState) -> StudyState:
+        """The state with the time to go, which is worked out anew now and then."""
+        self._at_once, now = max(self._at_once, state.count("running")), time.monotonic()
+        state = replace(state, at_once=self._at_once)
+        if now - self._foretold >= FORECAST_INTERVAL:
+            self._forecast, self._foretold = with_forecast(state, self._study, self._config), now
+        eta, energy = self._forecast.eta_seconds, self._forecast.energy_kwh
+        if eta is not None:
+            eta = None if state.is_complete else max(eta - (now - self._foretold), 0.0)
+        return replace(state, eta_seconds=eta, energy_kwh=energy)
 
 
 def crash_reason(trial: Trial) -> str:

@@ -7,18 +7,17 @@ from dataclasses import dataclass
 
 from rlvo.cohort.encoding import TabularEncoder
 from rlvo.config.base import by_path
-from rlvo.config.model import Configuration, DaftOptions, ModelConfig
+from rlvo.config.model import ModelConfig
 from rlvo.config.space import conditions
 from rlvo.config.study import StudyConfig
 from rlvo.evaluation.power import AucPower
 from rlvo.imaging.store import entry_bytes
 from rlvo.progress import Advance
 from rlvo.search.halving import epochs_to_train, group, ladder
-from rlvo.study.inputs import check_models, model_specs
+from rlvo.study.inputs import check_models
+from rlvo.study.specs import Spec, model_specs, spec_of
 
 BYTES_PER_WEIGHT = 4
-FREE = {"dropout": 0.0, "compress_input": True}
-"""Fields of a model that change what it costs by next to nothing."""
 TRAINED_COPIES = 4
 """What training holds in memory, in sizes of the model: weights, gradients, and Adam's two moments."""
 Spec = tuple[ModelConfig, int, int]
@@ -189,6 +188,9 @@ def _alike(model: ModelConfig) -> ModelConfig:
 
 
 def _planned(spec: Spec, study: StudyConfig, tabular_features: int, options: tuple[str, ...]) -> PlannedModel:
+def _planned(
+    model: ModelConfig, batch_size: int, study: StudyConfig, tabular_features: int, options: tuple[str, ...]
+) -> PlannedModel:
     from rlvo.models.cost import model_cost
 
     model, batch_size, at_once = spec

@@ -16,10 +16,10 @@ from rlvo.config.commands import command_line
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.errors import RlvoError
-from rlvo.search.plan import Spec, StudyPlan, spec_of, trial_bytes
+from rlvo.search.plan import StudyPlan, trial_bytes
 from rlvo.search.preflight import count_cpus, count_gpus, gpu_memory, machine_memory
 from rlvo.study.folder import read_config, started_studies
-from rlvo.study.inputs import model_specs
+from rlvo.study.specs import Spec, model_specs, spec_of
 from rlvo.training.records import RECORD, CompletionRecord
 
 PROCESS_BYTES = 900_000_000

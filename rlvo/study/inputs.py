@@ -1,6 +1,5 @@
 """What the trials of a study are trained on: read, selected, labelled, split and prepared, the same at every start."""
 
-import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from rlvo.cohort.reading import Cohort, data_hash, read_cohort, volume_paths
 from rlvo.cohort.selection import Exclusion, Selection
 from rlvo.cohort.splits import Split, make_split, read_split, take_over, write_split
 from rlvo.config.base import by_path, content_hash
-from rlvo.config.model import Configuration
 from rlvo.config.study import DEFAULTS, CohortConfig, StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.errors import CohortError, Finding, RlvoError
@@ -26,6 +24,7 @@ from rlvo.imaging.target import Target
 from rlvo.progress import ShowProgress
 from rlvo.study.folder import StudyFolder, read_config, read_hashes
 from rlvo.study.membership import Marks, patient_marks
+from rlvo.study.specs import model_specs
 from rlvo.training.dataset import FoldData, Patients
 from rlvo.training.records import TrialIdentity
 
@@ -250,16 +249,6 @@ def settle(config: StudyConfig, study: StudyFolder) -> StudyConfig:
         if not config.names(path):
             config = config.with_setting(path, frozen.default(path) if frozen else now)
     return config
-
-
-def model_specs(config: StudyConfig) -> list[Configuration]:
-    """The enumerated combinations, with every sampled axis that decides the cost at each of its ends or choices."""
-    sampled = {path: axis for path, axis in config.space.sample.items() if path.startswith(COSTLY)}
-    return [
-        config.configuration({**combination, **dict(zip(sampled, values, strict=True))})
-        for combination in config.space.combinations()
-        for values in itertools.product(*(axis.extremes for axis in sampled.values()))
-    ]
 
 
 def check_models(config: StudyConfig) -> None:

@@ -97,6 +97,11 @@ class ConfigurationState:
         return combined_state(trial.state for trial in self.trials)
 
     @property
+    def is_open(self) -> bool:
+        """Whether it has neither finished nor failed, and was not pruned."""
+        return self.state not in ("finished", "failed", "pruned")
+
+    @property
     def records(self) -> dict[int, CompletionRecord]:
         """The records of the trials that have finished, by fold."""
         return {each.fold: each.record for each in self.trials if each.state == "finished" and each.record is not None}
@@ -129,8 +134,12 @@ class StudyState:
     """Those that were started; by key if read from the folder, in the order of the proposals if told by the search."""
     quiet_seconds: float | None = 0.0
     """Since the last sign of life; None if no trial was started."""
-    clock_pace: float | None = None
-    """Seconds per epoch by the clock, for as long as no trial has ended."""
+    at_once: int = 0
+    """The most trials that have run at once, as far as is known."""
+    eta_seconds: float | None = None
+    """About how long it still takes; None if no trial runs or it is not known yet (`search.forecast` knows)."""
+    energy_kwh: float | None = None
+    """What its trials have taken of processors and GPUs; None if that is not counted on their machines."""
     has_finished: bool = False
     """As the search said: every configuration was proposed, and every trial has ended."""
 
@@ -157,17 +166,6 @@ class StudyState:
     def count(self, *states: State) -> int:
         """How many trials are in one of these states."""
         return sum(trial.state in states for each in self.configurations for trial in each.trials)
-
-    @property
-    def eta_seconds(self) -> float | None:
-        """The most that it can still take at the pace so far; None if no trial runs or the pace is unknown."""
-        trials = [(each.epochs, trial) for each in self.configurations for trial in each.trials]
-        pace, running = seconds_per_epoch((trial.record for _, trial in trials), self.clock_pace), self.count("running")
-        if pace is None or not running:
-            return None
-        left = sum(epochs - trial.epoch for epochs, trial in trials if trial.state not in ENDED)
-        unknown = max(self.configurations_total - len(self.configurations), 0) * self.folds
-        return (left + unknown * self.epochs) * pace / running
 
 
 def seconds_per_epoch(records: Iterable[CompletionRecord | None], by_clock: float | None) -> float | None:

@@ -35,6 +35,8 @@ class Note(Frozen):
     prunings: dict[str, dict[int, str]] = Field(default_factory=dict)
     has_finished: bool = False
     """Whether every configuration was proposed, and every trial has ended."""
+    at_once: int = 0
+    """The most trials that have run at once since the search was started."""
 
     @classmethod
     def of(cls, state: StudyState) -> Self:
@@ -47,6 +49,7 @@ class Note(Frozen):
             failures={key: reasons for key, each in by_key.items() if (reasons := each.reasons("failed"))},
             prunings={key: reasons for key, each in by_key.items() if (reasons := each.reasons("pruned"))},
             has_finished=state.has_finished,
+            at_once=state.at_once,
         )
 
 
@@ -100,8 +103,7 @@ def read_state(study: StudyFolder, *, now: float | None = None) -> StudyState:
         for trace in traces
         if trace.epochs and trace.seen is not None and trace.started is not None and trace.seen > trace.started
     ]
-    clock_pace = max(by_clock, default=None)
-    pace = seconds_per_epoch((trace.record for trace in traces), clock_pace)
+    pace = seconds_per_epoch((trace.record for trace in traces), max(by_clock, default=None))
     limit = FIRST_EPOCH_SECONDS if pace is None else max(SILENT_AFTER_SECONDS, SILENT_AFTER_EPOCHS * pace)
 
     def state(key: str, trace: _Trace) -> TrialState:
@@ -130,7 +132,7 @@ def read_state(study: StudyFolder, *, now: float | None = None) -> StudyState:
         epochs=config.training.epochs,
         configurations=tuple(configurations),
         quiet_seconds=max(now - max(seen), 0.0) if seen else None,
-        clock_pace=clock_pace,
+        at_once=said.at_once,
         has_finished=note is not None and note.has_finished,
     )
 

@@ -12,8 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 POWERCAP = Path("/sys/class/powercap")
 """Since Linux 5.10 only root may read the counters, unless the machine's owner allows it."""
 CPU, GPU = "system/cpu_energy_joules", "system/gpu_energy_joules"
@@ -94,6 +92,8 @@ def _keep_reading(meter: "weakref.ref[EnergyMeter]") -> None:
 
 def _gpu_counter() -> Any:
     """NVML's handle of the GPU that torch uses here; None without one, or without nvidia-ml-py."""
+    import torch  # whoever only reads what was measured starts without it
+
     if not torch.cuda.is_available():
         return None
     with suppress(ImportError):

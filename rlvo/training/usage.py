@@ -6,16 +6,28 @@ import resource
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
-
-import torch
 
 from rlvo.about import code_version
 from rlvo.training.energy import CPU, GPU, EnergyMeter
 
 USAGE = "usage.jsonl"
+SECONDS = "system/epoch_seconds"
+"""Since the epoch before it ended or, for the first one, since the trial was started: checkpoints included."""
 GB = 1e9
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long a trial takes, in seconds."""
+
+    epoch: float
+    """One epoch, with its checkpoint."""
+    start: float = 0.0
+    """What every start takes in addition: intensities are measured, and the network is built."""
 
 
 class UsageMeter:
@@ -46,8 +58,14 @@ class UsageMeter:
             file.write(json.dumps(line) + "\n")
 
     def _measured(self, seconds: float) -> dict[str, float]:
+        import torch  # whoever only reads what was measured starts without it
+
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GB  # Linux counts it in KiB
-        usage = {"system/images_per_second": self._images / seconds, "system/memory_peak_gb": peak}
+        usage = {
+            SECONDS: seconds,
+            "system/images_per_second": self._images / seconds,
+            "system/memory_peak_gb": peak,
+        }
         if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
             usage["system/gpu_memory_peak_gb"] = torch.cuda.max_memory_allocated() / GB
             with suppress(ModuleNotFoundError, RuntimeError):  # it takes NVIDIA's nvidia-ml-py
@@ -58,6 +76,19 @@ class UsageMeter:
 def read_usage(folder: Path) -> dict[int, Mapping[str, float]]:
     """What was measured, by epoch (from 1); lines that were cut short are left out."""
     return {int(line.pop("epoch")): line for line in _lines(folder) if "epoch" in line}
+
+
+def read_pace(folder: Path) -> Pace | None:
+    """Mean over the trial's epochs so far; None if none has ended, or their duration was not written down."""
+    first, later, has_started = list[float](), list[float](), True
+    for line in _lines(folder):
+        if SECONDS in line:
+            (first if has_started else later).append(line[SECONDS])
+        has_started = "code" in line
+    if not first:
+        return None
+    epoch = fmean(later or first)
+    return Pace(epoch, max(fmean(first) - epoch, 0.0))
 
 
 def read_energy(folder: Path) -> float:

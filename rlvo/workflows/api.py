@@ -12,9 +12,9 @@ from rlvo.config.loading import named_study
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.progress import ShowProgress, no_progress
+from rlvo.search.forecast import read_forecast
 from rlvo.study.folder import StudyFolder, read_config, read_ended_trials, read_or_shipped_config, started_trials
 from rlvo.study.state import StudyState
-from rlvo.study.status import read_state
 from rlvo.training.records import read_epochs
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Study:
 
     def status(self) -> StudyState:
         """Where the study stands, from its folder alone: also while another process searches, and after a crash."""
-        return read_state(self.folder)
+        return read_forecast(self.folder)
 
     @property
     def trials(self) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 Each run of Tune costs seconds, so a test looks at many things.
 """
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -26,7 +27,7 @@ from rlvo.config.workdir import Workdir
 from rlvo.errors import DiskFullError, PatientError
 from rlvo.evaluation.predictions import read_predictions
 from rlvo.files import atomic_write
-from rlvo.search.execute import TuneEvents, crash_reason, run_search
+from rlvo.search.execute import FORECAST_INTERVAL, TuneEvents, crash_reason, run_search
 from rlvo.search.proposals import Proposals
 from rlvo.search.searcher import FoldSearcher
 from rlvo.search.trainable import STOPS
@@ -36,7 +37,8 @@ from rlvo.study.state import ConfigurationState, StudyState
 from rlvo.study.state import TrialState as OneTrial
 from rlvo.study.status import read_state
 from rlvo.training.fit import fit
-from rlvo.training.records import PREDICTIONS, RECORD, CompletionRecord, read_epochs, read_record
+from rlvo.training.records import PREDICTIONS, RECORD, CompletionRecord, read_epochs, read_record, write_epochs
+from rlvo.training.usage import SECONDS, USAGE
 
 STUDY = parse_study(
     {"name": "study", "space": {"enumerate": {"model.modality": ["NCCT", "CTA"]}}, "folds": {"folds": 2}}
@@ -50,7 +52,7 @@ class Search:
         self.study, self.told = study, list[StudyState]()
         atomic_write(study.config, STUDY.model_dump_json())
         self.searcher = FoldSearcher(STUDY, Proposals(STUDY, study), TrialStore(study, Mock()))
-        self.events = TuneEvents(self.searcher, study, self.told.append)
+        self.events = TuneEvents(self.searcher, STUDY, study, self.told.append)
         self.trials: list[Trial] = []
 
     def start(self) -> Trial:
@@ -135,6 +137,23 @@ def test_a_note_that_says_the_same_is_not_written_again_at_once(search: Search) 
     search.events.tell([])
     assert search.study.progress.stat().st_mtime_ns == written
     assert len(search.told) == 2
+
+
+def test_the_time_to_go_is_told_and_so_are_the_slots(search: Search) -> None:
+    first = search.start()
+    search.events.tell(search.trials)
+    assert (search.told[-1].at_once, search.told[-1].eta_seconds) == (1, None)
+    fold = search.study.trial(search.told[-1].configurations[0].key, 0)
+    write_epochs(fold, [{"val/loss": 0.5, "val/auc": 0.5}])
+    (fold / USAGE).write_text(json.dumps({"epoch": 1, SECONDS: 10.0}))
+    search.searcher.on_trial_result(first.trial_id, {})
+    search.events._foretold = -FORECAST_INTERVAL
+    search.events.tell(search.trials)
+    eta = search.told[-1].eta_seconds
+    assert eta == pytest.approx(59 * 10 + 3 * 600, abs=5)
+    assert read_state(search.study).at_once == 1
+    search.events.tell(search.trials)
+    assert eta - 5 < (search.told[-1].eta_seconds or 0) < eta, "it runs down between two forecasts"
 
 
 def test_an_error_that_every_trial_would_meet_ends_the_search(search: Search) -> None:

@@ -69,12 +69,3 @@ def test_an_objective_needs_every_fold_and_the_best_is_the_first_of_equals() -> 
     state = StudyState("s", 4, 2, 60, (half, *whole))
     assert state.best is whole[1]
     assert StudyState("s", 3, 2, 60, (half,)).best is None
-
-
-def test_the_pace_is_that_of_ended_trials_if_there_are_any() -> None:
-    running = of_folds(trial_state(0, record(0, 0.9)), TrialState(1, "running", epoch=20))
-    state = StudyState("s", 2, 2, 60, (running,), clock_pace=99.0)
-    assert state.eta_seconds == pytest.approx((40 + 2 * 60) * 6 / 4)
-    alone = of_folds(TrialState(0, "running", epoch=20), TrialState(1))
-    assert StudyState("s", 1, 2, 60, (alone,), clock_pace=2.0).eta_seconds == pytest.approx((40 + 60) * 2)
-    assert StudyState("s", 1, 2, 60, (alone,)).eta_seconds is None

@@ -115,15 +115,6 @@ def test_a_note_that_is_damaged_or_from_before_the_last_start_is_ignored(started
     assert states(started) == {NCCT.key: ["running", "waiting"]}
 
 
-def test_until_a_trial_has_ended_the_pace_is_taken_from_the_clock(started: StudyOnDisk) -> None:
-    started.start(NCCT, 0, started.epochs(0, count=10))
-    folder = started.trial(NCCT, 0)
-    os.utime(folder.parent / "configuration.json", (1e9, 1e9))
-    os.utime(folder, (1e9 + 200, 1e9 + 200))
-    status = read_state(started.folder, now=1e9 + 210)
-    assert status.eta_seconds == pytest.approx((50 + 7 * 60) * 20)
-
-
 @pytest.mark.parametrize("name", ["record.json", "epochs.jsonl"])
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"\0" * len(data)])
 def test_a_damaged_file_is_told_and_stops_nothing(

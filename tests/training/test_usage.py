@@ -1,11 +1,12 @@
 """What epochs took of the machine is beside a trial's result, and a line that was cut short costs that line only."""
 
+import json
 import time
 from pathlib import Path
 
 import pytest
 
-from rlvo.training.usage import USAGE, UsageMeter, read_code, read_usage
+from rlvo.training.usage import SECONDS, USAGE, Pace, UsageMeter, read_code, read_pace, read_usage
 
 
 def test_every_epoch_is_measured_by_itself_and_the_lines_read_back(tmp_path: Path) -> None:
@@ -19,6 +20,29 @@ def test_every_epoch_is_measured_by_itself_and_the_lines_read_back(tmp_path: Pat
     assert 0 < usage[2]["system/images_per_second"] <= 20 < usage[1]["system/images_per_second"]
     assert 0.01 < usage[2]["system/memory_peak_gb"] < 1000
     assert usage[2]["system/memory_peak_gb"] >= usage[1]["system/memory_peak_gb"]
+
+
+def test_the_pace_is_that_of_the_epochs_and_what_every_start_adds(tmp_path: Path) -> None:
+    assert read_pace(tmp_path) is None
+    lines = [
+        {"code": "x"},
+        {SECONDS: 5.0},
+        {SECONDS: 2.0},
+        {SECONDS: 1.0},
+        {"code": "x"},
+        {SECONDS: 4.0},
+        {SECONDS: 3.0},
+    ]
+    for count, pace in ((2, Pace(5)), (3, Pace(2, 3)), (7, Pace(2, 2.5))):
+        (tmp_path / USAGE).write_text("".join(json.dumps({"epoch": 1, **line}) + "\n" for line in lines[:count]))
+        assert read_pace(tmp_path) == pace
+    for line in ({"epoch": 1, "system/images_per_second": 9.0}, {"epoch": 1, SECONDS: 0.0}):
+        (tmp_path / USAGE).write_text(json.dumps(line))
+        assert read_pace(tmp_path) == (Pace(0) if SECONDS in line else None), "written by an earlier version"
+    measured = UsageMeter(tmp_path, images=10)
+    time.sleep(0.1)
+    measured.after_epoch(2)
+    assert 0.1 <= read_usage(tmp_path)[2][SECONDS] < 5
 
 
 @pytest.mark.parametrize("torn", ['{"epoch": 2, "system/im', "[]", "{}", ""])
