@@ -27,14 +27,10 @@ STOPS = "stops"
 """In a trial's last result: the error that every other trial would meet as well."""
 
 
-class _RungReachedError(Exception):
-    """The trial has come as far as it was asked to; its checkpoint is on disk."""
-
-
 def train_fold(
     trial: dict[str, Any], *, config: StudyConfig, inputs: StudyInputs, study: StudyFolder
 ) -> dict[str, Any]:
-    """Train one trial and report once per epoch; it continues where an earlier start of it was stopped.
+    """Train one trial and report once per epoch; it continues from its last checkpoint.
 
     Args:
         trial: what `FoldSearcher.suggest` returned; if `until` is before its last epoch, it stops there and can resume.
@@ -55,8 +51,6 @@ def train_fold(
     def report(epoch: int, metrics: EpochMetrics) -> None:
         meter.after_epoch(epoch)
         tune.report({"epoch": epoch, **metrics})
-        if trial["until"] <= epoch < configuration.training.epochs:
-            raise _RungReachedError
 
     try:
         if not study.progress.exists():  # the driver wrote it; this node may have joined after the start's check
@@ -75,10 +69,9 @@ def train_fold(
             seed=config.seed,
             device="auto" if resources.gpus else "cpu",
             threads=resources.cpus,
+            until=trial["until"],
             report=report,
         )
-    except _RungReachedError:
-        pass
     except (PatientError, DiskFullError, NotSharedError) as error:
         return {STOPS: error}
     except RlvoError as error:

@@ -1,19 +1,21 @@
 """A trial's checkpoints: the last epoch, from which it continues, and the best one, which becomes the member.
 
 A checkpoint is a folder of `model.safetensors` (weights), `state.pt` (everything else needed to continue) and
-`manifest.json` (their SHA-256). It is written completely under another name and then moved into place. The checkpoint
-before it, and the best weights that this one refers to, are kept until the trial ends.
+`manifest.json` (their SHA-256). It is written completely under another name and then moved into place, as are the best
+weights that it refers to. The checkpoint before it, with its best weights, is kept until the trial ends.
 """
 
 import hashlib
 import io
 import json
 import logging
+import math
 import shutil
 import tempfile
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import safetensors.torch
 import torch
@@ -37,8 +39,13 @@ from rlvo.training.records import (
 
 WEIGHTS, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
 BEST_BEFORE = "best/previous.safetensors"
-"""The best weights before the last epoch, if the last epoch is the best."""
+"""The best weights of the checkpoint before the last, if they are others."""
 UNFINISHED = "new-"
+
+WORTH = 50
+"""The next checkpoint is saved once training has taken this many times as long as saving the last one."""
+MOST_SECONDS = 60.0
+"""How much training a death may undo: this, or one epoch if that takes longer."""
 
 logger = logging.getLogger(__name__)
 
@@ -78,14 +85,70 @@ class Checkpoint:
     schedule: dict[str, Any]
 
 
+class Stateful(Protocol):
+    """A module, an optimizer or a schedule."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+
+class Saver:
+    """Saves a trial's checkpoints: after its first epoch in this process, then as often as it is worth the time.
+
+    Args:
+        folder: the trial's.
+        progress: what it trains; the epochs in it are on disk.
+        module, optimizer, schedule: at the end of each epoch, what is to be saved.
+    """
+
+    def __init__(
+        self, folder: Path, progress: Progress, module: Stateful, optimizer: Stateful, schedule: Stateful
+    ) -> None:
+        self._folder, self._progress = folder, progress
+        self._module, self._optimizer, self._schedule = module, optimizer, schedule
+        self._best: dict[str, Tensor] | None = None
+        """The best weights, if they are not on disk."""
+        self._saved_epochs, self._saved, self._cost = len(progress.epochs), -math.inf, 0.0
+
+    def after_epoch(self, *, at_once: bool) -> None:
+        """Save the epoch that was added to `progress` if that is worth it, or in any case if it must be `at_once`."""
+        if at_once or self._is_due():
+            self.save()
+        elif self._progress.best_epoch == len(self._progress.epochs):
+            self._best = {name: tensor.to("cpu", copy=True) for name, tensor in self._module.state_dict().items()}
+
+    def save(self) -> None:
+        """Save the last epoch, unless it is saved. Raises OSError if there is no room."""
+        if self._saved_epochs == len(self._progress.epochs):
+            return
+        started, states = time.monotonic(), (self._optimizer.state_dict(), self._schedule.state_dict())
+        save_epoch(self._folder, self._progress, self._module.state_dict(), *states, best=self._best)
+        self._best, self._saved_epochs, self._saved = None, len(self._progress.epochs), time.monotonic()
+        self._cost = self._saved - started
+
+    def _is_due(self) -> bool:
+        unsaved = time.monotonic() - self._saved
+        with_next = unsaved * (1 + 1 / (len(self._progress.epochs) - self._saved_epochs))
+        return unsaved >= WORTH * self._cost or with_next > MOST_SECONDS
+
+
 def save_epoch(
-    folder: Path, progress: Progress, weights: dict[str, Tensor], optimizer: dict[str, Any], schedule: dict[str, Any]
+    folder: Path,
+    progress: Progress,
+    weights: dict[str, Tensor],
+    optimizer: dict[str, Any],
+    schedule: dict[str, Any],
+    *,
+    best: dict[str, Tensor] | None = None,
 ) -> None:
-    """Save the epoch that has just ended (the last of `progress`), and its weights as the best ones if they are."""
-    model = safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in weights.items()})
-    is_best = progress.best_epoch == len(progress.epochs)
-    if is_best:
-        progress.best_sha256 = hashlib.sha256(model).hexdigest()
+    """Save the epoch that has just ended (the last of `progress`), and the best weights if they are new.
+
+    Args:
+        best: the best epoch's weights if they are on disk nowhere; ignored if the last epoch is the best.
+    """
+    model = _serialised(weights)
+    new_best = model if progress.best_epoch == len(progress.epochs) else None if best is None else _serialised(best)
+    if new_best is not None:
+        progress.best_sha256 = hashlib.sha256(new_best).hexdigest()
     state = io.BytesIO()
     torch.save({"progress": asdict(progress), "optimizer": optimizer, "schedule": schedule}, state)
 
@@ -97,23 +160,34 @@ def save_epoch(
     try:
         for name, data in files.items():
             atomic_write(new / name, data)
+        if new_best is not None:
+            atomic_write(new / "best", new_best)
+            _replace_best(folder / BEST_WEIGHTS, new / "best", folder / BEST_BEFORE)
         if last.exists():
             shutil.rmtree(previous, ignore_errors=True)
             last.rename(previous)
         new.rename(last)
     finally:
         shutil.rmtree(new, ignore_errors=True)  # it exists only if the disk is full
-    if is_best:
-        best = folder / BEST_WEIGHTS
-        if best.exists():
-            best.replace(folder / BEST_BEFORE)
-        atomic_write(best, model)
+
+
+def _serialised(weights: dict[str, Tensor]) -> bytes:
+    return safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in weights.items()})
+
+
+def _replace_best(best: Path, new: Path, before: Path) -> None:
+    """Move the new best weights into place: until the checkpoint follows them, those `before` are the ones to use."""
+    best.parent.mkdir(exist_ok=True)
+    if best.exists():
+        best.replace(before)
+    new.replace(best)
 
 
 def load_last(folder: Path) -> Checkpoint | None:
     """The newest sound checkpoint; None if no epoch of the trial has ended.
 
-    A damaged last checkpoint is set aside (`damaged`) and the one before it is used: training then repeats one epoch.
+    A damaged last checkpoint is set aside (`damaged`) and the one before it is used: training then repeats what came
+    after that.
     Raises RlvoError if epochs have ended but no sound checkpoint is left.
     """
     for leftover in folder.glob(f"{UNFINISHED}*"):  # the process died in the middle of a save

@@ -20,7 +20,7 @@ from rlvo.evaluation.predictions import write_predictions
 from rlvo.files import disk_full_errors, file_sha256
 from rlvo.models.backbones import check_volume
 from rlvo.models.classifier import Classifier
-from rlvo.training.checkpoint import Progress, end_trial, load_last, save_epoch
+from rlvo.training.checkpoint import Progress, Saver, end_trial, load_last
 from rlvo.training.dataset import FoldData, Volumes, channel_statistics
 from rlvo.training.epoch import (
     NonFiniteLossError,
@@ -46,7 +46,7 @@ from rlvo.training.records import (
 )
 
 Report = Callable[[int, EpochMetrics], None]
-"""Called after each epoch with its number (from 1) and its metrics, once its checkpoint is on disk."""
+"""Called after each epoch with its number (from 1) and its metrics, once these are on disk."""
 
 
 def fit(
@@ -58,9 +58,12 @@ def fit(
     seed: int,
     device: str = "auto",
     threads: int | None = None,
+    until: int | None = None,
     report: Report | None = None,
-) -> CompletionRecord:
+) -> CompletionRecord | None:
     """Train the trial in `folder`, or continue its training; a trial that has ended is only read.
+
+    It continues from its last checkpoint, which after a death may be some epochs old: these are trained again.
 
     `val/balanced_accuracy`, `val/f1`, `val/sensitivity` and `val/specificity` use the threshold that is best on the
     same validation patients, so they are optimistic. A loss that is not finite ends the trial as failed, with the
@@ -74,7 +77,11 @@ def fit(
         seed: the study's seed.
         device: a torch device, or `auto` (a GPU if there is one).
         threads: torch threads on the CPU; None keeps the process's setting.
+        until: an epoch to stop after, if it is not the last; the trial can be continued later.
         report: called after each epoch; an exception it raises interrupts the trial, which can be continued later.
+
+    Returns:
+        The record; None if the trial has not ended.
 
     Raises:
         RlvoError: the volumes are too small for the network, or `folder` holds damaged files or another trial.
@@ -89,7 +96,7 @@ def fit(
     check_volume(configuration.model, data.brain_mask.shape, smallest_part(len(data.training), configuration.training))
     with disk_full_errors(folder), _out_of_memory_errors(), torch.random.fork_rng():
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        return _train(configuration, data, folder, identity, seed, torch.device(chosen), report)
+        return _train(configuration, data, folder, identity, seed, torch.device(chosen), until, report)
 
 
 def _train(
@@ -99,8 +106,9 @@ def _train(
     identity: TrialIdentity,
     seed: int,
     device: torch.device,
+    until: int | None,
     report: Report | None,
-) -> CompletionRecord:
+) -> CompletionRecord | None:
     model, settings = configuration.model, configuration.training
     training, validation = Volumes(data.training, model.channels), Volumes(data.validation, model.channels)
     tabular_features = data.training.tabular.shape[1]
@@ -115,6 +123,7 @@ def _train(
         progress = checkpoint.progress
         _check_same(progress.trial, identity, folder)
         classifier.load_state_dict(checkpoint.weights)
+        write_epochs(folder, progress.epochs)  # without those that are trained again
     classifier.to(device)
     optimizer = build_optimizer(classifier, settings)
     schedule = build_schedule(optimizer, settings, len(training))
@@ -123,7 +132,9 @@ def _train(
         schedule.load_state_dict(checkpoint.schedule)
 
     weight = positive_weight(data.training.labels, settings)
-    while len(progress.epochs) < settings.epochs:
+    saver = Saver(folder, progress, classifier, optimizer, schedule)
+    last = min(settings.epochs, until or settings.epochs)
+    while len(progress.epochs) < last:
         started, epoch, lr = time.monotonic(), len(progress.epochs) + 1, optimizer.param_groups[0]["lr"]
         _seed(seed, identity, epoch)
         try:
@@ -134,10 +145,16 @@ def _train(
         if isinstance(schedule, ReduceLROnPlateau):
             schedule.step(validated["val/loss"])
         progress.add({"train/loss": loss, **validated, "lr": lr}, time.monotonic() - started)
-        save_epoch(folder, progress, classifier.state_dict(), optimizer.state_dict(), schedule.state_dict())
-        write_epochs(folder, progress.epochs)
+        saver.after_epoch(at_once=epoch == last)
+        write_epochs(folder, progress.epochs, durable=False)
         if report is not None:
-            report(epoch, progress.epochs[-1])
+            try:
+                report(epoch, progress.epochs[-1])
+            except BaseException:
+                saver.save()
+                raise
+    if last < settings.epochs:
+        return None
 
     if file_sha256(folder / BEST_WEIGHTS) != progress.best_sha256:
         raise damaged(folder / BEST_WEIGHTS)

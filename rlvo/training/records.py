@@ -133,12 +133,12 @@ def read_record(folder: Path) -> CompletionRecord | None:
     return record
 
 
-def write_epochs(folder: Path, epochs: Sequence[EpochMetrics]) -> None:
+def write_epochs(folder: Path, epochs: Sequence[EpochMetrics], *, durable: bool = True) -> None:
     """Write all epochs so far to `epochs.jsonl`: one JSON object per line, with `epoch` counting from 1."""
     lines = (
         json.dumps({"epoch": number, **metrics}, allow_nan=False) + "\n" for number, metrics in enumerate(epochs, 1)
     )
-    atomic_write(folder / EPOCHS, "".join(lines))
+    atomic_write(folder / EPOCHS, "".join(lines), durable=durable)
 
 
 def read_epochs(folder: Path) -> list[dict[str, float]]:

@@ -1,15 +1,18 @@
 """The newest sound checkpoint and its best weights are found, whatever else is damaged or half written."""
 
 import logging
+import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from rlvo.errors import RlvoError
-from rlvo.training.checkpoint import Progress, load_last, save_epoch
+from rlvo.training.checkpoint import MOST_SECONDS, WORTH, Progress, Saver, load_last, save_epoch
 from rlvo.training.records import write_epochs
 
 
@@ -134,3 +137,99 @@ def test_a_death_between_the_two_moves_loses_nothing(folder: Path) -> None:
     (folder / "previous").rename(folder / "older")
     (folder / "last").rename(folder / "previous")
     assert len(load_last(folder).progress.epochs) == 3
+
+
+class Slow:
+    """A trial whose clock is ours: each epoch and each save takes so many seconds."""
+
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, epoch: float, save: float, writes: bool = True
+    ) -> None:
+        self.folder, self._epoch, self._save, self._writes = folder, epoch, save, writes
+        self.now, self.saved, self.lost = 1000.0, list[int](), list[float]()
+        monkeypatch.setattr("rlvo.training.checkpoint.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("rlvo.training.checkpoint.save_epoch", self._saving)
+        self.start()
+
+    def start(self) -> None:
+        checkpoint = load_last(self.folder)
+        self.progress = Progress("trial") if checkpoint is None else checkpoint.progress
+        self._module, schedule = nn.Linear(1, 1), nn.Linear(1, 1)
+        self.saver = Saver(self.folder, self.progress, self._module, nn.Linear(1, 1), schedule)
+
+    def _saving(self, folder: Path, progress: Progress, *state: dict, **best: dict) -> None:
+        self.now += self._save
+        self.saved.append(len(progress.epochs))
+        if self._writes:
+            save_epoch(folder, progress, *state, **best)
+
+    def train(self, losses: Sequence[float], *, last: bool = False) -> None:
+        """Epochs with these validation losses, after each of which the weights are its number."""
+        for loss in losses:
+            self.now += self._epoch
+            self.progress.add({"val/loss": loss}, seconds=self._epoch)
+            nn.init.constant_(self._module.weight, len(self.progress.epochs))
+            self.saver.after_epoch(at_once=last)
+
+    def best(self) -> float:
+        return load_file(self.folder / "best" / "model.safetensors")["weight"].item()
+
+
+def test_checkpoints_are_saved_when_they_are_worth_their_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = Slow(tmp_path, monkeypatch, epoch=0.25, save=0.0625, writes=False)
+    trial.train([1.0] * 100)
+    assert trial.saved == list(range(1, 101, math.ceil(WORTH * 0.0625 / 0.25)))
+
+
+@pytest.mark.parametrize(
+    ("epoch", "save", "apart"),
+    [
+        (7.0, 5.0, 8),
+        (20.0, 5.0, 3),
+        (0.5, 8.0, 120),
+        (45.0, 0.1, 1),
+        (45.0, 20.0, 1),
+        (500.0, 0.1, 1),
+        (500.0, 30.0, 1),
+    ],
+)
+def test_a_death_undoes_a_minute_at_most_or_one_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: float, save: float, apart: int
+) -> None:
+    trial = Slow(tmp_path, monkeypatch, epoch=epoch, save=save, writes=False)
+    trial.train([1.0] * (4 * apart))
+    assert trial.saved == [1, 1 + apart, 1 + 2 * apart, 1 + 3 * apart]
+    assert apart * epoch <= max(MOST_SECONDS, epoch)
+
+
+def test_the_best_weights_are_kept_until_they_are_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = Slow(tmp_path, monkeypatch, epoch=0.1, save=1.0)
+    trial.train([0.9, 0.8, 0.5, 0.6])
+    assert trial.best() == 1
+    trial.train([0.7], last=True)
+    assert trial.saved == [1, 5]
+    assert (trial.progress.best_epoch, trial.best()) == (3, 3)
+    truncate(tmp_path / "last" / "state.pt")  # the checkpoint before has its own best weights still
+    assert load_last(tmp_path).progress.best_epoch == 1
+    assert trial.best() == 1
+
+
+def test_a_trial_that_starts_again_has_the_best_weights_it_had_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = Slow(tmp_path, monkeypatch, epoch=0.1, save=1.0)
+    trial.train([0.9, 0.5])
+    trial.start()  # epoch 2 was not saved
+    trial.train([0.95, 0.96, 0.97], last=True)
+    assert (trial.progress.best_epoch, trial.best()) == (1, 1)
+
+
+def test_nothing_is_saved_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = Slow(tmp_path, monkeypatch, epoch=1.0, save=1.0)
+    trial.saver.save()
+    trial.train([0.9])
+    trial.saver.save()
+    trial.train([0.8])
+    trial.saver.save()
+    trial.saver.save()
+    assert trial.saved == [1, 2]

@@ -15,6 +15,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from rlvo.config.model import Configuration, DenseNetOptions, ModelConfig, TrainingConfig
 from rlvo.errors import DiskFullError, MachineError, PatientError, RlvoError
 from rlvo.evaluation.predictions import read_predictions
+from rlvo.training.checkpoint import Saver, load_last
 from rlvo.training.dataset import FoldData, Volumes
 from rlvo.training.fit import Report, fit
 from rlvo.training.member import load_classifier, predict_probabilities
@@ -39,11 +40,16 @@ def configured(block_config: tuple[int, ...] = (1, 1), init_features: int = 4, *
 
 
 def run(
-    configuration: Configuration, data: FoldData, folder: Path, seed: int = 1, report: Report | None = None
-) -> CompletionRecord:
+    configuration: Configuration,
+    data: FoldData,
+    folder: Path,
+    seed: int = 1,
+    report: Report | None = None,
+    until: int | None = None,
+) -> CompletionRecord | None:
     key = configuration.key
     identity = TrialIdentity(study="test", configuration=key, fold=1, split_hash="a" * 64, data_hash="b" * 64)
-    return fit(configuration, data, folder, identity, seed=seed, report=report)
+    return fit(configuration, data, folder, identity, seed=seed, report=report, until=until)
 
 
 def interrupt_after(epoch: int) -> Report:
@@ -132,6 +138,59 @@ def test_an_interrupted_trial_continues_bit_identically(
     assert record.model_copy(update={"seconds": whole.seconds}) == whole
 
 
+@pytest.mark.parametrize(("saved", "killed"), [({1}, 3), ({1, 3}, 4)])
+def test_a_killed_trial_repeats_what_it_had_not_saved_and_ends_the_same(
+    fold_data: FoldData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: set[int], killed: int
+) -> None:
+    """It dies after an epoch whose line is on disk, while the last checkpoint is older."""
+    configuration, parts = configured(epochs=5, learning_rate=1e-2), tmp_path / "parts"
+    whole = run(configuration, fold_data, tmp_path / "whole")
+    save = Saver.save
+    with monkeypatch.context() as patched:
+        patched.setattr(Saver, "_is_due", lambda saver: True)
+        patched.setattr(Saver, "save", lambda saver: len(saver._progress.epochs) in saved and save(saver))
+        with pytest.raises(InterruptedTrialError):
+            run(configuration, fold_data, parts, report=interrupt_after(killed))
+    assert len(read_epochs(parts)) == killed
+    seen: list[int] = []
+    record = run(configuration, fold_data, parts, report=lambda *call: seen.append(call[0]))
+    assert seen == list(range(max(saved) + 1, 6))
+    assert_same(tmp_path / "whole", parts)
+    assert record.model_copy(update={"seconds": whole.seconds}) == whole
+
+
+@pytest.mark.parametrize("until", [1, 3])
+def test_a_trial_that_stops_at_an_epoch_continues_from_it(fold_data: FoldData, tmp_path: Path, until: int) -> None:
+    configuration = configured(epochs=4)
+    whole = run(configuration, fold_data, tmp_path / "whole")
+    seen: list[int] = []
+    for _ in range(2):  # asked again, it has nothing to do
+        stopped = run(
+            configuration, fold_data, tmp_path / "parts", until=until, report=lambda *call: seen.append(call[0])
+        )
+        assert stopped is None
+        assert len(load_last(tmp_path / "parts").progress.epochs) == len(read_epochs(tmp_path / "parts")) == until
+    record = run(configuration, fold_data, tmp_path / "parts", until=4, report=lambda *call: seen.append(call[0]))
+    assert seen == [1, 2, 3, 4]
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+    assert record.model_copy(update={"seconds": whole.seconds}) == whole
+
+
+def test_the_epoch_to_stop_after_is_saved_before_it_is_told(
+    fold_data: FoldData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search that reads of it compares the trial, and may end it at its checkpoint."""
+    saved: list[int] = []
+
+    def tell(folder: Path, epochs: list[dict[str, float]], **_: bool) -> None:
+        saved.append(len(load_last(folder).progress.epochs))
+
+    monkeypatch.setattr("rlvo.training.fit.write_epochs", tell)
+    monkeypatch.setattr(Saver, "_is_due", lambda saver: len(saver._progress.epochs) == 1)
+    run(configured(epochs=4), fold_data, tmp_path, until=3)
+    assert saved == [1, 1, 3]
+
+
 def test_a_finished_trial_is_not_trained_again(fold_data: FoldData, tmp_path: Path) -> None:
     record = run(configured(epochs=1), fold_data, tmp_path)
     assert run(configured(epochs=1), fold_data, tmp_path, report=interrupt_after(1)) == record
@@ -207,5 +266,5 @@ def test_after_a_full_disk_the_trial_continues_once_there_is_room(fold_data: Fol
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     later: list[int] = []
     record = run(configured(epochs=4), fold_data, tmp_path / "trial", report=lambda *call: later.append(call[0]))
-    assert later == [3, 4]
+    assert later[-2:] == [3, 4]  # before them epoch 2, if its checkpoint was not worth it yet
     assert record.files == whole.files
