@@ -100,3 +100,9 @@ def file_sha256(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def on_one_disk(*places: Path) -> bool:
+    """Whether what is written to these places, which need not exist, takes room on the same disk."""
+    existing = (next(folder for folder in (place, *place.parents) if folder.exists()) for place in places)
+    return len({folder.stat().st_dev for folder in existing}) == 1

@@ -83,6 +83,28 @@ class Tracking:
                 fix = "Check that the folder can be written and the disk is not full"
             raise MachineError(f"MLflow does not answer ({one_line(error)})", where=self.uri, fix=fix) from None
 
+    def trouble(self, seconds: float = 10) -> str | None:
+        """Why MLflow does not answer, in one line; None if it does, or keeps runs in a file.
+
+        Args:
+            seconds: how long to wait at most.
+        """
+        if self.database_file is not None:
+            return None
+        found: list[str | None] = [f"no answer within {seconds:g} s"]
+
+        def ask() -> None:
+            try:
+                self.client().search_experiments(max_results=1)
+                found[0] = None
+            except (MlflowException, SQLAlchemyError, ImportError) as error:
+                found[0] = one_line(error)
+
+        asking = threading.Thread(target=ask, name="mlflow-trouble", daemon=True)  # an address may swallow all
+        asking.start()
+        asking.join(seconds)
+        return found[0]
+
     @property
     def ui(self) -> str:
         """Where a browser finds the UI, without a password: a server's own address, else that of `rlvo ui`."""

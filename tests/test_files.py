@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvo.errors import RlvoError
-from rlvo.files import atomic_write, check_writable, csv_text, file_sha256, read_csv
+from rlvo.files import atomic_write, check_writable, csv_text, file_sha256, on_one_disk, read_csv
 
 
 def test_a_failed_write_leaves_the_old_content_and_nothing_else(
@@ -80,3 +80,8 @@ def test_ids_such_as_na_are_not_missing_and_control_characters_are_visible(tmp_p
     assert list(found["id"]) == ["NA", r"a\x1b[31m\u202e"]
     assert found["note"].iloc[0] == "=cmd|'/c calc'!A0"
     assert pd.isna(found["note"].iloc[1])
+
+
+def test_places_are_on_one_disk_whether_they_exist_or_not(tmp_path: Path) -> None:
+    assert on_one_disk(tmp_path, tmp_path / "none" / "yet")
+    assert not on_one_disk(tmp_path, Path("/proc/none"))

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -185,3 +186,17 @@ def test_a_registry_that_is_away_is_the_machines_fault(monkeypatch: pytest.Monke
     with pytest.raises(MachineError, match="does not answer") as caught, tracking.registry("rlvo") as client:
         client.get_registered_model("rlvo")
     assert (caught.value.exit_code, "\n" in str(caught.value), "w0rd" in str(caught.value)) == (1, False, False)
+
+
+def test_a_server_that_is_away_or_silent_is_told_within_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        assert f"request to {address}" in str(Tracking(address, tmp_path).trouble(20))
+        server.listen()
+        assert Tracking(address, tmp_path).trouble(0.5) == "no answer within 0.5 s"
+    assert Tracking(f"sqlite:///{tmp_path}/mlflow.db", tmp_path).trouble() is None
+    assert not list(tmp_path.iterdir())

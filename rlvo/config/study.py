@@ -5,7 +5,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from rlvo.config.base import Frozen
 from rlvo.config.grid import PRESETS, GridField
@@ -130,6 +138,13 @@ class MlflowConfig(Frozen):
     """How many of a study's best checkpoints MLflow keeps; None: all."""
     checkpoint_gb: PositiveFloat | None = None
     """How much disk space the checkpoints may take there, in 1e9 bytes; None: no limit."""
+
+    @field_validator("registered_model")
+    @classmethod
+    def _mlflow_takes_it(cls, name: str) -> str:
+        if not name.strip() or "/" in name or ":" in name or name == "." or name.startswith(".."):
+            raise ValueError("MLflow takes no empty name, none with '/' or ':', and neither '.' nor '..'")
+        return name
 
 
 class EnsembleConfig(Frozen):

@@ -93,6 +93,7 @@ def prepare_cohort(
     workers: int | None = None,
     spread: Spread | None = None,
     verify: bool = False,
+    reserved: int = 0,
     progress: Advance | None = None,
 ) -> PreparedCohort:
     """Prepare every patient's files into the store.
@@ -101,13 +102,14 @@ def prepare_cohort(
         workers: processes; None: one per core. One runs in this process.
         spread: how to spread the patients instead, e.g. over a cluster (`rlvo.imaging.cluster`).
         verify: compare entries of the store with their checksums and look at volumes again; prepare what is damaged.
+        reserved: bytes that the store's disk will have to hold besides.
         progress: called with (done, total) after each patient.
 
     Raises MachineError if a worker process died (mostly for lack of memory) or the store cannot be written; a
     patient's own errors are in `refused`.
     """
     store.remove_leftovers()
-    store.check_space(target, rows.values())
+    store.check_space(target, rows.values(), reserved=reserved)
     workers = min(workers or os.cpu_count() or 1, len(rows))
     if spread is not None:
         outcomes = spread(rows, target, store, verify)

@@ -136,14 +136,19 @@ class VolumeStore:
         """Return the duration of its preparation."""
         return float(_read_entry(self.folder(address))["seconds"])
 
-    def check_space(self, target: Target, rows: Iterable[Mapping[str, Path | None]]) -> None:
-        """Raise MachineError if the disk cannot hold the entries of those of the patients that are not here yet."""
+    def check_space(self, target: Target, rows: Iterable[Mapping[str, Path | None]], *, reserved: int = 0) -> None:
+        """Raise MachineError if the disk cannot hold the entries of those of the patients that are not here yet.
+
+        Args:
+            reserved: bytes that will be needed besides, for checkpoints.
+        """
         patients = sum(not self._is_known(target, files) for files in rows)
         existing = next(folder for folder in (self.path, *self.path.parents) if folder.exists())
         needed, free = patients * entry_bytes(target.grid), shutil.disk_usage(existing).free
-        if needed > free:
-            need, has = gigabytes(needed, free)
-            what = f"{patients} patient(s) need {need}, but only {has} are free"
+        if needed and needed + reserved > free:
+            need, besides, has = gigabytes(needed, reserved, free)
+            what = f"{patients} patient(s) need {need}{f', checkpoints {besides}' if reserved else ''}, "
+            what += f"but only {has} are free"
             raise MachineError(what, where=self.path, fix="Free some space, or put the store on a larger disk")
 
     def _is_known(self, target: Target, files: Mapping[str, Path | None]) -> bool:

@@ -63,7 +63,7 @@ def is_folder(model: str) -> bool:
 
 def find_version(model: str, tracking: Tracking) -> ModelVersion:
     """The registered version of this name, as `locate_model` takes it, but not a folder. Raises as `locate_model`."""
-    named = re.fullmatch(r"(?:models:/)?(?P<name>[\w.-]+)(?:@(?P<alias>[\w.-]+)|/(?P<version>\d+))?", model)
+    named = re.fullmatch(r"(?:models:/)?(?P<name>[^@/:]+)(?:@(?P<alias>[\w.-]+)|/(?P<version>\d+))?", model)
     if Path(model).expanduser().is_dir() or named is None:
         fix = f"Name a registered model, e.g. rlvo-ensemble@{CHAMPION}, or the folder of one"
         raise RlvoError("there is no model here", where=model, fix=fix)

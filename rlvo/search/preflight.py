@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from rlvo.config.study import StudyConfig
 from rlvo.digits import gigabytes
 from rlvo.errors import MachineError, RlvoError, get_logger
 from rlvo.files import disk_full_errors
-from rlvo.ray_session import check_cluster, check_resources, is_local
+from rlvo.ray_session import check_resources, cluster_nodes, is_local
 from rlvo.search.plan import StudyPlan, certain_bytes, plan_study, trial_bytes
 from rlvo.study.folder import StudyFolder
 from rlvo.study.status import read_state
@@ -51,24 +51,56 @@ def study_lock(study: StudyFolder) -> Iterator[None]:
         yield
 
 
-def check_start(config: StudyConfig, study: StudyFolder, address: str | None) -> None:
+def check_start(
+    config: StudyConfig, study: StudyFolder, address: str | None, warn: Callable[[str], None] = logger.warning
+) -> int:
     """Raise, before any volume is prepared, what is known by then of why trials that are left cannot run.
+
+    Args:
+        warn: told if no node of the cluster has room for a trial now: nodes may join.
+
+    Returns:
+        Bytes that the checkpoints of the trials that are left will take on the disk.
 
     Raises:
         RlvoError: this machine, if no cluster is named, has too few cores, GPUs, or too little memory for a trial.
         MachineError: the disk cannot hold the checkpoints, or no cluster listens at the address.
     """
     if has_ended(config, study):
-        return
+        return 0
     planned = plan_study(config)
-    check_disk(planned, study)
+    needed = check_disk(planned, study)
     address = address or os.environ.get("RAY_ADDRESS")
     if is_local(address):
         here = {"CPU": count_cpus(), "GPU": count_gpus()}
         check_resources(cpus=config.resources.cpus, gpus=config.resources.gpus, available=here)
         check_memory(planned, on_gpu=config.resources.gpus > 0)
-    elif address:
-        check_cluster(address)
+    elif address and (lacking := lacking_node(planned, config, cluster_nodes(address))):
+        warn(lacking)
+    return needed
+
+
+def lacking_node(planned: StudyPlan, config: StudyConfig, nodes: Sequence[Mapping[str, float]]) -> str | None:
+    """A warning if no node of a cluster has all that one trial asks for: its trials would wait for ever.
+
+    Args:
+        nodes: what each has, as from `cluster_nodes`.
+    """
+    wanted = {"CPU": float(config.resources.cpus), "GPU": config.resources.gpus}
+    if not config.resources.gpus:
+        wanted["memory"] = max(certain_bytes(model, planned.grid) for model in planned.models)
+    if any(all(node.get(kind, 0) >= need for kind, need in wanted.items()) for node in nodes):
+        return None
+
+    def shown(values: Mapping[str, float]) -> str:
+        parts = [f"{values.get(kind, 0):g} {kind}" for kind in ("CPU", "GPU")]
+        return ", ".join(parts + ([f"{values.get('memory', 0) / 1e9:.1f} GB"] if "memory" in wanted else []))
+
+    each = "; ".join(dict.fromkeys(map(shown, nodes))) or "none is there"
+    return (
+        f"no node of the cluster has what a trial asks for ({shown(wanted)}); its nodes: {each}. Unless others join, "
+        "the search will wait for ever"
+    )
 
 
 def has_ended(config: StudyConfig, study: StudyFolder) -> bool:
@@ -91,13 +123,15 @@ def count_gpus() -> int:
     return torch.cuda.device_count()
 
 
-def check_disk(planned: StudyPlan, study: StudyFolder) -> None:
-    """Raise MachineError if the disk cannot hold the checkpoints of the trials that have not ended."""
+def check_disk(planned: StudyPlan, study: StudyFolder) -> int:
+    """Bytes of the checkpoints of the trials that have not ended. Raises MachineError if the disk cannot hold them."""
     left = max(planned.trials - sum((trial / RECORD).exists() for trial in study.trials()), 0)
     needed, free = planned.checkpoint_bytes * left // planned.trials, shutil.disk_usage(study.path).free
     if needed > free:
-        what = f"{left} trial(s) need {needed / 1e9:.1f} GB for checkpoints, but only {free / 1e9:.1f} GB are free"
+        need, has = gigabytes(needed, free)
+        what = f"{left} trial(s) need {need} for checkpoints, but only {has} are free"
         raise MachineError(what, where=study.path, fix="Free some space, or put the work folder on a larger disk")
+    return needed
 
 
 def check_memory(planned: StudyPlan, *, on_gpu: bool) -> None:

@@ -16,7 +16,7 @@ from rlvo.config.base import by_path, content_hash
 from rlvo.config.study import DEFAULTS, CohortConfig, StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.errors import CohortError, Finding, RlvoError
-from rlvo.files import atomic_write
+from rlvo.files import atomic_write, on_one_disk
 from rlvo.imaging.alignment.atlas import brain_mask
 from rlvo.imaging.cohort_preparation import prepare_cohort
 from rlvo.imaging.store import VolumeStore
@@ -118,7 +118,13 @@ class StudyInputs(StudyPatients):
 
 
 def open_study(
-    config: StudyConfig, cohort_path: Path, workdir: Workdir, *, progress: ShowProgress, workers: int | None = None
+    config: StudyConfig,
+    cohort_path: Path,
+    workdir: Workdir,
+    *,
+    progress: ShowProgress,
+    workers: int | None = None,
+    reserved: int = 0,
 ) -> StudyInputs:
     """Read and check everything a study needs, prepare its volumes, and freeze its configuration and split.
 
@@ -131,6 +137,7 @@ def open_study(
         workdir: where the study and the prepared volumes lie.
         progress: shows how far the preparation is.
         workers: processes that prepare volumes; None: one per core.
+        reserved: bytes that trials will write into the study's folder.
 
     Raises:
         RlvoError: the cohort, a volume or a network's size is at fault, or the study was started with other settings.
@@ -146,7 +153,14 @@ def open_study(
     table, label = cohort.included, cohort.label
     store, target = VolumeStore(workdir.store), Target(grid=config.grid, atlas=config.atlas)
     with progress("preparing volumes") as advance:
-        volumes = prepare_cohort(volume_paths(table, cohort.folder), target, store, workers=workers, progress=advance)
+        volumes = prepare_cohort(
+            volume_paths(table, cohort.folder),
+            target,
+            store,
+            workers=workers,
+            reserved=reserved if on_one_disk(store.path, study.path) else 0,
+            progress=advance,
+        )
     if volumes.refused and not volumes.prepared:
         findings = [Finding(patient, None, str(error)) for patient, error in volumes.refused.items()]
         raise CohortError(findings, where="volumes")

@@ -108,6 +108,7 @@ def freeze_ensembles(
 
     Arguments and errors are those of `build_and_register`.
     """
+    study.tracking.open_experiment(study.config.name)  # if MLflow is away, it is told before minutes of work
     trials = read_ended_trials(study.folder)
     specs = _declare(study.folder, study.config, trials, partial)
     _check_trained_on(study, specs[STUDY_ENSEMBLE], trials)

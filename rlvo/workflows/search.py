@@ -125,7 +125,7 @@ def search(
     from rlvo.search.execute import run_search  # Ray and MLflow, which planning does without
     from rlvo.search.preflight import check_start, study_lock
     from rlvo.tracking.mirror import Mirror
-    from rlvo.workflows.study import OpenStudy
+    from rlvo.workflows.study import OpenStudy, tracking_of
 
     table = cohort or config.cohort.table
     if table is None:
@@ -134,8 +134,10 @@ def search(
     folder = StudyFolder(Workdir.at(work.path).study(config.name))
     with study_lock(folder):
         config = settle(config, folder)
-        check_start(config, folder, address)
-        inputs = open_study(config, table, work, progress=progress)
+        reserved = check_start(config, folder, address, warn)
+        if trouble := tracking_of(work, config).trouble():
+            warn(f"MLflow does not answer ({trouble}): the search goes on, and MLflow gets everything once it answers")
+        inputs = open_study(config, table, work, progress=progress, reserved=reserved)
         opened = OpenStudy(read_config(folder), work, inputs)
         if warning := opened_among_training(inputs, work):
             warn(warning)

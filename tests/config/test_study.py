@@ -3,13 +3,16 @@
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.utils.validation import _validate_model_name
 from pydantic import ValidationError
 
 from rlvo.cohort.variables import CTP
 from rlvo.config.base import by_path
-from rlvo.config.loading import load_study
+from rlvo.config.loading import load_study, parse_study
 from rlvo.config.model import Configuration
 from rlvo.config.study import StudyConfig
+from rlvo.errors import RlvoError
 
 CONFIGS = {path.stem: load_study(path) for path in (Path(__file__).parents[2] / "tune_configs").glob("*.yaml")}
 
@@ -72,3 +75,17 @@ def test_a_study_may_have_batches_smaller_than_its_parts() -> None:
     space = {"enumerate": {"training.batch_size": [1, 2, 8]}}
     study = StudyConfig.model_validate({"name": "s", "training": {"micro_batch": 4}, "space": space})
     assert [study.configuration(values).training.at_once for values in study.combinations()] == [1, 2, 4]
+
+
+@pytest.mark.parametrize("name", ["", " ", "a/b", "a:b", ".", "..", "../a"])
+def test_names_of_models_that_mlflow_refuses_are_refused(name: str) -> None:
+    with pytest.raises(MlflowException):
+        _validate_model_name(name)
+    with pytest.raises(RlvoError, match=r"mlflow\.registered_model: MLflow takes no"):
+        parse_study({"name": "a", "mlflow": {"registered_model": name}})
+
+
+@pytest.mark.parametrize("name", ["rlvo-ensemble", "Hospital B, 2026", "münchen.1", ".a"])
+def test_names_of_models_that_mlflow_takes_are_taken(name: str) -> None:
+    _validate_model_name(name)
+    assert parse_study({"name": "a", "mlflow": {"registered_model": name}}).mlflow.registered_model == name

@@ -238,6 +238,10 @@ def test_a_disk_too_small_is_reported_before_work_begins(tmp_path: Path, monkeyp
     store, huge = VolumeStore(tmp_path / "store"), Target(grid=over_field_of_view((4000, 4000, 4000)))
     with pytest.raises(MachineError, match=r"20 patient\(s\) need [\d.]+ GB, but only [\d.]+ GB are free"):
         store.check_space(huge, [{"ncct": tmp_path / "1.nii"}] * 20)
+    few, free = [{"ncct": tmp_path / "1.nii"}], shutil.disk_usage(tmp_path).free
+    store.check_space(Target(grid="focus"), few)
+    with pytest.raises(MachineError, match=r"1 patient\(s\) need [\d.]+ GB, checkpoints [\d.]+ GB, but only"):
+        store.check_space(Target(grid="focus"), few, reserved=2 * free)  # each alone has room for one of them
     path = tmp_path / "ct.nii"
     path.write_bytes(b"content")
     store.put(store.address(huge, {"ncct": path}), PREPARED, seconds=0)

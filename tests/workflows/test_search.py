@@ -1,10 +1,15 @@
 """What is said before a search trains anything."""
 
+from pathlib import Path
+
+import pytest
 from support.small_study import MakeStudy, OpenStudy
 
+from rlvo.config.loading import load_study
 from rlvo.config.workdir import Workdir
+from rlvo.errors import RlvoError
 from rlvo.study.openings import Openings
-from rlvo.workflows.search import opened_among_training
+from rlvo.workflows.search import opened_among_training, search
 
 
 def test_patients_of_an_opened_hold_out_who_are_now_trained_on_are_told(
@@ -23,3 +28,16 @@ def test_patients_of_an_opened_hold_out_who_are_now_trained_on_are_told(
     assert "PLANTED" not in warning
     (small_work.path / "openings.jsonl").write_text("{\n")
     assert "is unknown" in (opened_among_training(other, small_work) or "")
+
+
+def test_an_mlflow_that_is_away_is_told_before_the_cohort_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    said: list[str] = []
+    with pytest.raises(RlvoError, match="no such cohort table"):
+        search(load_study(Path("demo")), tmp_path / "none.csv", Workdir.at(tmp_path / "work"), warn=said.append)
+    (warning,) = said
+    assert warning.startswith("MLflow does not answer (")
+    assert warning.endswith("the search goes on, and MLflow gets everything once it answers")
