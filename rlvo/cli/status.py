@@ -19,9 +19,8 @@ from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
 from rlvo.report import console as terminal
 from rlvo.report.console import literal, numeric, print_json, text_table
-from rlvo.study.folder import StudyFolder, no_study, started_studies
 from rlvo.search.forecast import read_forecast
-from rlvo.study.folder import StudyFolder, started_studies
+from rlvo.study.folder import StudyFolder, no_study, started_studies
 from rlvo.study.state import ENDED, ConfigurationState, StudyState
 
 INTERVAL = 2.0

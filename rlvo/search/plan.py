@@ -20,8 +20,6 @@ from rlvo.study.specs import Spec, model_specs, spec_of
 BYTES_PER_WEIGHT = 4
 TRAINED_COPIES = 4
 """What training holds in memory, in sizes of the model: weights, gradients, and Adam's two moments."""
-Spec = tuple[ModelConfig, int, int]
-"""A model spec that stands for all that cost the same, its batch size, and how many of a batch are computed at once."""
 CHECKPOINT_COPIES = 4
 """What a trial keeps on disk, in sizes of its model: the best weights, the last ones, and Adam's two moments."""
 
@@ -158,12 +156,6 @@ def certain_bytes(model: PlannedModel, grid: tuple[int, int, int]) -> int:
     return BYTES_PER_WEIGHT * (model.parameters * TRAINED_COPIES + volumes)
 
 
-def spec_of(configuration: Configuration) -> Spec:
-    """What a configuration's cost depends on, the grid apart."""
-    training = configuration.training
-    return _alike(configuration.model), training.batch_size, training.at_once
-
-
 def _differing_options(models: Sequence[ModelConfig]) -> list[tuple[str, ...]]:
     """For each model, its options that not all share; those of other backbones and fusions do not count."""
     shown = {"backbone", "modality", "prior", "fusion"}
@@ -179,18 +171,7 @@ def _differing_options(models: Sequence[ModelConfig]) -> list[tuple[str, ...]]:
     ]
 
 
-def _alike(model: ModelConfig) -> ModelConfig:
-    """One model spec to stand for all that cost the same."""
-    alike = {1: ("NCCT", False), 2: ("NCCT", True), 3: ("BOTH", True)}
-    modality, prior = alike[len(model.channels)]
-    daft = model.daft.model_copy(update={"identity_init": False}) if model.fusion == "daft" else DaftOptions()
-    return model.model_copy(update={"modality": modality, "prior": prior, "daft": daft, **FREE})
-
-
 def _planned(spec: Spec, study: StudyConfig, tabular_features: int, options: tuple[str, ...]) -> PlannedModel:
-def _planned(
-    model: ModelConfig, batch_size: int, study: StudyConfig, tabular_features: int, options: tuple[str, ...]
-) -> PlannedModel:
     from rlvo.models.cost import model_cost
 
     model, batch_size, at_once = spec

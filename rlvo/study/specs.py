@@ -7,12 +7,12 @@ from rlvo.config.model import Configuration, DaftOptions, ModelConfig
 from rlvo.config.space import Scalar
 from rlvo.config.study import StudyConfig
 
-COSTLY = ("model.", "training.batch_size", "training.epochs")
+COSTLY = ("model.", "training.batch_size", "training.micro_batch", "training.epochs")
 """Axes that decide what a trial costs."""
 FREE = {"dropout": 0.0, "compress_input": True}
 """Fields of a model that change what it costs by next to nothing."""
-Spec = tuple[ModelConfig, int]
-"""A model spec that stands for all that cost the same, and its batch size."""
+Spec = tuple[ModelConfig, int, int]
+"""A model spec that stands for all that cost the same, its batch size, and how many patients are computed at once."""
 
 
 def model_specs(config: StudyConfig) -> list[Configuration]:
@@ -31,7 +31,8 @@ def specs_of(config: StudyConfig, combination: Mapping[str, Scalar]) -> list[Con
 
 def spec_of(configuration: Configuration) -> Spec:
     """What a configuration's cost depends on, the grid apart."""
-    return _alike(configuration.model), configuration.training.batch_size
+    training = configuration.training
+    return _alike(configuration.model), training.batch_size, training.at_once
 
 
 def _alike(model: ModelConfig) -> ModelConfig:

@@ -6,8 +6,6 @@ from support.small_study import MakeStudy
 from rlvo.errors import RlvoError
 from rlvo.models.classifier import Classifier
 from rlvo.search.plan import plan_study, trial_bytes
-from rlvo.study.inputs import model_specs
-from rlvo.search.plan import plan_study
 from rlvo.study.specs import model_specs
 
 GRID = {"shape": (40, 36, 34), "spacing": (4, 4, 4), "origin": (0, 0, 0)}
