@@ -28,8 +28,6 @@ from rlvo.study.specs import model_specs
 from rlvo.training.dataset import FoldData, Patients
 from rlvo.training.records import TrialIdentity
 
-COSTLY = ("model.", "training.batch_size", "training.micro_batch", "training.epochs")
-"""Axes that decide what a trial costs."""
 MAY_CHANGE = ("cohort.table", "cohort.columns", "atlas", "folds.test_patients", "search.configurations",
               "search.concurrent_trials", "search.max_failures", "resources.", "mlflow.", "ensemble.",
               "ablation.")  # fmt: skip
