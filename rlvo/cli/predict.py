@@ -22,7 +22,7 @@ from rlvo.cli.common import (
 from rlvo.config.workdir import DEFAULT
 from rlvo.errors import CohortError, MachineError, RlvoError
 from rlvo.files import atomic_write, csv_text, file_sha256
-from rlvo.report.console import print_json, print_line, show_progress
+from rlvo.report.console import print_json, print_line, show_progress, show_working
 
 CHILD = """
 import importlib.util, json, sys, mlflow.pyfunc
@@ -102,7 +102,8 @@ def predict(
     answers = question.ask(kept=kept, progress=show_progress, members=members)
     if out is not None:
         atomic_write(out, csv_text(answers))
-        print_line(f"wrote {output}: {len(answers)} patients, {int(answers['rlvo'].sum())} with an alert")
+        lacking = f", {answers['rlvo'].isna().sum()} without an answer" if answers["rlvo"].isna().any() else ""
+        print_line(f"wrote {output}: {len(answers)} patients, {int(answers['rlvo'].sum())} with an alert{lacking}")
     without = unanswered(answers)
     if sr is not None:
         with writing(sr):
@@ -135,17 +136,18 @@ def serve(
 
     Example: rlvo serve rlvo-ensemble@champion --data-root /data/incoming --audit audit.jsonl
     """
-    from rlvo.registry.model import MANIFEST
-    from rlvo.registry.process import start_interpreter
-    from rlvo.workflows.answers import load_model
-
     root = data_root.expanduser().resolve()
     if not root.is_dir():
         raise RlvoError("no such folder", where=data_root, fix="Name the folder of the volumes with --data-root")
     record = audit.expanduser().resolve() if audit is not None else None
     if record is not None:
         _check_writable(record)
-    served = load_model(model, workdir, ungated=ungated).admitted
+    with show_working("checking the model"):
+        from rlvo.registry.model import MANIFEST
+        from rlvo.registry.process import start_interpreter
+        from rlvo.workflows.answers import load_model
+
+        served = load_model(model, workdir, ungated=ungated).admitted
     arguments = {
         "version": {"model": model, "manifest": file_sha256(served.folder / MANIFEST)},
         "host": host,
@@ -158,6 +160,7 @@ def serve(
     print_line(NOTICE)
     if served.caution:
         print_line(f"warning: {served.caution}")
+    print_line("the server starts, which takes some seconds ...")
     given = (str(served.folder), json_module.dumps(arguments), str(SERVER))
     # The server ends when its standard input does, even if this process is killed.
     with start_interpreter(CHILD, *given, environment=environment) as process:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,7 @@ import typer
 from rlvo.cli.common import WorkdirOption, print_links
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import MachineError
-from rlvo.report.console import print_line
+from rlvo.report.console import print_line, show_working
 
 if TYPE_CHECKING:
     from rlvo.tracking.views import StudyPages
@@ -32,22 +33,27 @@ def ui(
 
     Example: rlvo ui --workdir ./rlvo-work --port 5001
     """
-    from rlvo.workflows.ui import HOST, PORT, choose_port, mlflow_server, pages_by_study, where_to_look
-
     work = Workdir.at(workdir, create=False)
-    tracking = where_to_look(work)
-    if tracking.is_server:
-        _print_pages(tracking.ui, pages_by_study(work, tracking, tracking.ui))
-        return
-    signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # a closed terminal ends it too
-    chosen = choose_port(port)
-    if port is None and chosen != PORT:
-        print_line(f"port {PORT} is taken, so it is {chosen}")
-    print_line("MLflow starts, which takes some seconds ...")
-    address = f"http://{HOST}:{chosen}/"
     try:
-        with mlflow_server(work, tracking, chosen) as server:
-            _print_pages(address, pages_by_study(work, tracking, address))
+        with ExitStack() as running:
+            with show_working("MLflow starts"):
+                from rlvo.workflows.ui import HOST, PORT, choose_port, mlflow_server, pages_by_study, where_to_look
+
+                tracking = where_to_look(work)
+                if tracking.is_server:
+                    _print_pages(tracking.ui, pages_by_study(work, tracking, tracking.ui))
+                    return
+                signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # a closed terminal ends it too
+                chosen = choose_port(port)
+                if port is None and chosen != PORT:
+                    print_line(f"port {PORT} is taken, so it is {chosen}")
+                print_line("MLflow starts, which takes some seconds ...")
+                server, address = (
+                    running.enter_context(mlflow_server(work, tracking, chosen)),
+                    f"http://{HOST}:{chosen}/",
+                )
+                pages = pages_by_study(work, tracking, address)
+            _print_pages(address, pages)
             print_line("Ctrl-C ends it")
             code = server.wait()
     except KeyboardInterrupt:
