@@ -131,9 +131,10 @@ def test_what_is_at_fault_is_said_in_one_line(tmp_path: Path) -> None:
     table.write_text("patient_id,ncct,cta\na,b,c\n")
     out = ("-o", tmp_path / "x.csv", "--workdir", tmp_path / "none")
     assert "nowhere to write" in refused("predict", "rlvo-ensemble", table)
-    assert "no such cohort table" in refused("predict", "rlvo-ensemble", tmp_path / "none.csv", *out)
-    assert "no registry" in refused("predict", "rlvo-ensemble", table, *out)
-    assert "only a folder" in refused("predict", "rlvo-ensemble", table, "--clinical", table, *out)
+    assert "no registry" in refused("predict", "rlvo-ensemble", tmp_path / "none.csv", *out)  # told before the table
+    (tmp_path / "MLmodel").touch()
+    assert "no such cohort table" in refused("predict", tmp_path, tmp_path / "none.csv", *out)
+    assert "only a folder" in refused("predict", tmp_path, table, "--clinical", table, *out)
     assert not (tmp_path / "none").exists()
 
 
