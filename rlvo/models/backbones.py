@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import torch
 from monai.networks.nets.densenet import DenseNet
-from monai.networks.nets.efficientnet import EfficientNet
+from monai.networks.nets.efficientnet import EfficientNet, MBConvBlock
 from monai.networks.nets.resnet import ResNet, ResNetBlock
 from torch import Tensor, nn
 
 from rlvo.config.model import DenseNetOptions, EfficientNetOptions, ModelConfig, ResNetOptions
 from rlvo.errors import RlvoError
+from rlvo.models.depthwise import DepthwiseConv3d
 from rlvo.models.padding import FittingPad3d
 
 
@@ -89,7 +90,7 @@ def _efficientnet(options: EfficientNetOptions, channels: int) -> Backbone:
     )
     network._conv_stem_padding = _fitting(network._conv_stem_padding, network._conv_stem)
     for block in (block for stage in network._blocks for block in stage):
-        block._depthwise_conv_padding = _fitting(block._depthwise_conv_padding, block._depthwise_conv)
+        _improve_depthwise(block)
     layers = OrderedDict(
         stem_padding=network._conv_stem_padding,
         stem=network._conv_stem,
@@ -101,6 +102,15 @@ def _efficientnet(options: EfficientNetOptions, channels: int) -> Backbone:
         norm1=network._bn1,
     )
     return Backbone(nn.Sequential(layers), nn.SiLU(), network._bn1.num_features)
+
+
+def _improve_depthwise(block: MBConvBlock) -> None:
+    """Give an EfficientNet block a faster backward pass; padding that is even becomes the convolution's own."""
+    conv, padding = block._depthwise_conv, _fitting(block._depthwise_conv_padding, block._depthwise_conv)
+    own = (0, 0, 0)
+    if isinstance(padding, FittingPad3d) and padding.is_even_and_enough:
+        own, padding = padding.padding[::-2], nn.Identity()
+    block._depthwise_conv, block._depthwise_conv_padding = DepthwiseConv3d(conv, own), padding
 
 
 def _fitting(padding: nn.Module, conv: nn.Conv3d) -> nn.Module:

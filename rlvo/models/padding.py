@@ -21,6 +21,12 @@ class FittingPad3d(nn.ConstantPad3d):
         super().__init__(padding, 0.0)
         self.kernel = tuple(kernel)
 
+    @property
+    def is_even_and_enough(self) -> bool:
+        """Whether both ends of each axis get the same, and no volume is too small with it."""
+        ends = zip(self.padding[4::-2], self.padding[5::-2], self.kernel, strict=True)
+        return all(before == after and before + after >= k - 1 for before, after, k in ends)
+
     def forward(self, x: Tensor) -> Tensor:
         added = [before + after for before, after in zip(self.padding[4::-2], self.padding[5::-2], strict=True)]
         padded: Tensor = super().forward(widen(x, added, self.kernel))
