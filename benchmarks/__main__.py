@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from benchmarks.concurrent import benchmark_concurrent
 from benchmarks.inference import benchmark_inference
+from benchmarks.plan import benchmark_plan
 from benchmarks.preparation import benchmark_preparation
 from benchmarks.search import benchmark_search
 from benchmarks.store import benchmark_store
@@ -19,6 +20,7 @@ from benchmarks.training import benchmark_training
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "concurrent": benchmark_concurrent,
     "inference": benchmark_inference,
+    "plan": benchmark_plan,
     "preparation": benchmark_preparation,
     "search": benchmark_search,
     "store": benchmark_store,

@@ -45,8 +45,8 @@ def benchmark_real_search() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Workdir.at(Path(folder))
         table = _cohort(work.path / "cohort", GRID)
-        full, full_trials, *_ = _run("full", table, work, space=SPACE)
-        pruned, pruned_trials, *_ = _run("pruned", table, work, space=SPACE, search=PRUNING)
+        full, full_trials, *_ = run_study("full", table, work, space=SPACE)
+        pruned, pruned_trials, *_ = run_study("pruned", table, work, space=SPACE, search=PRUNING)
         rows = {
             name: (_epochs(trials), _epochs(trials) / _epochs(full_trials), found, found / best)
             for name, result, trials in (("full grid", full, full_trials), ("both prunings", pruned, pruned_trials))
@@ -66,7 +66,7 @@ def _overhead(table: Path, work: Workdir) -> None:
         "space": rates,
         "search": {"concurrent_trials": SLOTS},
     }
-    _, trials, ends, wall = _run("overhead", table, work, **study)
+    _, trials, ends, wall = run_study("overhead", table, work, **study)
     training = [trial.seconds for trial in trials]
     mean = sum(training) / len(training)
     later = len(ends) - SLOTS  # trials in processes that had one before
@@ -78,7 +78,7 @@ def _overhead(table: Path, work: Workdir) -> None:
     show(f"overhead, {len(ends)} trials, {SLOTS} at once, processes reused", columns, rows)
 
 
-def _run(
+def run_study(
     name: str, table: Path, work: Workdir, **sections: Any
 ) -> tuple[StudyState, list[CompletionRecord], list[float], float]:
     """Run a study: its result, its trials' records, when each was written, and how long the search took."""

@@ -18,6 +18,7 @@ from rlvo.cli.status import headlines, study_page
 from rlvo.config.commands import command_line
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
+from rlvo.progress import no_progress
 from rlvo.report.console import console, numeric, print_json, print_line, show_progress, show_step, text_table
 from rlvo.study.folder import load_or_started
 from rlvo.study.state import StudyState
@@ -40,25 +41,31 @@ def plan(
     config: ConfigArgument,
     cohort: Annotated[Path | None, typer.Option(help="Cohort table, to plan the disk and the hold-out.")] = None,
     workdir: WorkdirOption = Path(DEFAULT),
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Run each network for some seconds here: hours, energy, memory.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """What a study would run, without running it: trials, epochs, what it needs, and whether this machine has that.
 
-    How long it takes is told if the work folder has trials of such networks on such a grid.
+    How long it takes is told if the work folder has trials of such networks on such a grid, or by --measure.
 
     Example: rlvo plan paper_grid
     """
     work = Workdir.at(workdir, create=False)
     study = load_or_started(config, work.studies)
-    with show_step(f"planning {study.name}"):
-        from rlvo.workflows.search import plan
+    from rlvo.workflows.search import plan
 
-        planned, verdict = plan(study, cohort, work, file=config)
+    work = Workdir.at(workdir, create=False)
+    with show_step(f"planning {study.name}"):
+        shown = show_progress if measure else no_progress
+        planned, verdict = plan(study, cohort, work, file=config, measure=measure, progress=shown)
     print_notes(planned.notes)
     if json:
         print_json({**asdict(planned), "verdict": asdict(verdict)})
     else:
         _print_plan(planned)
+        _print_measured(planned, verdict)
         _print_verdict(verdict)
 
 
@@ -194,11 +201,49 @@ def _print_verdict(verdict: Verdict) -> None:
         f"free disk: {verdict.free_disk_bytes / 1e9:.1f} GB, of which it needs {verdict.disk_bytes / 1e9:.1f} GB"
     )
     print_line(f"time: {'not known' if verdict.hours is None else _duration(verdict.hours)}: {verdict.pace}")
+    if verdict.hours_without_pruning is not None and verdict.hours_without_pruning != verdict.hours:
+        print_line(f"without pruning: {_duration(verdict.hours_without_pruning)}")
+    if verdict.measured:
+        counted = "not counted on this machine" if verdict.kwh is None else f"about {verdict.kwh:.3g} kWh"
+        print_line(f"energy of processors and GPUs: {counted}")
     print_line(
         "verdict: fits this machine"
         if verdict.fits
         else f"verdict: does not fit this machine: {'; '.join(verdict.reasons)}"
     )
+
+
+def _print_measured(planned: StudyPlan, verdict: Verdict) -> None:
+    """What was measured of each model; nothing without --measure."""
+    rows = []
+    for model, found in zip(planned.models, verdict.measured, strict=False):
+        name = f"{model.backbone} {model.fusion}, {model.channels} channels"
+        if isinstance(found, str):
+            print_line(f"{name} cannot be run here: {found}")
+            continue
+        times = (f"{1000 * each:.3g}" for each in (found.training, found.validation, found.reading))
+        rows.append(
+            (
+                name,
+                str(model.channels),
+                *times,
+                f"{found.input_share:.0%}",
+                f"{1000 * found.saving:.3g}",
+                f"{found.peak_bytes / 1e9:.2f}",
+            )
+        )
+    if rows:
+        heads = (
+            "input\nchannels",
+            "training\nms/patient",
+            "validation\nms/patient",
+            "reading\nms/patient",
+            "share of\na step",
+            "saving\nms",
+            "peak\nGB",
+        )
+        print_line(f"measured with {verdict.at_once} at once; volumes are read while the step before runs")
+        console.print(text_table(["model", *map(numeric, heads)], rows))
 
 
 def _duration(hours: float) -> str:

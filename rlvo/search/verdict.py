@@ -2,8 +2,7 @@
 
 import math
 import shutil
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,19 @@ from rlvo.config.commands import command_line
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.errors import RlvoError
+from rlvo.search.calibration import Measured, measured_only
+from rlvo.search.forecast import seconds_to_go
 from rlvo.search.plan import StudyPlan, trial_bytes
 from rlvo.search.preflight import count_cpus, count_gpus, gpu_memory, machine_memory
 from rlvo.study.folder import read_config, started_studies
 from rlvo.study.specs import Spec, model_specs, spec_of
+from rlvo.study.state import StudyState
 from rlvo.training.records import RECORD, CompletionRecord
+from rlvo.training.usage import Pace
 
+Measure = Callable[[int], Mapping[Spec, Measured | str]]
+RAY_SECONDS = 10.0
+"""What Ray takes to start, and its first workers to import torch, once per search."""
 PROCESS_BYTES = 900_000_000
 """What a trial's process takes on a CPU before it has a network: Python, torch and its libraries."""
 
@@ -50,6 +56,12 @@ class Verdict:
     """About how long all trials take; None if it is not known."""
     pace: str
     """Where that is from, or how it can be known."""
+    hours_without_pruning: float | None = None
+    """The same if every trial ran to its end."""
+    kwh: float | None = None
+    """What the trials take of processors and GPUs; None if it was not measured, or is not counted here."""
+    measured: tuple[Measured | str, ...] = ()
+    """What was measured of each of the plan's models, or why it could not be run."""
 
 
 def judge(
@@ -60,6 +72,7 @@ def judge(
     file: Path | None = None,
     cohort: Path | None = None,
     development: int | None = None,
+    measure: Measure | None = None,
 ) -> Verdict:
     """Compare a study with this machine, and with the trials that were measured in a work folder.
 
@@ -68,6 +81,7 @@ def judge(
         file: the study's file, and
         cohort: its table, for a command that is proposed.
         development: patients who train and validate; None if that is not known.
+        measure: measures the networks, told how many trials run at once; None: only trials of the work folder tell.
     """
     resources, reasons = config.resources, []
     on_gpu = resources.gpus > 0
@@ -100,7 +114,13 @@ def judge(
     free = shutil.disk_usage(place).free
     if disk > free:
         reasons.append(f"it may need {disk / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free in {place}")
-    hours, pace = _hours(config, planned, work, at_once, file=file, cohort=cohort, development=development)
+    found = measure(at_once) if measure is not None and at_once else {}
+    paces, pace = _paces(config, planned, work, measured_only(found), file=file, cohort=cohort, development=development)
+    hours = whole = watts = None
+    if paces and at_once:
+        hours = _hours(config, paces, at_once)
+        whole = _hours(config.with_setting("search.pruning", "none"), paces, at_once)
+        watts = [each.watts for each in measured_only(found).values() if each.watts is not None]
     return Verdict(
         fits=not reasons,
         reasons=tuple(reasons),
@@ -112,41 +132,47 @@ def judge(
         disk_bytes=disk,
         free_disk_bytes=free,
         hours=hours,
-        pace=pace,
+        pace=pace if at_once else "no trial can run on this machine",
+        hours_without_pruning=whole,
+        kwh=fmean(watts) * at_once * hours / 1000 if watts and hours is not None else None,
+        measured=tuple(found.values()),
     )
 
 
-def _hours(
+def _hours(config: StudyConfig, paces: Mapping[Spec, Pace], at_once: int) -> float:
+    """About how long all trials take."""
+    before = StudyState(config.name, config.configurations, config.folds.folds, config.training.epochs, ())
+    return (RAY_SECONDS + seconds_to_go(config, before, paces, at_once)) / 3600
+
+
+def _paces(
     config: StudyConfig,
     planned: StudyPlan,
     work: Workdir,
-    at_once: int,
+    measured: Mapping[Spec, Measured],
     *,
     file: Path | None,
     cohort: Path | None,
     development: int | None,
-) -> tuple[float | None, str]:
-    """About how long all trials take, and where that is from."""
-    measured = measured_paces(config, work)
-    if not measured:
+) -> tuple[dict[Spec, Pace], str]:
+    """The pace of each model spec, empty if it is not known, and where that is from."""
+    per_patient = {} if measured else measured_paces(config, work)
+    if not measured and not per_patient:
         table = () if cohort is None else ("--cohort", cohort)
-        first = command_line("search", file or config.name, *table, "--configurations", 1, workdir=work.path)
-        return None, f"nothing like it was measured in {work.path}. One configuration tells: '{first}', then plan again"
+        again = command_line("plan", file or config.name, *table, "--measure", workdir=work.path)
+        return {}, f"nothing like it was measured in {work.path}. A short measurement tells: '{again}'"
     if development is None:
-        return None, "the number of patients is not known: name the cohort (--cohort)"
-    if at_once < 1:
-        return None, "no trial can run on this machine"
-    specs = Counter(map(spec_of, model_specs(config)))
-    cost = dict(zip(specs, planned.models, strict=True))
-    per_gflop = fmean(pace / cost[spec].forward_gflop for spec, pace in measured.items() if spec in cost)
-    seconds = sum(
-        count / specs.total() * measured.get(spec, per_gflop * cost[spec].forward_gflop)
-        for spec, count in specs.items()
-    )
-    hours = seconds * development * planned.expected_epochs / at_once / 3600
-    known = len(specs.keys() & measured.keys())
-    others = "" if known == len(specs) else f"; {len(specs) - known} of {len(specs)} networks by their GFLOP"
-    return hours, f"from trials measured in {work.path}{others}"
+        return {}, "the number of patients is not known: name the cohort (--cohort)"
+    known = {spec: each.pace(development, config.folds.folds) for spec, each in measured.items()} or {
+        spec: Pace(each * development) for spec, each in per_patient.items()
+    }
+    specs = dict.fromkeys(map(spec_of, model_specs(config)))
+    cost = {spec: model.forward_gflop for spec, model in zip(specs, planned.models, strict=True)}
+    known = {spec: pace for spec, pace in known.items() if spec in cost}
+    per_gflop = fmean(pace.epoch / cost[spec] for spec, pace in known.items())
+    paces = {spec: known.get(spec, Pace(per_gflop * cost[spec])) for spec in specs}
+    others = f"; {len(specs) - len(known)} of {len(specs)} networks by their GFLOP" if len(known) < len(specs) else ""
+    return paces, ("measured on this machine" if measured else f"from trials measured in {work.path}") + others
 
 
 def measured_paces(config: StudyConfig, work: Workdir) -> dict[Spec, float]:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlvo.cohort.encoding import TabularEncoder
 from rlvo.cohort.pseudonym import cohort_key, pseudonym
 from rlvo.cohort.reading import read_cohort
 from rlvo.cohort.splits import Split, make_split, read_split
@@ -19,11 +20,13 @@ from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
 from rlvo.evaluation.power import auc_power
 from rlvo.progress import ShowProgress, no_progress
+from rlvo.search.calibration import Measured, measure_models
 from rlvo.search.plan import StudyPlan, plan_study
 from rlvo.search.verdict import Verdict, judge
 from rlvo.study.folder import StudyFolder, read_config
 from rlvo.study.inputs import StudyInputs, open_study, settle
 from rlvo.study.openings import Openings
+from rlvo.study.specs import Spec
 from rlvo.study.state import ENDED, StudyState
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ def plan(
     work: Workdir | None = None,
     *,
     file: Path | None = None,
+    measure: bool = False,
     progress: ShowProgress = no_progress,
 ) -> tuple[StudyPlan, Verdict]:
     """What a study would run, without running it, and whether it fits this machine.
@@ -50,7 +54,8 @@ def plan(
             configuration's, if it names one.
         work: the work folder, whose trials tell how long others take; None: the default one.
         file: the study's, for a command that is proposed.
-        progress: shows how many models have been costed.
+        measure: run each network for some seconds, to foretell hours, energy and memory.
+        progress: shows how many models have been costed, and how many measured.
     """
     work = work or Workdir.at(Path(DEFAULT), create=False)
     table, notes = cohort or config.cohort.table, tuple[str, ...]()
@@ -67,7 +72,15 @@ def plan(
             development = len(split.development)
     with progress("models") as advance:
         planned = plan_study(config, patients=patients, holdout=holdout, advance=advance)
-    verdict = judge(config, planned, work, file=file, cohort=cohort, development=development)
+
+    def measured(at_once: int) -> dict[Spec, Measured | str]:
+        cohort = config.cohort
+        encoder = TabularEncoder(predictors=cohort.predictors, missing_flags=cohort.missing_flags, fill={}, bounds={})
+        with progress("measuring networks") as advance:
+            return measure_models(config, at_once, encoder, advance)
+
+    timed = measured if measure else None
+    verdict = judge(config, planned, work, file=file, cohort=cohort, development=development, measure=timed)
     return replace(planned, notes=notes), verdict
 
 

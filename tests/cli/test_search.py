@@ -160,3 +160,19 @@ def test_a_search_leaves_a_result_and_runs_and_extended_only_what_is_new_runs(
 def test_what_is_at_fault_is_said_before_anything_runs(config: Path, tmp_path: Path) -> None:
     assert "--cohort" in refused("search", config, "--workdir", tmp_path / "work")
     assert "the grid has 1 points, not 5" in refused("search", config, "--configurations", 5)
+
+
+@pytest.mark.slow
+def test_measuring_foretells_hours_and_shows_what_was_measured(
+    config: Path, small_cohort: Path, tmp_path: Path
+) -> None:
+    given = ("plan", config, "--cohort", small_cohort, "--workdir", tmp_path / "none", "--measure", "--json")
+    verdict = json.loads(run(*given)[0])["verdict"]
+    (one,) = verdict["measured"]
+    names = ("training", "validation", "reading", "statistics", "saving")
+    assert all(0 < one[name] < 60 for name in names), one
+    assert one["saving"] > 1e-4, "a checkpoint was written"
+    assert 1e8 < one["peak_bytes"] < 1e11
+    assert 0 < verdict["hours"] < 1
+    assert verdict["hours_without_pruning"] == verdict["hours"]
+    assert "measured on this machine" in verdict["pace"]
