@@ -95,6 +95,8 @@ def headlines(study: StudyState) -> list[str]:
     lines = [f"{study.name}: {', '.join(counts)}; {started}"]
     if study.best is not None:
         lines.append(f"best {study.best.label} ({study.best.key}), val/auc {_auc(study.best.auc)}")
+    if study.retried:
+        lines.append(f"{study.retried} trial(s) ran out of memory and went on with fewer patients at once")
     if not study.is_complete and study.quiet_seconds is not None:
         eta = "unknown" if study.eta_seconds is None else f"about {_duration(study.eta_seconds)}"
         lines.append(f"time to go {eta}; last sign of life {_duration(study.quiet_seconds)} ago")

@@ -32,7 +32,7 @@ from rlvo.study.folder import StudyFolder, TrialStore
 from rlvo.study.inputs import StudyInputs
 from rlvo.study.state import StudyState
 from rlvo.study.status import Note, write_note
-from rlvo.training.records import OUT_OF_MEMORY
+from rlvo.training.records import KILLED, OUT_OF_MEMORY
 
 INTERVAL = 1.0
 """Seconds between two states that are told."""
@@ -40,6 +40,8 @@ NOTE_INTERVAL = 10.0
 """Seconds between two notes that say the same."""
 FORECAST_INTERVAL = 5.0
 """Seconds between two forecasts."""
+
+LOW_MEMORY = "out of memory: Ray ended its process"
 
 OnState = Callable[[StudyState], None]
 
@@ -156,6 +158,11 @@ class TuneEvents(TrialProgressCallback):  # type: ignore[misc]
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Tune's own callback would print the trial."""
 
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Have a trial whose process was ended for lack of memory go on with fewer patients at once."""
+        if crash_reason(trial).startswith(LOW_MEMORY):
+            (self._study.trial(trial.config["key"], trial.config["fold"]) / KILLED).touch()
+
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._searcher.explain(trial.config["key"], trial.config["fold"], crash_reason(trial))
 
@@ -189,7 +196,7 @@ def crash_reason(trial: Trial) -> str:
     """
     text = Path(trial.error_file).read_text().rpartition("Failure #")[2]
     if "running low on memory" in text:
-        return f"out of memory: Ray ended its process. {OUT_OF_MEMORY}"
+        return f"{LOW_MEMORY}. {OUT_OF_MEMORY}"
     if (raised := Path(trial.pickled_error_file)).exists():
         error = cloudpickle.loads(raised.read_bytes())
         if isinstance(error, RayTaskError):

@@ -167,6 +167,12 @@ class StudyState:
         """How many trials are in one of these states."""
         return sum(trial.state in states for each in self.configurations for trial in each.trials)
 
+    @property
+    def retried(self) -> int:
+        """How many trials have ended that ran out of memory and went on with fewer patients at once."""
+        records = (trial.record for each in self.configurations for trial in each.trials)
+        return sum(record is not None and len(record.retries) > 0 for record in records)
+
 
 def seconds_per_epoch(records: Iterable[CompletionRecord | None], by_clock: float | None) -> float | None:
     """Mean over the trials that have ended; if none of them trained an epoch, what the clock says, or None."""

@@ -36,6 +36,8 @@ DIGEST = "rlvo.digest"
 BEST, CHECKPOINT, CONFIGURATION = "rlvo.best", "rlvo.checkpoint", "rlvo.configuration"
 """Tags: `true` on the best trial and the best configuration; SHA-256 of the weights that a trial's run holds;
 the configuration's key."""
+RETRIES = "rlvo.out_of_memory"
+"""Tag: from which epoch on how many patients of a batch were computed at once, if memory ran out."""
 STATUS: dict[State, RunStatus] = {"finished": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
 
 Pseudonymise = Callable[[str], str]
@@ -210,6 +212,8 @@ class StudyItems:
             tags["rlvo.reason"] = without_identities(record.reason, patients, self._pseudonymise)
         elif record.failure:
             tags["rlvo.reason"] = record.failure
+        if record.retries:
+            tags[RETRIES] = ", ".join(f"epoch {each.epoch}: {each.micro_batch} at once" for each in record.retries)
         tree.set_tags(files.run, tags)
         tree.set_status(files.run, STATUS[record.outcome])
 

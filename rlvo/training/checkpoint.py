@@ -36,6 +36,7 @@ from rlvo.training.records import (
     write_epochs,
     write_record,
 )
+from rlvo.training.shortage import read_retries
 
 WEIGHTS, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
 BEST_BEFORE = "best/previous.safetensors"
@@ -228,6 +229,7 @@ def end_trial(
         metrics=progress.best,
         files={name: file_sha256(folder / name) for name in files},
         seconds=progress.seconds,
+        retries=read_retries(folder),
     )
     write_record(folder, record)
     shutil.rmtree(folder / "previous", ignore_errors=True)

@@ -6,16 +6,15 @@ interrupted in between.
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from rlvo.config.model import Configuration
-from rlvo.errors import MachineError, RlvoError
+from rlvo.config.model import Configuration, TrainingConfig
+from rlvo.errors import RlvoError, get_logger
 from rlvo.evaluation.predictions import write_predictions
 from rlvo.files import disk_full_errors, file_sha256
 from rlvo.models.backbones import check_volume
@@ -34,7 +33,7 @@ from rlvo.training.epoch import (
 from rlvo.training.member import load_classifier, predict_probabilities
 from rlvo.training.records import (
     BEST_WEIGHTS,
-    OUT_OF_MEMORY,
+    KILLED,
     PREDICTIONS,
     CompletionRecord,
     EpochMetrics,
@@ -44,6 +43,16 @@ from rlvo.training.records import (
     read_record,
     write_epochs,
 )
+from rlvo.training.shortage import (
+    OutOfMemoryError,
+    after_retries,
+    free_memory,
+    out_of_memory_errors,
+    read_retries,
+    retry,
+)
+
+logger = get_logger(__name__)
 
 Report = Callable[[int, EpochMetrics], None]
 """Called after each epoch with its number (from 1) and its metrics, once these are on disk."""
@@ -67,7 +76,8 @@ def fit(
 
     `val/balanced_accuracy`, `val/f1`, `val/sensitivity` and `val/specificity` use the threshold that is best on the
     same validation patients, so they are optimistic. A loss that is not finite ends the trial as failed, with the
-    reason.
+    reason. If memory runs out, the trial goes on from its last checkpoint with half as many patients at once, at most
+    twice; the record says so (`retries`).
 
     Args:
         configuration: model spec and hyperparameters.
@@ -86,7 +96,8 @@ def fit(
     Raises:
         RlvoError: the volumes are too small for the network, or `folder` holds damaged files or another trial.
         PatientError: a patient's volumes are missing or damaged.
-        MachineError: there is not enough memory, or (DiskFullError) disk space; the last checkpoint is kept.
+        MachineError: there is not enough memory, also with a quarter of the patients at once (OutOfMemoryError), or
+            disk space (DiskFullError); the last checkpoint is kept.
     """
     if record := read_record(folder):
         _check_same(record.identity.key, identity, folder)
@@ -94,9 +105,29 @@ def fit(
     if threads is not None:
         torch.set_num_threads(threads)
     check_volume(configuration.model, data.brain_mask.shape, smallest_part(len(data.training), configuration.training))
-    with disk_full_errors(folder), _out_of_memory_errors(), torch.random.fork_rng():
-        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        return _train(configuration, data, folder, identity, seed, torch.device(chosen), until, report)
+    chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    with disk_full_errors(folder), torch.random.fork_rng():
+        if (folder / KILLED).exists():
+            _retry(folder, configuration.training)
+            (folder / KILLED).unlink()
+        while True:
+            try:
+                with out_of_memory_errors():
+                    return _train(configuration, data, folder, identity, seed, chosen, until, report)
+            except OutOfMemoryError:
+                if not _retry(folder, configuration.training):
+                    raise
+            free_memory()  # here, where the error no longer holds what the step had made
+
+
+def _retry(folder: Path, settings: TrainingConfig) -> bool:
+    """Whether the trial can go on with fewer patients at once; if it can, it will."""
+    checkpoint = load_last(folder)
+    another = retry(folder, settings, len(checkpoint.progress.epochs) if checkpoint else 0)
+    if another is not None:
+        what = "out of memory: the trial goes on from epoch %d, with at most %d of a batch's %d patients at once"
+        logger.warning(what, another.epoch, another.micro_batch, settings.batch_size)
+    return another is not None
 
 
 def _train(
@@ -109,7 +140,7 @@ def _train(
     until: int | None,
     report: Report | None,
 ) -> CompletionRecord | None:
-    model, settings = configuration.model, configuration.training
+    model, settings = configuration.model, after_retries(configuration.training, read_retries(folder))
     training, validation = Volumes(data.training, model.channels), Volumes(data.validation, model.channels)
     tabular_features = data.training.tabular.shape[1]
 
@@ -139,7 +170,7 @@ def _train(
         _seed(seed, identity, epoch)
         try:
             loss = train_epoch(classifier, training, data, settings, optimizer, schedule, weight)
-            validated = validate(classifier, validation, data.validation, settings.batch_size, weight)
+            validated = validate(classifier, validation, data.validation, settings.at_once, weight)
         except NonFiniteLossError as error:
             return end_trial(folder, configuration, identity, progress, "failed", f"{error} in epoch {epoch}")
         if isinstance(schedule, ReduceLROnPlateau):
@@ -164,24 +195,11 @@ def _train(
         "member": member_key(configuration, identity.fold),
         "fold": identity.fold,
         "split": "validation",
-        "probability": predict_probabilities(best, validation, data.validation.tabular, settings.batch_size),
+        "probability": predict_probabilities(best, validation, data.validation.tabular, settings.at_once),
         "label": data.validation.labels.astype(int),
     }
     write_predictions(pd.DataFrame(predictions), folder / PREDICTIONS)
     return end_trial(folder, configuration, identity, progress, "finished")
-
-
-@contextmanager
-def _out_of_memory_errors() -> Iterator[None]:
-    """Raise MachineError if the context runs out of memory."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:  # torch's allocator on the CPU raises a plain RuntimeError
-        if isinstance(error, torch.OutOfMemoryError):
-            raise MachineError("out of GPU memory", fix=OUT_OF_MEMORY) from None
-        if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
-            raise MachineError("out of memory", fix=OUT_OF_MEMORY) from None
-        raise
 
 
 def _seed(seed: int, identity: TrialIdentity, epoch: int) -> None:

@@ -2,9 +2,10 @@
 
 import json
 import math
+import operator
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
@@ -17,6 +18,9 @@ RECORD = "record.json"
 EPOCHS = "epochs.jsonl"
 PREDICTIONS = "predictions.csv"
 BEST_WEIGHTS = "best/model.safetensors"
+
+KILLED = "killed-for-memory"
+"""In a trial's folder: its process was ended because the machine ran low on memory."""
 
 DIGEST = "digest"
 """Key in a record's file: SHA-256 over everything else in it."""
@@ -57,6 +61,15 @@ def member_key(configuration: Configuration, fold: int) -> str:
     return f"{configuration.key}-f{fold}"
 
 
+class Retry(Frozen):
+    """Memory ran out, and the trial went on from its last checkpoint with fewer patients at once."""
+
+    epoch: int
+    """The first epoch (from 1) that was trained so."""
+    micro_batch: int
+    """How many patients of a batch were computed at once from then on, at most."""
+
+
 class CompletionRecord(Frozen):
     """How a trial ended. It is written only when every file it names is on disk."""
 
@@ -75,6 +88,8 @@ class CompletionRecord(Frozen):
     """SHA-256 of each file that belongs to the result, by path within the trial's folder."""
     seconds: float
     """Training time over all starts, up to the last epoch that ended."""
+    retries: Annotated[tuple[Retry, ...], Field(exclude_if=operator.not_)] = ()
+    """Each time that memory ran out and the trial went on with fewer patients at once."""
 
     @property
     def outcome(self) -> Status:

@@ -37,7 +37,7 @@ from rlvo.study.state import ConfigurationState, StudyState
 from rlvo.study.state import TrialState as OneTrial
 from rlvo.study.status import read_state
 from rlvo.training.fit import fit
-from rlvo.training.records import PREDICTIONS, RECORD, CompletionRecord, read_epochs, read_record, write_epochs
+from rlvo.training.records import KILLED, PREDICTIONS, RECORD, CompletionRecord, read_epochs, read_record, write_epochs
 from rlvo.training.usage import SECONDS, USAGE
 
 STUDY = parse_study(
@@ -184,6 +184,23 @@ def test_the_reason_of_a_crash_is_read_from_the_files_that_tune_writes(
     trial = LocalTrial("train_fold", trial_id="t0", stub=True)
     trial.handle_error(error)
     assert crash_reason(trial).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_told"),
+    [(RayActorError(error_msg="the node was running low on memory"), True), (RayActorError(), False)],
+)
+def test_a_trial_that_ray_ended_for_lack_of_memory_is_told_to_take_less(
+    search: Search, tmp_path: Path, error: Exception, is_told: bool
+) -> None:
+    class LocalTrial(Trial):
+        local_path = str(tmp_path)
+
+    config = search.start().config
+    trial = LocalTrial("train_fold", trial_id="t0", config=config, stub=True)
+    trial.handle_error(error)
+    search.events.on_trial_recover(0, [trial], trial)
+    assert (search.study.trial(config["key"], config["fold"]) / KILLED).exists() == is_told
 
 
 @pytest.mark.slow

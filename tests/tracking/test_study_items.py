@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 from support.study_on_disk import CTA, KEY, NCCT, StudyOnDisk
 
+from rlvo.cli.status import headlines
 from rlvo.cohort.pseudonym import pseudonym
+from rlvo.study.status import read_state
 from rlvo.tracking.after_search import log_summary_run
 from rlvo.tracking.study_items import hyperparameters, over_folds, without_identities
+from rlvo.training.records import Retry, read_record, write_record
 
 
 def test_no_id_path_user_or_password_in_database_or_artifacts(
@@ -88,3 +91,20 @@ def test_a_finished_trial_whose_objective_is_undefined_has_failed(on_disk: Study
     (configuration,) = on_disk.runs("configuration")
     assert (configuration.info.status, configuration.data.metrics) == ("FAILED", {})
     assert "rlvo.best" not in configuration.data.tags
+
+
+def test_a_trial_that_ran_out_of_memory_says_so(on_disk: StudyOnDisk) -> None:
+    on_disk.end_all(NCCT)
+    folder = on_disk.trial(NCCT, 0)
+    record = read_record(folder)
+    assert record is not None
+    write_record(
+        folder, record.model_copy(update={"retries": (Retry(epoch=1, micro_batch=4), Retry(epoch=3, micro_batch=2))})
+    )
+    assert on_disk.mirror().close() is None
+    tags = {run.data.params["fold"]: run.data.tags for run in on_disk.runs("trial")}
+    assert tags["0"]["rlvo.out_of_memory"] == "epoch 1: 4 at once, epoch 3: 2 at once"
+    assert "rlvo.out_of_memory" not in tags["1"]
+    assert "1 trial(s) ran out of memory and went on with fewer patients at once" in headlines(
+        read_state(on_disk.folder)
+    )
