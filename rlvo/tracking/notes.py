@@ -39,11 +39,9 @@ def trial_note(configuration: Configuration, fold: int, training: PatientGroup, 
         f"[![Learning curves: here once the trial has finished]({{artifact}}{CURVES})]({{page}}/artifacts/{CURVES})"
     )
     what = f"**{configuration.label}**, fold {fold}: trained on {training.patients} patients, validated on the "
-    what += (
-        f"{validation.patients} of the fold. [`val/…` by epoch]({{page}}/model-metrics); `best/…` at the epoch with "
-    )
+    what += f"{validation.patients} of the fold. `val/…` are by epoch; `best/…` at the epoch with "
     what += "the lowest loss, whose weights are the checkpoint."
-    return "\n\n".join([curves, what, OPTIMISTIC, NOTICE])
+    return "\n\n".join(["[**Curves by epoch**]({page}/model-metrics)", curves, what, OPTIMISTIC, NOTICE])
 
 
 def ensemble_note(config: StudyConfig) -> str:

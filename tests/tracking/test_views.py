@@ -53,7 +53,8 @@ def test_mlflow_finds_sorts_and_names_trials_so_that_they_are_read_at_a_glance(o
     assert {run.info.run_name for run in on_disk.runs("configuration")} == {run_name(NCCT), run_name(CTA)}
     for run in found:
         picture = f"get-artifact?run_uuid={run.info.run_id}&path=figures/learning-curves.svg"
-        opening = run.data.tags[NOTE].partition("\n")[0]
+        link, opening, *_ = run.data.tags[NOTE].split("\n\n")
+        assert link == f"[**Curves by epoch**](#/experiments/{experiment}/runs/{run.info.run_id}/model-metrics)"
         assert opening.startswith("[![Learning curves")
         assert f"({picture})" in opening
         assert f"#/experiments/{experiment}/runs/{run.info.run_id}/artifacts/figures/learning-curves.svg)" in opening
