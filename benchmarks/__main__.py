@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 
 from benchmarks.concurrent import benchmark_concurrent
+from benchmarks.efficientnet import benchmark_efficientnet
 from benchmarks.inference import benchmark_inference
 from benchmarks.plan import benchmark_plan
 from benchmarks.preparation import benchmark_preparation
@@ -19,6 +20,7 @@ from benchmarks.training import benchmark_training
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "concurrent": benchmark_concurrent,
+    "efficientnet": benchmark_efficientnet,
     "inference": benchmark_inference,
     "plan": benchmark_plan,
     "preparation": benchmark_preparation,

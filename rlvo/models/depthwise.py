@@ -2,8 +2,8 @@
 
 Libraries compute the gradients of depthwise convolutions far more slowly than the convolution (oneDNN; cuDNN,
 pytorch#37406): on a CPU they were two thirds of an EfficientNet's training step. Both gradients are convolutions
-themselves: that of the input is the output's gradient, spread by the stride, with the mirrored kernel; that of the
-kernel is the input with the output's gradient as its kernel. They differ from the library's by rounding.
+themselves: that of the input is the output's gradient with the mirrored kernel; that of the kernel is the input with
+the output's gradient as its kernel. They differ from the library's by rounding. With strides the library is faster.
 """
 
 import itertools
@@ -39,42 +39,37 @@ class DepthwiseConv3d(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         way = FASTEST.get(x.device.type)
-        if way is None or not torch.is_grad_enabled():
+        if way is None or max(self.stride) > 1 or not torch.is_grad_enabled():
             return super().forward(x)
         weight = self.weight
         if torch.is_autocast_enabled(x.device.type):
             narrow = torch.get_autocast_dtype(x.device.type)
             x, weight = x.to(narrow), weight.to(narrow)
-        convolved: Tensor = _Depthwise.apply(x, weight, self.stride, self.padding, way)  # type: ignore[no-untyped-call]
+        convolved: Tensor = _Depthwise.apply(x, weight, self.padding, way)  # type: ignore[no-untyped-call]
         return convolved if self.bias is None else convolved + self.bias[:, None, None, None]
 
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, way: "KernelGradient") -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, padding: Sizes, way: "KernelGradient") -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding, ctx.way = stride, padding, way
-        return conv3d(x, weight, stride=stride, padding=padding, groups=len(weight))
+        ctx.padding, ctx.way = padding, way
+        return conv3d(x, weight, padding=padding, groups=len(weight))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
         of_input = of_kernel = None
         if ctx.needs_input_grad[0]:
-            of_input = _input_gradient(x.shape[2:], weight, gradient, ctx.stride, ctx.padding)
+            of_input = _input_gradient(weight, gradient, ctx.padding)
         if ctx.needs_input_grad[1]:
-            of_kernel = ctx.way(x, weight.shape[2:], gradient, ctx.stride, ctx.padding)
-        return of_input, of_kernel, None, None, None
+            of_kernel = ctx.way(x, weight.shape[2:], gradient, ctx.padding)
+        return of_input, of_kernel, None, None
 
 
-def _input_gradient(shape: Sizes, weight: Tensor, gradient: Tensor, stride: Sizes, padding: Sizes) -> Tensor:
+def _input_gradient(weight: Tensor, gradient: Tensor, padding: Sizes) -> Tensor:
     kernel = weight.shape[2:]
-    if any(step > 1 for step in stride):
-        dense = [n + 2 * p - k + 1 for n, p, k in zip(shape, padding, kernel, strict=True)]
-        spread = gradient.new_zeros(*gradient.shape[:2], *dense)
-        spread[:, :, :: stride[0], :: stride[1], :: stride[2]] = gradient
-        gradient = spread
     around = [k - 1 - p for k, p in zip(kernel, padding, strict=True)]
     return conv3d(gradient, weight.flip(2, 3, 4), padding=around, groups=len(weight))
 
@@ -83,11 +78,11 @@ SLAB = 4096
 """Voxels of the output's gradient that one convolution adds up: with more, single precision's sums lose digits and
 oneDNN's copies take memory."""
 
-KernelGradient = Callable[[Tensor, Sizes, Tensor, Sizes, Sizes], Tensor]
-"""Input [B, C, X, Y, Z], the kernel's shape, the output's gradient, stride, padding → the kernel's [C, 1, k, k, k]."""
+KernelGradient = Callable[[Tensor, Sizes, Tensor, Sizes], Tensor]
+"""Input [B, C, X, Y, Z], the kernel's shape, the output's gradient, padding → the kernel's [C, 1, k, k, k]."""
 
 
-def kernel_gradient_by_convolution(x: Tensor, kernel: Sizes, gradient: Tensor, stride: Sizes, padding: Sizes) -> Tensor:
+def kernel_gradient_by_convolution(x: Tensor, kernel: Sizes, gradient: Tensor, padding: Sizes) -> Tensor:
     """Convolutions of each patient's channels with the output's gradient as their kernel, slab by slab along x."""
     rows = x.shape[0] * x.shape[1]
     inputs = pad(x, (0, 0, 0, 0, padding[0], padding[0])).reshape(1, rows, -1, *x.shape[3:])
@@ -96,21 +91,18 @@ def kernel_gradient_by_convolution(x: Tensor, kernel: Sizes, gradient: Tensor, s
     )
     found, first = x.new_zeros(rows, *kernel), 0
     for slab in slabs:
-        reach = stride[0] * (slab.shape[2] - 1) + kernel[0]
-        part = inputs[:, :, first : first + reach]
-        convolved = conv3d(part, slab, padding=(0, *padding[1:]), dilation=tuple(stride), groups=rows)
-        found += convolved[0, ..., : kernel[1], : kernel[2]]
-        first += stride[0] * slab.shape[2]
+        part = inputs[:, :, first : first + slab.shape[2] - 1 + kernel[0]]
+        found += conv3d(part, slab, padding=(0, *padding[1:]), groups=rows)[0]
+        first += slab.shape[2]
     return found.reshape(*x.shape[:2], 1, *kernel).sum(dim=0)
 
 
-def kernel_gradient_by_taps(x: Tensor, kernel: Sizes, gradient: Tensor, stride: Sizes, padding: Sizes) -> Tensor:
+def kernel_gradient_by_taps(x: Tensor, kernel: Sizes, gradient: Tensor, padding: Sizes) -> Tensor:
     """One product of the shifted input with the output's gradient per voxel of the kernel."""
     x = pad(x, [p for p in reversed(padding) for _ in range(2)])
-    last = [step * (n - 1) + 1 for step, n in zip(stride, gradient.shape[2:], strict=True)]
     taps = []
     for first in itertools.product(*map(range, kernel)):
-        at = [slice(i, i + n, step) for i, n, step in zip(first, last, stride, strict=True)]
+        at = [slice(i, i + n) for i, n in zip(first, gradient.shape[2:], strict=True)]
         taps.append((x[:, :, *at] * gradient).sum(dim=(0, 2, 3, 4)))
     return torch.stack(taps, dim=1).reshape(-1, 1, *kernel)
 

@@ -1,0 +1,84 @@
+"""EfficientNet-B0's depthwise convolutions: the library's backward pass against ours, layer by layer and as a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.measure import seconds, show
+from rlvo.config.model import ModelConfig
+from rlvo.models import depthwise
+from rlvo.models.backbones import Backbone, build_backbone
+from rlvo.models.depthwise import (
+    DepthwiseConv3d,
+    KernelGradient,
+    kernel_gradient_by_convolution,
+    kernel_gradient_by_taps,
+)
+
+WAYS: Mapping[str, KernelGradient | None] = {
+    "library": None,
+    "by convolution": kernel_gradient_by_convolution,
+    "by taps": kernel_gradient_by_taps,
+}
+CASES = (((64, 80, 64), 1), ((40, 48, 40), 4))
+
+
+def benchmark_efficientnet(cases: Sequence[tuple[tuple[int, int, int], int]] = CASES, repeat: int = 3) -> None:
+    """Print milliseconds of each way for each layer that differs, and of a whole step."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for shape, batch in cases:
+        torch.manual_seed(0)
+        backbone = build_backbone(ModelConfig(backbone="efficientnet-b0")).to(device).train()
+        volume = torch.randn(batch, backbone.features.stem.in_channels, *shape, device=device)
+        rows = {name: _milliseconds(device, layer, given, repeat) for name, (layer, given) in _layers(backbone, volume)}
+        rows["whole step"] = _milliseconds(device, backbone, volume, repeat)
+        rows = {name: (*taken, taken[0] / min(taken[1:])) for name, taken in rows.items()}
+        where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+        title = f"forward and backward, ms: {'×'.join(map(str, shape))}, batch {batch}, {where}"
+        show(title, (*WAYS, "library / best of ours"), rows)
+
+
+def _layers(backbone: Backbone, volume: Tensor) -> Iterator[tuple[str, tuple[DepthwiseConv3d, Tensor]]]:
+    """Each depthwise convolution that differs, with what it is given."""
+    found: dict[str, tuple[DepthwiseConv3d, Tensor]] = {}
+
+    def note(layer: DepthwiseConv3d, given: tuple[Tensor], _: Tensor) -> None:
+        sizes = "×".join(map(str, given[0].shape[1:]))
+        found.setdefault(f"{sizes}, kernel {layer.kernel_size[0]}, stride {layer.stride[0]}", (layer, given[0]))
+
+    hooks = [each.register_forward_hook(note) for each in backbone.modules() if isinstance(each, DepthwiseConv3d)]
+    with torch.no_grad():
+        backbone(volume)
+    for hook in hooks:
+        hook.remove()
+    yield from found.items()
+
+
+def _milliseconds(device: torch.device, layer: nn.Module, given: Tensor, repeat: int) -> tuple[float, ...]:
+    given = given.detach().requires_grad_()
+    return tuple(1000 * seconds(partial(_step, device, layer, given, way), repeat) for way in WAYS.values())
+
+
+def _step(device: torch.device, layer: nn.Module, given: Tensor, way: KernelGradient | None) -> None:
+    with _computing_by(device, way):
+        layer(given).sum().backward()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+@contextmanager
+def _computing_by(device: torch.device, way: KernelGradient | None) -> Iterator[None]:
+    before = dict(depthwise.FASTEST)
+    depthwise.FASTEST.clear()
+    if way is not None:
+        depthwise.FASTEST[device.type] = way
+    try:
+        yield
+    finally:
+        depthwise.FASTEST.clear()
+        depthwise.FASTEST.update(before)
