@@ -34,7 +34,9 @@ def benchmark_plan(names: tuple[str, ...] = tuple(STUDIES), patients: int = PATI
     rows = {}
     with tempfile.TemporaryDirectory() as folder:
         work = Workdir.at(Path(folder))
-        write_synthetic_cohort(cohort := work.path / "cohort", patients=patients, profile="demo", grid=PRESETS[GRID])
+        write_synthetic_cohort(
+            cohort := work.path / "cohort", patients=patients, profile="demo", seed=0, grid=PRESETS[GRID]
+        )
         table = cohort / "cohort.csv"
         for number, name in enumerate(names):
             model, rates, pruning = STUDIES[name]
