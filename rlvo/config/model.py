@@ -117,6 +117,12 @@ class ModelConfig(Frozen):
     """Probability that a pooled feature is dropped in training, before the last layer."""
     compress_input: bool = True
     """Take asinh of the standardised input, so that bone and contrast do not set its scale."""
+    side: Literal["as_is", "canonical", "halves"] = "as_is"
+    """How the affected side is shown. canonical: heads whose occlusion is on the right are mirrored; halves: and the
+    mirrored other half stands beside the affected one, as further channels. The table tells the side, to models without
+    fusion too; `training.augmentation.flip` then changes nothing."""
+    contrast: Literal["none", "mirror_difference"] = "none"
+    """mirror_difference: each volume minus its mirror image, as further channels; not with halves, which show both."""
     densenet: DenseNetOptions = DenseNetOptions()
     """Counts with a DenseNet as backbone."""
     efficientnet: EfficientNetOptions = EfficientNetOptions()
@@ -125,6 +131,22 @@ class ModelConfig(Frozen):
     """Counts with backbone resnet18."""
     daft: DaftOptions = DaftOptions()
     """Counts with fusion daft, and film."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        return _without(MODEL_BEFORE, handler(self), info)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What else names it besides backbone, modality and fusion, e.g. `+prior`."""
+        sides = (self.side,) if self.side != "as_is" else ()
+        difference = ("+difference",) if self.contrast != "none" else ()
+        return (*(("+prior",) if self.prior else ()), *sides, *difference)
+
+    @property
+    def input_channels(self) -> int:
+        """How many channels the image network takes."""
+        return len(self.channels) * (2 if self.side == "halves" or self.contrast != "none" else 1)
 
     @property
     def head_dropout(self) -> float:
@@ -137,6 +159,10 @@ class ModelConfig(Frozen):
         """The stored volumes that are stacked as input channels, in this order."""
         images = {"NCCT": ("ncct",), "CTA": ("cta",), "BOTH": ("ncct", "cta")}[self.modality]
         return (*images, "vessels") if self.prior else images
+
+
+MODEL_BEFORE: dict[str, Any] = {"side": "as_is", "contrast": "none"}
+"""What later options of a model are in files written before these existed."""
 
 
 class AugmentationConfig(Frozen):
@@ -211,6 +237,12 @@ class Configuration(Frozen):
             return model
         return model.model_copy(update={"efficientnet": model.efficientnet.model_copy(update=BEFORE)})
 
+    @field_validator("model")
+    @classmethod
+    def _only_one_comparison(cls, model: ModelConfig) -> ModelConfig:
+        """Halves are compared by the network, so there is no difference to add."""
+        return model.model_copy(update={"contrast": "none"}) if model.side == "halves" else model
+
     @field_validator("training")
     @classmethod
     def _only_parts(cls, training: TrainingConfig) -> TrainingConfig:
@@ -231,5 +263,4 @@ class Configuration(Frozen):
     @property
     def label(self) -> str:
         """Short name for people, e.g. `densenet169 BOTH +prior daft`."""
-        parts = [self.model.backbone, self.model.modality, "+prior" if self.model.prior else "", self.model.fusion]
-        return " ".join(part for part in parts if part)
+        return " ".join([self.model.backbone, self.model.modality, *self.model.inputs, self.model.fusion])

@@ -14,6 +14,7 @@ from rlvo.config.model import Configuration
 Scalar = bool | int | float | str
 
 CONDITIONS: dict[str, tuple[str, tuple[Scalar, ...]]] = {
+    "model.contrast": ("model.side", ("as_is", "canonical")),
     "model.daft.": ("model.fusion", ("daft",)),
     "model.densenet.": ("model.backbone", ("densenet121", "densenet169")),
     "model.efficientnet.": ("model.backbone", ("efficientnet-b0",)),

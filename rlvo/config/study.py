@@ -234,6 +234,8 @@ class StudyConfig(Frozen):
                 self._try(path, value)
         self._check_points()
         self._check_micro_batch()
+        if "occlusion_side" not in self.cohort.predictors and {*self._values("model.side")} != {"as_is"}:
+            raise ValueError("model.side: cohort.predictors lacks occlusion_side, which tells the affected side")
         if self.search.sampler == "grid":
             self.space.grid()
         if self.search.pruning == "halving":

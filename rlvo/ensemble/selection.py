@@ -45,7 +45,7 @@ class Candidate:
     def spec(self) -> str:
         """The model spec without its modality, e.g. `densenet169 +prior daft`."""
         model = self.configuration.model
-        return " ".join(part for part in (model.backbone, "+prior" if model.prior else "", model.fusion) if part)
+        return " ".join([model.backbone, *model.inputs, model.fusion])
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,20 @@ class FixedImages:
     """[N, C, X, Y, Z], on the classifier's device."""
 
     @classmethod
-    def of(cls, classifier: Classifier, volumes: VolumeSequence, batch: int = 8) -> "FixedImages":
-        """Run the image network on volumes [N, C, X, Y, Z], whose channels are in the model's order."""
+    def of(
+        cls, classifier: Classifier, volumes: VolumeSequence, tabular: np.ndarray | None = None, batch: int = 8
+    ) -> "FixedImages":
+        """Run the image network on volumes [N, C, X, Y, Z], whose channels are in the model's order.
+
+        Args:
+            tabular: encoded table [N, T], for models that turn the head to the affected side.
+        """
         device = classifier.channel_mean.device
+        table = torch.as_tensor(np.zeros((len(volumes), 0)) if tabular is None else tabular).to(device, torch.float32)
         classifier.eval()
         with torch.no_grad(), full_precision():
             parts = [
-                classifier.features(volumes[i : i + batch].to(device, torch.float32))
+                classifier.features(volumes[i : i + batch].to(device, torch.float32), table[i : i + batch])
                 for i in range(0, len(volumes), batch)
             ]
         return cls(classifier, torch.cat(parts))

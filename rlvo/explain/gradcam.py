@@ -49,7 +49,7 @@ def before_and_after(classifier: Classifier, volume: Tensor, tabular: Tensor | N
     Raises ValueError if the model needs the table and there is none.
     """
     coarse = feature_maps(classifier, volume, tabular)
-    return Maps(*(on_grid(classifier, each, tuple(volume.shape[2:])) for each in coarse))
+    return Maps(*(on_grid(classifier, each, tabular, tuple(volume.shape[2:])) for each in coarse))
 
 
 def feature_maps(classifier: Classifier, volume: Tensor, tabular: Tensor | None = None) -> Maps:
@@ -58,7 +58,7 @@ def feature_maps(classifier: Classifier, volume: Tensor, tabular: Tensor | None 
         if tabular is not None:
             tabular = tabular.clone()  # tensors made inside `inference_mode` cannot take part in a derivative
         with torch.no_grad():
-            before = classifier.features(volume.clone())
+            before = classifier.features(volume.clone(), tabular)
         with torch.enable_grad():
             before = before.requires_grad_()
             after = before
@@ -71,10 +71,11 @@ def feature_maps(classifier: Classifier, volume: Tensor, tabular: Tensor | None 
         return Maps(*(_map(features.detach(), each) for features, each in zip((before, after), gradients, strict=True)))
 
 
-def on_grid(classifier: Classifier, maps: Tensor, shape: tuple[int, ...]) -> Tensor:
+def on_grid(classifier: Classifier, maps: Tensor, tabular: Tensor | None, shape: tuple[int, ...]) -> Tensor:
     """Maps [B, x, y, z] of a classifier's features → [B, *shape], the input's grid."""
-    placement = place_features(classifier.backbone.features, len(classifier.channel_mean), shape)
-    return upsample(maps, placement, shape)
+    seen = classifier.symmetry.shape(shape)
+    placement = place_features(classifier.backbone.features, classifier.input_channels, seen)
+    return classifier.symmetry.restore(upsample(maps, placement, seen), tabular, shape)
 
 
 def _map(features: Tensor, gradient: Tensor) -> Tensor:
@@ -151,6 +152,6 @@ def average(views: Sequence[View], coarse: Sequence[Maps]) -> MeanMaps:
 
 def _evened(view: View, coarse: Tensor) -> Tensor:
     """One network's map [1, x, y, z] on the grid [X, Y, Z], its mean 1; zero if it is all zero or not finite."""
-    fine = on_grid(view.classifier, coarse, tuple(view.volume.shape[2:]))[0]
+    fine = on_grid(view.classifier, coarse, view.tabular, tuple(view.volume.shape[2:]))[0]
     mean = fine.mean()
     return fine / mean if bool(torch.isfinite(mean)) and mean > 0 else torch.zeros_like(fine)

@@ -56,8 +56,12 @@ class Variant(Frozen):
         return any(configuration.model.fusion != "none" for configuration in self.spec.configurations)
 
     def imputed(self, row: pd.DataFrame) -> list[str]:
-        """The predictors imputed for the patient of a typed row; none if no member looks at the table."""
-        return next(iter(self.encoders.values())).imputed(row) if self.reads_table else []
+        """The predictors imputed for the patient of a typed row, of those that any member looks at."""
+        imputed = next(iter(self.encoders.values())).imputed(row)
+        if self.reads_table:
+            return imputed
+        turns = any(configuration.model.side != "as_is" for configuration in self.spec.configurations)
+        return [name for name in imputed if turns and name == "occlusion_side"]
 
 
 class ModelDescription(Frozen):

@@ -153,9 +153,10 @@ def explain_answer(
     volumes = patient.volumes
 
     def image(member: MemberSpec) -> FixedImages:
-        width = len(variant.encoders[member.fold].feature_names)
+        table = variant.encoders[member.fold].transform(patient.row)
         stacked = torch.from_numpy(stack_channels(volumes, member.configuration.model.channels))
-        return FixedImages.of(networks.classifier(names[member], member, width), stacked[None])
+        classifier = networks.classifier(names[member], member, table.shape[1])
+        return FixedImages.of(classifier, stacked[None], table)
 
     typical_score: float | None = None
     values: tuple[TableValue, ...] = ()

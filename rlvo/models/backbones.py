@@ -14,6 +14,7 @@ from rlvo.config.model import DenseNetOptions, EfficientNetOptions, ModelConfig,
 from rlvo.errors import RlvoError
 from rlvo.models.depthwise import DepthwiseConv3d
 from rlvo.models.padding import FittingPad3d
+from rlvo.models.symmetry import Symmetry
 
 
 class Backbone(nn.Module):
@@ -35,8 +36,8 @@ class Backbone(nn.Module):
 
 
 def build_backbone(config: ModelConfig) -> Backbone:
-    """Build the configured backbone with random weights; it takes `len(config.channels)` input channels."""
-    channels = len(config.channels)
+    """Build the configured backbone with random weights; it takes `config.input_channels` channels."""
+    channels = config.input_channels
     match config.backbone:
         case "densenet169":
             return _densenet(config.densenet, channels, block_config=(6, 12, 32, 32))
@@ -187,7 +188,8 @@ def _on_meta(config: ModelConfig) -> Backbone:
 
 
 def _fits(backbone: Backbone, config: ModelConfig, shape: Sequence[int], batch_size: int) -> bool:
-    volume = torch.empty(batch_size, len(config.channels), *shape, device="meta")
+    seen = Symmetry(config).shape(shape)
+    volume = torch.empty(batch_size, config.input_channels, *seen, device="meta")
     try:
         with torch.no_grad():
             backbone(volume)

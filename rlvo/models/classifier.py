@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from rlvo.config.model import ModelConfig
 from rlvo.models.backbones import build_backbone
 from rlvo.models.fusion import DAFT, FiLM
+from rlvo.models.symmetry import Symmetry
 
 
 class Classifier(nn.Module):
@@ -23,6 +24,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.register_buffer("channel_mean", torch.zeros(len(config.channels)))
         self.register_buffer("channel_std", torch.ones(len(config.channels)))
+        self.symmetry, self.input_channels = Symmetry(config), config.input_channels
         self.backbone = build_backbone(config)
         channels = self.backbone.out_channels
         self.modulation: DAFT | None = None
@@ -39,9 +41,12 @@ class Classifier(nn.Module):
         self.channel_mean = torch.as_tensor(mean, dtype=torch.float32)
         self.channel_std = torch.as_tensor(std, dtype=torch.float32)
 
-    def features(self, volume: Tensor) -> Tensor:
-        """Volume [B, C, X, Y, Z] as stored → the last feature map, before fusion and activation."""
-        features: Tensor = self.backbone.features(self.standardise(volume))
+    def features(self, volume: Tensor, tabular: Tensor | None = None) -> Tensor:
+        """Volume [B, C, X, Y, Z] as stored → the last feature map, before fusion and activation.
+
+        The table [B, T] is needed if the model has to know the affected side.
+        """
+        features: Tensor = self.backbone.features(self.symmetry(self.standardise(volume), tabular))
         return features
 
     def standardise(self, volume: Tensor) -> Tensor:
@@ -64,7 +69,7 @@ class Classifier(nn.Module):
 
     def forward(self, volume: Tensor, tabular: Tensor | None = None) -> Tensor:
         """Volume [B, C, X, Y, Z] (HU, vessel channel 0/1) and encoded table [B, T] → logits [B]."""
-        return self.fuse(self.features(volume), tabular)
+        return self.fuse(self.features(volume, tabular), tabular)
 
     def fuse(self, features: Tensor, tabular: Tensor | None = None) -> Tensor:
         """Last feature map, before fusion, and table [B, T] → logits [B]: all that the table has a part in."""

@@ -150,6 +150,7 @@ def _train(
     if checkpoint is None:
         progress = Progress(identity.key)
         classifier.standardise_with(*channel_statistics(training, data.brain_mask))
+        classifier.symmetry.read_from(data.encoder.feature_names)
     else:
         progress = checkpoint.progress
         _check_same(progress.trial, identity, folder)

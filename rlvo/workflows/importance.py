@@ -135,7 +135,7 @@ class _Fold:
         model, weights = member.configuration.model, member_weights(self.study.folder, member)
         classifier = load_classifier(weights, model, self.patients.tabular.shape[1])
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return FixedImages.of(classifier.to(device), Volumes(self.patients, model.channels))
+        return FixedImages.of(classifier.to(device), Volumes(self.patients, model.channels), self.patients.tabular)
 
     def drops(self, networks: Mapping[str, FixedImages], shuffles: int, seed: int) -> pd.DataFrame:
         """The AUC that the fold's combined score loses, by predictor and for CT perfusion: one row per shuffle."""

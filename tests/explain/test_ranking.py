@@ -25,7 +25,7 @@ def test_each_measure_ranks_the_predictors_by_their_true_coefficients() -> None:
     logit = (table - 0.5) @ np.array(list(TRUTH.values()))
     label = (random.random(400) < 1 / (1 + np.exp(-logit))).astype(int)
     classifier = Classifier(narrow("resnet18", modality="NCCT", fusion="daft"), len(TRUTH))
-    images = FixedImages.of(classifier, torch.randn(400, 1, 16, 16, 16), 100)
+    images = FixedImages.of(classifier, torch.randn(400, 1, 16, 16, 16), batch=100)
     assert classifier.modulation is not None
     learned = [*classifier.modulation.parameters(), *classifier.head.parameters()]
     optimizer = torch.optim.Adam(learned, lr=0.01)
