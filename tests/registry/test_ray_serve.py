@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -23,10 +24,32 @@ EXAMPLE = ROOT / "docs" / "examples" / "ray_serve.py"
 
 
 @pytest.fixture(scope="module")
-def address(study: TinyStudy, package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    pytest.importorskip("grpc_reflection", reason="ray[serve] is not installed")
+def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of an environment that has this one's packages and those of `ray[serve]`, which would change `rlvo serve`."""
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
+    (packages / "these.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    python = folder / "bin" / "python"
+    install = ["-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", "ray[serve]"]
+    subprocess.run([python, *install], check=True)
+    return python
+
+
+@pytest.fixture(scope="module")
+def address(
+    study: TinyStudy, package: Path, interpreter: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     port, log = free_port(), tmp_path_factory.mktemp("serve") / "log"
-    command = [sys.executable, str(EXAMPLE), str(package), "--data-root", str(study.cohort.parent), "--port", str(port)]
+    command = [
+        str(interpreter),
+        str(EXAMPLE),
+        str(package),
+        "--data-root",
+        str(study.cohort.parent),
+        "--port",
+        str(port),
+    ]
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:
