@@ -3,7 +3,7 @@
 Libraries compute the gradients of depthwise convolutions far more slowly than the convolution (oneDNN; cuDNN,
 pytorch#37406): on a CPU they were two thirds of an EfficientNet's training step. Both gradients are convolutions
 themselves: that of the input is the output's gradient with the mirrored kernel; that of the kernel is the input with
-the output's gradient as its kernel. They differ from the library's by rounding. With strides the library is faster.
+the output's gradient as its kernel. They differ from the library's by rounding. With strides the library is as fast.
 """
 
 import itertools
