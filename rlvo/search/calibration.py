@@ -148,6 +148,7 @@ def _measure(
         few = Volumes(patients(1), model.channels)
         started = time.perf_counter()
         classifier.standardise_with(*channel_statistics(few, mask))
+        classifier.symmetry.read_from(encoder.feature_names)
         statistics = (time.perf_counter() - started) / len(few)
         classifier.to(device)
         optimizer = build_optimizer(classifier, settings)
