@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable
@@ -10,45 +9,60 @@ from itertools import pairwise
 from pathlib import Path
 from queue import Queue
 from threading import Barrier
+from typing import Any
 
 import torch
 
-from benchmarks.measure import show
+from benchmarks.measure import context, show
 from benchmarks.plain_loop import PlainLoop
+from benchmarks.store import pss
 from benchmarks.training import FOCUS, Ours, configure, plain_loop, random_fold
 from rlvo.training.dataset import FoldData
 
 NETWORK, BATCH = "demo's DenseNet", 8
-PATIENTS, FINE = 479, (98, 116, 94)
-"""Whose volumes are held for the memory: the paper's development patients, at 2 mm."""
+WAYS, COUNTS = ("ours", "plain"), (1, 2, 4)
+PATIENTS, FINE = 240, (98, 116, 94)
+"""Whose volumes are held for the memory: half of the paper's development patients, at 2 mm."""
 
 
-def benchmark_concurrent() -> None:
-    """Print patients per second of one and two trials, one thread each, and the memory that each adds."""
+def benchmark_concurrent(*, short: bool = False) -> None:
+    """Print patients per second of several trials, one thread each, and the memory that each further one adds."""
+    at_once = (1,) if short else COUNTS
     with tempfile.TemporaryDirectory() as folder:
-        data = random_fold(Path(folder), FOCUS, 240, 80)
-        speed = {way: [sum(_at_once(count, _epochs, way, data)) for count in (1, 2)] for way in ("ours", "plain")}
-    rows = {f"{way}, 1 and 2 trials": each for way, each in speed.items()}
-    rows["ratio"] = [own / plain for own, plain in zip(speed["ours"], speed["plain"], strict=True)]
-    show(f"patients/s, {NETWORK}, a thread per trial", ("1 trial", "2 trials"), rows)
+        data = random_fold(Path(folder), FOCUS, 16, 8) if short else random_fold(Path(folder), FOCUS, 240, 80)
+        speed = {
+            way: [sum(measure_at_once(count, _epochs, way, data, short=short)) for count in at_once] for way in WAYS
+        }
+    columns = ("ours", "plain loop", "ratio")
+    rows = {_trials(n): (own, plain, own / plain) for n, own, plain in zip(at_once, *speed.values(), strict=True)}
+    show(f"patients/s of trials at once, {NETWORK}, a thread per trial", columns, rows, ratio="ratio")
 
+    patients, shape = (8, FOCUS) if short else (PATIENTS, FINE)
     with tempfile.TemporaryDirectory() as folder:
-        data = random_fold(Path(folder), FINE, PATIENTS, 2, different=4)
-        held = {way: [sum(_at_once(count, _memory, way, data)) for count in (1, 2)] for way in ("ours", "plain")}
-    added = {way: [after - before for before, after in pairwise([0, *each])] for way, each in held.items()}
-    rows = {f"{way}, GB": each for way, each in added.items()}
-    rows["ratio"] = [own / plain for own, plain in zip(added["ours"], added["plain"], strict=True)]
-    show(f"memory (PSS) with {PATIENTS} patients of 2 × 2 mm", ("first trial", "each further one"), rows)
+        data = random_fold(Path(folder), shape, patients, 2, different=4)
+        held = [(0, 0.0, 0.0)]
+        held += [(n, *(sum(measure_at_once(n, _memory, way, data, short=short)) for way in WAYS)) for n in at_once]
+    rows = {}
+    for (fewer, *before), (count, *after) in pairwise(held):
+        own, plain = ((more - less) / (count - fewer) for less, more in zip(before, after, strict=True))
+        rows[f"{count} instead of {fewer}"] = (own, plain, own / plain, plain / own)
+    columns = ("ours, GB", "plain loop, GB", "share", "times less")
+    title = f"memory (PSS) of each further trial, {patients} patients, {NETWORK}"
+    show(f"{title}, {'×'.join(map(str, shape))}", columns, rows, ratio="times less")
 
 
-def _at_once(count: int, work: Callable[..., None], way: str, data: FoldData) -> list[float]:
+def _trials(count: int) -> str:
+    return f"{count} trial{'s' * (count > 1)}"
+
+
+def measure_at_once(count: int, work: Callable[..., None], *arguments: object, short: bool = False) -> list[Any]:
     """What `work` measures in each of `count` processes that run it at the same time."""
-    context = multiprocessing.get_context("spawn")
-    found, together = context.Queue(), context.Barrier(count)
-    processes = [context.Process(target=work, args=(way, data, found, together)) for _ in range(count)]
+    kind = context(short=short)
+    found, together = kind.Queue(), kind.Barrier(count)
+    processes = [kind.Process(target=work, args=(*arguments, found, together)) for _ in range(count)]
     for process in processes:
         process.start()
-    results = [found.get() for _ in processes]
+    results = [found.get(timeout=1800) for _ in processes]
     for process in processes:
         process.join()
     return results
@@ -77,6 +91,5 @@ def _memory(way: str, data: FoldData, found: Queue[float], together: Barrier) ->
     trial = _trial(way, data)
     trial.validate()
     together.wait()
-    rollup = Path("/proc/self/smaps_rollup").read_text()
-    found.put(next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) / 1e6)
+    found.put(pss() / 1e9)
     together.wait()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import seconds, show
+from benchmarks.measure import default_device, seconds, show
 from rlvo.config.model import ModelConfig
 from rlvo.models import depthwise
 from rlvo.models.backbones import Backbone, build_backbone
@@ -28,9 +28,10 @@ WAYS: Mapping[str, KernelGradient | None] = {
 CASES = (((64, 80, 64), 1), ((40, 48, 40), 4))
 
 
-def benchmark_efficientnet(cases: Sequence[tuple[tuple[int, int, int], int]] = CASES, repeat: int = 3) -> None:
+def benchmark_efficientnet(*, short: bool = False) -> None:
     """Print milliseconds of each way for each layer that differs, and of a whole step."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    cases, repeat = ((((32, 32, 32), 2),), 1) if short else (CASES, 3)
+    device = default_device()
     for shape, batch in cases:
         torch.manual_seed(0)
         backbone = build_backbone(ModelConfig(backbone="efficientnet-b0")).to(device).train()
@@ -40,7 +41,8 @@ def benchmark_efficientnet(cases: Sequence[tuple[tuple[int, int, int], int]] = C
         rows = {name: (*taken, taken[0] / min(taken[1:])) for name, taken in rows.items()}
         where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
         title = f"forward and backward, ms: {'×'.join(map(str, shape))}, batch {batch}, {where}"
-        show(title, (*WAYS, "library / best of ours"), rows)
+        columns = (*WAYS, "library / best of ours")
+        show(title, columns, rows, ratio=columns[-1])
 
 
 def _layers(backbone: Backbone, volume: Tensor) -> Iterator[tuple[str, tuple[DepthwiseConv3d, Tensor]]]:
@@ -67,8 +69,6 @@ def _milliseconds(device: torch.device, layer: nn.Module, given: Tensor, repeat:
 def _step(device: torch.device, layer: nn.Module, given: Tensor, way: KernelGradient | None) -> None:
     with _computing_by(device, way):
         layer(given).sum().backward()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 @contextmanager

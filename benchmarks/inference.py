@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import math
 import os
 import resource
 import tempfile
@@ -17,7 +17,7 @@ import torch
 from monai.networks.nets.efficientnet import EfficientNetBN
 from safetensors.torch import load_file, save_file
 
-from benchmarks.measure import show
+from benchmarks.measure import context, show
 from benchmarks.preparation import write_raw_patient
 from rlvo.config.model import Configuration, Modality, ModelConfig
 from rlvo.ensemble.spec import MemberSpec
@@ -33,21 +33,27 @@ FEATURES = 20
 """Size of the encoded table, which these networks do not look at."""
 
 
-def benchmark_inference() -> None:
+def benchmark_inference(*, short: bool = False) -> None:
     """Print seconds from prepared and from raw volumes and peak memory, measured in one process per way."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write_members(folder)
-        files = write_raw_patient(folder, 0)
-        raw, taken = _alone(partial(_prepare, folder, files))
+        grid = "64×64×64" if short else "paper's"
+        if short:
+            raw = taken = math.nan
+            rng = np.random.default_rng(0)
+            np.savez(folder / "volumes.npz", **{each: rng.normal(40, 9, (64, 64, 64)) for each in ("ncct", "cta")})
+        else:
+            raw, taken = alone(partial(_prepare, folder, write_raw_patient(folder, 0)))
         ways: dict[str, Callable[[], object]] = {"one after the other, plain MONAI": partial(_plain, folder)}
         ways |= {f"rlvo, {precision}": partial(_members, folder, precision) for precision in get_args(Precision)}
-        measured = {way: _alone(work) for way, work in ways.items()}
+        measured = {way: alone(work, short=short) for way, work in ways.items()}
         plain = measured["one after the other, plain MONAI"][0]
         show(
-            f"12 EfficientNet-B0 for one patient at the paper's grid, {os.cpu_count()} cores",
+            f"12 EfficientNet-B0 for one patient at the {grid} grid, {os.cpu_count()} cores",
             ("s from prepared", "times as fast", "s from raw", "peak memory, GB"),
             {way: (seconds, plain / seconds, raw + seconds, peak) for way, (seconds, peak) in measured.items()},
+            ratio="times as fast",
         )
         print(f"preparation: {raw:.3g} s, peak memory {taken:.3g} GB")
 
@@ -103,9 +109,9 @@ def _members(folder: Path, precision: Precision) -> None:
     members.probabilities(_members_of_all_folds(), _volumes(folder), features, precision)
 
 
-def _alone(work: Callable[[], object]) -> tuple[float, float]:
+def alone(work: Callable[[], object], *, short: bool = False) -> tuple[float, float]:
     """Seconds that `work` takes in a new process, and that process's peak memory in GB."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with context(short=short).Pool(1) as pool:
         return pool.apply(_measured, (work,))
 
 

@@ -64,11 +64,12 @@ def write_raw_patient(folder: Path, seed: int) -> dict[str, Path | None]:
     return files
 
 
-def benchmark_preparation() -> None:
-    """Print seconds per patient by part, and for whole cohorts with one and two workers."""
+def benchmark_preparation(*, short: bool = False) -> None:
+    """Print seconds per patient by part, and for whole cohorts with one and two workers; `short`: the parts only."""
+    patients = 1 if short else PATIENTS
     with tempfile.TemporaryDirectory() as name:
         folder, target = Path(name), Target(grid="paper")
-        rows = {str(seed): write_raw_patient(folder, seed) for seed in range(PATIENTS)}
+        rows = {str(seed): write_raw_patient(folder, seed) for seed in range(patients)}
         load_atlas()
         profile, start = cProfile.Profile(), time.perf_counter()
         profile.runcall(prepare_cohort, {"0": rows["0"]}, target, VolumeStore(folder / "profiled"), workers=1)
@@ -79,6 +80,8 @@ def benchmark_preparation() -> None:
             ("s", "share"),
             {"whole": (whole, 1.0), **{part: (taken, taken / whole) for part, taken in shares.items()}},
         )
+        if short:
+            return
         by_workers = {}
         for workers in (1, 2):
             prepare = partial(_prepare_all, rows, target, folder / str(workers), workers)

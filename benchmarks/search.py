@@ -56,16 +56,20 @@ SIZES = (150, 600, 1200)
 EVENTS = ("suggest", "on_trial_result", "on_trial_complete")
 
 
-def benchmark_search() -> None:
-    """Print tables, and draw the picture of the documentation."""
+def benchmark_search(*, short: bool = False) -> None:
+    """Print tables, and draw the picture of the documentation; `short`: without real searches and the picture."""
+    if short:
+        benchmark_searcher([24])
+        benchmark_planted_search(["TPE, both, from 2 folds"], 1, picture=None)
+        return
     benchmark_searcher()
     benchmark_planted_search()
     benchmark_real_search()
 
 
-def benchmark_searcher() -> None:
+def benchmark_searcher(sizes: Sequence[int] = SIZES) -> None:
     """Print what the searcher's events cost in studies of different size: they should not grow with it."""
-    rows = {str(size): _event_seconds(size) for size in SIZES}
+    rows = {str(size): _event_seconds(size) for size in sizes}
     columns = ("CPU s in all", "ms per suggest", "ms per result", "ms per complete")
     show("the searcher by number of configurations, halving from 1 fold, 4 trials at once", columns, rows)
 
@@ -103,19 +107,23 @@ def _quick_folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
 
 
-def benchmark_planted_search() -> None:
+def benchmark_planted_search(
+    ways: Sequence[str] = tuple(WAYS), problems: int = PROBLEMS, picture: Path | None = PICTURE
+) -> None:
     """Print epochs and the objective found, over planted problems, against the full grid's; draw how it was found."""
-    searches = {name: [_search(seed, way) for seed in range(PROBLEMS)] for name, way in WAYS.items()}
+    searches = {name: [_search(seed, WAYS[name]) for seed in range(problems)] for name in ways}
     rows = {}
     for name, steps in searches.items():
         epochs, found = zip(*(each[-1] for each in steps), strict=True)
-        within = sum(share >= 0.99 for share in found) / PROBLEMS
+        within = sum(share >= 0.99 for share in found) / problems
         rows[name] = (statistics.fmean(epochs), statistics.fmean(found), min(found), within)
     columns = ("epochs / grid", "best / grid's", "worst", "share within 1 %")
-    show(f"planted search, {PROBLEMS} problems of 72 configurations × {FOLDS} folds", columns, rows)
-    grid = {"full grid": [_full_grid(seed) for seed in range(PROBLEMS)]}
-    _draw(grid | {label: searches[name] for name, label in PICTURED.items()})
-    print(f"drawn: {PICTURE.relative_to(REPOSITORY)}")
+    show(f"planted search, {problems} problems of 72 configurations × {FOLDS} folds", columns, rows)
+    if picture is None:
+        return
+    grid = {"full grid": [_full_grid(seed) for seed in range(problems)]}
+    _draw(grid | {label: searches[name] for name, label in PICTURED.items()}, picture)
+    print(f"drawn: {picture.relative_to(REPOSITORY)}")
 
 
 def _search(seed: int, way: dict[str, Any]) -> Steps:
@@ -144,7 +152,7 @@ def _steps(finished: Sequence[tuple[int, str]], objectives: dict[str, float], tr
 
 
 @paper_style
-def _draw(searches: dict[str, list[Steps]]) -> None:
+def _draw(searches: dict[str, list[Steps]], picture: Path) -> None:
     figure = Figure(figsize=(PAGE_WIDTH, 2.1), layout="constrained")
     panels = figure.subplots(1, len(searches), sharex=True, sharey=True)
     for axes, (name, runs), colour in zip(panels, searches.items(), COLOURS, strict=True):
@@ -159,7 +167,7 @@ def _draw(searches: dict[str, list[Steps]]) -> None:
         axes.set(xlim=(0, 1.03), ylim=(0.9, 1.003), xticks=(0, 0.5, 1))
     panels[0].set_ylabel("best found / grid's best")
     figure.supxlabel("epochs trained / those of the full grid", fontsize=8)
-    figure.savefig(PICTURE, dpi=DPI)
+    figure.savefig(picture, dpi=DPI)
 
 
 def _at(steps: Steps, share: np.ndarray) -> np.ndarray:

@@ -2,62 +2,47 @@
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import torch
 from monai.data import CacheDataset, PersistentDataset
 from monai.transforms import Compose, ConcatItemsd, EnsureChannelFirstd, LoadImaged, ScaleIntensityRanged
 from torch import Tensor
 
-from benchmarks.measure import show
-from rlvo.config.grid import PRESETS
+from benchmarks.measure import context, show
+from rlvo.config.grid import PRESETS, Grid
 from rlvo.imaging.cohort_preparation import prepare_cohort
 from rlvo.imaging.store import VolumeStore, open_volumes
 from rlvo.imaging.target import WINDOWS, Target
-
-# MONAI warns, in every process, about a decoder that is not used here.
-warnings.filterwarnings("ignore", "NvImgCodecPydicomReader")
-logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+from rlvo.synthetic.cohort import MIN_PATIENTS, write_synthetic_cohort
 
 PATIENTS = 4
-TARGET = Target(grid="paper")
-GRID = PRESETS["paper"]
 CHANNELS = ("ncct", "cta")
 Files = list[dict[str, Path]]
 Way = Callable[[Path, Files], Iterator[Tensor]]
 """Opens the volumes and yields each patient's, float32 [C, X, Y, Z]; its first argument is a folder for its cache."""
 
 
-def write_volumes(folder: Path) -> Files:
-    """Write patients' volumes that are on the grid already, so that only storing and reading are compared."""
-    rng = np.random.default_rng(0)
-    folder.mkdir()
-    vessels = folder / "vessels.nii"
-    nibabel.save(nibabel.Nifti1Image((rng.random(GRID.shape) < 0.01).astype(np.uint8), GRID.affine), vessels)
-    files: Files = []
-    for patient in range(PATIENTS):
-        files.append({name: folder / f"{patient}-{name}.nii" for name in CHANNELS})
-        for path in files[-1].values():
-            hu = rng.integers(-100, 500, GRID.shape, dtype=np.int16)
-            nibabel.save(nibabel.Nifti1Image(hu, GRID.affine), path)
-        files[-1]["vessels"] = vessels  # otherwise the store would look for vessels, which the others do not
-    return files
+def write_volumes(folder: Path, grid: Grid) -> Files:
+    """Write synthetic patients that are on the grid already, so that only storing and reading are compared."""
+    write_synthetic_cohort(folder, patients=MIN_PATIENTS, profile="demo", seed=0, grid=grid)
+    patients = sorted((folder / "volumes").iterdir())[:PATIENTS]
+    # With the vessels, or else the store would look for them, which the others do not.
+    return [{name: patient / f"{name}.nii.gz" for name in (*CHANNELS, "vessels")} for patient in patients]
 
 
-def from_store(folder: Path, files: Files) -> Iterator[Tensor]:
+def from_store(grid: Grid, folder: Path, files: Files) -> Iterator[Tensor]:
     """Read rlvo's store, preparing it first if necessary."""
     store = VolumeStore(folder / "store")
-    result = prepare_cohort({str(number): each for number, each in enumerate(files)}, TARGET, store, workers=1)
+    result = prepare_cohort(
+        {str(number): each for number, each in enumerate(files)}, Target(grid=grid), store, workers=1
+    )
     yield from from_entries([store.folder(each.address) for each in result.prepared.values()])
 
 
@@ -87,13 +72,14 @@ def from_monai(kind: str, folder: Path, files: Files) -> Iterator[Tensor]:
         yield data[number]["image"]
 
 
-def benchmark_store() -> None:
+def benchmark_store(*, short: bool = False) -> None:
     """Print times, disk and memory of each way."""
+    grid, counts = (PRESETS["focus"], (1,)) if short else (PRESETS["paper"], (1, 2, 4))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        files = write_volumes(folder / "raw")
+        files = write_volumes(folder / "raw", grid)
         ways: dict[str, Way] = {
-            "rlvo store": from_store,
+            "rlvo store": partial(from_store, grid),
             "PersistentDataset": partial(from_monai, "PersistentDataset"),
             "CacheDataset": partial(from_monai, "CacheDataset"),
         }
@@ -114,8 +100,8 @@ def benchmark_store() -> None:
             "rlvo store": partial(from_entries, entries),
             "CacheDataset": partial(from_monai, "CacheDataset", folder, files),
         }
-        memory = {way: [_memory(read, count) for count in (1, 2, 4)] for way, read in readers.items()}
-        show("memory (PSS) that readers of all patients add, MB", ("1 reader", "2 readers", "4 readers"), memory)
+        memory = {way: [_memory(read, count, short=short) for count in counts] for way, read in readers.items()}
+        show("memory (PSS) that readers of all patients add, MB", [f"{count} reader(s)" for count in counts], memory)
 
 
 def _timed(volumes: Iterator[Tensor]) -> tuple[float, float]:
@@ -128,17 +114,17 @@ def _timed(volumes: Iterator[Tensor]) -> tuple[float, float]:
     return first, time.perf_counter() - start - first
 
 
-def _memory(read: Callable[[], Iterator[Tensor]], readers: int) -> float:
+def _memory(read: Callable[[], Iterator[Tensor]], readers: int, *, short: bool) -> float:
     """Measure MB that processes gain together by opening and reading all volumes once; shared pages count once."""
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(readers + 1)
-    processes = [context.Process(target=_hold, args=(read, barrier)) for _ in range(readers)]
+    kind = context(short=short)
+    barrier = kind.Barrier(readers + 1)
+    processes = [kind.Process(target=_hold, args=(read, barrier)) for _ in range(readers)]
     for process in processes:
         process.start()
     used = []
     for _ in ("before reading", "after it"):
         barrier.wait()
-        used.append(sum(_pss(process.pid) for process in processes))
+        used.append(sum(pss(process.pid) for process in processes))
         barrier.wait()
     for process in processes:
         process.join()
@@ -155,7 +141,7 @@ def _hold(read: Callable[[], Iterator[Tensor]], barrier: Barrier) -> None:
     barrier.wait()
 
 
-def _pss(pid: int | None) -> int:
+def pss(pid: int | str | None = "self") -> int:
     """Proportional set size in bytes: a page that n processes share counts 1/n in each (Linux)."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
