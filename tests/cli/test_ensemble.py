@@ -66,5 +66,5 @@ def test_a_comparison_registers_nothing(registered: Registered) -> None:
     before, arguments = versions(registered), ("ensemble", "tiny", "--compare", "--workdir")
     assert "nested" in run(*arguments, registered.study.workdir.path).stderr
     shown = json.loads(run(*arguments, registered.study.workdir.path, "--json").stdout)
-    assert len(shown["out_of_fold"]) == 3 * 3 * 2
+    assert len(shown["out_of_fold"]) == 3 * 5 * 2 * 2
     assert versions(registered) == before

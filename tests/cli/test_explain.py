@@ -80,4 +80,6 @@ def test_a_model_registered_before_models_could_explain_says_so(
     write_manifest(earlier)
     patient = study.raw["patient_id"][0]
     said = refused("explain", earlier, study.cohort, "--patient", patient, "-o", tmp_path / "page.html")
-    assert "earlier: this version was registered before rlvo could explain answers. Register it again" in said
+    assert (
+        "earlier: this version was registered before rlvo could explain answers. Build and register its study" in said
+    )
