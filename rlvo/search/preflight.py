@@ -10,11 +10,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+import ray
 
 from rlvo.config.study import StudyConfig
 from rlvo.digits import gigabytes
 from rlvo.errors import MachineError, RlvoError, get_logger
 from rlvo.files import disk_full_errors
+from rlvo.imaging.cohort_preparation import worker_pool
 from rlvo.ray_session import check_resources, cluster_nodes, is_local
 from rlvo.search.plan import StudyPlan, certain_bytes, plan_study, trial_bytes
 from rlvo.study.folder import StudyFolder
@@ -75,9 +77,17 @@ def check_start(
         here = {"CPU": count_cpus(), "GPU": count_gpus()}
         check_resources(cpus=config.resources.cpus, gpus=config.resources.gpus, available=here)
         check_memory(planned, on_gpu=config.resources.gpus > 0)
-    elif address and (lacking := lacking_node(planned, config, cluster_nodes(address))):
+    elif address and (lacking := lacking_node(planned, config, _ask_nodes(address))):
         warn(lacking)
     return needed
+
+
+def _ask_nodes(address: str) -> list[dict[str, float]]:
+    """As `cluster_nodes`; in a process of its own unless Ray is connected: a second connection would crash this one."""
+    if ray.is_initialized():
+        return cluster_nodes(address)
+    with worker_pool(1) as pool:
+        return pool.submit(cluster_nodes, address).result()
 
 
 def lacking_node(planned: StudyPlan, config: StudyConfig, nodes: Sequence[Mapping[str, float]]) -> str | None:
