@@ -81,7 +81,13 @@ def reduced_study(
         dropped: predictors to go without.
         configurations: of the study's space.
         train_others: whether recovered patients train, too (Model C).
+
+    Raises:
+        RlvoError: the networks need a dropped predictor to turn the head to the affected side.
     """
+    if "occlusion_side" in dropped and any(each.model.side != "as_is" for each in configurations):
+        what = "its networks are shown the affected side (model.side) and cannot go without occlusion_side"
+        raise RlvoError(what, where=study.name, fix="Name other predictors to drop, or search with model.side: as_is")
     search, folds = study.search, {"of_study": study.name, "others": "train" if train_others else "leave_out"}
     kept = tuple(predictor for predictor in study.cohort.predictors if predictor not in dropped)
     return study.model_copy(

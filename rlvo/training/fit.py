@@ -182,7 +182,7 @@ def _train(
         if report is not None:
             try:
                 report(epoch, progress.epochs[-1])
-            except BaseException:
+            except BaseException:  # whatever interrupts, Ctrl-C and the end of a Ray actor too; it is raised again
                 saver.save()
                 raise
     if last < settings.epochs:

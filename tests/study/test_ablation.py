@@ -132,3 +132,10 @@ def test_who_comes_back_without_a_vessel_mask_is_left_out_if_models_need_one(
     of_c = open_small(reduced_study(a, "a-c", CTP, [a.configuration({"model.prior": True})], train_others=True), path)
     assert of_c.split.training_only == ("PLANTED-002",)
     assert [*of_c.refused] == ["PLANTED-001"]
+
+
+def test_networks_that_are_shown_the_affected_side_cannot_go_without_it() -> None:
+    study = StudyConfig.model_validate({"name": "a", "model": {"side": "halves"}})
+    assert "occlusion_side" in reduced_study(study, "a-b", ["age"], [study.configuration({})]).cohort.predictors
+    with pytest.raises(RlvoError, match="cannot go without occlusion_side"):
+        reduced_study(study, "a-b", ["occlusion_side"], [study.configuration({})])
