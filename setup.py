@@ -1,13 +1,10 @@
 """What a distribution holds besides the package: files that lie beside it in a checkout, and the commit.
 
 An installed rlvo has them in `rlvo/shipped/` (`rlvo.about.SHIPPED`). All else is in pyproject.toml. Of a checkout, only
-what git tracks is taken: tables, settings and keys that a user keeps there are nobody else's.
+what git tracks is taken.
 """
 
 import runpy
-import shutil
-import subprocess
-from collections.abc import Iterable
 from pathlib import Path
 
 from setuptools import setup
@@ -15,7 +12,6 @@ from setuptools.command.build_py import build_py
 from setuptools.command.sdist import sdist
 
 HERE = Path(__file__).parent
-SHIPPED = ("tune_configs/*", "ray_cluster/*", "mlflow/*", "docker/*", "constraints.txt")
 about = runpy.run_path(str(HERE / "rlvo" / "about.py"))
 
 
@@ -27,8 +23,8 @@ class BuildWithShippedFiles(build_py):
         if self.editable_mode:
             return
         folder = Path(self.build_lib) / "rlvo" / "shipped"
-        found = (str(file.relative_to(HERE)) for pattern in SHIPPED for file in HERE.glob(pattern))
-        for file in sorted(tracked(found)):
+        found = (str(file.relative_to(HERE)) for pattern in about["SHIPPED_FILES"] for file in HERE.glob(pattern))
+        for file in sorted(about["tracked"](found, HERE)):
             self.mkpath(str((folder / file).parent))
             self.copy_file(str(HERE / file), str(folder / file), preserve_mode=True)
         write_commit(folder)
@@ -38,17 +34,10 @@ class SourcesWithCommit(sdist):
     """The sources, with the commit, so that what is built from them knows it too."""
 
     def make_release_tree(self, base_dir: str, files: list[str]) -> None:
-        super().make_release_tree(base_dir, [*tracked(files), *(file for file in files if ".egg-info/" in file)])
+        super().make_release_tree(
+            base_dir, [*about["tracked"](files, HERE), *(file for file in files if ".egg-info/" in file)]
+        )
         write_commit(Path(base_dir))
-
-
-def tracked(files: Iterable[str]) -> list[str]:
-    """Those of the files, relative to here, that git tracks; all of them if this is no checkout, or there is no git."""
-    if not (HERE / ".git").exists() or shutil.which("git") is None:
-        return list(files)
-    command = ["git", "-c", f"safe.directory={HERE}", "ls-files", "-z"]  # whoever owns the checkout
-    known = set(subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=True).stdout.split("\0"))
-    return [file for file in files if file in known]
 
 
 def write_commit(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -13,18 +13,9 @@ from benchmarks.measure import default_device, seconds, show
 from rlvo.config.model import ModelConfig
 from rlvo.models import depthwise
 from rlvo.models.backbones import Backbone, build_backbone
-from rlvo.models.depthwise import (
-    DepthwiseConv3d,
-    KernelGradient,
-    kernel_gradient_by_convolution,
-    kernel_gradient_by_taps,
-)
+from rlvo.models.depthwise import DepthwiseConv3d
 
-WAYS: Mapping[str, KernelGradient | None] = {
-    "library": None,
-    "by convolution": kernel_gradient_by_convolution,
-    "by taps": kernel_gradient_by_taps,
-}
+WAYS = {"library": False, "ours": True}
 CASES = (((64, 80, 64), 1), ((40, 48, 40), 4))
 
 
@@ -38,10 +29,10 @@ def benchmark_efficientnet(*, short: bool = False) -> None:
         volume = torch.randn(batch, backbone.features.stem.in_channels, *shape, device=device)
         rows = {name: _milliseconds(device, layer, given, repeat) for name, (layer, given) in _layers(backbone, volume)}
         rows["whole step"] = _milliseconds(device, backbone, volume, repeat)
-        rows = {name: (*taken, taken[0] / min(taken[1:])) for name, taken in rows.items()}
+        rows = {name: (*taken, taken[0] / taken[1]) for name, taken in rows.items()}
         where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
         title = f"forward and backward, ms: {'×'.join(map(str, shape))}, batch {batch}, {where}"
-        columns = (*WAYS, "library / best of ours")
+        columns = (*WAYS, "library / ours")
         show(title, columns, rows, ratio=columns[-1])
 
 
@@ -66,19 +57,17 @@ def _milliseconds(device: torch.device, layer: nn.Module, given: Tensor, repeat:
     return tuple(1000 * seconds(partial(_step, device, layer, given, way), repeat) for way in WAYS.values())
 
 
-def _step(device: torch.device, layer: nn.Module, given: Tensor, way: KernelGradient | None) -> None:
-    with _computing_by(device, way):
+def _step(device: torch.device, layer: nn.Module, given: Tensor, ours: bool) -> None:
+    with _computing(device, ours=ours):
         layer(given).sum().backward()
 
 
 @contextmanager
-def _computing_by(device: torch.device, way: KernelGradient | None) -> Iterator[None]:
-    before = dict(depthwise.FASTEST)
-    depthwise.FASTEST.clear()
-    if way is not None:
-        depthwise.FASTEST[device.type] = way
+def _computing(device: torch.device, *, ours: bool) -> Iterator[None]:
+    before = set(depthwise.DEVICES)
+    (depthwise.DEVICES.add if ours else depthwise.DEVICES.discard)(device.type)
     try:
         yield
     finally:
-        depthwise.FASTEST.clear()
-        depthwise.FASTEST.update(before)
+        depthwise.DEVICES.clear()
+        depthwise.DEVICES.update(before)

@@ -37,7 +37,7 @@ def benchmark_inference(*, short: bool = False) -> None:
     """Print seconds from prepared and from raw volumes and peak memory, measured in one process per way."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _write_members(folder)
+        write_members(folder)
         grid = "64×64×64" if short else "paper's"
         if short:
             raw = taken = math.nan
@@ -58,7 +58,7 @@ def benchmark_inference(*, short: bool = False) -> None:
         print(f"preparation: {raw:.3g} s, peak memory {taken:.3g} GB")
 
 
-def _members_of_all_folds() -> dict[str, MemberSpec]:
+def members_of_all_folds() -> dict[str, MemberSpec]:
     """Members without fusion, so that MONAI's own networks compute the same."""
     configurations = [
         Configuration(model=ModelConfig(backbone="efficientnet-b0", modality=modality, fusion="none"))
@@ -69,9 +69,9 @@ def _members_of_all_folds() -> dict[str, MemberSpec]:
     return {member.key: member for member in members}
 
 
-def _write_members(folder: Path) -> None:
+def write_members(folder: Path) -> None:
     tensors: dict[str, torch.Tensor] = {}
-    for key, member in _members_of_all_folds().items():
+    for key, member in members_of_all_folds().items():
         model = member.configuration.model
         classifier = Classifier(model, FEATURES)
         classifier.standardise_with([40.0, 60.0][-len(model.channels) :], [8.0, 50.0][-len(model.channels) :])
@@ -94,7 +94,7 @@ def _volumes(folder: Path) -> dict[str, np.ndarray]:
 def _plain(folder: Path) -> None:
     """Read, load and run every network in turn, exactly as MONAI provides it."""
     volumes = _volumes(folder)
-    for key, member in _members_of_all_folds().items():
+    for key, member in members_of_all_folds().items():
         channels = member.configuration.model.channels
         network = EfficientNetBN("efficientnet-b0", pretrained=False, spatial_dims=3, in_channels=len(channels))
         network.load_state_dict(load_file(folder / f"{key}.safetensors"))
@@ -106,7 +106,7 @@ def _plain(folder: Path) -> None:
 def _members(folder: Path, precision: Precision) -> None:
     members = Members(lambda name: (folder / "members.safetensors", name))
     features = {fold: np.zeros((1, FEATURES), np.float32) for fold in range(FOLDS)}
-    members.probabilities(_members_of_all_folds(), _volumes(folder), features, precision)
+    members.probabilities(members_of_all_folds(), _volumes(folder), features, precision)
 
 
 def alone(work: Callable[[], object], *, short: bool = False) -> tuple[float, float]:

@@ -76,7 +76,15 @@ def benchmark_searcher(sizes: Sequence[int] = SIZES) -> None:
 
 def _event_seconds(size: int) -> tuple[float, ...]:
     space = SPACE["enumerate"] | {"training.learning_rate": np.logspace(-5, -3, size // 24).tolist()}
-    config, seconds = planted_study({"enumerate": space}, **HALVING, first_folds=1), defaultdict[str, list[float]](list)
+    started = time.process_time()
+    taken = event_seconds({"enumerate": space}, **HALVING, first_folds=1)
+    in_all = time.process_time() - started
+    return in_all, *(1000 * statistics.fmean(taken[name]) for name in EVENTS)
+
+
+def event_seconds(space: dict[str, dict[str, Any]], **settings: object) -> dict[str, list[float]]:
+    """CPU seconds of each of the searcher's events in a planted search, by the event's name."""
+    config, seconds = planted_study(space, **settings), defaultdict[str, list[float]](list)
 
     class Timed(FoldSearcher):
         def __getattribute__(self, name: str) -> Any:
@@ -94,13 +102,8 @@ def _event_seconds(size: int) -> tuple[float, ...]:
             return timed
 
     with _quick_folder() as folder:
-        trials = PlantedTrials(0)
-        started = time.process_time()
-        search(config, trials, StudyFolder(Path(folder)), workers=4, searcher=Timed)
-        in_all = time.process_time() - started
-    return in_all, *(
-        1000 * statistics.fmean(seconds[name]) for name in ("suggest", "on_trial_result", "on_trial_complete")
-    )
+        search(config, PlantedTrials(0), StudyFolder(Path(folder)), workers=4, searcher=Timed)
+    return seconds
 
 
 def _quick_folder() -> tempfile.TemporaryDirectory[str]:

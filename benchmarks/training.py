@@ -126,13 +126,13 @@ class Ours:
     def train(self) -> float:
         """One epoch; its mean loss."""
         part = (self.classifier, self.training, self.data, self.settings, self.optimizer, self.schedule)
-        return train_epoch(*part, weight=1.0)
+        return train_epoch(*part, weight=1.0)["train/loss"]
 
     def step(self, rows: Tensor) -> float:
         """One step with these training patients; its loss."""
         data, settings = replace(self.data, training=_chosen(self.data.training, rows)), self.settings
         volumes = Volumes(data.training, self.training.channels)
-        return train_epoch(self.classifier, volumes, data, settings, self.optimizer, self.schedule, weight=1.0)
+        return train_epoch(self.classifier, volumes, data, settings, self.optimizer, self.schedule, 1.0)["train/loss"]
 
     def validate(self) -> None:
         """The validation patients' metrics."""

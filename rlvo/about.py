@@ -1,6 +1,8 @@
 """What every part of rlvo may say about itself: its version, where its sources are, and the intended-use sentence."""
 
+import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -21,6 +23,21 @@ NOTICE = (
 
 COMMIT = "commit.txt"
 """In a distribution: the commit it was made from."""
+SHIPPED_FILES = ("tune_configs/*", "ray_cluster/*", "mlflow/*", "docker/*", "constraints.txt")
+"""What a distribution takes from a checkout besides the package."""
+
+
+def tracked(files: Iterable[str], checkout: Path) -> list[str]:
+    """Those of the files, relative to the checkout, that git tracks; all of them if it is none, or there is no git.
+
+    Tables, settings and keys that a user keeps in a checkout are nobody else's.
+    """
+    if not (checkout / ".git").exists() or shutil.which("git") is None:
+        return list(files)
+    command = ["git", "-c", f"safe.directory={checkout}", "ls-files", "-z"]  # whoever owns the checkout
+    listed = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True).stdout.split("\0")
+    known = set(listed)
+    return [file for file in files if file in known]
 
 
 def source_commit(package: Path) -> str | None:

@@ -2,12 +2,13 @@
 
 import errno
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rlvo.errors import DiskFullError, RlvoError
 from rlvo.text import escape_controls, escape_formula, unescape_formula
@@ -37,6 +38,21 @@ def atomic_write(path: Path, data: bytes | str, *, durable: bool = True) -> None
         Path(temporary).unlink(missing_ok=True)  # it exists only if the write failed
 
 
+def private(path: Path) -> Path:
+    """`path`, as a file that only its owner may read, made if there is none: patients' ids or scans go there."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+    path.chmod(0o600)  # one that an earlier version made
+    return path
+
+
+def parse_json(text: bytes | str) -> Any:
+    """What a file's JSON says. Raises ValueError if it is damaged, also if it is nested thousands of levels deep."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def csv_text(table: "pd.DataFrame") -> str:
     """A table as CSV, without its index. No spreadsheet takes text in it for a formula, no terminal obeys it.
 
@@ -47,19 +63,25 @@ def csv_text(table: "pd.DataFrame") -> str:
     def shown(cell: object) -> object:
         return escape_formula(escape_controls(cell)) if isinstance(cell, str) else cell
 
+    table = table.reset_index(drop=True)  # columns are joined by it: a row whose index repeats would come several times
     numbers = table.select_dtypes(["number", "bool"])
     text = table.drop(columns=numbers.columns).astype(object).map(shown)
     return numbers.join(text)[[*table]].rename(columns=shown).to_csv(index=False)
 
 
-def read_csv(path: Path, dtype: dict[str, str]) -> "pd.DataFrame":
-    """Read what `csv_text` wrote. Columns of text are named in `dtype`, and only cells without any text are missing."""
+def read_csv(path: Path | IO[bytes], dtype: dict[str, str]) -> "pd.DataFrame":
+    """Read what `csv_text` wrote, a file or its content.
+
+    Columns of text are named in `dtype`, and only cells without any text are missing.
+    """
     import pandas as pd
 
     options: dict[str, Any] = {"keep_default_na": False, "na_values": [""], "float_precision": "round_trip"}
     table: pd.DataFrame = pd.read_csv(path, dtype=dtype, **options).rename(columns=unescape_formula)
     for name in map(str, table.select_dtypes("str")):
-        table[name] = table[name].map(unescape_formula, na_action="ignore")
+        plain = {text: unescape_formula(text) for text in table[name].dropna().unique()}
+        if any(text != known for known, text in plain.items()):
+            table[name] = table[name].map(plain, na_action="ignore")
     return table
 
 
@@ -94,6 +116,15 @@ def disk_full_errors(folder: Path) -> Iterator[None]:
             raise
         fix = "Free some space, then start the search again: it continues from the last checkpoints"
         raise DiskFullError(FULL[error.errno], where=folder, fix=fix) from None
+
+
+def file_version(path: Path | str) -> tuple[int, int] | None:
+    """When a file was written and how large it is: what differs once it is written anew; None if there is none."""
+    try:
+        file = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return file.st_mtime_ns, file.st_size
 
 
 def file_sha256(path: Path) -> str:

@@ -5,6 +5,8 @@ import io
 import logging
 import os
 import re
+import shlex
+import sys
 import textwrap
 import threading
 from collections.abc import Iterator, Mapping
@@ -19,15 +21,16 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # gives up after 
 import mlflow
 import sqlalchemy
 from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from rlvo.config.commands import command_line
 from rlvo.errors import MachineError, RlvoError, encode_password, hide_passwords
+from rlvo.moved_folder import claim_artifacts, sqlite_file
 
 LOG_LEVELS = {"mlflow": logging.WARNING, "mlflow.store.db": logging.CRITICAL, "urllib3": logging.ERROR}
 """MLflow announces every table it creates and prints tracebacks of errors it also raises; urllib3 logs every retry."""
-DATABASE_FILE = "sqlite:///"
 UI = "http://127.0.0.1:5000/"
 """Where `rlvo ui` shows a work folder, unless the port is taken or another one is named."""
 _GLOBAL_ADDRESS = threading.Lock()
@@ -56,49 +59,71 @@ class Tracking:
     @property
     def database_file(self) -> Path | None:
         """The file, if runs and models are kept in a database file."""
-        return Path(self.uri.removeprefix(DATABASE_FILE)) if self.uri.startswith(DATABASE_FILE) else None
+        return sqlite_file(self.uri)
 
     def client(self) -> MlflowClient:
-        """A client that prints nothing. Creates the database if there is none."""
+        """A client that prints nothing. Creates the database if there is none.
+
+        The database of a work folder that was moved or copied is made to name the artifacts beside it first.
+        """
         for name, level in LOG_LEVELS.items():
             logging.getLogger(name).setLevel(level)
         if re.match(r"(postgresql|mysql|mssql)\b", self.uri):  # one that refuses is tried for 100 s by MLflow
             sqlalchemy.create_engine(self.uri).connect().close()
-        return MlflowClient(self.uri, self.uri)
+        client = MlflowClient(self.uri, self.uri)
+        if (file := self.database_file) is not None and file.absolute().parent == self.workdir.absolute():
+            claim_artifacts(self.uri, self.artifacts.absolute())
+        return client
 
     def open_experiment(self, name: str) -> tuple[MlflowClient, str]:
         """A client and the id of an experiment, which is created if there is none.
 
         Raises:
-            MachineError: MLflow does not answer, or refuses.
+            MachineError: MLflow does not answer, or refuses, or the experiment was deleted there.
         """
         location = None if self.is_server else self.artifacts.absolute().as_uri()
         try:
             client = self.client()
-            found = client.get_experiment_by_name(name)
-            return client, found.experiment_id if found else client.create_experiment(name, location)
+            found = self._find(client, name)
+            return client, found or client.create_experiment(name, location)
         except (MlflowException, SQLAlchemyError, ImportError) as error:
             fix = "Start the server, or unset MLFLOW_TRACKING_URI to use the work folder's mlflow.db"
             if self.database_file is not None:
                 fix = "Check that the folder can be written and the disk is not full"
             raise MachineError(f"MLflow does not answer ({one_line(error)})", where=self.uri, fix=fix) from None
 
-    def trouble(self, seconds: float = 10) -> str | None:
-        """Why MLflow does not answer, in one line; None if it does, or keeps runs in a file.
+    def _find(self, client: MlflowClient, name: str) -> str | None:
+        """The id of an experiment; None if there is none. Raises MachineError if it was deleted."""
+        found = client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage == LifecycleStage.DELETED:
+            fix = f"Restore it: {self._restoring(found.experiment_id)}"
+            raise MachineError("its experiment was deleted in MLflow", where=name, fix=fix)
+        return found.experiment_id if found is not None else None
+
+    def _restoring(self, experiment: str) -> str:
+        """The command that restores a deleted experiment, given by its id."""
+        command = f"{shlex.quote(sys.executable)} -m mlflow experiments restore --experiment-id {experiment}"
+        is_set = os.environ.get("MLFLOW_TRACKING_URI") == self.uri
+        return command if is_set else f"MLFLOW_TRACKING_URI={shlex.quote(self.uri)} {command}"
+
+    def trouble(self, experiment: str, seconds: float = 10) -> str | None:
+        """Why MLflow takes no runs of an experiment, in one line; None if it does, or there is no database file yet.
 
         Args:
             seconds: how long to wait at most.
         """
-        if self.database_file is not None:
+        if self.database_file is not None and not self.database_file.is_file():
             return None
-        found: list[str | None] = [f"no answer within {seconds:g} s"]
+        found: list[str | None] = [f"MLflow does not answer (no answer within {seconds:g} s)"]
 
         def ask() -> None:
             try:
-                self.client().search_experiments(max_results=1)
+                self._find(self.client(), experiment)
                 found[0] = None
             except (MlflowException, SQLAlchemyError, ImportError) as error:
-                found[0] = one_line(error)
+                found[0] = f"MLflow does not answer ({one_line(error)})"
+            except MachineError as error:
+                found[0] = str(error)
 
         asking = threading.Thread(target=ask, name="mlflow-trouble", daemon=True)  # an address may swallow all
         asking.start()

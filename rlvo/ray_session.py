@@ -6,6 +6,8 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,6 +25,11 @@ NODE_SECONDS = 120
 """How long a node may take to answer: it has to start a worker first."""
 OBJECT_STORE_BYTES = 128 * 2**20
 """Trials read volumes from the store; only a table and a mask travel through Ray."""
+
+SOCKET = "r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+"""As Ray names the longest one, with the longest number of a process."""
+SOCKET_BYTES = 107
+"""The longest path that a socket may have."""
 
 
 class NotSharedError(RlvoError):
@@ -52,7 +59,13 @@ def ray_session(folders: Sequence[Path], address: str | None = None) -> Iterator
             yield False
         return
     try:
-        _start_ray("local", num_cpus=os.cpu_count(), include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
+        own = {
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "_temp_dir": str(private_folder()),
+        }
+        _name_token()
+        _start_ray("local", num_cpus=os.cpu_count(), **own)
     except Exception as error:  # noqa: BLE001
         # Ray raises bare ones, e.g. if the machine is so busy that its processes start too late.
         ray.shutdown()
@@ -62,6 +75,38 @@ def ray_session(folders: Sequence[Path], address: str | None = None) -> Iterator
         yield True
     finally:
         ray.shutdown()
+
+
+def private_folder() -> Path:
+    """Where our own Ray keeps its sessions. What Ray makes is open to everyone: sockets, logs, code that it unpickles.
+
+    It is in `$RAY_TMPDIR`, or else in `$TMPDIR`, or in /tmp if paths of sockets in `$TMPDIR` would be too long.
+
+    Raises OSError if it cannot be made.
+    """
+    name = f"rlvo-{os.getuid()}"
+    place = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    if not os.environ.get("RAY_TMPDIR") and len(os.fsencode(place / name / SOCKET)) > SOCKET_BYTES:
+        place = Path("/tmp")  # nosec B108 # the folder in it is ours alone, or it is another
+    folder = place / name
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():  # someone was here first
+        folder = Path(tempfile.mkdtemp(prefix="rlvo-", dir=place))
+    folder.chmod(0o700)
+    return folder / "r"  # Ray opens the folder that it is given to everyone, but not the one above it
+
+
+def _name_token() -> None:
+    """Name the token of our own Ray if Ray, which keeps it in the home folder, cannot write there."""
+    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        return
+    try:
+        place = Path.home() / ".ray"
+        place.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=place).close()
+    except (OSError, RuntimeError):  # there is no home, or it is not ours
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def is_local(address: str | None) -> bool:

@@ -30,6 +30,7 @@ def ray_session() -> Iterator[None]:
     ray.init(
         "local",
         num_cpus=2,
+        num_gpus=0,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

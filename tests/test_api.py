@@ -9,7 +9,7 @@ import pytest
 from support.tiny_study import GRID, TinyStudy
 
 import rlvo
-from rlvo.config.study import PAPER_PREDICTORS
+from rlvo.config.predictors import PAPER_PREDICTORS
 from rlvo.errors import RlvoError
 
 HEAVY = ("torch", "ray", "mlflow", "pandas", "numpy", "sklearn", "optuna")
@@ -35,7 +35,7 @@ def test_a_study_is_planned_compared_and_named_by_a_file_too(study: TinyStudy, t
     (tmp_path / "tiny.yaml").write_text(study.config.model_dump_json(exclude={"cohort": {"table"}}))
     found = rlvo.Study(tmp_path / "tiny.yaml", cohort=study.cohort, workdir=study.workdir.path)
     assert (found.plan().trials, found.plan().patients) == (12, 24)
-    assert found.compare()["estimate"].value_counts().to_dict() == {"optimistic": 30, "nested": 30}
+    assert found.compare()["estimate"].value_counts().to_dict() == {"optimistic": 60, "nested": 60}
 
 
 def test_what_is_at_fault_is_one_line(tmp_path: Path) -> None:

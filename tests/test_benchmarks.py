@@ -1,13 +1,18 @@
 """The benchmarks run, and both ways that they compare compute the same."""
 
 import json
+import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.networks import BACKBONES, narrow
 
+from benchmarks import gpu
 from benchmarks.__main__ import main
+from benchmarks.gpu_parts import PARTS, Part, Put, patients_per_second
 from benchmarks.training import losses_apart, random_fold
 from rlvo.config.model import BackboneName, Configuration
 
@@ -37,3 +42,68 @@ def test_benchmarks_are_kept_with_the_machine_and_their_ratios_drawn(tmp_path: P
     for _, later, _, ratio in compared["rows"].values():
         assert ratio == pytest.approx(later / ours)
     assert all(kept.with_suffix(suffix).stat().st_size > 5000 for suffix in (".svg", ".png"))
+
+
+def test_trials_that_share_a_gpu_count_only_while_they_run_together() -> None:
+    def usage(*seconds: float) -> dict[int, dict[str, float]]:
+        return {number: {"when": 1000 * each} for number, each in enumerate(seconds, start=1)}
+
+    alone, beside, later = usage(10, 12, 14, 16), usage(13, 17, 21), usage(30, 31)
+    assert patients_per_second([alone], 1, patients=6) == pytest.approx(6 / 2)
+    assert patients_per_second([beside, alone, later], 2, patients=6) == pytest.approx(6 / 2 + 6 / 4)
+    assert str(patients_per_second([alone, later], 2, patients=6)) == "nan", "one began when the other had ended"
+
+
+def halfway(put: Put, short: bool) -> None:
+    rows: dict[str, Sequence[float]] = {"first": (1.0, 2.0)}
+    put("before the failure", ("figure", "ratio"), rows, ratio="ratio")
+    raise RuntimeError("the GPU\nhas fallen off the bus")
+
+
+def dies(put: Put, short: bool) -> None:
+    put("before the end", ("figure",), {"first": (float("nan"),)})
+    os._exit(7)
+
+
+def stuck(put: Put, short: bool) -> None:
+    put("before it waited", ("figure",), {"first": (3.0,)})
+    time.sleep(600)
+
+
+@pytest.mark.slow
+def test_a_part_that_fails_dies_or_waits_loses_nothing_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Parts run in processes that are forked here, so that they know the test's."""
+    monkeypatch.setattr(gpu, "START", "fork")
+    monkeypatch.setattr(gpu, "CLOSING_SECONDS", 1.0)
+    for name, work in {"halfway": halfway, "dies": dies, "stuck": stuck}.items():
+        monkeypatch.setitem(PARTS, name, Part(work, 10))
+    kept = tmp_path / "kept" / "gpu.json"
+    assert gpu.main(["halfway", "dies", "stuck", "--short", "--minutes", "0.1", "--json", str(kept)]) == 1
+    held = json.loads(kept.read_text())
+    assert [each["failed"] for each in held.values()][:2] == [
+        "RuntimeError: the GPU has fallen off the bus",
+        "its process died (exit code 7)",
+    ]
+    assert "took longer than its" in held["gpu: stuck"]["failed"]
+    titles = [table["title"] for each in held.values() for table in each["tables"]]
+    assert titles == ["before the failure", "before the end", "before it waited"]
+    assert held["gpu: halfway"]["tables"][0]["rows"] == {"first": [1.0, 2.0]}
+    assert kept.with_suffix(".svg").exists()
+    assert "failed: halfway, dies, stuck" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_all_that_a_gpu_is_to_show_runs_without_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = tmp_path / "gpu.json"
+    names = ["ceilings", "memory", "options"]  # the others take Ray, or a minute
+    assert gpu.main([*names, "--short", "--json", str(kept)]) == 0, capsys.readouterr().err
+    held = json.loads(kept.read_text())
+    assert list(held) == [f"gpu: {name}" for name in names]
+    rows = held["gpu: memory"]["tables"][0]["rows"]
+    half, retried = rows["half of the batch at once"], rows["the whole batch, with too little memory"]
+    assert retried[:2] == [4, 1]
+    assert retried[3] == half[3], "the loss of a trial of half a batch at once"
+    assert len(held["gpu: options"]["tables"][0]["rows"]) == 4

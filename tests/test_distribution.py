@@ -1,5 +1,7 @@
 """What is built from a checkout holds all that rlvo needs, and works from any folder it is installed in."""
 
+import email
+import io
 import json
 import os
 import shutil
@@ -15,6 +17,7 @@ from support.distribution import ROOT, build, python
 
 from rlvo.about import __version__, source_commit
 from rlvo.config.shipped import shipped_studies
+from rlvo.registry.own_wheel import own_wheel
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,26 @@ def test_the_wheel_holds_the_package_and_what_is_shipped(wheel: Path) -> None:
     assert {name: path.read_bytes() for name, path in expected.items()} == inside
     assert (commit and commit.decode().strip()) == source_commit(ROOT / "rlvo")
     assert content[f"rlvo-{__version__}.dist-info/top_level.txt"] == b"rlvo\n"
+
+
+@pytest.mark.slow
+def test_an_archive_of_a_model_brings_the_same_wheel(wheel: Path) -> None:
+    name, content = own_wheel()
+    assert name == wheel.name
+    with zipfile.ZipFile(wheel) as first, zipfile.ZipFile(io.BytesIO(content)) as second:
+        assert second.testzip() is None
+        of_build = f"rlvo-{__version__}.dist-info/"
+        files = [
+            {each.filename: (each.CRC, each.external_attr >> 16 & 0o111) for each in archive.infolist()
+             if not each.filename.startswith(of_build)}
+            for archive in (first, second)
+        ]  # fmt: skip
+        assert files[0] == files[1]
+        assert {*first.namelist()} == {*second.namelist()}
+        assert first.read(f"{of_build}entry_points.txt").split() == second.read(f"{of_build}entry_points.txt").split()
+        said = [email.message_from_bytes(archive.read(f"{of_build}METADATA")) for archive in (first, second)]
+        for field in ("Name", "Version", "Requires-Python", "Requires-Dist"):  # the README may have changed since
+            assert said[0].get_all(field) == said[1].get_all(field)
 
 
 @pytest.mark.slow

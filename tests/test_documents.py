@@ -19,9 +19,9 @@ from rlvo.cli.main import app
 RLVO = typer.main.get_command(app)
 API = blocks(ROOT / "docs/api.md", language="python")
 NOT_RUN = re.compile(
-    r"serve|prepare|ablate|compare \d|promote|rollback|/3|--record|--reason|--configurations|--address|demo"
+    r"serve|prepare|ablate|compare \d|promote|rollback|import|/3|--record|--reason|--configurations|--address|demo"
 )
-"""Commands that are only parsed: they need real heads, a third version, a cluster or minutes, or do not end."""
+"""Commands that are only parsed: they need real heads, a third version, a digest, a cluster, minutes, or do not end."""
 pytestmark = pytest.mark.timeout(900)
 
 

@@ -13,7 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvo.errors import RlvoError
-from rlvo.files import atomic_write, check_writable, csv_text, file_sha256, on_one_disk, read_csv
+from rlvo.files import (
+    atomic_write,
+    check_writable,
+    csv_text,
+    file_sha256,
+    on_one_disk,
+    parse_json,
+    private,
+    read_csv,
+)
 
 
 def test_a_failed_write_leaves_the_old_content_and_nothing_else(
@@ -30,6 +39,25 @@ def test_a_failed_write_leaves_the_old_content_and_nothing_else(
         atomic_write(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_names_patients_is_its_owners_alone(tmp_path: Path) -> None:
+    """A file that an earlier version left open to others, too."""
+    path = tmp_path / "answers.jsonl"
+    private(path)
+    assert (path.stat().st_mode & 0o777, path.read_bytes()) == (0o600, b"")
+    path.write_text("kept")
+    path.chmod(0o644)
+    private(path)
+    assert (path.stat().st_mode & 0o777, path.read_text()) == (0o600, "kept")
+    atomic_write(tmp_path / "answers.csv", "a")
+    assert (tmp_path / "answers.csv").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "{", ""])
+def test_damaged_json_is_a_value_error_however_deep(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        parse_json(text)
 
 
 def test_the_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
@@ -85,3 +113,9 @@ def test_ids_such_as_na_are_not_missing_and_control_characters_are_visible(tmp_p
 def test_places_are_on_one_disk_whether_they_exist_or_not(tmp_path: Path) -> None:
     assert on_one_disk(tmp_path, tmp_path / "none" / "yet")
     assert not on_one_disk(tmp_path, Path("/proc/none"))
+
+
+def test_a_table_whose_index_repeats_keeps_its_rows() -> None:
+    """As after `pd.concat`."""
+    table = pd.DataFrame({"patient": ["a", "b", "=c"], "label": [0, 1, 1]}, index=[0, 1, 0])
+    assert csv_text(table) == "patient,label\na,0\nb,1\n'=c,1\n"

@@ -120,10 +120,21 @@ def test_a_hospital_comes_from_an_archive_to_answers(research: tuple[Path, str],
 
 
 def test_an_altered_archive_stops_the_hospital(research: tuple[Path, str], tmp_path: Path) -> None:
-    shutil.unpack_archive(research[0] / "rlvo-model.tar.gz", tmp_path, filter="data")
+    for name in ("rlvo-model.tar.gz", "digest.txt"):
+        shutil.copy(research[0] / name, tmp_path)
+    shutil.unpack_archive(tmp_path / "rlvo-model.tar.gz", tmp_path, filter="data")
     card = tmp_path / "rlvo-model" / "model" / "card.md"
     card.write_text(card.read_text() + " ")
-    command = ["python3", "rlvo-model/verify.py", (research[0] / "digest.txt").read_text().strip()]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "card.md" in done.stderr
+
+    def run(command: str) -> subprocess.CompletedProcess[str]:
+        assert command in (ROOT / "docs/journeys/hospital.md").read_text()
+        return subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    verify = 'python3 -I rlvo-model/verify.py rlvo-model.tar.gz "$(cut -c-64 digest.txt)"'
+    done = run(verify)
+    assert (done.returncode, "card.md was altered" in done.stderr) == (1, True)
+    assert run("sha256sum --check digest.txt").returncode == 0
+    with (tmp_path / "rlvo-model.tar.gz").open("ab") as archive:
+        archive.write(b" ")
+    assert run("sha256sum --check digest.txt").returncode == 1
+    assert "not the archive that this digest belongs to" in run(verify).stderr

@@ -195,8 +195,23 @@ def test_a_server_that_is_away_or_silent_is_told_within_seconds(
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
-        assert f"request to {address}" in str(Tracking(address, tmp_path).trouble(20))
+        assert f"request to {address}" in str(Tracking(address, tmp_path).trouble("study", 20))
         server.listen()
-        assert Tracking(address, tmp_path).trouble(0.5) == "no answer within 0.5 s"
-    assert Tracking(f"sqlite:///{tmp_path}/mlflow.db", tmp_path).trouble() is None
+        silent = Tracking(address, tmp_path).trouble("study", 0.5)
+        assert silent == "MLflow does not answer (no answer within 0.5 s)"
+    assert Tracking(f"sqlite:///{tmp_path}/mlflow.db", tmp_path).trouble("study") is None
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_deleted_experiment_is_one_line_with_the_command_that_restores_it(tracking: Tracking) -> None:
+    client, experiment = tracking.open_experiment("study")
+    assert tracking.trouble("study") is None
+    client.delete_experiment(experiment)
+    with pytest.raises(MachineError, match=r"^study: its experiment was deleted in MLflow\. Restore it: ") as caught:
+        tracking.open_experiment("study")
+    assert tracking.trouble("study") == str(caught.value)
+    assert tracking.trouble("another") is None
+    restore = str(caught.value).partition("Restore it: ")[2]
+    subprocess.run(restore, shell=True, check=True, capture_output=True)
+    assert tracking.open_experiment("study")[1] == experiment

@@ -1,15 +1,17 @@
 """Refusals before a search would hang."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from rlvo.errors import RlvoError
-from rlvo.ray_session import check_address, check_resources
+from rlvo.ray_session import check_address, check_resources, private_folder
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
@@ -31,6 +33,55 @@ def test_a_ray_that_does_not_start_is_one_line(tmp_path: Path) -> None:
     error = ended.stderr.splitlines()[-1]
     assert "MachineError: Ray did not start on this machine (" in error
     assert "run the same command again" in error
+
+
+def test_our_rays_folder_is_ours_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if one was left open, or another user made a link in its place."""
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "ray"))
+    folder = private_folder().parent
+    assert (folder.parent, folder.stat().st_mode & 0o777) == (tmp_path / "ray", 0o700)
+    folder.chmod(0o777)
+    assert private_folder().parent == folder
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.rmdir()
+    (tmp_path / "theirs").mkdir(mode=0o777)
+    folder.symlink_to(tmp_path / "theirs")
+    other = private_folder().parent
+    assert other.resolve() not in (folder.resolve(), folder)
+    assert other.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(("spare", "is_there"), [(0, True), (-1, False)])
+def test_a_path_too_long_for_sockets_is_left_for_tmp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spare: int, is_there: bool
+) -> None:
+    """`spare`: bytes left between the path of Ray's longest socket and what the system allows."""
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    session = f"rlvo-{os.getuid()}/r/session_2026-11-30_04-26-01_123456_4194304/sockets/plasma_store"
+    place = Path(tempfile.mkdtemp(prefix="é", dir="/tmp"))
+    try:
+        long = place / ("x" * (107 - spare - len(os.fsencode(f"{place}//{session}"))))
+        long.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(long))
+        assert private_folder().parent.parent == (long if is_there else Path("/tmp"))
+    finally:
+        shutil.rmtree(place)
+
+
+@pytest.mark.slow
+def test_our_ray_keeps_its_session_there(tmp_path: Path) -> None:
+    """Nor does it need a home that can be written."""
+    program = "import ray\nfrom rlvo.ray_session import ray_session\nwith ray_session([]):\n"
+    program += "    print(ray._private.worker._global_node.get_session_dir_path())"
+    with tempfile.TemporaryDirectory(prefix="r") as place:  # pytest's would be too long for the path of a socket
+        environment = {**os.environ, "RAY_TMPDIR": place, "HOME": "/proc/nobody"}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        )
+        session = Path(done.stdout.split()[-1])
+        private = Path(place) / f"rlvo-{os.getuid()}"
+        assert session.parent.parent == private
+        assert private.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.usefixtures("ray_session")

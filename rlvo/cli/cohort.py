@@ -191,8 +191,9 @@ def baseline(
 ) -> None:
     """What networks have to beat: NIHSS, ASPECTS, both, and all clinical variables; and their odds ratios.
 
-    Logistic regressions and boosted trees, mean ± SD over the validation folds. The hold-out stays untouched: that of
-    the named study, or of the work folder's studies of these patients.
+    Logistic regressions and boosted trees, mean ± SD over the validation folds; once a study's ensemble was built, also
+    its linear models of the volumes. The hold-out stays untouched: that of the named study, or of the work folder's
+    studies of these patients.
 
     Example: rlvo baseline cohort.csv --pictures pictures
     """
@@ -205,7 +206,7 @@ def baseline(
     examined = _read(cohort, predictors, column_mapping(columns, map), study, workdir)
     label, development = examined.cohort.label, list(examined.split.development)
     print_notes(examined.cohort.notes)
-    fitted = fit_baselines(examined)
+    fitted = fit_baselines(examined, Workdir.at(workdir, create=False))
     patients, rlvo = len(development), int(label[development].sum())
     title = f"Odds ratios, one fit to {patients} development patients, {rlvo} with rLVO"
     shown, caution = in_larger_steps(fitted.odds), few_events(fitted.events_per_variable)
@@ -249,7 +250,9 @@ def prepare(
         Path | None,
         typer.Option(help="Store folder.", show_default="store/ in the work folder", callback=writable_folder),
     ] = None,
-    grid: Annotated[Literal["paper", "head", "whole", "focus"], typer.Option(help="Grid in MNI space.")] = "paper",
+    grid: Annotated[
+        Literal["paper", "head", "whole", "focus", "arteries"], typer.Option(help="Grid in MNI space.")
+    ] = "paper",
     atlas: Annotated[Path | None, typer.Option(help="CT template in MNI space, HU (NIfTI), to register to.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="Study whose grid, atlas and column names are used instead.")

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from rlvo.cli.common import JsonOption, StudyArgument, WorkdirOption, print_links, print_notes
+from rlvo.cli.common import JsonOption, StudyArgument, WorkdirOption, print_links, print_notes, writable_file
 from rlvo.config.commands import command_line
 from rlvo.config.workdir import DEFAULT, Workdir
+from rlvo.errors import RlvoError
+from rlvo.files import atomic_write, csv_text
 from rlvo.report.console import console, format_interval, numeric, print_json, print_line, show_progress, text_table
+from rlvo.study.folder import StudyFolder, read_config
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,8 +25,18 @@ if TYPE_CHECKING:
 def ensemble(
     study: StudyArgument,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Table every selection, weighting and scale, and register nothing.")
+        bool,
+        typer.Option(
+            "--compare", help="Table the study's way to combine, and ways that differ in one setting, out of fold."
+        ),
     ] = False,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --compare: write every selection × weighting × scale, without and with the table's model.",
+            callback=writable_file,
+        ),
+    ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Build even if trials or modalities are missing.")] = False,
     reduced: Annotated[
         str | None,
@@ -41,10 +54,14 @@ def ensemble(
 
     Example: rlvo ensemble demo
     """
+    from rlvo.ensemble.comparison import one_change
     from rlvo.workflows import ensemble as workflow
     from rlvo.workflows.study import labels_by_modality, open_searched_study, where_in_mlflow
 
     work = Workdir.at(workdir)
+    if csv is not None and not compare:
+        fix = command_line("ensemble", study, "--compare", "--csv", csv, workdir=work.path)
+        raise RlvoError("--csv needs --compare", fix=f"Call `{fix}`")
     if compare:
         name, compared = workflow.compare(study, work)
         ties = workflow.compare_tie_rules(study, work)
@@ -57,8 +74,12 @@ def ensemble(
             shown = {"study": name, "interval_method": INTERVAL_METHODS["auc"], "out_of_fold": rows}
             print_json({**shown, "ties_simulated": simulated})
         else:
-            console.print(_comparison_table(name, compared))
+            own = read_config(StudyFolder(work.study(name))).ensemble
+            console.print(_comparison_table(name, compared, one_change(compared, own)))
             console.print(_tie_table(ties))
+        if csv is not None:
+            atomic_write(csv, csv_text(compared))
+            print_line(f"written: {csv}")
         return
     opened = open_searched_study(study, work, progress=show_progress)
     print_notes(opened.inputs.notes)
@@ -79,32 +100,46 @@ def ensemble(
     console.print(_validation_table(built, opened.config.name))
     for note in built.notes:
         print_line(f"note: {note}")
+    for note in built.unbeaten:
+        print_line(f"note: out of fold: {note}")
     print_line(built.registered)
     print_line(f"calibration: {opened.folder.reliability}.png")
     print_links(where_in_mlflow(opened.work, opened.config))
     print_line(f"next: {command_line('evaluate', opened.config.name, workdir=work.path)}")
 
 
-def _comparison_table(study: str, compared: pd.DataFrame) -> Table:
+def _comparison_table(study: str, compared: pd.DataFrame, shown: pd.DataFrame) -> Table:
+    """The ways to be shown, and the one that is highest of all."""
+    from rlvo.ensemble.comparison import WAY
     from rlvo.evaluation.performance import INTERVAL_METHODS
 
-    rows, basis = [], compared.loc[compared["estimate"] == "nested", "basis"].iloc[0]
-    ways = ["selection", "weighting", "member_scale"]
-    for way, pair in compared.groupby(ways, sort=False):
-        estimates: dict[Any, Any] = pair.set_index("estimate").to_dict("index")
-        nested = estimates["nested"]
-        decisions = (f"{nested[column]:.2f}" for column in ("balanced_accuracy", "sensitivity", "specificity"))
-        auc = format_interval(nested["auc"], nested["low"], nested["high"])
-        names = (str(name).replace("_", " ") for name in way)
-        rows.append((*names, f"{estimates['optimistic']['auc']:.2f}", auc, *decisions))
+    nested = compared[compared["estimate"] == "nested"]
+    highest = nested.sort_values("auc", ascending=False, kind="stable").iloc[0]
+    own = shown.sort_values("change", key=lambda change: change != "", kind="stable")
+    rows = []
+    for change, pair in own.groupby("change", sort=False):
+        rows.append((str(change) or "the study's own", *_figures(pair)))
+    best = compared[(compared[list(WAY)] == highest[list(WAY)]).all(axis=1)]
+    rows.append(("highest of all†", *_figures(best)))
+    setting = ", ".join(f"{name} {highest[name]}" for name in WAY)
     return text_table(
-        ["selection", "weighting", "scale", *map(numeric, ("AUC*", "AUC (95 %)", "bal. acc.", "sens.", "spec."))],
+        ["way to combine", *map(numeric, ("AUC*", "AUC (95 %)", "bal. acc.", "sens.", "spec."))],
         rows,
         title=f"{study}: out-of-fold patients, each scored by its own fold",
         caption="* Optimistic: chosen, weighted and thresholded on the patients who are scored. The others: nested, on "
-        f"other folds; {basis}. The vote over folds cannot be seen here; the hold-out shows it. "
-        f"Intervals: {INTERVAL_METHODS['auc']}.",
+        f"other folds; {highest['basis']}. The vote over folds cannot be seen here; the hold-out shows it. "
+        f"Intervals: {INTERVAL_METHODS['auc']}.\n"
+        f"† Of {len(nested)} ways (--csv FILE, --json): {setting}. The highest of so many is too high by chance.",
     )
+
+
+def _figures(estimates: pd.DataFrame) -> tuple[str, ...]:
+    """A way's optimistic AUC, and what it is worth nested."""
+    by_name: dict[Any, Any] = estimates.set_index("estimate").to_dict("index")
+    nested = by_name["nested"]
+    decisions = (f"{nested[column]:.2f}" for column in ("balanced_accuracy", "sensitivity", "specificity"))
+    auc = format_interval(nested["auc"], nested["low"], nested["high"])
+    return f"{by_name['optimistic']['auc']:.2f}", auc, *decisions
 
 
 def _tie_table(ties: TieRules) -> Table:
@@ -124,6 +159,7 @@ def _validation_table(built: BuiltEnsemble, study: str) -> Table:
     for name, spec in built.specs.items():
         metrics = built.validation[name]
         members = ", ".join(dict.fromkeys(f"{c.model.modality} {c.model.fusion}" for c in spec.configurations))
+        members += ", table" if spec.has_table else ""
         shown = [metrics[column] for column in ("auc", "balanced_accuracy", "sensitivity", "specificity")]
         rows.append((name, members, *(f"{values.mean():.2f} ({values.std():.2f})" for values in shown)))
     return text_table(

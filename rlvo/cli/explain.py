@@ -52,14 +52,15 @@ def explain(
 
     Example: rlvo explain rlvo-ensemble@champion patients.csv --patient A-17 -o A-17.html
     """
-    from rlvo.workflows.answers import check_model, load_model, read_patients
+    from rlvo.workflows.answers import check_model, check_source, load_model, read_patients
     from rlvo.workflows.explanation import check_page, explain_patient
 
     check_page(out)
     names = column_mapping(columns)
     check_model(model, workdir, ungated=ungated)
-    raw, folder, notes = read_patients(patients, clinical, names)
+    check_source(patients, clinical, names)
     found = load_model(model, workdir, ungated=ungated)
+    raw, folder, notes = read_patients(patients, clinical, names, found.own)
     print_notes(notes)
     explained = explain_patient(
         found.admitted, raw, folder, patient, work=found.work, check=checks, progress=show_progress

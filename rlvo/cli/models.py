@@ -17,14 +17,15 @@ from rlvo.cli.common import (
     UngatedOption,
     WorkdirOption,
     column_mapping,
+    print_notes,
     writable_file,
+    writable_folder,
     writing,
 )
 from rlvo.cli.evaluate import print_question, selection_json
 from rlvo.config.commands import command_line
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
-from rlvo.files import file_sha256
 from rlvo.report.console import console, numeric, print_json, print_line, show_progress, text_table
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ app = typer.Typer(cls=CommandGroup, no_args_is_help=False)
 def models(
     context: typer.Context, model: NameOption = NAME, workdir: WorkdirOption = Path(DEFAULT), json: JsonOption = False
 ) -> None:
-    """List a registered model's versions: aliases, gate, figures. Or promote, roll back, compare.
+    """List a registered model's versions: aliases, gate, figures. Or promote, roll back, compare, import.
 
     Example: rlvo models; rlvo models promote 3; rlvo models compare 2 3 hospital-b.csv
     """
@@ -134,36 +135,86 @@ def compare(
     print_line(NOTICE)
 
 
+@app.command("import", cls=Command)
+def import_(
+    archive: Annotated[Path, typer.Argument(help="Archive of rlvo bundle.")],
+    digest: Annotated[str, typer.Argument(help="Its SHA-256, which whoever made it gave you by another way.")],
+    model: Annotated[str | None, typer.Option("--model", help="Register it under another name than its own.")] = None,
+    ungated: UngatedOption = False,
+    workdir: WorkdirOption = Path(DEFAULT),
+    json: JsonOption = False,
+) -> None:
+    """Register the model of an archive as a new version, with its tags and figures; promote it when you want to use it.
+
+    The archive is checked against the digest, the model's files against their manifest, and its made-up patients, if
+    it has any, must get the answers they got where it was packed.
+
+    Example: rlvo models import rlvo-model.tar.gz DIGEST
+    """
+    from rlvo.workflows.shipping import import_model
+
+    version = import_model(archive, digest, workdir, name=model, ungated=ungated, progress=show_progress)
+    if json:
+        print_json(vars(version))
+        return
+    if not version.is_new:
+        print_line(f"{version.name} version {version.number} is this model already")
+        return
+    print_line(f"registered {version.name} version {version.number}, gate {version.gate}")
+    work = Workdir.at(workdir, create=False).path
+    if version.gate.startswith("passed"):
+        name = () if version.name == NAME else ("--model", version.name)
+        print_line(f"next: {command_line('models', 'promote', version.number, *name, workdir=work)}")
+
+
 def bundle(
     model: ModelArgument,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Archive to write: FILE.tar.gz.", callback=writable_file)
     ],
+    wheels: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also pack the wheels of all packages, for this platform, so that it installs without a network. "
+            "Folder for them; pip fetches those that are missing.",
+            callback=writable_folder,
+            metavar="DIR",
+        ),
+    ] = None,
+    patients: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table of rlvo synth: its first patients are packed with the model's answers, to be asked about again "
+            "on import.",
+            metavar="TABLE",
+        ),
+    ] = None,
     ungated: UngatedOption = False,
     workdir: WorkdirOption = Path(DEFAULT),
     json: JsonOption = False,
 ) -> None:
     """Pack a verified model to carry into an isolated network: it loads there without a tracking server.
 
-    The digest that is shown vouches for the archive's content: send it by another way than the archive.
+    The SHA-256 that is shown vouches for the archive: send it by another way than the archive.
 
     Example: rlvo bundle rlvo-ensemble@champion -o rlvo-model.tar.gz
     """
-    from rlvo.registry.bundle import write_bundle
-    from rlvo.workflows.answers import load_model
+    from rlvo.workflows.shipping import pack_model
 
     if not output.name.lower().endswith((".tar.gz", ".tgz")):
         fix = "Name it FILE.tar.gz"
         raise RlvoError("a bundle is a gzip-compressed tar archive, whatever its name says", where=output, fix=fix)
     archive = output.expanduser().resolve()
-    packed = load_model(model, workdir, ungated=ungated).admitted
     with writing(output):
-        digest = write_bundle(packed.folder, archive, gate=packed.gate)
+        packed = pack_model(
+            model, archive, workdir, ungated=ungated, wheels=wheels, patients=patients, progress=show_progress
+        )
     if json:
-        print_json({"archive": archive, "sha256": file_sha256(archive), "digest": digest})
+        print_json({"archive": archive, "sha256": packed.digest, "notes": packed.notes})
         return
-    print_line(f"wrote {output}, SHA-256 {file_sha256(archive)}")
-    print_line(f"to check it where it is unpacked: python verify.py {digest}")
+    print_notes(packed.notes)
+    print_line(f"wrote {output}; to be sent by another way than the archive:")
+    print_line(f"SHA-256 {packed.digest}")
 
 
 def _registry(workdir: Path) -> Tracking:

@@ -2,6 +2,7 @@
 
 import json as json_module
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -25,21 +26,27 @@ from rlvo.files import atomic_write, csv_text, file_sha256
 from rlvo.report.console import print_json, print_line, show_progress, show_working
 
 CHILD = """
-import importlib.util, json, sys, mlflow.pyfunc
-model_folder, arguments, server = sys.argv[1:]
+import importlib.util, json, pathlib, sys, mlflow.pyfunc
+arguments = json.loads(sys.stdin.readline())
+model_folder, *files = sys.argv[1:]
 try:
     model = mlflow.pyfunc.load_model(model_folder)
 except Exception as error:
     sys.exit(f"error: {error}")
-found = importlib.util.spec_from_file_location("server", server)
-sys.modules["server"] = guard = importlib.util.module_from_spec(found)
-found.loader.exec_module(guard)
-guard.serve(model, **json.loads(arguments))
+for file in files:
+    name = f"rlvo.registry.{pathlib.Path(file).stem}"
+    found = importlib.util.spec_from_file_location(name, file)
+    sys.modules[name] = ours = importlib.util.module_from_spec(found)
+    found.loader.exec_module(ours)
+ours.serve(model, **arguments)
 """
-"""What the server's process runs: all of rlvo in it is the model's own, but for the server, whose checks are ours."""
-SERVER = Path(__file__).parents[1] / "registry" / "server.py"
-REQUEST_SECONDS = 3600
-"""A request waits for those before it, and preparing raw volumes takes time."""
+"""What the server's process runs: all of rlvo in it is the model's own, but for the server, whose checks are ours.
+
+What it is told comes by standard input, as a list of processes shows the command line.
+"""
+SERVER = [Path(__file__).parents[1] / "registry" / f"{name}.py" for name in ("connection", "served_model", "server")]
+MIN_TOKEN = 32
+"""Characters of a token, so that none is guessed."""
 
 
 def predict(
@@ -83,13 +90,14 @@ def predict(
     """
     if output is None and sr is None and not json:
         raise RlvoError("nowhere to write the answers", fix="Give -o OUT.csv, --sr FOLDER or --json")
-    from rlvo.workflows.answers import check_model, load_model, pose_question, read_patients, unanswered
+    from rlvo.workflows.answers import check_model, check_source, load_model, pose_question, read_patients, unanswered
     from rlvo.workflows.structured_reports import make_report_folder, write_structured_reports
 
     names = column_mapping(columns)
     check_model(model, workdir, ungated=ungated)
-    raw, folder, notes = read_patients(patients, clinical, names)
+    check_source(patients, clinical, names)
     found = load_model(model, workdir, ungated=ungated)
+    raw, folder, notes = read_patients(patients, clinical, names, found.own)
     question = pose_question(found.admitted, raw, folder, notes, work=found.work)
     for note in question.notes:
         print_line(note)
@@ -120,31 +128,45 @@ def predict(
 def serve(
     model: ModelArgument,
     data_root: Annotated[Path, typer.Option("--data-root", help="Volumes are read below this folder only.")],
-    host: Annotated[str, typer.Option("--host", help="Address to listen on; there is no password.")] = "127.0.0.1",
+    host: Annotated[
+        str,
+        typer.Option("--host", help="Address to listen on; others than this machine's own need a token or a proxy."),
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8080,
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", help="File (mode 0600) of the token that callers must send as a bearer token."),
+    ] = None,
+    behind_proxy: Annotated[
+        bool, typer.Option("--behind-proxy", help="Something in front of the server lets in only those who may ask.")
+    ] = False,
     audit: Annotated[
         Path | None, typer.Option("--audit", help="Append what was asked and answered, by pseudonym, to this file.")
     ] = None,
     max_bytes: Annotated[int, typer.Option("--max-bytes", min=1, help="Largest request.")] = 1_000_000,
+    max_rows: Annotated[int, typer.Option("--max-rows", min=1, help="Patients of the largest request.")] = 100,
     ungated: UngatedOption = False,
     workdir: WorkdirOption = Path(DEFAULT),
 ) -> None:
     """Answer requests over HTTP, on this machine only by default; Ctrl-C ends it.
 
     POST JSON (dataframe_records or dataframe_split, with params) to /invocations; volume paths are relative to the
-    data root. MLflow's scoring server runs with the code that was registered with the model.
+    data root. The code that was registered with the model answers. /ready says whether it can, /metrics is for
+    Prometheus.
 
     Example: rlvo serve rlvo-ensemble@champion --data-root /data/incoming --audit audit.jsonl
     """
     root = data_root.expanduser().resolve()
     if not root.is_dir():
         raise RlvoError("no such folder", where=data_root, fix="Name the folder of the volumes with --data-root")
+    token = _read_token(token_file) if token_file is not None else None
+    _check_host(host, is_guarded=token is not None or behind_proxy)
     record = audit.expanduser().resolve() if audit is not None else None
     if record is not None:
         _check_writable(record)
     with show_working("checking the model"):
         from rlvo.registry.model import MANIFEST
-        from rlvo.registry.process import start_interpreter
+        from rlvo.registry.process import plain_path, start_interpreter
         from rlvo.workflows.answers import load_model
 
         served = load_model(model, workdir, ungated=ungated).admitted
@@ -153,19 +175,25 @@ def serve(
         "host": host,
         "port": port,
         "max_bytes": max_bytes,
+        "max_rows": max_rows,
+        "token": token,
         "audit": record and str(record),
         "caution": served.caution,
     }
-    environment = {"RLVO_DATA_ROOT": str(root), "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": str(REQUEST_SECONDS)}
     print_line(NOTICE)
     if served.caution:
         print_line(f"warning: {served.caution}")
     print_line("the server starts, which takes some seconds ...")
-    given = (str(served.folder), json_module.dumps(arguments), str(SERVER))
     # The server ends when its standard input does, even if this process is killed.
-    with start_interpreter(CHILD, *given, environment=environment) as process:
+    with (
+        plain_path(served.folder) as folder,
+        start_interpreter(CHILD, str(folder), *map(str, SERVER), environment={"RLVO_DATA_ROOT": str(root)}) as process,
+    ):
         assert process.stdin is not None
         try:
+            with suppress(BrokenPipeError):  # it has ended already, and said why
+                process.stdin.write(f"{json_module.dumps(arguments)}\n".encode())
+                process.stdin.flush()
             code = process.wait()
         except KeyboardInterrupt:
             process.stdin.close()
@@ -185,3 +213,26 @@ def _check_writable(audit: Path) -> None:
         fix = "Name a file that can be written"
         raise RlvoError(f"cannot be written ({error.strerror})", where=audit, fix=fix) from None
     cohort_key(audit.parent)
+
+
+def _read_token(file: Path) -> str:
+    """The token in a file that nobody else reads."""
+    fix = "Make one: openssl rand -hex 32 > FILE; chmod 600 FILE"
+    try:
+        mode, token = file.expanduser().stat().st_mode, file.expanduser().read_text(encoding="latin-1").strip()
+    except OSError as error:
+        raise RlvoError(f"cannot be read ({error.strerror})", where=file, fix=fix) from None
+    if mode & 0o077:
+        raise RlvoError("others than its owner may read or write the token", where=file, fix=f"chmod 600 {file}")
+    if len(token) < MIN_TOKEN or not (token.isascii() and token.isprintable()) or " " in token:
+        raise RlvoError(f"not a token: at least {MIN_TOKEN} letters and digits on one line", where=file, fix=fix)
+    return token
+
+
+def _check_host(host: str, *, is_guarded: bool) -> None:
+    from rlvo.registry.connection import is_local
+
+    if not is_local(host) and not is_guarded:
+        what = "other machines reach this address, and anyone on them could ask"
+        fix = "Give --token-file FILE, or --behind-proxy if something in front lets in only those who may ask"
+        raise RlvoError(what, where=f"--host {host}", fix=fix)

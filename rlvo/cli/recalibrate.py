@@ -39,7 +39,7 @@ def recalibrate(
     print_line(f"{found.model} version {found.old} on {found.patients} patients, {found.positives} with rLVO:")
     for line in format_calibration(found.before):
         print_line(f"  {line}")
-    how = f"{found.intercept:+.2f} {found.slope:+.2f} × the old log-odds".replace("-", "−")
+    how = f"{found.intercept:+.2f} {found.slope:+.2f}".replace("-", "−") + " × the old log-odds"
     print_line(f"registered version {found.new}: log-odds {how}")
     promote = command_line("models", "promote", found.new, "--model", found.model, workdir=workdir)
     print_line("evaluate it on other patients than these")

@@ -21,7 +21,7 @@ from rlvo.errors import RlvoError
 from rlvo.progress import no_progress
 from rlvo.report.console import console, numeric, print_json, print_line, show_progress, show_step, text_table
 from rlvo.study.folder import load_or_started
-from rlvo.study.state import StudyState
+from rlvo.study.state import StudyState, finished_configurations
 
 if TYPE_CHECKING:
     from rlvo.search.plan import StudyPlan
@@ -66,7 +66,7 @@ def plan(
     else:
         _print_plan(planned)
         _print_measured(planned, verdict)
-        _print_verdict(verdict)
+        _print_verdict(verdict, is_auto=study.resources.gpus == "auto")
 
 
 def search(
@@ -166,6 +166,10 @@ def _print_plan(planned: StudyPlan) -> None:
     sampled = f"; {planned.sampler} over {', '.join(planned.sampled)}" if planned.sampled else ""
     trials = f"{planned.configurations} configurations × {planned.folds} folds = {planned.trials} trials"
     print_line(f"{planned.study}: {trials}, {planned.epochs} epochs{pruned}")
+    if planned.restarts:
+        times = f"up to {planned.restarts} time(s), which neither epochs nor hours count"
+        most = f"at most {planned.restarts + 1} times as many, if none ever leaves chance"
+        print_line(f"a trial that never left chance starts again {times}: {most}")
     print_line(f"{planned.combinations} enumerated combinations{sampled}")
     shape = "×".join(map(str, planned.grid))
     print_line(f"volumes {shape}, {planned.tabular_features} encoded clinical variables")
@@ -191,12 +195,17 @@ def _print_plan(planned: StudyPlan) -> None:
     print_line(f"disk: checkpoints {planned.checkpoint_bytes / GIB:.3g} GiB, {store}")
 
 
-def _print_verdict(verdict: Verdict) -> None:
+def _print_verdict(verdict: Verdict, *, is_auto: bool) -> None:
     has = "" if verdict.available_bytes is None else f"; this machine has {verdict.available_bytes / 1e9:.1f} GB"
     need = f"a trial needs about {verdict.trial_bytes / 1e9:.1f} GB"
     if verdict.at_once > 1:
         need += f", {verdict.at_once} at once {verdict.needed_bytes / 1e9:.1f} GB"
     print_line(f"{verdict.device} memory: {need}{has}")
+    if verdict.per_gpu:
+        auto = "auto: here " if is_auto else ""
+        print_line(f"trials per GPU: {verdict.per_gpu} (resources.gpus {auto}{verdict.gpus:g})")
+    elif is_auto:
+        print_line("resources.gpus auto: no GPU here, so trials would train on the CPU")
     print_line(
         f"free disk: {verdict.free_disk_bytes / 1e9:.1f} GB, of which it needs {verdict.disk_bytes / 1e9:.1f} GB"
     )
@@ -251,10 +260,14 @@ def _duration(hours: float) -> str:
 
 
 def _print_result(state: StudyState) -> None:
-    rows = []
-    for each in sorted(state.configurations, key=lambda c: -1.0 if c.objective is None else c.objective, reverse=True):
+    rows, finished = [], finished_configurations(state.configurations)
+    means = {
+        each.key: f"mean of {len(each.repeats)} repeats: {each.objective:.3f}" for each in finished if each.repeats[1:]
+    }
+    best_first = [repeat for each in finished for repeat in each.repeats]
+    for each in [*best_first, *(other for other in state.configurations if other.objective is None)]:
         failures = [f"fold {fold}: {reason}" for fold, reason in each.reasons("failed").items()]
-        notes = dict.fromkeys(failures or each.reasons("pruned").values())
+        notes = dict.fromkeys(failures or each.reasons("pruned").values() or filter(None, [means.get(each.key)]))
         auc = each.state if each.objective is None else f"{each.objective:.3f}"
         rows.append((each.label, each.key, auc, "; ".join(notes)))
     print_line(f"{state.name}: mean over folds of val/auc (validation, so optimistic)")

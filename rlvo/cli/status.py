@@ -18,10 +18,11 @@ from rlvo.config.commands import command_line
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
 from rlvo.report import console as terminal
-from rlvo.report.console import literal, numeric, print_json, text_table
+from rlvo.report.console import align, literal, numeric, print_json, print_line, text_table
 from rlvo.search.forecast import read_forecast
 from rlvo.study.folder import StudyFolder, no_study, started_studies
-from rlvo.study.state import ENDED, ConfigurationState, StudyState
+from rlvo.study.state import ENDED, ConfigurationState, FinishedConfiguration, StudyState
+from rlvo.training.usage import UsageReader
 
 INTERVAL = 2.0
 """Seconds between two looks at the folder."""
@@ -36,6 +37,10 @@ def status(
     study: Annotated[str | None, typer.Argument(help="Study.", show_default="all of the work folder")] = None,
     workdir: WorkdirOption = Path(DEFAULT),
     watch: Annotated[bool, typer.Option("--watch", help="Stay and redraw, until every trial has ended.")] = False,
+    csv: Annotated[
+        bool,
+        typer.Option("--csv", help="One row per trial: parameters, state, metrics, times, folder, run in MLflow."),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Where a study stands: configurations, folds, epochs, the best, what failed and why, time to go.
@@ -45,20 +50,36 @@ def status(
     Example: rlvo status paper_grid --watch
     """
     work = Workdir.at(workdir, create=False)
-    if watch and json:
-        again = command_line("status", *([study] if study else []), "--json", workdir=work.path)
-        raise RlvoError("--watch and --json exclude each other", fix=f"Call `{again}` as often as you like")
+    if watch + json + csv > 1:
+        shown = "--csv" if csv else "--json"
+        again = command_line("status", *([study] if study else []), shown, workdir=work.path)
+        what = "--watch, --csv and --json exclude each other"
+        raise RlvoError(what, fix=f"Call `{again}` as often as you like")
+
+    usage = UsageReader()
 
     def look() -> list[StudyState]:
-        return [read_forecast(folder) for folder in _find_studies(work, study)]
+        return [read_forecast(folder, usage) for folder in _find_studies(work, study)]
 
-    if watch:
+    if csv:
+        _print_csv(work, _find_studies(work, study))
+    elif watch:
         _watch(look)
     elif json:
         found = [_as_json(each) for each in look()]
         print_json(found[0] if study else {"studies": found})
     else:
         terminal.console.print(_page(look()), crop=terminal.console.is_terminal)
+
+
+def _print_csv(work: Workdir, studies: Sequence[StudyFolder]) -> None:
+    from rlvo.files import csv_text
+    from rlvo.workflows.trials import trials_and_runs  # pandas and MLflow: only for this
+
+    if len(studies) > 1:
+        names = ", ".join(folder.path.name for folder in studies)
+        raise RlvoError("--csv shows one study", fix=f"Name one: {names}")
+    print(csv_text(trials_and_runs(studies[0], work, lambda warning: print_line(f"warning: {warning}"))), end="")
 
 
 def study_page(study: StudyState) -> Group:
@@ -93,12 +114,18 @@ def headlines(study: StudyState) -> list[str]:
     counts += [f"{count} {state}" for state in STYLES if (count := study.count(state))]  # type: ignore[arg-type]
     started = f"{len(study.configurations)}/{study.configurations_total} configurations"
     lines = [f"{study.name}: {', '.join(counts)}; {started}"]
-    if study.best is not None:
-        lines.append(f"best {study.best.label} ({study.best.key}), val/auc {_auc(study.best.auc)}")
+    if (best := study.best) is not None:
+        repeats = f", mean of {len(best.repeats)} repeats" if len(best.repeats) > 1 else ""
+        lines.append(f"best {best.label} ({best.key}), val/auc {_auc(best.objective)}{_se(best)}{repeats}")
+    if study.restarted:
+        lines.append(f"{study.restarted} trial(s) had not left chance and started again with another seed")
+    if study.at_chance:
+        lines.append(f"{study.at_chance} trial(s) never left chance, not even on their own training patients")
     if study.retried:
         lines.append(f"{study.retried} trial(s) ran out of memory and went on with fewer patients at once")
     if not study.is_complete and study.quiet_seconds is not None:
         eta = "unknown" if study.eta_seconds is None else f"about {_duration(study.eta_seconds)}"
+        eta += ", if no trial starts again" if study.may_restart else ""
         lines.append(f"time to go {eta}; last sign of life {_duration(study.quiet_seconds)} ago")
     if study.energy_kwh is not None:
         lines.append(f"energy so far {study.energy_kwh:.3g} kWh, by the counters of processors and GPUs")
@@ -145,7 +172,7 @@ def _page(studies: Sequence[StudyState]) -> RenderableType:
             f"{each.count('finished')}/{each.trials_total}",
             *(str(each.count(state) or "") for state in ("running", "silent", "pruned")),
             str(each.count("failed", "damaged") or ""),
-            _auc(each.best.auc if each.best else None),
+            _auc(each.best.objective if each.best else None),
             "" if each.quiet_seconds is None else f"{_duration(each.quiet_seconds)} ago",
         )
         for each in studies
@@ -153,16 +180,20 @@ def _page(studies: Sequence[StudyState]) -> RenderableType:
     return text_table(["study", *map(numeric, counted), "last sign of life"], rows)
 
 
-def _configurations(shown: Sequence[ConfigurationState], folds: int) -> Table:
-    columns = [Column("configuration", overflow="ellipsis", no_wrap=True), Column("key", no_wrap=True)]
-    columns += [numeric(heading) for heading in (*map(str, range(folds)), "epochs", "val/auc")]
+def _configurations(shown: Sequence[ConfigurationState], folds: int) -> RenderableType:
+    numbers = (*map(str, range(folds)), "epochs", "val/auc", "SE")
     rows: list[tuple[str | Text, ...]] = []
     for each in shown:
         is_whole = all(trial.state == "finished" for trial in each.trials)
         auc = _auc(each.auc) if is_whole or each.auc is None else f"({_auc(each.auc)})"
         marks = [MARKS.get(trial.state, str(trial.epoch)) for trial in each.trials]
         state = literal(each.state, STYLES.get(each.state, ""))
-        rows.append((each.label, each.key, *marks, str(each.epochs), auc, state))
+        rows.append((each.label, each.key, *marks, str(each.epochs), auc, _auc(each.standard_error), state))
+    if not terminal.console.is_terminal:  # as wide as it is, and in a tenth of the time
+        lines = align([("configuration", "key", *numbers, "state"), *rows], right=range(2, 2 + len(numbers)))
+        return Group(*map(_one_line, lines))
+    columns = [Column("configuration", overflow="ellipsis", no_wrap=True), Column("key", no_wrap=True)]
+    columns += [numeric(heading) for heading in numbers]
     return text_table([*columns, Column("state", no_wrap=True)], rows)
 
 
@@ -180,8 +211,10 @@ def _as_json(study: StudyState) -> dict[str, Any]:
             **{state: study.count(state) for state in counted},  # type: ignore[arg-type]
             "waiting": _left(study) - study.count("running", "silent", "damaged"),
         },
+        "never_left_chance": study.at_chance,
         "complete": study.is_complete,
         "best": study.best.key if study.best else None,
+        "best_val/auc": study.best.objective if study.best else None,
         "eta_seconds": study.eta_seconds,
         "energy_kwh": study.energy_kwh,
         "quiet_seconds": study.quiet_seconds,
@@ -191,6 +224,7 @@ def _as_json(study: StudyState) -> dict[str, Any]:
                 "label": each.label,
                 "state": each.state,
                 "val/auc": each.auc,
+                "val/auc_se": each.standard_error,
                 "epochs": each.epochs,
                 "folds": [
                     {name: getattr(trial, name) for name in ("fold", "state", "epoch", "auc", "reason")}
@@ -204,6 +238,11 @@ def _as_json(study: StudyState) -> dict[str, Any]:
 
 def _auc(auc: float | None) -> str:
     return "" if auc is None else f"{auc:.3f}"
+
+
+def _se(configuration: FinishedConfiguration) -> str:
+    error = configuration.standard_error
+    return "" if error is None else f" ± {error:.3f} (standard error over folds)"
 
 
 def _duration(seconds: float) -> str:

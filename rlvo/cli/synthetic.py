@@ -1,6 +1,7 @@
 """`rlvo synth` and `rlvo demo`: a synthetic cohort whose ceilings are known, and the whole platform on one."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,7 +26,8 @@ def synth(
     profile: Annotated[str, typer.Option(help="demo, paper, interaction or null.")] = "demo",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
     grid: Annotated[
-        Literal["whole", "focus"], typer.Option(help="Whole head, or the arteries' region; 4 mm.")
+        Literal["whole", "focus", "arteries"],
+        typer.Option(help="Whole head or its middle at 4 mm, or the arteries at 2 mm."),
     ] = "focus",
     volumes: Annotated[bool, typer.Option("--volumes/--no-volumes", help="NIfTI volumes, or the table alone.")] = True,
     json: JsonOption = False,
@@ -36,7 +38,7 @@ def synth(
 
     Example: rlvo synth ./cohort --patients 600 --profile demo --seed 1
     """
-    from rlvo.synthetic.ceilings import ceilings
+    from rlvo.synthetic.ceilings import ceilings, known_grid_ceilings
     from rlvo.synthetic.cohort import write_synthetic_cohort
     from rlvo.synthetic.outcome import get_profile
 
@@ -45,12 +47,20 @@ def synth(
             out, patients=patients, profile=profile, seed=seed, grid=PRESETS[grid], volumes=volumes, progress=advance
         )
     best, table = ceilings(get_profile(profile)), out / "cohort.csv"
+    shown = known_grid_ceilings(get_profile(profile), PRESETS[grid]) if volumes else {}
     if json:
-        print_json({"cohort": table, "truth": out / "truth.json", "patients": patients, "ceilings": best})
+        wrote = {"cohort": table, "truth": out / "truth.json", "patients": patients}
+        print_json({**wrote, "ceilings": best, "grid_ceilings": shown})
         return
     print_line(f"wrote {table}: {patients} synthetic patients, profile {profile}")
-    print_line("ceiling AUC: " + ", ".join(f"{block} {auc:.3f}" for block, auc in best.items()))
+    print_line(f"ceiling AUC: {_in_words(best)}")
+    if shown:
+        print_line(f"of these, the grid {grid} shows at least (a known reader of the volumes): {_in_words(shown)}")
     print_line(f"next: {command_line('validate', table)}")
+
+
+def _in_words(aucs: Mapping[str, float]) -> str:
+    return ", ".join(f"{block} {auc:.3f}" for block, auc in aucs.items())
 
 
 def demo(
@@ -94,6 +104,8 @@ def demo(
         )
     title = f"{made.config.name}, profile {profile}: {made.truth['statement']}"
     console.print(performance_table(made.models, title=title))
+    for note in made.built.unbeaten:
+        print_line(f"note: out of fold: {note}")
     print_line(made.built.registered)
     if not made.is_new:
         print_line("finished before: nothing was trained, registered or opened again")

@@ -20,6 +20,11 @@ MISSING_CODE = 999.0
 EARLIEST_ADMISSION = date(1990, 1, 1)
 
 
+def missing_words(variable: Variable) -> frozenset[str]:
+    """The cells that mean "no value" in a column, in lower case: not its levels, one of which may be "none"."""
+    return MISSING.difference(level.lower() for level in variable.levels)
+
+
 def typed_column(text: pd.Series, variable: Variable, decimal_comma: bool) -> tuple[pd.Series, list[Finding]]:
     """Convert a column to values; a cell that does not fit the variable becomes missing and a finding.
 

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ import pandas as pd
 from rlvo.cohort.cells import abbreviate
 from rlvo.cohort.hints import ERROR
 from rlvo.cohort.numerals import continuous_columns
-from rlvo.cohort.variables import TMAX_VOLUMES, VARIABLES, VOLUMES
+from rlvo.cohort.variables import TMAX_VOLUMES, VARIABLES, VOLUMES, Variable
 from rlvo.digits import tell_apart
 from rlvo.errors import Finding
 
@@ -60,7 +60,7 @@ def volume_order(typed: pd.DataFrame) -> Iterator[Finding]:
             yield Finding(patient, longer, what, fix, part, f"0 to {whole} mL")
 
 
-def check_cohort(typed: pd.DataFrame) -> list[Finding]:
+def check_cohort(typed: pd.DataFrame, variables: Mapping[str, Variable] = VARIABLES) -> list[Finding]:
     """Find what is suspicious in a typed table as a whole: rows, ids, centre names, units, files."""
     ids = [str(patient) for patient in typed.index if patient]
     return [
@@ -70,7 +70,7 @@ def check_cohort(typed: pd.DataFrame) -> list[Finding]:
         *(_near_duplicates(typed["person"].dropna(), "person") if "person" in typed else ()),
         *(_near_duplicates(typed["center"].dropna(), "center") if "center" in typed else ()),
         *_wrong_units(typed),
-        *_mixed_units(typed),
+        *_mixed_units(typed, variables),
         *_shared_files(typed),
     ]
 
@@ -141,13 +141,13 @@ def _wrong_units(typed: pd.DataFrame) -> Iterator[Finding]:
             yield Finding(None, name, what, f"Give it in {variable.unit}", allowed=variable.allowed)
 
 
-def _mixed_units(typed: pd.DataFrame) -> Iterator[Finding]:
+def _mixed_units(typed: pd.DataFrame, variables: Mapping[str, Variable]) -> Iterator[Finding]:
     """Find columns of which a part is in litres, or a fraction of 1: far below the others, and among them if converted.
 
     That part is a fifth of the column, or written with more decimals than the unit needs, unlike the others.
     """
-    for name in (name for name in continuous_columns(typed) if VARIABLES[name].unit in LARGER_UNITS):
-        variable = VARIABLES[name]
+    for name in (name for name in continuous_columns(typed, variables) if variables[name].unit in LARGER_UNITS):
+        variable = variables[name]
         larger, factor, decimals = LARGER_UNITS[str(variable.unit)]
         values = typed[name][typed[name] > 0]
         small, others = values[values < 1], values[values >= 1]

@@ -1,15 +1,26 @@
 """Predictors as numbers: imputation, derived variables, 0–1 scaling and one-hots, all fitted on a training fold."""
 
+import operator
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from rlvo.cohort.variables import RATIOS, TMAX_VOLUMES, VARIABLES, check_predictors, predictor_kind, source_columns
+from rlvo.cohort.variables import (
+    RATIOS,
+    TMAX_VOLUMES,
+    Variable,
+    check_predictors,
+    known_variables,
+    predictor_kind,
+    source_columns,
+)
 from rlvo.config.base import Frozen
+from rlvo.config.predictors import OwnPredictor
+from rlvo.config.study import CohortConfig
 from rlvo.errors import RlvoError
 
 Scaling = Literal["quantile", "min_max"]
@@ -25,10 +36,12 @@ class TabularEncoder(Frozen):
     """
 
     predictors: tuple[str, ...]
+    own: Annotated[tuple[OwnPredictor, ...], Field(exclude_if=operator.not_)] = ()
+    """The declarations of those that rlvo does not know."""
     missing_flags: bool = False
     """Append one 0/1 feature per predictor: whether it was missing."""
     fill: dict[str, float | str]
-    """Median (continuous) or mode of each table column, and the median of `tmax4_tmax6_ratio`."""
+    """Median (continuous, ordinal) or mode of each table column, and the median of `tmax4_tmax6_ratio`."""
     parts: dict[str, float] = Field(default_factory=dict)
     """Median share that each Tmax volume takes of the next larger one. If empty, a missing one is its column's
     median."""
@@ -38,9 +51,15 @@ class TabularEncoder(Frozen):
     """Minimum and maximum of the measured values of each; if empty, they are the bounds."""
 
     @property
+    def variables(self) -> Mapping[str, Variable]:
+        """What is known of the table's columns."""
+        return known_variables(self.own)
+
+    @property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the T features, e.g. `age`, `sex=F`, `occlusion_side=left`, `occlusion_side=right`."""
-        names = [name for predictor in self.predictors for name in _feature_names(predictor)]
+        variables = self.variables
+        names = [name for predictor in self.predictors for name in _feature_names(predictor, variables)]
         if self.missing_flags:
             names += [f"{predictor}=missing" for predictor in self.predictors]
         return tuple(names)
@@ -54,15 +73,21 @@ class TabularEncoder(Frozen):
     @property
     def reference_features(self) -> tuple[str, ...]:
         """Names of the one-hots of reference levels, which logistic fits leave out."""
-        return tuple(_feature_names(p)[0] for p in self.predictors if predictor_kind(p) == "categorical")
+        variables = self.variables
+        categorical = [p for p in self.predictors if predictor_kind(p, variables) == "categorical"]
+        return tuple(_feature_names(p, variables)[0] for p in categorical)
 
     def transform(self, table: pd.DataFrame) -> np.ndarray:
         """Return each patient's features, [N, T] float32 within 0–1. An absent column counts as missing."""
         complete = _impute(table, self.predictors, self.fill, self.parts)
-        columns: list[np.ndarray] = []
+        columns, variables = list[np.ndarray](), self.variables
         for predictor in self.predictors:
-            if levels := _counted_levels(predictor):
+            if levels := _counted_levels(predictor, variables):
                 columns += [(complete[predictor] == level).to_numpy(np.float64) for level in levels]
+                continue
+            if predictor_kind(predictor, variables) == "ordinal":
+                highest = len(variables[predictor].levels) - 1
+                columns.append(_ranks(complete[predictor], variables[predictor]).to_numpy() / highest)
                 continue
             values = complete[predictor].to_numpy(np.float64)
             if predictor in self.bounds:
@@ -73,15 +98,30 @@ class TabularEncoder(Frozen):
             columns += list(_missing(table, self.predictors).to_numpy(np.float64).T)
         return np.array(columns, dtype=np.float32).reshape(len(columns), len(table)).T
 
+    def measured(self, table: pd.DataFrame) -> np.ndarray:
+        """Whether each feature comes from values of the patient and not from imputation, bool [N, T]."""
+        missing, known = _missing(table, self.predictors), np.ones((len(table), len(self.feature_names)), bool)
+        for predictor, columns in self.feature_groups.items():
+            known[:, list(columns)] = ~missing[[predictor]].to_numpy()
+        return known
+
     def imputed(self, row: pd.DataFrame) -> list[str]:
         """Return one patient's missing predictors; a derived predictor is missing if one of its columns is."""
         missing = _missing(row, self.predictors).any()
         return [predictor for predictor in self.predictors if missing[predictor]]
 
 
+def unfitted_encoder(cohort: CohortConfig) -> TabularEncoder:
+    """An encoder that has learned nothing, of which only the features are known."""
+    return TabularEncoder(
+        predictors=cohort.names, own=cohort.own, missing_flags=cohort.missing_flags, fill={}, bounds={}
+    )
+
+
 def fit_encoder(
     table: pd.DataFrame,
     predictors: Sequence[str],
+    own: Sequence[OwnPredictor] = (),
     *,
     missing_flags: bool = False,
     scaling: Scaling | None = None,
@@ -90,6 +130,7 @@ def fit_encoder(
     """Learn imputation and scaling from the patients of `table` (a training fold) and from nothing else.
 
     Args:
+        own: the declarations of predictors that rlvo does not know.
         scaling: what becomes 0 and 1. `quantile` (None): the values beyond which 2.5 % of the patients lie on either
             side, and at least one, so that no single patient sets the scale. `min_max`: the extremes (section 2.2.2).
         imputation: of Tmax volumes. `ratio` (None): from the patient's other Tmax volumes by their median ratio, so
@@ -98,23 +139,23 @@ def fit_encoder(
     Raises:
         RlvoError: a predictor cannot be one, or has no value in this fold.
     """
-    check_predictors(predictors, scores=True)
+    own = tuple(each for each in own if each.name in predictors)
+    check_predictors(predictors, own, scores=True)
+    variables = known_variables(own)
     observed = _impute(table, predictors, fill={})
     sources = source_columns(predictors)
     if empty := [name for name in dict.fromkeys((*sources, *predictors)) if observed[name].isna().all()]:
         what = f"no value among the {len(table)} training patients"
         raise RlvoError(what, where=", ".join(empty), fix="Remove it from the predictors")
-    fill: dict[str, float | str] = {
-        name: float(observed[name].median()) if predictor_kind(name) == "continuous" else observed[name].mode().iloc[0]
-        for name in sources
-    }
+    fill = {name: _typical(observed[name], predictor_kind(name, variables), variables[name]) for name in sources}
     if "tmax4_tmax6_ratio" in predictors:
         fill["tmax4_tmax6_ratio"] = float(observed["tmax4_tmax6_ratio"].median())
     # The quotient of a measured and an imputed volume can be anything, so it does not set the scale.
-    continuous = [p for p in predictors if predictor_kind(p) == "continuous"]
+    continuous = [p for p in predictors if predictor_kind(p, variables) == "continuous"]
     measured = {name: observed[name].dropna().to_numpy(np.float64) for name in continuous}
     return TabularEncoder(
         predictors=tuple(predictors),
+        own=own,
         missing_flags=missing_flags,
         fill=fill,
         parts=_median_parts(observed) if imputation != "median" else {},
@@ -144,14 +185,30 @@ def _median_parts(observed: pd.DataFrame) -> dict[str, float]:
     return parts
 
 
-def _counted_levels(predictor: str) -> tuple[str, ...]:
+def _typical(values: pd.Series, kind: str, variable: Variable) -> float | str:
+    """The median; of an ordinal variable the lower one; of a binary or categorical one the mode."""
+    if kind == "continuous":
+        return float(values.median())
+    if kind == "ordinal":
+        return variable.levels[int(_ranks(values, variable).quantile(0.5, interpolation="lower"))]
+    mode: float | str = values.mode().iloc[0]
+    return mode
+
+
+def _ranks(values: pd.Series, variable: Variable) -> pd.Series:
+    """The levels of an ordinal variable as 0, 1, …; NaN if missing."""
+    return values.map({level: float(rank) for rank, level in enumerate(variable.levels)}).astype("float64")
+
+
+def _counted_levels(predictor: str, variables: Mapping[str, Variable]) -> tuple[str, ...]:
     """Return the levels that have a feature: all of a categorical variable (one-hot), the second of a binary one."""
-    levels = VARIABLES[predictor].levels if predictor in VARIABLES else ()
-    return levels[1:] if predictor_kind(predictor) == "binary" else levels
+    kind = predictor_kind(predictor, variables)
+    levels = variables[predictor].levels if kind in ("binary", "categorical") else ()
+    return levels[1:] if kind == "binary" else levels
 
 
-def _feature_names(predictor: str) -> list[str]:
-    return [f"{predictor}={level}" for level in _counted_levels(predictor)] or [predictor]
+def _feature_names(predictor: str, variables: Mapping[str, Variable]) -> list[str]:
+    return [f"{predictor}={level}" for level in _counted_levels(predictor, variables)] or [predictor]
 
 
 def _missing(table: pd.DataFrame, predictors: Sequence[str]) -> pd.DataFrame:

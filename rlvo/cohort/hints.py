@@ -83,7 +83,7 @@ def hint(cell: str, variable: Variable, *, decimal_comma: bool = False) -> str |
         if not decimal_comma and re.fullmatch(r"[+-]?\d+,\d+", text):
             return "Write a decimal point, not a comma"
         return _first(NUMBERS, text)
-    advice = ADVICE[_group(variable)]
+    advice = ADVICE.get(_group(variable), f"one of {variable.allowed}")
     if word := accepted_word(text, variable):
         return (
             f"Write {word} for {'yes' if word == '1' else 'no'}"

@@ -1,12 +1,12 @@
 """The variables in a clinician's terms: names, levels, values with their units."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
-from rlvo.cohort.variables import VARIABLES
+from rlvo.cohort.variables import VARIABLES, Variable
 from rlvo.digits import tell_apart
 
 NAMES = {
@@ -35,16 +35,20 @@ STEMS = {"occlusion_side": "Occlusion", "occlusion_site": "Occlusion"}
 LEVELS = {"F": "female", "M": "male"}
 
 
-def variable_label(name: str) -> str:
+def variable_name(name: str) -> str:
+    """A variable's name: "NIHSS" for `nihss`, "Siphon calcification" for a study's own `siphon_calcification`."""
+    return NAMES.get(name) or (name[:1].upper() + name[1:]).replace("_", " ")
+
+
+def variable_label(name: str, variables: Mapping[str, Variable] = VARIABLES) -> str:
     """A variable's name with its unit: "Tmax > 4 s, mL" for `tmax_gt4_ml`."""
-    unit = VARIABLES[name].unit if name in VARIABLES else None
-    label = NAMES.get(name, name)
+    unit, label = _unit(name, variables), variable_name(name)
     return label if unit in (None, "points") else f"{label}, {unit}"
 
 
 def level_label(name: str, level: str) -> str:
     """The name of a variable's level: "Sex, female" for `sex`, `F`."""
-    return f"{STEMS.get(name) or NAMES.get(name, name)}, {LEVELS.get(level, level)}"
+    return f"{STEMS.get(name) or variable_name(name)}, {LEVELS.get(level, level)}"
 
 
 def term_label(term: str, unit: str) -> str:
@@ -53,26 +57,26 @@ def term_label(term: str, unit: str) -> str:
     against, _, what = unit.partition(" ")
     if has_level:
         return f"{level_label(name, level)} vs {LEVELS.get(what, what)}"
-    return NAMES.get(name, name) if (against, what) == ("vs", "no") else f"{NAMES.get(name, name)}, {unit}"
+    return variable_name(name) if (against, what) == ("vs", "no") else f"{variable_name(name)}, {unit}"
 
 
 def share_label(name: str, level: str) -> str:
     """What a share of patients is of: "Smoking" for `smoking`, `1`; "Sex, female" for `sex`, `F`."""
-    return NAMES.get(name, name) if level == "1" else level_label(name, level)
+    return variable_name(name) if level == "1" else level_label(name, level)
 
 
 def names_in_words(names: Iterable[str]) -> str:
     """Variables' names in a row: "NIHSS, Tmax > 4 s"."""
-    return ", ".join(NAMES.get(name, name) for name in names)
+    return ", ".join(map(variable_name, names))
 
 
-def format_value(name: str, value: Any) -> str:
+def format_value(name: str, value: Any, variables: Mapping[str, Variable] = VARIABLES) -> str:
     """A variable's value in words, without its unit: "71", "female", "yes", "missing"."""
     if value is None or pd.isna(value):
         return "missing"
     if isinstance(value, str):
         return LEVELS.get(value, value)
-    if name in VARIABLES and VARIABLES[name].kind == "binary":
+    if name in variables and variables[name].kind == "binary":
         return "yes" if value else "no"
     return format_number(name, value)
 
@@ -83,7 +87,7 @@ def format_numbers(name: str, *values: float) -> tuple[str, ...]:
 
 
 def format_number(name: str, value: float, more: int = 0) -> str:
-    """At most three digits, but all before the point, and one after it if the variable has a unit: "207", "9.5".
+    """At most three digits, but all before the point, and one after it if rlvo knows the unit: "207", "9.5".
 
     Args:
         more: digits to add after the point.
@@ -94,12 +98,16 @@ def format_number(name: str, value: float, more: int = 0) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def format_quantity(name: str, value: float) -> str:
+def format_quantity(name: str, value: float, variables: Mapping[str, Variable] = VARIABLES) -> str:
     """A number with its unit: "207 mL", "70.1 years"; scores and ratios have none."""
-    return with_unit(name, format_number(name, value))
+    return with_unit(name, format_number(name, value), variables)
 
 
-def with_unit(name: str, number: str) -> str:
+def with_unit(name: str, number: str, variables: Mapping[str, Variable] = VARIABLES) -> str:
     """A number with the variable's unit, if it has one."""
-    unit = VARIABLES[name].unit if name in VARIABLES else None
+    unit = _unit(name, variables)
     return number if unit in (None, "points") else f"{number} {unit}"
+
+
+def _unit(name: str, variables: Mapping[str, Variable]) -> str | None:
+    return variables[name].unit if name in variables else None

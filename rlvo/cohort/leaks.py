@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from rlvo.cohort.variables import VARIABLES, source_columns
+from rlvo.cohort.variables import Variable, known_variables, source_columns
+from rlvo.config.predictors import OwnPredictor
 from rlvo.digits import tell_apart
 from rlvo.errors import Finding
 
@@ -13,15 +14,18 @@ MIN_PATIENTS = 10
 """Patients with a value that each class must have: with fewer, a high AUC is easily due to chance."""
 
 
-def suspected_leaks(table: pd.DataFrame, label: pd.Series, predictors: Sequence[str]) -> list[Finding]:
+def suspected_leaks(
+    table: pd.DataFrame, label: pd.Series, predictors: Sequence[str], own: Sequence[OwnPredictor] = ()
+) -> list[Finding]:
     """Find predictors whose values, or whose missing values, separate the classes with AUC > 0.95 or < 0.05.
 
-    Categorical variables are judged level by level, derived ones by their columns. `label` is 0 or 1, on the table's
-    index. Pass checked rows of development patients only, so that nothing is learned about the hold-out.
+    Categorical and ordinal variables are judged level by level, the latter also by their order, derived ones by their
+    columns. `label` is 0 or 1, on the table's index; `own` declares predictors that rlvo does not know. Pass checked
+    rows of development patients only, so that nothing is learned about the hold-out.
     """
-    findings = []
+    findings, variables = [], known_variables(own)
     for name in (name for name in source_columns(predictors) if name in table):
-        candidates = [(_auc(score, label), what) for score, what in _scores(table[name])]
+        candidates = [(_auc(score, label), what) for score, what in _scores(table[name], variables[name])]
         area, what = max(candidates, key=lambda candidate: abs(candidate[0] - 0.5), default=(0.5, ""))
         if abs(area - 0.5) > SUSPICIOUS_AUC - 0.5:
             limits = 1 - SUSPICIOUS_AUC, SUSPICIOUS_AUC
@@ -34,10 +38,12 @@ def suspected_leaks(table: pd.DataFrame, label: pd.Series, predictors: Sequence[
     return findings
 
 
-def _scores(values: pd.Series) -> Iterator[tuple[pd.Series, str]]:
+def _scores(values: pd.Series, variable: Variable) -> Iterator[tuple[pd.Series, str]]:
     """Yield what may separate the classes, with its name: the values or each of their levels, and which are missing."""
     present = values.dropna()
-    levels = VARIABLES[str(values.name)].levels
+    levels = variable.levels
+    if variable.kind == "ordinal":
+        yield present.map(levels.index).astype("float64"), "its value"
     if levels:
         yield from (((present == level).astype("float64"), f"'{level}'") for level in levels)
     else:

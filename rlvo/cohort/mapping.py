@@ -11,6 +11,7 @@ from ruamel.yaml.error import YAMLError
 
 from rlvo.cohort.variables import VARIABLES, Variable, did_you_mean, known_after_procedure
 from rlvo.config.loading import load_study
+from rlvo.config.predictors import OwnPredictor
 from rlvo.errors import Finding, RlvoError
 
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
@@ -51,10 +52,10 @@ class KnownColumns:
     patient_id: str
 
     @classmethod
-    def of(cls, mapping: Mapping[str, str]) -> "KnownColumns":
-        """Our columns and those that are mapped to them."""
-        mapped = {plain_name(theirs): VARIABLES[ours] for ours, theirs in mapping.items() if ours in VARIABLES}
-        return cls(VARIABLES | mapped, plain_name(mapping.get("patient_id", "patient_id")))
+    def of(cls, mapping: Mapping[str, str], variables: Mapping[str, Variable]) -> "KnownColumns":
+        """Our columns (`rlvo.cohort.variables.known_variables`) and those that are mapped to them."""
+        mapped = {plain_name(theirs): variables[ours] for ours, theirs in mapping.items() if ours in variables}
+        return cls({**variables, **mapped}, plain_name(mapping.get("patient_id", "patient_id")))
 
     def is_header(self, cells: Iterable[object]) -> bool:
         """Whether the cells of a row are column names: one of them names the patients' ids."""
@@ -91,6 +92,8 @@ def read_mapping(path: Path) -> dict[str, str]:
         content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
         raise RlvoError(f"not readable as YAML: {' '.join(str(error).split())}", where=path) from None
+    except RecursionError:
+        raise RlvoError("nested too deeply", where=path, fix=fix) from None
     if isinstance(content, dict) and not STUDY_KEYS.isdisjoint(content):
         return parse_map(*(f"{ours}={theirs}" for ours, theirs in load_study(path).cohort.columns.items()), where=path)
     if not isinstance(content, dict) or not all(isinstance(name, str | int) for name in content.values()):
@@ -98,12 +101,32 @@ def read_mapping(path: Path) -> dict[str, str]:
     return parse_map(*(f"{ours}={theirs}" for ours, theirs in content.items()), where=path)
 
 
+def with_sources(
+    mapping: Mapping[str, str], own: Iterable[OwnPredictor], names: Iterable[str] | None = None
+) -> dict[str, str]:
+    """The mapping, and the columns that predictors of one's own name as their source.
+
+    Args:
+        names: the table's columns; sources that are none of them are left out. None: all are taken.
+    """
+    sources = {each.name: each.source for each in own if each.source is not None}
+    if names is not None:
+        sources = {ours: theirs for ours, theirs in sources.items() if plain_name(theirs) in names}
+    return sources | dict(mapping)
+
+
 def rename_columns(
-    names: Sequence[str], mapping: Mapping[str, str], where: object, *, partly: bool = False
+    names: Sequence[str],
+    mapping: Mapping[str, str],
+    where: object,
+    *,
+    partly: bool = False,
+    variables: Mapping[str, Variable] = VARIABLES,
 ) -> list[str]:
     """Replace a table's column names by ours as the mapping says.
 
     Args:
+        variables: our columns, and what they hold.
         partly: the table may lack columns that the mapping names, but for the patients' ids.
 
     Raises:
@@ -113,18 +136,18 @@ def rename_columns(
     """
     wrong = []
     if partly:
-        optional = {ours for ours in mapping if ours in VARIABLES and ours != "patient_id"}
+        optional = {ours for ours in mapping if ours in variables and ours != "patient_id"}
         mapping = {o: theirs for o, theirs in mapping.items() if o not in optional or plain_name(theirs) in names}
     for ours, theirs in ((ours, plain_name(theirs)) for ours, theirs in mapping.items()):
-        if ours not in VARIABLES:
-            wrong.append(f"'{ours}' is not one of rlvo's columns{did_you_mean(ours, VARIABLES)}")
+        if ours not in variables:
+            wrong.append(f"'{ours}' is not one of rlvo's columns{did_you_mean(ours, variables)}")
         elif theirs not in names:
             wrong.append(f"{ours}={theirs}: the table has no column '{theirs}'{did_you_mean(theirs, names)}")
         elif theirs != ours and ours in names:
             wrong.append(f"{ours}={theirs}: the table already has a column '{ours}'")
-        elif theirs != ours and theirs in VARIABLES:
+        elif theirs != ours and theirs in variables:
             wrong.append(f"{ours}={theirs}: '{theirs}' is itself one of rlvo's columns")
-        elif VARIABLES[ours].role in ("predictor", "score") and known_after_procedure(theirs):
+        elif variables[ours].role in ("predictor", "score") and known_after_procedure(theirs):
             wrong.append(f"{ours}={theirs}: '{theirs}' is known only after the procedure and cannot be a predictor")
     counts = Counter(plain_name(theirs) for theirs in mapping.values())
     wrong += [f"'{theirs}' is mapped to more than one column" for theirs, count in counts.items() if count > 1]
@@ -142,14 +165,19 @@ def suggest_column(missing: str, unknown: Iterable[str]) -> str | None:
     return usual or (close[0] if close else None)
 
 
-def misspelt_columns(present: Iterable[str], *, reported: Iterable[str | None] = ()) -> Iterator[Finding]:
-    """Find columns that rlvo does not know and whose names are close to a column that the table does not have.
+def misspelt_columns(
+    present: Iterable[str],
+    *,
+    reported: Iterable[str | None] = (),
+    variables: Mapping[str, Variable] = VARIABLES,
+) -> Iterator[Finding]:
+    """Find columns that are none of `variables` and whose names are close to one that the table does not have.
 
     Columns in `reported`, whose absence is a finding already, are left out.
     """
     present = list(present)
-    absent = [name for name in VARIABLES if len(name) >= MIN_LETTERS and name not in {*present, *reported}]
-    for name in (name for name in present if name not in VARIABLES):
+    absent = [name for name in variables if len(name) >= MIN_LETTERS and name not in {*present, *reported}]
+    for name in (name for name in present if name not in variables):
         if close := difflib.get_close_matches(name, absent, n=1, cutoff=MIN_LIKENESS):
             fix = f"Rename it or map it ({close[0]}={name}); if it is something else, give it another name"
             yield Finding(None, name, f"is not used, but its name is close to {close[0]}", fix)

@@ -1,13 +1,13 @@
 """Values that may stand for a missing one: they recur at a column's end, apart from all its other values."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from rlvo.cohort.variables import PERFUSION_VOLUMES, VARIABLES
+from rlvo.cohort.variables import PERFUSION_VOLUMES, VARIABLES, Variable
 from rlvo.errors import Finding
 
 CODE = re.compile(r"7{2,}|8{2,}|9{2,}|9+[678]|(\d)\1{2,}")
@@ -22,17 +22,20 @@ MARKED = re.compile(r"\+.*")
 """A number written with a plus sign was measured: its writer says so."""
 
 
-def missing_codes(text: pd.DataFrame, typed: pd.DataFrame) -> Iterator[Finding]:
+def missing_codes(
+    text: pd.DataFrame, typed: pd.DataFrame, variables: Mapping[str, Variable] = VARIABLES
+) -> Iterator[Finding]:
     """Find values that recur beyond the others of their column; percentages and points are left out, whose ends recur.
 
     Args:
         text: the cells as text; index: patient id.
         typed: the same cells, typed.
     """
-    for name in (name for name in typed if VARIABLES[str(name)].unit in ("mL", "years")):
-        column = str(name)
+    for column in map(str, typed):
+        if variables[column].kind != "continuous" or variables[column].unit in ("points", "%"):
+            continue
         values = typed[column].mask(text[column].str.fullmatch(MARKED).fillna(False).astype(bool)).astype("float64")
-        for code, nearest in _codes(values, typed):
+        for code, nearest in _codes(values, typed, variables[column]):
             patients = [str(patient) for patient in values.index[values == code]]
             shown = ", ".join(patients[:3]) + (f" and {len(patients) - 3} more" if len(patients) > 3 else "")
             what = (
@@ -40,10 +43,10 @@ def missing_codes(text: pd.DataFrame, typed: pd.DataFrame) -> Iterator[Finding]:
                 f"is the closest (patient {shown})"
             )
             fix = f"Leave the cell empty if it does; if it was measured, write +{code:g}, as text"
-            yield Finding(None, column, what, fix, f"{code:g}", VARIABLES[column].allowed)
+            yield Finding(None, column, what, fix, f"{code:g}", variables[column].allowed)
 
 
-def _codes(values: pd.Series, typed: pd.DataFrame) -> Iterator[tuple[float, float]]:
+def _codes(values: pd.Series, typed: pd.DataFrame, variable: Variable) -> Iterator[tuple[float, float]]:
     """Yield the values in question and, for each, the other value that is closest."""
     counts: Any = values.value_counts().sort_index()
     distinct, times = counts.index.to_numpy(), counts.to_numpy()
@@ -59,7 +62,7 @@ def _codes(values: pd.Series, typed: pd.DataFrame) -> Iterator[tuple[float, floa
             yield from ((code, others[-1]) for code in codes)
     elif times[-1] >= MIN_TIMES and times[:-1].sum() >= MIN_OTHERS and last - nearest > max(nearest - lowest, nearest):
         yield last, nearest
-    if VARIABLES[str(values.name)].unit == "years" and lowest == 0 and times[0] > 1 and distinct[1] >= 10:
+    if variable.unit == "years" and lowest == 0 and times[0] > 1 and distinct[1] >= 10:
         yield lowest, distinct[1]
 
 

@@ -65,7 +65,7 @@ def shown_number(value: float, number_format: str) -> str | None:
 def _sections(number_format: str) -> tuple[_Section, ...]:
     parts: list[list[str]] = [[]]
     for token in TOKENS.findall(number_format):
-        if token == ";":
+        if token == ";":  # nosec B105 # part of a number format, no password
             parts.append([])
         else:
             parts[-1].append(token)
@@ -84,7 +84,7 @@ def _section(tokens: Sequence[str], condition: str) -> _Section:
         elif token[0] in '"\\':
             kept.append((False, token[1:].removesuffix('"') if token[0] == '"' else token[1:]))
         elif token[0] not in "_*[" or len(token) == 1:
-            is_placeholder = token in "0#?.,@%" or len(token) > 1
+            is_placeholder = token in "0#?.,@%" or len(token) > 1  # nosec B105 # part of a number format, no password
             kept.append((is_placeholder, token.upper() if is_placeholder else token))
     return _Section(condition, limit, tuple(kept))
 

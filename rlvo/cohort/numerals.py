@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
 
@@ -19,20 +19,22 @@ DECIMAL_POINT = re.compile(r"[+-]?\d+\.\d+")
 LARGE = re.compile(r"[1-9]\d{2,}")
 
 
-def continuous_columns(table: pd.DataFrame) -> list[str]:
-    """The table's columns of numbers that rlvo knows."""
-    return [name for name, variable in VARIABLES.items() if name in table and variable.kind == "continuous"]
+def continuous_columns(table: pd.DataFrame, variables: Mapping[str, Variable] = VARIABLES) -> list[str]:
+    """The table's columns of numbers that are known."""
+    return [name for name, variable in variables.items() if name in table and variable.kind == "continuous"]
 
 
-def ambiguous_separators(table: pd.DataFrame, decimal_comma: bool) -> Iterator[Finding]:
+def ambiguous_separators(
+    table: pd.DataFrame, decimal_comma: bool, variables: Mapping[str, Variable] = VARIABLES
+) -> Iterator[Finding]:
     """Find columns with cells such as "1.234" that may be 1234 or 1.234, and say which values they may be.
 
     Only cells that came as text can be ambiguous. They are not if the column does not allow 1234, or has other
     cells with three decimals; and, where commas separate cells, if it has decimals at all.
     """
-    for name in continuous_columns(table):
+    for name in continuous_columns(table, variables):
         column = _Written.of(table[name], decimal_comma)
-        if doubtful := column.doubtful(VARIABLES[name]):
+        if doubtful := column.doubtful(variables[name]):
             row = doubtful[0]
             cell = column.text[row]
             whole, decimal = cell.replace(",", "").replace(".", ""), cell.replace(",", ".")
@@ -72,7 +74,9 @@ class _Written:
         return [] if is_clear or not (self.decimal_comma or whole) else possible
 
 
-def mixed_decimals(text: pd.DataFrame, table: pd.DataFrame) -> Iterator[Finding]:
+def mixed_decimals(
+    text: pd.DataFrame, table: pd.DataFrame, variables: Mapping[str, Variable] = VARIABLES
+) -> Iterator[Finding]:
     """Find out whether some numbers have a decimal comma and others a decimal point.
 
     Args:
@@ -81,7 +85,7 @@ def mixed_decimals(text: pd.DataFrame, table: pd.DataFrame) -> Iterator[Finding]
     """
     columns = [
         pd.DataFrame({"cell": text[name], "column": name, "is_text": [isinstance(cell, str) for cell in table[name]]})
-        for name in continuous_columns(text)
+        for name in continuous_columns(text, variables)
     ]
     cells = pd.concat(columns).dropna() if columns else pd.DataFrame(columns=["cell", "column"], dtype="str")
     comma, point = (cells[cells["cell"].str.fullmatch(form)] for form in (DECIMAL_COMMA, DECIMAL_POINT))

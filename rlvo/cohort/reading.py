@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rlvo.cohort.cells import MISSING, abbreviate, typed_column
+from rlvo.cohort.cells import abbreviate, missing_words, typed_column
 from rlvo.cohort.consistency import check_cohort, volume_order
 from rlvo.cohort.label import OUTCOMES, derive_label, isles24_has_no_label
 from rlvo.cohort.mapping import misspelt_columns, suggest_column
@@ -17,20 +17,27 @@ from rlvo.cohort.missing_codes import missing_codes
 from rlvo.cohort.numerals import ambiguous_separators, mixed_decimals
 from rlvo.cohort.selection import UNLABELLED, Selection, select_patients
 from rlvo.cohort.tables import read_table
-from rlvo.cohort.variables import PERFUSION, PERFUSION_VOLUMES, VARIABLES, VOLUMES, check_predictors, source_columns
+from rlvo.cohort.variables import (
+    PERFUSION,
+    PERFUSION_VOLUMES,
+    VOLUMES,
+    check_predictors,
+    known_variables,
+    source_columns,
+)
 from rlvo.config.base import content_hash
 from rlvo.config.commands import command_line
-from rlvo.config.study import PAPER_PREDICTORS
+from rlvo.config.predictors import PAPER_PREDICTORS, OwnPredictor
 from rlvo.errors import CohortError, Finding, RlvoError
 from rlvo.progress import Advance
 
 
 @dataclass(frozen=True, eq=False)
 class Cohort:
-    """A checked table (index: patient id, text; columns: those of VARIABLES that it has), and who of it is included.
+    """A checked table (index: patient id, text; columns: those of `variables` it has), and who of it is included.
 
-    Continuous and binary columns are float64, NaN if missing; sex, side, site, eTICI and etiology are levels of
-    VARIABLES; paths are as written.
+    Continuous and binary columns are float64, NaN if missing; sex, side, site, eTICI, etiology and others that have
+    levels hold them as text; paths are as written.
     """
 
     table: pd.DataFrame
@@ -43,6 +50,8 @@ class Cohort:
     """Columns of the file that rlvo does not know."""
     notes: tuple[str, ...] = ()
     """What had to be decided to read the file."""
+    own: tuple[OwnPredictor, ...] = ()
+    """The declarations of predictors that rlvo does not know."""
 
     @property
     def included(self) -> pd.DataFrame:
@@ -79,6 +88,7 @@ def volume_paths(table: pd.DataFrame, folder: Path) -> dict[str, dict[str, Path 
 def read_cohort(
     path: Path,
     predictors: Sequence[str] = PAPER_PREDICTORS,
+    own: Sequence[OwnPredictor] = (),
     *,
     need_volumes: bool = True,
     mapping: Mapping[str, str] | None = None,
@@ -89,6 +99,7 @@ def read_cohort(
 
     Args:
         predictors: columns or derived variables that models are given.
+        own: the declarations of those that rlvo does not know.
         need_volumes: whether the table must name an NCCT and a CTA.
         mapping: our column name to the table's, if it has another (`rlvo.cohort.mapping`).
         partly: the table may lack columns that the mapping names; those that are needed are findings all the same.
@@ -99,15 +110,15 @@ def read_cohort(
         CohortError: lists every missing column, unreadable or out-of-range cell and missing file, and every included
             patient whose label is missing or contradicts the outcomes.
     """
-    raw = read_table(path, mapping, partly=partly)
+    check_predictors(predictors, own)
+    raw, variables = read_table(path, mapping, partly=partly, own=own), known_variables(own)
     columns, folder = raw.cells.columns, path.resolve().parent
-    check_predictors(predictors)
-    findings = _missing_columns(columns, predictors, path, need_volumes=need_volumes)
-    findings += misspelt_columns(columns, reported={finding.field for finding in findings})
+    findings = _missing_columns(columns, predictors, own, path, need_volumes=need_volumes)
+    findings += misspelt_columns(columns, reported={finding.field for finding in findings}, variables=variables)
     if "patient_id" not in columns:
         raise CohortError(findings, where=path, notes=raw.notes)
-    table, problems = examine_table(raw.cells, folder=folder, decimal_comma=raw.decimal_comma, progress=progress)
-    findings += [*problems, *check_cohort(table), *_empty_columns(table, predictors)]
+    table, problems = examine_table(raw.cells, own, folder=folder, decimal_comma=raw.decimal_comma, progress=progress)
+    findings += [*problems, *check_cohort(table, variables), *_empty_columns(table, predictors)]
     if "rlvo" not in table:
         findings += isles24_has_no_label(table.index)
     selection, label = select_patients(table, predictors), pd.Series()
@@ -118,12 +129,13 @@ def read_cohort(
         findings += unlabelled
     if findings:
         raise CohortError(findings, where=path, notes=raw.notes)
-    ignored = tuple(name for name in columns if name not in VARIABLES)
-    return Cohort(table, folder, selection, label.astype("int64"), ignored, raw.notes)
+    ignored = tuple(name for name in columns if name not in variables)
+    return Cohort(table, folder, selection, label.astype("int64"), ignored, raw.notes, tuple(own))
 
 
 def examine_table(
     table: pd.DataFrame,
+    own: Sequence[OwnPredictor] = (),
     *,
     folder: Path | None = None,
     decimal_comma: bool = False,
@@ -137,6 +149,7 @@ def examine_table(
 
     Args:
         table: needs only `patient_id`; cells may be numbers, booleans, text or None.
+        own: the declarations of predictors that rlvo does not know.
         folder: what volume paths are relative to; None: volumes are not looked for.
         decimal_comma: "70,5" is a number.
         progress: called with (columns checked, columns in all).
@@ -147,42 +160,57 @@ def examine_table(
     if "patient_id" not in table:
         raise RlvoError("the column is missing", where="patient_id", fix="Every row needs the patient's id")
     patients = pd.Index([_text(cell) or "" for cell in table["patient_id"]], name="patient_id", dtype="str")
-    text = pd.DataFrame(index=patients)
-    for name in (name for name in VARIABLES if name in table and name != "patient_id"):
+    text, variables = pd.DataFrame(index=patients), known_variables(own)
+    for name in (name for name in variables if name in table and name != "patient_id"):
         cells = pd.Series([_text(cell) for cell in table[name]], index=patients, dtype="str")
-        text[name] = cells.mask(cells.str.lower().isin(MISSING))
-    findings = [*_id_findings(patients), *ambiguous_separators(table, decimal_comma)]
+        text[name] = cells.mask(cells.str.lower().isin(missing_words(variables[name])))
+    findings = [*_id_findings(patients), *ambiguous_separators(table, decimal_comma, variables)]
     if decimal_comma:
-        findings += mixed_decimals(text, table)
+        findings += mixed_decimals(text, table, variables)
     typed = pd.DataFrame(index=patients)
     for done, name in enumerate(text.columns.astype(str)):
         if progress is not None:
             progress(done, len(text.columns))
-        variable = VARIABLES[name]
+        variable = variables[name]
         values, problems = typed_column(text[name], variable, decimal_comma)
         if variable.role == "image" and folder is not None:
             values, absent = _existing(values, folder)
             problems += absent
         typed[name] = values
         findings += problems
-    return typed, (*findings, *missing_codes(text, typed), *volume_order(typed))
+    return typed, (*findings, *missing_codes(text, typed, variables), *volume_order(typed))
 
 
-def data_hash(table: pd.DataFrame, label: pd.Series, predictors: Sequence[str]) -> str:
-    """SHA-256 over patients' labels and predictor values, whatever the order of rows; paths do not count."""
+def data_hash(
+    table: pd.DataFrame, label: pd.Series, predictors: Sequence[str], own: Sequence[OwnPredictor] = ()
+) -> str:
+    """SHA-256 over patients' labels and predictor values, whatever the order of rows; paths do not count.
+
+    What `own` declares of predictors that rlvo does not know is part of it, but for the table's names of them.
+    """
     columns = [*table.reindex(columns=list(source_columns(predictors))).items(), ("label", label.loc[table.index])]
-    return content_hash({name: {p: None if pd.isna(v) else v for p, v in values.items()} for name, values in columns})
+    content: dict[str, object] = {
+        str(name): {p: None if pd.isna(v) else v for p, v in values.items()} for name, values in columns
+    }
+    declared = {f"declared {each.name}": each.model_dump(mode="json", exclude={"source"}) for each in own}
+    return content_hash({**content, **declared})
 
 
 def _missing_columns(
-    present: Collection[str], predictors: Sequence[str], path: Path, *, need_volumes: bool
+    present: Collection[str],
+    predictors: Sequence[str],
+    own: Sequence[OwnPredictor],
+    path: Path,
+    *,
+    need_volumes: bool,
 ) -> list[Finding]:
     needed = ["patient_id", *source_columns(predictors)]
     if need_volumes or {"ncct", "cta"} & set(present):
         needed += ["ncct", "cta"]
     if "rlvo" not in present:
         needed += OUTCOMES
-    unknown = [name for name in present if name not in VARIABLES]
+    unknown = [name for name in present if name not in known_variables(own)]
+    sources = {each.name: each.source for each in own if each.source is not None}
     findings, missing = [], [name for name in needed if name not in present]
     if {*PERFUSION_VOLUMES} <= {*missing} and not any(suggest_column(name, unknown) for name in PERFUSION_VOLUMES):
         missing = [name for name in missing if name not in PERFUSION_VOLUMES]
@@ -195,6 +223,7 @@ def _missing_columns(
         rename = f"Is it the column '{close}'? Rename it or map it ({name}={close})"
         derived = ", ".join(p for p in predictors if p != name and name in source_columns([p]))
         what = f"the column is missing, and {derived} needs it" if derived else "the column is missing"
+        what += f", and so is its source '{sources[name]}'" if name in sources else ""
         fix = rename if close else "Add it; leave a cell empty if its value is missing"
         findings.append(Finding(None, name, what, fix))
     return findings

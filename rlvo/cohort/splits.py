@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from rlvo.config.base import Frozen, content_hash
 from rlvo.config.study import FoldsConfig
 from rlvo.errors import RlvoError
-from rlvo.files import atomic_write
+from rlvo.files import atomic_write, parse_json
 
 
 class Split(Frozen):
@@ -161,7 +161,7 @@ def write_split(split: Split, path: Path) -> None:
 def read_split(path: Path) -> Split:
     """Read a split. Raises RlvoError if the file is missing, damaged, or was edited after it was written."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         stored = content.pop("hash")
         split = Split.model_validate(content)
     except FileNotFoundError:
@@ -169,7 +169,7 @@ def read_split(path: Path) -> Split:
     except ValidationError as error:
         reason = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
         raise RlvoError(f"not a split file: {reason}", where=path, fix="Make a new split") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise RlvoError(f"not a split file ({type(error).__name__})", where=path, fix="Make a new split") from None
     if stored != split.hash:
         raise RlvoError("the split was edited after it was written", where=path, fix="Restore it or make a new split")

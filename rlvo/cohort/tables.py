@@ -2,16 +2,17 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from rlvo.cohort.cells import abbreviate
-from rlvo.cohort.mapping import KnownColumns, plain_name, rename_columns
-from rlvo.cohort.variables import VARIABLES, VOLUMES, did_you_mean
+from rlvo.cohort.mapping import KnownColumns, plain_name, rename_columns, with_sources
+from rlvo.cohort.variables import VOLUMES, did_you_mean, known_variables
 from rlvo.cohort.workbooks import FIRST_LINES, OLE, Row, workbook_rows
+from rlvo.config.predictors import OwnPredictor
 from rlvo.errors import CohortError, Finding, RlvoError
 from rlvo.text import unescape_formula
 
@@ -39,24 +40,43 @@ class RawTable:
     notes: tuple[str, ...] = ()
     """What had to be decided to read the file."""
 
-    def renamed(self, mapping: Mapping[str, str], where: object, *, partly: bool) -> "RawTable":
+    def renamed(
+        self, mapping: Mapping[str, str], where: object, *, partly: bool, own: Sequence[OwnPredictor] = ()
+    ) -> "RawTable":
         """The table with our column names, as a mapping says; what it lacks and a model may be given is noted.
 
-        Arguments and errors are those of `rename_columns`.
+        Arguments and errors are those of `rename_columns`; `own` declares predictors that rlvo does not know.
         """
+        theirs, variables = [*map(plain_name, self.cells)], known_variables(own)
+        mapping = with_sources(mapping, own, theirs)
         if not mapping:
             return self
-        names = rename_columns([*map(plain_name, self.cells)], mapping, where, partly=partly)
-        unknown = [name for name in names if name not in VARIABLES]
+        names = rename_columns(theirs, mapping, where, partly=partly, variables=variables)
+        unknown = [name for name in names if name not in variables]
         lacking = [
-            f"no column '{theirs}' for {ours}{did_you_mean(plain_name(theirs), unknown)}"
-            for ours, theirs in mapping.items()
-            if ours not in names and VARIABLES[ours].role in ("predictor", "image")
+            f"no column '{name}' for {ours}{did_you_mean(plain_name(name), unknown)}"
+            for ours, name in mapping.items()
+            if ours not in names and variables[ours].role in ("predictor", "image")
         ]
         return replace(self, cells=self.cells.set_axis(names, axis=1), notes=(*self.notes, *lacking))
 
 
-def read_table(path: Path, mapping: Mapping[str, str] | None = None, *, partly: bool = False) -> RawTable:
+def check_table(path: Path) -> None:
+    """Raise RlvoError unless there is a file of a format that is read."""
+    if not path.is_file():
+        raise RlvoError("no such cohort table", where=path, fix="Give the path of a CSV, TSV or XLSX file")
+    if path.suffix.lower() not in (".xlsx", ".csv", ".tsv", ".txt"):
+        what = f"'{path.suffix}' is not a table format that rlvo reads"
+        raise RlvoError(what, where=path, fix="Save it as CSV, TSV or XLSX")
+
+
+def read_table(
+    path: Path,
+    mapping: Mapping[str, str] | None = None,
+    *,
+    partly: bool = False,
+    own: Sequence[OwnPredictor] = (),
+) -> RawTable:
     """Read a table file without interpreting its cells.
 
     Text files: UTF-8, UTF-16 with a byte-order mark, or else Windows-1252, which is noted; delimited by comma,
@@ -66,31 +86,27 @@ def read_table(path: Path, mapping: Mapping[str, str] | None = None, *, partly: 
     Args:
         mapping: our column name to the table's, if it has another.
         partly: the table may lack columns that the mapping names, as new patients' lack outcomes.
+        own: the declarations of predictors that rlvo does not know; a column named as the source of one is renamed.
 
     Raises:
         RlvoError: the file is missing, empty, damaged or of another format, or the mapping does not fit.
         CohortError: lists all ragged rows, duplicate or unnamed columns, ids and paths that other encodings read
             otherwise, and cells of a workbook that are unclear (`rlvo.cohort.workbooks`).
     """
-    if not path.is_file():
-        raise RlvoError("no such cohort table", where=path, fix="Give the path of a CSV, TSV or XLSX file")
+    check_table(path)
     mapping = mapping or {}
-    known = KnownColumns.of(mapping)
-    suffix = path.suffix.lower()
-    if suffix not in (".xlsx", ".csv", ".tsv", ".txt"):
-        what = f"'{path.suffix}' is not a table format that rlvo reads"
-        raise RlvoError(what, where=path, fix="Save it as CSV, TSV or XLSX")
+    known = KnownColumns.of(with_sources(mapping, own), known_variables(own))
     try:
         content = path.read_bytes()
     except OSError as error:
         raise RlvoError(f"cannot be read ({error.strerror})", where=path, fix="Check its permissions") from None
     encoding, notes = "utf-8", tuple[str, ...]()
-    if suffix == ".xlsx":
+    if path.suffix.lower() == ".xlsx":
         rows, decimal_comma = workbook_rows(content, path, known), True
     else:
         text, encoding, notes = _decoded(content, path)
         rows, decimal_comma = _text_rows(text, path, known)
-    table = RawTable(_frame(rows, path, known), decimal_comma, notes).renamed(mapping, path, partly=partly)
+    table = RawTable(_frame(rows, path, known), decimal_comma, notes).renamed(mapping, path, partly=partly, own=own)
     if misread := list(_misread(table.cells, encoding)):
         raise CohortError(misread, where=path, notes=notes)
     return table

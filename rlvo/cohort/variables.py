@@ -3,10 +3,11 @@
 import difflib
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rlvo.config.predictors import OwnPredictor
 from rlvo.errors import RlvoError
 
 
@@ -15,11 +16,12 @@ class Variable:
     """A column of the cohort table.
 
     `low` and `high` are the inclusive bounds of a continuous variable, in `unit`. `levels` are the values of a
-    categorical variable, the reference level of logistic fits first; for a binary one (sex) the second counts as 1.
+    categorical variable, the reference level of logistic fits first; for an ordinal one they ascend; for a binary one
+    (sex) the second counts as 1.
     """
 
     name: str
-    kind: Literal["continuous", "binary", "categorical", "date", "text"]
+    kind: Literal["continuous", "binary", "ordinal", "categorical", "date", "text"]
     role: Literal["id", "image", "predictor", "score", "outcome", "context"]
     unit: str | None = None
     low: float = -math.inf
@@ -31,7 +33,7 @@ class Variable:
         """A description of what a cell may hold."""
         if self.kind == "continuous":
             whole = "whole " if self.unit == "points" else ""
-            return f"{self.low:g} to {self.high:g} {whole}{self.unit}"
+            return f"{self.low:g} to {self.high:g} {whole}{self.unit or ''}".rstrip()
         if self.kind == "date":
             return "a date as YYYY-MM-DD, not before 1990 and not in the future"
         if self.kind == "text":
@@ -86,10 +88,24 @@ AFTER_PROCEDURE = re.compile(
     r"tici|mrs|rankin|recanali[sz]|reperfu|rescue|stenting|angioplast|stenosis|(^|_)pass(es)?(_|$)|groin|punctur"
     r"|final_|infarct|discharge|follow_?up|outcome|mortality|death|died|dead|hemorrhag|haemorrhag|(^|_)s?ich(_|$)"
     r"|(24|48|72)_?h|day_?\d|\d_?d(ays?)?$|month|90_?d"
+    r"|rlvo|refractory|a?etiolog|(^|_)(toast|ica[ds])(_|$)|thrombectom|procedur|man(eu|oeu)v|retriever"
 )
 """A column with this in its name is known only after the procedure."""
 BEFORE_PROCEDURE = re.compile(r"premorbid|pre_?stroke|admission|baseline|previous|history")
 """A column with this in its name is known before the procedure all the same, e.g. `premorbid_mrs`."""
+
+
+RESERVED = ("label", "group", "patient")
+"""Names that tables made from a cohort's give to something else."""
+
+
+def known_variables(own: Iterable[OwnPredictor] = ()) -> Mapping[str, Variable]:
+    """The columns that a table may have, by name: those that rlvo knows, and a study's own predictors."""
+    declared = {}
+    for each in own:
+        low, high = each.range or (-math.inf, math.inf)
+        declared[each.name] = Variable(each.name, each.kind, "predictor", each.unit, low, high, each.levels)
+    return VARIABLES | declared
 
 
 def known_after_procedure(name: str) -> bool:
@@ -105,22 +121,26 @@ def source_columns(predictors: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(column for name in predictors for column in RATIOS.get(name, (name,))))
 
 
-def predictor_kind(name: str) -> str:
+def predictor_kind(name: str, variables: Mapping[str, Variable] = VARIABLES) -> str:
     """Return the kind of a column or derived variable; the latter are continuous."""
-    return "continuous" if name in DERIVED else VARIABLES[name].kind
+    return "continuous" if name in DERIVED else variables[name].kind
 
 
-def check_predictors(names: Sequence[str], *, scores: bool = False) -> None:
+def check_predictors(names: Sequence[str], own: Sequence[OwnPredictor] = (), *, scores: bool = False) -> None:
     """Refuse predictors that are outcomes, not predictors, unknown or listed twice.
 
     Args:
+        own: the declarations of those that rlvo does not know.
         scores: also allow ASPECTS, which only baselines use.
 
     Raises:
-        RlvoError: names every predictor that is refused.
+        RlvoError: names every predictor that is refused, and every declaration of what cannot be declared.
     """
     possible = {name for name, v in VARIABLES.items() if v.role == "predictor" or (scores and v.role == "score")}
     possible.update(DERIVED)
+    if refused := [f"{each.name} {why}" for each in own if (why := _why_not_declared(each, possible))]:
+        raise RlvoError("; ".join(refused), where="predictors")
+    possible.update(each.name for each in own)
     wrong = [f"{name} {_why_not(name, possible)}" for name in dict.fromkeys(names) if name not in possible]
     wrong += [f"{name} is listed twice" for name in dict.fromkeys(names) if name in possible and names.count(name) > 1]
     if wrong:
@@ -133,10 +153,26 @@ def did_you_mean(name: str, possible: Iterable[str]) -> str:
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
+def _why_not_declared(own: OwnPredictor, possible: Iterable[str]) -> str | None:
+    """Why a declaration cannot be taken; None if it can."""
+    if own.name in possible:
+        return "is declared, but rlvo knows it: list its name alone"
+    if own.name in VARIABLES or known_after_procedure(own.name):
+        return _why_not(own.name, possible)
+    if own.name in RESERVED:
+        return "is a name that rlvo uses itself: declare it under another"
+    source = (own.source or "").strip().lower()
+    if source in VARIABLES and VARIABLES[source].role != "outcome":
+        return f"has as its source a column that rlvo knows: list '{source}' alone"
+    if known_after_procedure(source):
+        return f"has as its source '{own.source}', known only after the procedure, and cannot be a predictor"
+    return None
+
+
 def _why_not(name: str, possible: Iterable[str]) -> str:
     role = "outcome" if known_after_procedure(name) else VARIABLES[name].role if name in VARIABLES else None
     if role is None:
-        return f"is not a variable that rlvo knows{did_you_mean(name, possible)}"
+        return f"is not a variable that rlvo knows{did_you_mean(name, possible) or '; a study can declare it'}"
     return {
         "outcome": "is an outcome, known only after the procedure, and cannot be a predictor",
         "score": "can be used in baselines only",

@@ -93,7 +93,8 @@ def _shown(cell: Cell, variable: Variable | None) -> Any:
         return value
     if variable is None or variable.kind == "text":
         return text
-    number = re.sub(rf"\s*({UNITS.get(variable.unit or '', '(?!)')})\.?$", "", text, flags=re.IGNORECASE)
+    unit = UNITS.get(variable.unit or "") or re.escape((variable.unit or "").strip("%")) or "(?!)"
+    number = re.sub(rf"\s*({unit})\.?$", "", text, flags=re.IGNORECASE)
     if not re.fullmatch(NUMBER, number):
         return text
     return value if abs(float(number) - value) <= 0.5 * 10 ** -len(number.partition(".")[2]) + 1e-9 else text

@@ -4,9 +4,12 @@ import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What NumPy, scikit-learn, torch and Optuna all take."""
 
 
 class Frozen(BaseModel):
@@ -16,6 +19,26 @@ class Frozen(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+
+
+class Section(Frozen):
+    """What people write in a study file: numbers are finite, and true is none."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_is_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """To Python, and so to pydantic, True is 1."""
+        within = value if isinstance(value, list | tuple) else (value,)
+        field = cls.model_fields[info.field_name or ""]
+        if any(isinstance(each, bool) for each in within) and not _mentions_bool(field.annotation):
+            raise ValueError("a number is needed here, not true or false")
+        return value
+
+
+def _mentions_bool(annotation: Any) -> bool:
+    return annotation in (bool, Any) or any(map(_mentions_bool, get_args(annotation)))
 
 
 def content_hash(value: object) -> str:

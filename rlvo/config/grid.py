@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BeforeValidator, PositiveFloat, PositiveInt
 
-from rlvo.config.base import Frozen
+from rlvo.config.base import Section
 
 ATLAS_FIRST_VOXEL = (-98.0, -134.0, -72.0)
 """Centre of the first voxel of the ICBM152 2009a images at 1 mm (RAS mm)."""
@@ -24,7 +24,7 @@ HEAD_BOX = ((-88.5, -123.5, -72.5), (88.5, 89.5, 97.5))
 more around the brain. Below, it ends with the atlas."""
 
 
-class Grid(Frozen):
+class Grid(Section):
     """Shape in voxels, spacing in mm, centre of the first voxel in RAS mm; the axes are those of MNI space."""
 
     shape: tuple[PositiveInt, PositiveInt, PositiveInt]
@@ -64,9 +64,11 @@ PRESETS: dict[str, Grid] = {
     "head": crop(PAPER, *HEAD_BOX),
     "whole": Grid(shape=(40, 48, 40), spacing=(4, 4, 4), origin=(-78, -112, -62)),
     "focus": Grid(shape=(32, 24, 20), spacing=(4, 4, 4), origin=(-62, -35, -40)),
+    "arteries": Grid(shape=(44, 16, 44), spacing=(2, 2, 2), origin=(-43, -9, -71)),
 }
 """`paper`: the paper's shape over the atlas. `head`: its voxels that hold the head. `whole`, `focus`: 4 mm grids
-of the synthetic cohort and the demo."""
+of the synthetic cohort and the demo. `arteries`: 2 mm around both carotid ends, M1 and the first M2, which holds what
+the synthetic profile `paper` shows, and enough of the skull below for a volume to be compared with the atlas."""
 
 
 def _preset(value: Any) -> Any:
@@ -78,5 +80,5 @@ def _preset(value: Any) -> Any:
 
 
 GridField = Annotated[
-    Grid, BeforeValidator(_preset, json_schema_input_type=Literal["paper", "head", "whole", "focus"] | Grid)
+    Grid, BeforeValidator(_preset, json_schema_input_type=Literal["paper", "head", "whole", "focus", "arteries"] | Grid)
 ]

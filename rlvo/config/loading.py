@@ -8,10 +8,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from rlvo.config.base import did_you_mean
+from rlvo.config.predictors import NAME, OWN, OwnPredictor
 from rlvo.config.shipped import shipped_studies, study_file
 from rlvo.config.space import AXIS_KINDS
 from rlvo.config.study import StudyConfig
 from rlvo.errors import RlvoError
+
+TAGS: dict[str, type[BaseModel]] = {**AXIS_KINDS, OWN: OwnPredictor}
+"""What pydantic writes between a field and its model's fields into the path of a mistake."""
 
 
 def load_study(path: Path) -> StudyConfig:
@@ -31,6 +35,8 @@ def load_study(path: Path) -> StudyConfig:
         content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
         raise RlvoError(f"the file is not valid YAML: {' '.join(str(error).split())}", where=path) from None
+    except RecursionError:
+        raise RlvoError("the file is not a study: it is nested too deeply", where=path) from None
     if not isinstance(content, dict):
         raise RlvoError("a study must map keys to values", where=path, fix=f"See {shipped_studies()['demo']}")
     study = parse_study(content, where=path)
@@ -64,7 +70,7 @@ def parse_study(content: dict[str, Any], *, where: object = None) -> StudyConfig
 
 def _explain(problem: Any) -> str:
     location = [str(part) for part in problem["loc"] if part != "[key]"]
-    path = ".".join(part for part in location if part not in AXIS_KINDS)
+    path = ".".join(part for part in location if part not in (*TAGS, NAME))
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{path}'{did_you_mean(location[-1], _fields(location[:-1]))}"
     message = problem["msg"].removeprefix("Value error, ")
@@ -77,8 +83,8 @@ def _fields(location: list[str]) -> list[str]:
     """The names of the fields of the configuration model at `location`."""
     model: type[BaseModel] = StudyConfig
     for part in location:
-        if part in AXIS_KINDS:
-            model = AXIS_KINDS[part]
+        if part in TAGS:
+            model = TAGS[part]
         elif part in model.model_fields:
             annotation = model.model_fields[part].annotation
             nested = (kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))

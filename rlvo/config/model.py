@@ -1,6 +1,6 @@
 """A configuration: the model spec and its hyperparameters."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -17,15 +17,16 @@ from pydantic import (
     model_validator,
 )
 
-from rlvo.config.base import Frozen, content_hash
+from rlvo.config.base import Section, content_hash
 
 BackboneName = Literal["densenet169", "efficientnet-b0", "densenet121", "resnet18"]
 Modality = Literal["NCCT", "CTA", "BOTH"]
-FusionName = Literal["none", "concat", "film", "daft"]
+FusionName = Literal["none", "concat", "film", "daft", "offset"]
+CheckpointName = Literal["loss", "auc", "last"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-class DenseNetOptions(Frozen):
+class DenseNetOptions(Section):
     """Narrower or shallower DenseNets; None keeps MONAI's value."""
 
     init_features: PositiveInt | None = None
@@ -38,7 +39,7 @@ class DenseNetOptions(Frozen):
     """Side of the first convolution's kernel, in voxels."""
 
 
-class EfficientNetOptions(Frozen):
+class EfficientNetOptions(Section):
     """Scaling of the EfficientNet family (Tan & Le 2019): channels × `width`, blocks × `depth`."""
 
     width: PositiveFloat = 1.0
@@ -74,7 +75,7 @@ BEFORE: dict[str, Any] = {"head_dropout": None, "batch_norm_momentum": 0.01}
 """What EfficientNet's later options are in files written before these existed."""
 
 
-class ResNetOptions(Frozen):
+class ResNetOptions(Section):
     """Width of each stage, blocks per stage and stem kernel of a basic-block ResNet."""
 
     widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (64, 128, 256, 512)
@@ -85,7 +86,7 @@ class ResNetOptions(Frozen):
     """Side of the first convolution's kernel, in voxels."""
 
 
-class DaftOptions(Frozen):
+class DaftOptions(Section):
     """DAFT (Wolf et al. 2022; the paper's eq. 1–2). `identity_init` starts the scale at 1."""
 
     bottleneck_ratio: PositiveInt = 7
@@ -102,7 +103,7 @@ class DaftOptions(Frozen):
     """Whether the scale starts at 1 and the shift at 0, so that training starts as the image-only network."""
 
 
-class ModelConfig(Frozen):
+class ModelConfig(Section):
     """Model spec: backbone × modality × prior × fusion, with the options of each."""
 
     backbone: BackboneName = "densenet169"
@@ -112,9 +113,13 @@ class ModelConfig(Frozen):
     prior: bool = False
     """Whether the vessel mask is one more channel. It is made from CTA, so an NCCT model with it has seen CTA."""
     fusion: FusionName = "daft"
-    """How the clinical variables act on the image network; none: images alone."""
+    """How the clinical variables act on the image network; none: images alone; offset: the network adds to the log-odds
+    of a penalised regression of the variables, fitted on the same training patients."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability that a pooled feature is dropped in training, before the last layer."""
+    norm: Literal["batch", "group"] = "batch"
+    """group: group norm (Wu & He 2018) in the image network, which does not depend on the batch; up to 32 groups of at
+    least 4 channels."""
     compress_input: bool = True
     """Take asinh of the standardised input, so that bone and contrast do not set its scale."""
     side: Literal["as_is", "canonical", "halves"] = "as_is"
@@ -161,11 +166,25 @@ class ModelConfig(Frozen):
         return (*images, "vessels") if self.prior else images
 
 
-MODEL_BEFORE: dict[str, Any] = {"side": "as_is", "contrast": "none"}
+MODEL_BEFORE: dict[str, Any] = {"side": "as_is", "contrast": "none", "norm": "batch"}
 """What later options of a model are in files written before these existed."""
 
 
-class AugmentationConfig(Frozen):
+AUXILIARY = ("occlusion_side", "occlusion_site", "cbf_lt30_ml", "tmax_gt4_ml", "tmax_gt6_ml", "tmax_gt10_ml")
+"""The predictors that the picture shows, so that they can teach the image network (`training.auxiliary`)."""
+
+
+def auxiliary_targets(predictors: Sequence[str], side: str) -> tuple[str, ...]:
+    """Those of a study's predictors that auxiliary heads learn; a head that is turned to its affected side tells none.
+
+    Args:
+        predictors: the study's.
+        side: `model.side`.
+    """
+    return tuple(name for name in AUXILIARY if name in predictors and (side == "as_is" or name != "occlusion_side"))
+
+
+class AugmentationConfig(Section):
     """Light 3-D augmentation of training volumes."""
 
     flip: Probability = 0.5
@@ -176,7 +195,7 @@ class AugmentationConfig(Frozen):
     """SD of a random scale and offset of the standardised intensities."""
 
 
-class TrainingConfig(Frozen):
+class TrainingConfig(Section):
     """How one trial is trained. The defaults are the paper's (section 2.4), or METHOD.md's if the paper gives none."""
 
     epochs: PositiveInt = 60
@@ -202,10 +221,35 @@ class TrainingConfig(Frozen):
     """Largest norm of the gradient. None: no limit."""
     pos_weight: bool = False
     """Weight positives by the training fold's negative/positive ratio."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """ε: the training loss asks for 1 − ε/2 and ε/2 instead of 1 and 0; the validation loss does not. 0: off."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay per step of a moving average of the weights, which is validated and kept in their place; it is shorter in
+    the first steps. None: off."""
+    checkpoint: CheckpointName = "loss"
+    """The epoch whose weights are kept, and whose `val/auc` is the objective: the one with the lowest validation loss,
+    the one with the highest validation AUC (the first of equals), or the last."""
+    auxiliary: NonNegativeFloat = 0.0
+    """Weight of a further loss: that of heads which learn from the image network what it should see, namely those of
+    the predictors occlusion_side (unless model.side turns the head), occlusion_site and perfusion volumes that were
+    measured. The heads serve in training only. 0: none."""
+    repeat: Annotated[int, Field(ge=0, le=99)] = 0
+    """Changes nothing but the random numbers. Enumerate [0, 1, 2] and every configuration is trained three times; the
+    best is named by their mean, and an ensemble takes all repeats of what it takes, unless it is greedy."""
+    restarts: Annotated[int, Field(ge=0, le=9)] = 0
+    """How often a trial that never left chance on its own training patients starts again with another seed. 0: never.
+    """
     mixed_precision: bool = True
     """Train under bf16 autocast if the device is a GPU that supports it; validation is always in fp32."""
+    deterministic: bool = False
+    """Whether runs with the same seed are identical on a GPU too, which is slower there; on CPUs they always are."""
     augmentation: AugmentationConfig = AugmentationConfig()
     """Random changes of the training volumes."""
+    modality_dropout: Probability = 0.0
+    """Probability that a training patient of a BOTH model lacks one of the two volumes, which is 0 everywhere after
+    standardisation. Such a model then also answers for patients who lack one (docs/registry.md)."""
+    perfusion_dropout: Probability = 0.0
+    """Probability that a training patient's CT perfusion is missing, and imputed as for any who lacks it."""
 
     @property
     def at_once(self) -> int:
@@ -217,11 +261,22 @@ class TrainingConfig(Frozen):
         return _without(TRAINED_BEFORE, handler(self), info)
 
 
-TRAINED_BEFORE: dict[str, Any] = {"micro_batch": None}
+TRAINED_BEFORE: dict[str, Any] = {
+    "micro_batch": None,
+    "label_smoothing": 0.0,
+    "ema": None,
+    "checkpoint": "loss",
+    "auxiliary": 0.0,
+    "repeat": 0,
+    "restarts": 0,
+    "deterministic": False,
+    "modality_dropout": 0.0,
+    "perfusion_dropout": 0.0,
+}
 """What later options of training are in files written before these existed."""
 
 
-class Configuration(Frozen):
+class Configuration(Section):
     """A model spec and its hyperparameters: what Optuna proposes and every fold trains."""
 
     model: ModelConfig = ModelConfig()
@@ -250,6 +305,24 @@ class Configuration(Frozen):
         is_whole = training.at_once == training.batch_size
         return training.model_copy(update={"micro_batch": None}) if is_whole else training
 
+    @field_validator("training")
+    @classmethod
+    def _only_what_is_seen(cls, training: TrainingConfig, info: ValidationInfo) -> TrainingConfig:
+        """A network loses only what it sees: two volumes, and the table, of which `offset` shows it nothing."""
+        unseen: dict[str, Any] = {}
+        if "model" in info.data:
+            model: ModelConfig = info.data["model"]
+            unseen |= {} if model.modality == "BOTH" else {"modality_dropout": 0.0}
+            unseen |= {} if model.fusion not in ("none", "offset") else {"perfusion_dropout": 0.0}
+        return training.model_copy(update=unseen)
+
+    @property
+    def answers_without(self) -> tuple[tuple[str, ...], ...]:
+        """The sets of channels that a patient may lack, because training patients did; the vessels go with the CTA."""
+        if self.training.modality_dropout == 0:
+            return ()
+        return ("ncct",), tuple(name for name in self.model.channels if name != "ncct")
+
     @cached_property
     def key(self) -> str:
         """Twelve hex digits that identify this configuration by its content and nothing else."""
@@ -261,6 +334,14 @@ class Configuration(Frozen):
         return copied
 
     @property
+    def first_repeat(self) -> Self:
+        """What all repeats of it share: itself with `training.repeat` 0."""
+        if self.training.repeat == 0:
+            return self
+        return self.model_copy(update={"training": self.training.model_copy(update={"repeat": 0})})
+
+    @property
     def label(self) -> str:
-        """Short name for people, e.g. `densenet169 BOTH +prior daft`."""
-        return " ".join([self.model.backbone, self.model.modality, *self.model.inputs, self.model.fusion])
+        """Short name for people, e.g. `densenet169 BOTH +prior daft`; with `#1` if `training.repeat` is 1."""
+        repeat = (f"#{self.training.repeat}",) if self.training.repeat else ()
+        return " ".join([self.model.backbone, self.model.modality, *self.model.inputs, self.model.fusion, *repeat])

@@ -59,7 +59,7 @@ def _sections(path: str, model: dict[str, Any], models: dict[str, Any]) -> list[
         if (own := _model_of(field, models)) is not None:
             inner += ["", f"## `{place}`", "", field.get("description", own["description"]), ""]
             inner += _sections(f"{place}.", own, models)
-        if own is None or "anyOf" in field:
+        if own is None or "anyOf" in field or "items" in field:
             default = "**required**" if name in model.get("required", ()) else _literal(field.get("default"))
             meaning = field["description"].replace("|", "\\|")
             rows.append(f"| `{place}` | {_values(field, models)} | {default} | {meaning} |")
@@ -68,8 +68,8 @@ def _sections(path: str, model: dict[str, Any], models: dict[str, Any]) -> list[
 
 
 def _model_of(field: dict[str, Any], models: dict[str, Any]) -> dict[str, Any] | None:
-    """The model that a field is, or that it may be."""
-    for kind in (field, *field.get("anyOf", ())):
+    """The model that a field is, or that it or its items may be."""
+    for kind in (field, *field.get("anyOf", ()), *field.get("items", {}).get("oneOf", ())):
         if "$ref" in kind:
             model: dict[str, Any] = models[kind["$ref"].rpartition("/")[2]]
             return model
@@ -83,6 +83,8 @@ def _values(field: dict[str, Any], models: dict[str, Any]) -> str:
     for key in ("anyOf", "oneOf"):
         if key in field:
             return " or ".join(dict.fromkeys(_values(kind, models) for kind in field[key]))
+    if "const" in field:
+        return f"`{field['const']}`"
     if "enum" in field:
         known = field["enum"]
         return (

@@ -1,6 +1,7 @@
 """The search space: enumerated axes and ranges that check themselves, addressed by dotted path."""
 
 import itertools
+import json
 import operator
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -8,7 +9,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from rlvo.config.base import Frozen, by_path, did_you_mean
+from rlvo.config.base import Section, by_path, did_you_mean
 from rlvo.config.model import Configuration
 
 Scalar = bool | int | float | str
@@ -18,15 +19,17 @@ CONDITIONS: dict[str, tuple[str, tuple[Scalar, ...]]] = {
     "model.daft.": ("model.fusion", ("daft",)),
     "model.densenet.": ("model.backbone", ("densenet121", "densenet169")),
     "model.efficientnet.": ("model.backbone", ("efficientnet-b0",)),
+    "model.efficientnet.batch_norm_momentum": ("model.norm", ("batch",)),
     "model.resnet.": ("model.backbone", ("resnet18",)),
     "training.plateau_": ("training.schedule", ("plateau",)),
 }
 """Fields that matter only if another field has one of some values, by how their paths begin."""
 
 
-def conditions(path: str) -> list[tuple[str, tuple[Scalar, ...]]]:
+@cache
+def conditions(path: str) -> tuple[tuple[str, tuple[Scalar, ...]], ...]:
     """The other fields, each with the values it must have for the field at `path` to matter."""
-    return [condition for prefix, condition in CONDITIONS.items() if path.startswith(prefix)]
+    return tuple(condition for prefix, condition in CONDITIONS.items() if path.startswith(prefix))
 
 
 @cache
@@ -44,7 +47,7 @@ FieldPath = Annotated[str, AfterValidator(_check_path), Field(json_schema_extra=
 """Dotted path of a field of `Configuration`, e.g. `training.learning_rate`."""
 
 
-class Range(Frozen):
+class Range(Section):
     """A numeric interval that includes both ends. Its values are integers if `low` and `high` are."""
 
     low: int | float
@@ -90,10 +93,20 @@ class Range(Frozen):
         return [self.low + i * step for i in range(count)]
 
 
-class Choices(Frozen):
+def _check_distinct(values: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+    """YAML has several words for one value, as `no` and `false`; and 1 and 1.0 train the same."""
+    if twice := [value for number, value in enumerate(values) if value in values[:number]]:
+        raise ValueError(f"{json.dumps(twice[0])} is given twice")
+    return values
+
+
+Values = Annotated[tuple[Scalar, ...], AfterValidator(_check_distinct)]
+
+
+class Choices(Section):
     """A list of values to choose from."""
 
-    choices: tuple[Scalar, ...] = Field(min_length=1)
+    choices: Annotated[Values, Field(min_length=1)]
     """The values."""
 
     def holds(self, value: object) -> bool:
@@ -113,13 +126,13 @@ def _kind(axis: Any) -> str:
 
 
 Axis = Annotated[Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")], Discriminator(_kind)]
-AXIS_KINDS: dict[str, type[Frozen]] = {"range": Range, "choices": Choices}
+AXIS_KINDS: dict[str, type[Section]] = {"range": Range, "choices": Choices}
 
 
-class Space(Frozen):
+class Space(Section):
     """Axes over the fields of a configuration, e.g. `model.modality` or `training.learning_rate`."""
 
-    enumerate: dict[FieldPath, tuple[Scalar, ...]] = Field(default_factory=dict)
+    enumerate: dict[FieldPath, Values] = Field(default_factory=dict)
     """Values by field; every combination of them gets its share of the configurations."""
     sample: dict[FieldPath, Axis] = Field(default_factory=dict)
     """A range (`low`, `high`, `log`, `step`) or `choices` by field, from which the sampler draws."""

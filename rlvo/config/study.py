@@ -1,7 +1,9 @@
 """One study: cohort, grid, model space, training, folds, search, resources, MLflow and ensemble."""
 
+import json
 import operator
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
@@ -11,26 +13,19 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
 )
 
-from rlvo.config.base import Frozen
+from rlvo.config.base import Section, Seed
 from rlvo.config.grid import PRESETS, GridField
-from rlvo.config.model import Configuration, ModelConfig, TrainingConfig
+from rlvo.config.model import AUXILIARY, Configuration, ModelConfig, TrainingConfig, auxiliary_targets
+from rlvo.config.predictors import PAPER_PREDICTORS, OwnPredictor, Predictor
 from rlvo.config.space import FieldPath, Scalar, Space, conditions
 
-PAPER_PREDICTORS = (
-    "age", "sex", "hypertension", "dyslipidemia", "diabetes", "smoking", "atrial_fibrillation", "nihss", "ivt",
-    "unwitnessed_onset", "occlusion_side", "occlusion_site", "cbf_lt30_ml", "tmax_gt4_ml", "tmax_gt6_ml",
-    "tmax_gt10_ml", "hir", "tmax4_tmax6_ratio",
-)  # fmt: skip
-"""The 18 predictors of section 2.2.2; `hir` and `tmax4_tmax6_ratio` are derived."""
-Predictor = Annotated[str, Field(json_schema_extra={"enum": list(PAPER_PREDICTORS)})]
-"""A predictor's name; whether there is one of this name is checked when the table is read."""
 
-
-class CohortConfig(Frozen):
+class CohortConfig(Section):
     """The table, and which of its columns and derived variables are predictors."""
 
     table: Path | None = None
@@ -39,7 +34,8 @@ class CohortConfig(Frozen):
     """Columns of the table that have another name there: rlvo's name to the table's, e.g. `age: Edad`."""
     predictors: tuple[Predictor, ...] = PAPER_PREDICTORS
     """The clinical variables that models are given: columns of the table (docs/cohort.md), and `hir` and
-    `tmax4_tmax6_ratio`, which are computed. The default is the paper's 18."""
+    `tmax4_tmax6_ratio`, which are computed. The default is the paper's 18. Any other column is declared: `name`, `kind`
+    and, as its kind has them, `unit`, `range`, `levels`, `source`."""
     missing_flags: bool = False
     """Whether each predictor is joined by a 0/1 feature that says whether it was missing."""
     scaling: Literal["quantile", "min_max"] | None = None
@@ -49,8 +45,18 @@ class CohortConfig(Frozen):
     """How a missing Tmax volume is filled in: in proportion to the patient's others, or with the column's median.
     None: ratio; median in a study that was started before this setting existed."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The predictors' names."""
+        return tuple(each if isinstance(each, str) else each.name for each in self.predictors)
 
-class FoldsConfig(Frozen):
+    @property
+    def own(self) -> tuple[OwnPredictor, ...]:
+        """The predictors that are declared."""
+        return tuple(each for each in self.predictors if not isinstance(each, str))
+
+
+class FoldsConfig(Section):
     """The hold-out and the folds of the other patients; the defaults are the paper's (sections 2.3–2.4)."""
 
     holdout: Literal["random", "temporal", "center", "list"] = "random"
@@ -66,7 +72,7 @@ class FoldsConfig(Frozen):
     """How the other patients are divided; with leave_one_center_out, `folds` must be the number of centres."""
     folds: Annotated[int, Field(ge=2)] = 4
     """How many parts the other patients are divided into; each validates the networks trained on the others."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the random division."""
     of_study: Annotated[str | None, Field(exclude_if=operator.not_)] = None
     """Name of a study in the same work folder whose hold-out and folds are taken over; nothing is drawn then."""
@@ -85,18 +91,19 @@ class FoldsConfig(Frozen):
         return self
 
 
-class SearchConfig(Frozen):
+class SearchConfig(Section):
     """How configurations are chosen and how many trials run at once."""
 
     sampler: Literal["tpe", "random", "grid"] = "grid"
     """grid: every point of the space; tpe: Optuna proposes what did well; random: drawn."""
-    configurations: PositiveInt | None = None
-    """How many to train; None: every point of the grid, or one per combination of the enumerated axes."""
+    configurations: Annotated[PositiveInt, Field(le=100_000)] | None = None
+    """How many to train, at most 100,000; None: every point of the grid, or one per combination of the enumerated
+    axes."""
     concurrent_trials: PositiveInt | None = None
     """How many trials run at once; None: as many as the cluster's resources allow."""
     max_failures: Annotated[int, Field(ge=0)] = 1
     """How often a trial is restarted after its process has died."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the sampler."""
     storage: Annotated[str | None, Field(exclude=True, repr=False)] = None
     """Database (SQLAlchemy address) for Optuna's state; None: a journal in the study folder. The environment variable
@@ -118,16 +125,49 @@ class SearchConfig(Frozen):
     """Only configurations with equal values here are compared: an ensemble needs a model of each modality."""
 
 
-class ResourcesConfig(Frozen):
+Compile = Literal["none", "default", "cuda_graphs"]
+
+
+class ResourcesConfig(Section):
     """A trial's share of the machine."""
 
     cpus: PositiveInt = 1
     """CPU cores per trial; so many trials run at once as the machine or cluster has room for."""
-    gpus: NonNegativeFloat = 0.0
-    """GPUs per trial; with 0.5, two trials share one. 0: trials train on CPUs."""
+    gpus: NonNegativeFloat | Literal["auto"] = 0.0
+    """GPUs per trial; with 0.5, two trials share one, and neither takes more than its half of the memory. 0: trials
+    train on CPUs. auto: as many trials share a GPU as its memory, measured before the first starts, and the node's
+    cores have room for; 0 if there is no GPU."""
+    activation_checkpointing: bool = False
+    """Whether training keeps only the inputs of a network's blocks and computes their maps again: less
+    memory for one more forward pass, and the same results (docs/search.md)."""
+    compile: Compile = "none"
+    """Whether training steps run as code that torch compiles for each network; results differ by rounding. cuda_graphs:
+    and a GPU replays each pass as one launch. Not with activation_checkpointing."""
+
+    @field_validator("gpus", mode="wrap")
+    @classmethod
+    def _can_be_dealt(cls, value: object, handler: ValidatorFunctionWrapHandler) -> float | str:
+        try:
+            gpus: float | str = handler(value)
+        except ValidationError:  # it names both kinds, in pydantic's words
+            gpus = -1.0
+        if isinstance(gpus, float) and (gpus < 0 or (gpus > 1 and not gpus.is_integer())):
+            raise ValueError("a part of one GPU (0 to 1), a whole number of them, or auto")
+        return gpus
+
+    @model_validator(mode="after")
+    def _either_recomputes_or_compiles(self) -> Self:
+        if self.activation_checkpointing and self.compile != "none":
+            raise ValueError("set either activation_checkpointing or compile")
+        return self
+
+    @property
+    def known_gpus(self) -> float:
+        """GPUs per trial; 0 as long as `auto` has not become a number."""
+        return 0.0 if self.gpus == "auto" else self.gpus
 
 
-class MlflowConfig(Frozen):
+class MlflowConfig(Section):
     """Where runs are kept, and under which name the ensemble is registered."""
 
     tracking_uri: str | None = None
@@ -147,17 +187,24 @@ class MlflowConfig(Frozen):
         return name
 
 
-class EnsembleConfig(Frozen):
+class EnsembleConfig(Section):
     """How trials are combined (section 2.4; METHOD.md's defaults)."""
 
     selection: Literal["best_per_modality", "same_spec", "greedy"] = "best_per_modality"
     """Which configurations it takes. best_per_modality: the best of NCCT, CTA and BOTH; same_spec: one model spec in
     all three; greedy: forward selection with replacement of the model that adds most to the others, whatever its
     modality."""
+    choice: Annotated[Literal["best", "one_standard_error"], Field(exclude_if="best".__eq__)] = "best"
+    """Which is the best of a modality, for best_per_modality: the one with the highest objective, or, of those within
+    one standard error of it, the one with the fewest weights (Breiman et al. 1984)."""
     member_scale: Annotated[Literal["none", "platt"], Field(exclude_if="none".__eq__)] = "none"
     """Whether members' probabilities are brought to one scale before they are combined. platt: by a logistic fit to
     each member's validation patients, so that an overconfident member does not drown the others; none: as they are
     (the paper's)."""
+    table_member: Annotated[Literal["none", "ridge"], Field(exclude_if="none".__eq__)] = "none"
+    """Whether a model of the table alone is one more member of each fold (late fusion). ridge: a penalised logistic
+    regression, fitted to the fold's training patients; with `selection: greedy` it is taken if that raises the AUC of
+    the validation patients."""
     weighting: Literal["class_rates", "balanced_accuracy", "mean", "youden", "stacked"] = "class_rates"
     """How members count within a fold. class_rates: by their validation TPR and TNR (the paper's); youden: in log-odds,
     by Youden's J; stacked: by a ridge regression on their log-odds."""
@@ -173,7 +220,7 @@ class EnsembleConfig(Frozen):
     or those of single folds. None: answers; folds in a study that was started before this setting existed."""
 
 
-class AblationConfig(Frozen):
+class AblationConfig(Section):
     """Models B and C of `rlvo ablate` (section 3.2)."""
 
     drop: PositiveInt | tuple[str, ...] | None = None
@@ -192,19 +239,20 @@ DEFAULTS: dict[str, tuple[object, object]] = {
 now. They are settled when a study is opened."""
 
 
-class StudyConfig(Frozen):
+class StudyConfig(Section):
     """One YAML file is one study. Unknown keys are refused."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
     """The study's name: its folder in the work folder, and its experiment in MLflow."""
-    seed: int = 0
+    seed: Seed = 0
     """Of weights, batches and augmentation; on CPU, runs with the same seed are identical."""
     cohort: CohortConfig = CohortConfig()
     """The patients' table."""
     grid: GridField = PRESETS["paper"]
     """The voxels in MNI space that volumes are resampled to: `paper` (246×295×258 of about 0.8 mm), `head` (the
     222×271×233 of them that hold the head: a quarter less to compute and to store), `whole` (40×48×40 of 4 mm), `focus`
-    (32×24×20 of 4 mm around the circle of Willis), or shape, spacing and origin."""
+    (32×24×20 of 4 mm around the circle of Willis), `arteries` (44×16×44 of 2 mm around the carotid ends, M1 and the
+    first M2), or shape, spacing and origin."""
     atlas: Path | None = None
     """CT template in MNI space to register to; a relative path is relative to the configuration file. None: rlvo's."""
     model: ModelConfig = ModelConfig()
@@ -226,18 +274,29 @@ class StudyConfig(Frozen):
     ablation: Annotated[AblationConfig, Field(exclude_if=AblationConfig().__eq__)] = AblationConfig()
     """What `rlvo ablate` leaves out."""
 
+    @field_validator("name")
+    @classmethod
+    def _mlflow_has_another(cls, name: str) -> str:
+        if name.casefold() == "default":
+            raise ValueError("MLflow keeps this name for an experiment of its own")
+        return name
+
     @model_validator(mode="after")
     def _space_is_valid(self) -> Self:
         sampled = {path: axis.extremes for path, axis in self.space.sample.items()}
         for path, values in {**self.space.enumerated, **sampled}.items():
-            for value in values:
-                self._try(path, value)
+            read = [self._read(path, value) for value in values]
+            if not self.space.points and (twice := [v for n, v in enumerate(read) if v in read[:n]]):
+                raise ValueError(f"space: {path}: {json.dumps(twice[0])} is given twice, in two ways")
         self._check_points()
         self._check_micro_batch()
-        if "occlusion_side" not in self.cohort.predictors and {*self._values("model.side")} != {"as_is"}:
+        if "occlusion_side" not in self.cohort.names and {*self._values("model.side")} != {"as_is"}:
             raise ValueError("model.side: cohort.predictors lacks occlusion_side, which tells the affected side")
+        self._check_auxiliary()
         if self.search.sampler == "grid":
             self.space.grid()
+        if "training.repeat" in {*self.space.enumerated, *self.space.sample}:
+            self._check_repeats()
         if self.search.pruning == "halving":
             self._check_pruning()
         if self.search.defaults_first:
@@ -245,8 +304,9 @@ class StudyConfig(Frozen):
         return self
 
     def _check_points(self) -> None:
+        enumerated = self.space.enumerated
         for number, point in enumerate(self.space.points, start=1):
-            lacking = [path for path in self.space.enumerated if path not in point and self.is_active(path, point)]
+            lacking = [path for path in enumerated if path not in point and self.is_active(path, point)]
             if lacking:
                 raise ValueError(f"space.points: point {number} lacks {', '.join(lacking)}, which others name")
 
@@ -256,10 +316,27 @@ class StudyConfig(Frozen):
         if smallest > largest:
             raise ValueError(f"training.micro_batch: {smallest} is larger than any batch (batch_size: {largest})")
 
+    def _check_auxiliary(self) -> None:
+        if max(self._values("training.auxiliary")) > 0:
+            for side in self._values("model.side"):
+                if not auxiliary_targets(self.cohort.names, side):
+                    turned = f" (with model.side: {side} the side is no target)" if side != "as_is" else ""
+                    known = ", ".join(AUXILIARY)
+                    raise ValueError(
+                        f"training.auxiliary: cohort.predictors has no target{turned}; targets are {known}"
+                    )
+
     def _values(self, path: str) -> tuple[Any, ...]:
         """The values that stand for all at a dotted path: those of its axis, or else the default."""
         axis = self.space.sample.get(path)
-        return axis.extremes if axis else self.space.enumerated.get(path, (self.default(path),))
+        values = axis.extremes if axis else self.space.enumerated.get(path)
+        return (self.default(path),) if values is None else tuple(self._read(path, value) for value in values)
+
+    def _check_repeats(self) -> None:
+        if self.space.sample and self.search.sampler != "grid":
+            raise ValueError("training.repeat: repeats share what is drawn only if search.sampler is grid")
+        if self.search.pruning != "none":
+            raise ValueError("training.repeat: pruning would choose among repeats; set search.pruning to none")
 
     def _check_pruning(self) -> None:
         if "training.epochs" in {*self.space.enumerated, *self.space.sample}:
@@ -274,11 +351,15 @@ class StudyConfig(Frozen):
             if not axis.holds(value := self.default(path)):
                 raise ValueError(f"search.defaults_first: {path} is {value!r}, which is outside the space")
 
-    def _try(self, path: str, value: object) -> None:
+    def _read(self, path: str, value: object) -> Scalar:
+        """A value of the space as its field takes it: `no`, which is text in YAML 1.2, as false."""
         try:
-            self.configuration({path: value})
+            read: Any = self.configuration({path: value})
         except ValidationError as error:
             raise ValueError(f"space: {path} cannot be {value!r}: {error.errors()[0]['msg']}") from None
+        for part in path.split("."):
+            read = getattr(read, part)
+        return cast(Scalar, read if isinstance(value, str) else value)  # a number may need others
 
     def configuration(self, values: dict[str, Any]) -> Configuration:
         """The base model and training with the `values` at these dotted paths."""
@@ -326,17 +407,22 @@ class StudyConfig(Frozen):
         active = [{path: value for path, value in point.items() if self.is_active(path, point)} for point in points]
         return list({tuple(point.items()): point for point in active}.values())
 
-    @property
+    @cached_property
     def configurations(self) -> int:
-        """How many configurations the study trains; a grid has no more than its points."""
+        """How many configurations the study trains; a grid has no more than its points. Counted once."""
         wanted = self.search.configurations
         if self.search.sampler == "grid":
             points = len(self.grid_points())
             return min(wanted or points, points)
         return wanted or len(self.combinations())
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("configurations", None)  # the copy's space may differ
+        return copied
 
-Settings = TypeVar("Settings", bound=Frozen)
+
+Settings = TypeVar("Settings", bound=Section)
 
 
 def _with_setting(settings: Settings, path: Sequence[str], value: object) -> Settings:

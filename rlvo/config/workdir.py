@@ -49,4 +49,14 @@ class Workdir:
 
     def tracking_uri(self, configured: str | None = None) -> str:
         """`MLFLOW_TRACKING_URI` if set, else the configured address, else the embedded sqlite file."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or configured or f"sqlite:///{self.path / 'mlflow.db'}"
+        return os.environ.get("MLFLOW_TRACKING_URI") or configured or sqlite_address(self.path / "mlflow.db")
+
+
+def sqlite_address(file: Path) -> str:
+    """SQLAlchemy's address of a database file, whatever characters its path has.
+
+    MLflow makes the folder of an address that begins with `sqlite:///` as it is written there, escapes and all; so one
+    that needs escapes names its driver too.
+    """
+    escaped = str(file).replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{file}" if escaped == str(file) else f"sqlite+pysqlite:///{escaped}"

@@ -3,7 +3,7 @@
 Completion records and stored validation predictions are all it takes: no images, no network, no GPU.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -14,12 +14,13 @@ from rlvo.ensemble.fitting import Validation, fit_fold, score_patients
 from rlvo.ensemble.selection import (
     MODALITIES,
     IncompleteError,
+    by_modality,
     folds_unseen_by_pruning,
     per_spec,
     rank_configurations,
     select_configurations,
 )
-from rlvo.ensemble.spec import EnsembleSpec
+from rlvo.ensemble.spec import TABLE, Contender, EnsembleSpec, Member, MemberSpec
 from rlvo.errors import RlvoError
 from rlvo.evaluation.performance import answer_metrics
 from rlvo.training.records import CompletionRecord
@@ -41,12 +42,13 @@ def study_ensembles(
 ) -> dict[str, EnsembleSpec]:
     """Build every ensemble a study declares, by name: those that one opening of the hold-out may evaluate.
 
-    `ensemble` is selected as `settings` say; `NCCT`, `CTA` and `BOTH` are its members of one modality; each model spec
-    (`densenet121 daft`, …) serves all modalities.
+    `ensemble` is selected as `settings` say; `NCCT`, `CTA` and `BOTH` are its networks of one modality; each model spec
+    (`densenet121 daft`, …) serves all modalities. The table's model is a member of `ensemble` alone.
 
     Args:
         records: of all the study's trials.
-        predictions: stored predictions of the finished trials (columns of `rlvo.evaluation.predictions`).
+        predictions: stored predictions of the finished trials (columns of `rlvo.evaluation.predictions`), and of the
+            table's model if it may be a member.
         modalities: those the study searched (`selection.searched_modalities`).
         missing: what is already known to be missing.
         partial: build even if trials or modalities are missing; the specs' notes name them.
@@ -70,11 +72,12 @@ def study_ensembles(
     validation = Validation.of(predictions, settings)
     folds = sorted({identity.fold for identity in identities})
     chosen = select_configurations(settings.selection, ranking.candidates, validation, folds, settings.weighting)
-    by_modality = {modality: [c for c in chosen if c.model.modality == modality] for modality in MODALITIES}
-    declared = {
+    networks = [contender for contender in chosen if not isinstance(contender, str)]
+    of_modality = {modality: [c for c in networks if c.model.modality == modality] for modality in MODALITIES}
+    declared: dict[str, Sequence[Contender]] = {
         STUDY_ENSEMBLE: chosen,
-        **{modality: own for modality, own in by_modality.items() if own},
-        **per_spec(ranking.candidates),
+        **{modality: own for modality, own in of_modality.items() if own},
+        **per_spec(ranking.candidates, settings.choice),
     }
     notes, unseen = (*ranking.notes, *missing), calibration_folds(records, settings)
     return {
@@ -93,9 +96,10 @@ def fit_fallbacks(
 ) -> dict[str, EnsembleSpec]:
     """Fit what answers if a volume is missing, by name, the best equipped first.
 
-    Each consists of the champion's members whose channels are all there, with their own rates, but with thresholds and
-    a calibrator fitted to them together. A name is left out if no member remains, or the same ones as for an earlier
-    name. `calibrate_on` is that of `fit_ensemble`.
+    Each consists of the champion's networks whose channels are all there; of those that were trained to do without the
+    ones that are not, fitted to what they then say; and of the table's model if the champion has it. Rates are their
+    own, but thresholds and a calibrator are fitted to them together. A name is left out if no network remains, or the
+    same ones as for an earlier name. `calibrate_on` is that of `fit_ensemble`.
     """
     available = {
         "without vessels": {"ncct", "cta"},
@@ -112,18 +116,38 @@ def fit_fallbacks(
         chance_members="abstain" if any(member.abstains for member in champion.members) else "count",
     )
     validation = Validation.of(predictions, settings)
-    served, found = {champion.configurations}, {}
+    absences = {c: {(), *c.answers_without} for c in champion.configurations}
+    served: set[tuple[tuple[Configuration, tuple[str, ...]], ...]] = {tuple((c, ()) for c in champion.configurations)}
+    found = {}
+    table = [contender for contender in champion.contenders if contender == TABLE]
     for name, channels in available.items():
-        remaining = tuple(c for c in champion.configurations if channels.issuperset(c.model.channels))
+        lacking = {c: tuple(each for each in c.model.channels if each not in channels) for c in absences}
+        remaining = tuple((c, lacking[c]) for c in champion.configurations if lacking[c] in absences[c])
         if remaining and remaining not in served:
             served.add(remaining)
-            hashes = champion.split_hash, champion.data_hash
-            found[name] = fit_ensemble(remaining, folds, validation, settings, hashes, calibrate_on=calibrate_on)
+            hashes, absent = (champion.split_hash, champion.data_hash), {c: gone for c, gone in remaining if gone}
+            seen = validation.without(absent)
+            own: list[Contender] = [*(configuration for configuration, _ in remaining), *table]
+            found[name] = _asked_without(
+                fit_ensemble(own, folds, seen, settings, hashes, calibrate_on=calibrate_on), absent
+            )
     return found
 
 
+def _asked_without(spec: EnsembleSpec, absent: Mapping[Configuration, tuple[str, ...]]) -> EnsembleSpec:
+    """The ensemble with members that say which channels they are asked without."""
+
+    def of(member: Member) -> Member:
+        if not isinstance(member, MemberSpec):
+            return member
+        return member.model_copy(update={"absent": absent.get(member.configuration, ())})
+
+    folds = (fold.model_copy(update={"members": tuple(map(of, fold.members))}) for fold in spec.folds)
+    return spec.model_copy(update={"folds": tuple(folds)}) if absent else spec
+
+
 def fit_ensemble(
-    configurations: Iterable[Configuration],
+    contenders: Iterable[Contender],
     folds: Sequence[int],
     validation: Validation,
     settings: EnsembleConfig,
@@ -132,18 +156,18 @@ def fit_ensemble(
     *,
     calibrate_on: Collection[int] = (),
 ) -> EnsembleSpec:
-    """Fit weights, thresholds and calibrator of an ensemble; a configuration that is listed twice counts twice.
+    """Fit weights, thresholds and calibrator of an ensemble; a contender that is listed twice counts twice.
 
     Args:
         hashes: of the split and of the data.
         calibrate_on: the folds whose patients the calibrator is fitted to (`folds_unseen_by_pruning`); all if empty.
     """
-    chosen = sorted(configurations, key=lambda c: MODALITIES.index(c.model.modality))
+    chosen = by_modality(contenders)
     fitted = tuple(
         fit_fold(fold, [validation.fitted(fold, c) for c in chosen], validation.table(fold, chosen), settings.weighting)
         for fold in folds
     )
-    absent = [m for m in MODALITIES if m not in {c.model.modality for c in chosen}]
+    absent = [m for m in MODALITIES if m not in {c.model.modality for c in chosen if not isinstance(c, str)}]
     spec = EnsembleSpec(
         folds=fitted,
         weighting=settings.weighting,
@@ -155,7 +179,7 @@ def fit_ensemble(
             *(f"no {modality} members" for modality in absent),
             *(f"fold {f.fold}: no threshold is better than chance" for f in fitted if not f.better_than_chance),
             *(
-                f"fold {f.fold}: {member.configuration.label} is no better than chance and abstains"
+                f"fold {f.fold}: {member.label} is no better than chance and abstains"
                 for f in fitted
                 for member in dict.fromkeys(f.members)
                 if member.abstains
@@ -193,7 +217,7 @@ def score_out_of_fold(spec: EnsembleSpec, validation: Validation) -> pd.DataFram
 
     Optimistic: the fold's weights and thresholds were fitted to these same patients.
     """
-    tables = [(fold, validation.table(fold.fold, spec.configurations)) for fold in spec.folds]
+    tables = [(fold, validation.table(fold.fold, spec.contenders)) for fold in spec.folds]
     return pd.concat([score_patients(fold, table, spec.weighting) for fold, table in tables])
 
 

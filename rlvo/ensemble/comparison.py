@@ -24,23 +24,20 @@ from rlvo.evaluation.performance import measure_performance
 from rlvo.training.records import CompletionRecord
 
 COLUMNS = (
-    "selection", "weighting", "member_scale", "estimate", "auc", "low", "high", "balanced_accuracy", "sensitivity",
-    "specificity", "basis",
+    "selection", "weighting", "member_scale", "table_member", "estimate", "auc", "low", "high", "balanced_accuracy",
+    "sensitivity", "specificity", "basis",
 )  # fmt: skip
-
-
+WAY = COLUMNS[:4]
+"""Settings that make a way to build an ensemble."""
 ALL_FOLDS = "all folds"
 VOTERS = 20_000
 """Simulated patients of each class."""
 
 
 def every_way(settings: EnsembleConfig) -> list[EnsembleConfig]:
-    """The settings with every selection × weighting × scale of the members."""
-    scales = ("none", "platt")
-    return [
-        settings.model_copy(update={"selection": selection, "weighting": weighting, "member_scale": scale})
-        for selection, weighting, scale in product(get_args(Selection), get_args(Weighting), scales)
-    ]
+    """The settings with every selection × weighting × scale of the members, without and with the table's model."""
+    values = get_args(Selection), get_args(Weighting), ("none", "platt"), ("none", "ridge")
+    return [settings.model_copy(update=dict(zip(WAY, way, strict=True))) for way in product(*values)]
 
 
 def compare_ensembles(
@@ -66,15 +63,34 @@ def compare_ensembles(
     """
     estimates: dict[str, Callable[..., pd.DataFrame]] = {"optimistic": optimistic_margins, "nested": nested_margins}
     rows = []
-    validations = {way.member_scale: Validation.of(predictions, way) for way in ways}
+    validations = {(way.member_scale, way.table_member): Validation.of(predictions, way) for way in ways}
     for way, estimate in product(ways, estimates):
-        scored = estimates[estimate](records, validations[way.member_scale], way.selection, way.weighting)
+        validation = validations[way.member_scale, way.table_member]
+        scored = estimates[estimate](records, validation, way.selection, way.weighting)
         found = measure_performance(scored["label"], scored["score"], scored["vote"])
         decisions = found.balanced_accuracy, found.sensitivity, found.specificity
         basis = nested_basis(records) if estimate == "nested" else ALL_FOLDS
-        names = way.selection, way.weighting, way.member_scale, estimate
+        names = *(getattr(way, name) for name in WAY), estimate
         rows.append((*names, found.auc, *found.interval, *decisions, basis))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def one_change(compared: pd.DataFrame, settings: EnsembleConfig) -> pd.DataFrame:
+    """Of compared ways those that differ from a study's own in one setting at most; its own has an empty `change`.
+
+    Args:
+        compared: from `compare_ensembles`.
+        settings: the study's.
+
+    Returns:
+        The same columns, and `change`, e.g. `weighting: youden`.
+    """
+    own = {name: getattr(settings, name) for name in WAY}
+    changes = [
+        [f"{name}: {way[name]}" for name in WAY if way[name] != own[name]] for way in compared.to_dict("records")
+    ]
+    shown = compared.assign(change=[", ".join(each) for each in changes])
+    return shown[[len(each) <= 1 for each in changes]]
 
 
 def nested_probabilities(
@@ -144,6 +160,7 @@ def nested_answers(
     """
     validation, ranked = Validation.of(predictions, settings), rank_configurations(records).candidates
     found = {STUDY_ENSEMBLE: nested_margins(records, validation, settings.selection, settings.weighting)}
+    networks = validation.without_table()
     kinds: list[Callable[[Candidate], str]] = [lambda candidate: candidate.spec]
     if settings.selection == "best_per_modality":
         kinds.insert(0, lambda candidate: candidate.modality)
@@ -152,7 +169,7 @@ def nested_answers(
         for name in dict.fromkeys(of_group.values()):
             # With what was pruned, which decides whose patients are unseen.
             own = [r for r in records if r.outcome == "pruned" or of_group.get(r.configuration) == name]
-            found[name] = nested_margins(own, validation, "best_per_modality", settings.weighting)
+            found[name] = nested_margins(own, networks, "best_per_modality", settings.weighting)
     return found
 
 

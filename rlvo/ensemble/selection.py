@@ -1,8 +1,10 @@
 """Select the configurations of an ensemble, by validation alone."""
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal, Self, get_args
 
 import numpy as np
@@ -11,11 +13,13 @@ from scipy.stats import rankdata
 from rlvo.config.model import Configuration, Modality
 from rlvo.config.study import StudyConfig
 from rlvo.ensemble.fitting import LABEL, Validation
+from rlvo.ensemble.spec import TABLE, Contender
 from rlvo.ensemble.weighting import Weighting, combine
 from rlvo.errors import RlvoError
-from rlvo.training.records import CompletionRecord, mean_objective
+from rlvo.training.records import OBJECTIVE, CompletionRecord, standard_error
 
 Selection = Literal["best_per_modality", "same_spec", "greedy"]
+Choice = Literal["best", "one_standard_error"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 GREEDY_ROUNDS = 12
 """Greedy selection puts at most so many members into a fold, repeats counted."""
@@ -34,8 +38,18 @@ class Candidate:
     """A configuration that has finished every fold."""
 
     configuration: Configuration
-    auc: float
-    """`mean_objective` of its records."""
+    aucs: tuple[float, ...]
+    """The objective on each fold."""
+
+    @property
+    def auc(self) -> float:
+        """The mean over the folds, by which configurations are compared."""
+        return math.fsum(self.aucs) / len(self.aucs)
+
+    @property
+    def standard_error(self) -> float | None:
+        """Of that mean over the folds; None with a single one."""
+        return standard_error(self.aucs)
 
     @property
     def modality(self) -> Modality:
@@ -83,7 +97,8 @@ def rank_configurations(records: Iterable[CompletionRecord], modalities: Collect
             which = ", ".join(map(str, unusable))
             missing.append(f"{configuration.label} ({configuration.key}) has no usable fold {which}")
         else:
-            complete.append(Candidate(configuration, mean_objective(finished.values())))
+            aucs = tuple(finished[fold].metrics[OBJECTIVE] for fold in sorted(folds))
+            complete.append(Candidate(configuration, aucs))
     if not complete:
         raise UnfinishedError("no configuration has finished all its folds")
     searched = {*modalities, *(configuration.model.modality for configuration in trials)}
@@ -124,53 +139,112 @@ def select_configurations(
     validation: Validation,
     folds: Sequence[int],
     weighting: Weighting,
-) -> list[Configuration]:
-    """Select an ensemble's configurations from `ranked` (best first), by the validation patients of `folds`."""
+) -> list[Contender]:
+    """Select an ensemble's contenders by the validation patients of `folds`: configurations from `ranked` (best first),
+    and the table's model if the study's ensemble may have it (`ensemble.table_member`)."""
+    table: list[Contender] = [] if validation.settings.table_member == "none" else [TABLE]
     match selection:
         case "best_per_modality":
-            return best_per_modality(ranked)
+            return [*best_per_modality(ranked, validation.settings.choice), *table]
         case "same_spec":
-            auc, groups = {each.configuration: each.auc for each in ranked}, per_spec(ranked)
+            auc = {each.configuration: each.auc for each in mean_over_repeats(ranked)}
+            groups = per_spec(ranked, validation.settings.choice)
             # The most modalities, and among those the highest mean AUC over modalities.
-            return max(groups.values(), key=lambda group: (len(group), np.mean([auc[c] for c in group])))
+            best = max(
+                groups.values(),
+                key=lambda group: (
+                    len({c.model.modality for c in group}),
+                    np.mean([auc[first] for first in {c.first_repeat: None for c in group}]),
+                ),
+            )
+            return [*best, *table]
         case "greedy":
             return greedy(ranked, validation, folds, weighting)
 
 
-def best_per_modality(ranked: Sequence[Candidate]) -> list[Configuration]:
-    """The best candidate of each modality that has one."""
-    best = {candidate.modality: candidate.configuration for candidate in reversed(ranked)}
-    return [best[modality] for modality in MODALITIES if modality in best]
+def best_per_modality(ranked: Sequence[Candidate], choice: Choice = "best") -> list[Configuration]:
+    """The best candidate of each modality that has one, with all its repeats (`training.repeat`).
+
+    Repeats are compared by their mean. With `one_standard_error`, the best is the one with the fewest weights among
+    those whose objective is within one standard error of the highest (Breiman et al. 1984, section 3.4); of equally
+    many weights the better one.
+    """
+    repeats = _repeats(ranked)
+    means = mean_over_repeats(ranked)
+    chosen: list[Configuration] = []
+    for modality in MODALITIES:
+        own = [mean for mean in means if mean.modality == modality]
+        if own:
+            best = own[0] if choice == "best" else _simplest(own)
+            group = [candidate.configuration for candidate in repeats[best.configuration]]
+            chosen += sorted(group, key=lambda configuration: configuration.training.repeat)
+    return chosen
 
 
-def per_spec(ranked: Sequence[Candidate]) -> dict[str, list[Configuration]]:
+def mean_over_repeats(ranked: Sequence[Candidate]) -> list[Candidate]:
+    """One candidate for all repeats of a configuration (`training.repeat`), their mean on each fold; best first."""
+    means = [Candidate(first, _fold_means(group)) for first, group in _repeats(ranked).items()]
+    return sorted(means, key=lambda mean: -mean.auc)
+
+
+def _repeats(ranked: Sequence[Candidate]) -> dict[Configuration, list[Candidate]]:
+    """The candidates by what all repeats of it share."""
+    repeats: dict[Configuration, list[Candidate]] = defaultdict(list)
+    for candidate in ranked:
+        repeats[candidate.configuration.first_repeat].append(candidate)
+    return repeats
+
+
+def _fold_means(repeats: Sequence[Candidate]) -> tuple[float, ...]:
+    return tuple(fmean(of_fold) for of_fold in zip(*(candidate.aucs for candidate in repeats), strict=True))
+
+
+def _simplest(ranked: Sequence[Candidate]) -> Candidate:
+    from rlvo.models.cost import count_weights  # torch and MONAI: only for this rule
+
+    best = ranked[0]
+    as_good = [each for each in ranked if each.auc >= best.auc - (best.standard_error or 0.0)]
+    return min(as_good, key=lambda each: count_weights(each.configuration.model))
+
+
+def per_spec(ranked: Sequence[Candidate], choice: Choice = "best") -> dict[str, list[Configuration]]:
     """For every model spec, its best candidate of each modality: the rows of the paper's Table 3."""
     specs = sorted({candidate.spec for candidate in ranked})
-    return {spec: best_per_modality([c for c in ranked if c.spec == spec]) for spec in specs}
+    return {spec: best_per_modality([c for c in ranked if c.spec == spec], choice) for spec in specs}
 
 
 def greedy(
     ranked: Sequence[Candidate], validation: Validation, folds: Sequence[int], weighting: Weighting
-) -> list[Configuration]:
+) -> list[Contender]:
     """Forward selection with replacement (Caruana et al. 2004), regardless of modality.
 
     Each round adds the configuration that makes the combined score's AUC, averaged over folds, highest; one that is
     added several times counts several times. The ensemble of the best round is returned. Ties go to the better ranked
     configuration and to the smaller ensemble. A stack would fit any candidate to these patients, so members of one are
-    chosen by Youden's J.
+    chosen by Youden's J. The table's model, if the study's ensemble may have it, is one more candidate, but not the
+    first: alone it would be a baseline.
     """
     weighting = "youden" if weighting == "stacked" else weighting
-    configurations = [candidate.configuration for candidate in ranked]
-    evidence = [_Evidence.of(configurations, validation, fold) for fold in folds]
+    contenders: list[Contender] = [candidate.configuration for candidate in ranked]
+    contenders += [] if validation.settings.table_member == "none" else [TABLE]
+    evidence = [_Evidence.of(contenders, validation, fold) for fold in folds]
     chosen: list[int] = []
     best, best_auc = chosen, -1.0
     for _ in range(GREEDY_ROUNDS):
         # Rounded, so that nothing depends on the last bit of a mean.
         aucs = np.mean([of_fold.aucs(chosen, weighting) for of_fold in evidence], axis=0).round(12)
+        aucs = aucs if chosen else aucs[: len(ranked)]
         chosen = [*chosen, int(aucs.argmax())]
         if aucs.max() > best_auc:
             best, best_auc = chosen, float(aucs.max())
-    return sorted((configurations[index] for index in sorted(best)), key=lambda c: MODALITIES.index(c.model.modality))
+    return by_modality(contenders[index] for index in sorted(best))
+
+
+def by_modality(contenders: Iterable[Contender]) -> list[Contender]:
+    """In the order in which an ensemble lists them: NCCT, CTA, BOTH, the table."""
+    return sorted(
+        contenders, key=lambda c: len(MODALITIES) if isinstance(c, str) else MODALITIES.index(c.model.modality)
+    )
 
 
 @dataclass(frozen=True)
@@ -184,12 +258,12 @@ class _Evidence:
     tnr: np.ndarray
 
     @classmethod
-    def of(cls, configurations: Sequence[Configuration], validation: Validation, fold: int) -> Self:
-        table = validation.table(fold, configurations)
-        members = [validation.fitted(fold, configuration) for configuration in configurations]
+    def of(cls, contenders: Sequence[Contender], validation: Validation, fold: int) -> Self:
+        table = validation.table(fold, contenders)
+        members = [validation.fitted(fold, contender) for contender in contenders]
         return cls(
             label=table[LABEL].to_numpy() == 1,
-            probability=np.stack([member.scaled(table[member.configuration.key]) for member in members]),
+            probability=np.stack([member.scaled(table[member.column]) for member in members]),
             tpr=np.array([member.rates[0] for member in members]),
             tnr=np.array([member.rates[1] for member in members]),
         )

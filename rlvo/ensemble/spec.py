@@ -15,12 +15,12 @@ from rlvo.ensemble.calibration import Calibrator, Platt, log_odds
 from rlvo.ensemble.voting import Tie, majority_vote
 from rlvo.ensemble.weighting import Stack, Weighting, combine, undecided
 from rlvo.training.records import member_key
+from rlvo.training.table_model import table_member_key
 
 
-class MemberSpec(Frozen):
-    """A trial (configuration × fold) with its threshold and rates, fitted to its own validation patients."""
+class _Fitted(Frozen):
+    """What was fitted to a member's own validation patients: its threshold, rates and scale."""
 
-    configuration: Configuration
     fold: int
     threshold: float
     """Youden's threshold of the member's validation probabilities, on its scale."""
@@ -33,12 +33,14 @@ class MemberSpec(Frozen):
     """Whether it has no weight in its fold, because it is no better than chance."""
     scale: Platt | None = None
     """Takes the log-odds of its probabilities to those that its validation patients bear out; None: they stay."""
+    absent: tuple[str, ...] = ()
+    """The channels that it is asked without (`training.modality_dropout`), and was fitted without."""
 
     @model_serializer(mode="wrap")
     def _leave_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out fields that older ensembles do not have, so that their hashes stay what they were."""
         content: dict[str, Any] = handler(self)
-        return {name: value for name, value in content.items() if value or name not in ("abstains", "scale")}
+        return {name: value for name, value in content.items() if value or name not in ("abstains", "scale", "absent")}
 
     def scaled(self, probabilities: ArrayLike) -> np.ndarray:
         """The member's probabilities [N] as its fold combines them; NaN stays NaN."""
@@ -50,25 +52,89 @@ class MemberSpec(Frozen):
         """TPR and TNR as weights: none if it abstains."""
         return (0.0, 0.0) if self.abstains else (self.tpr, self.tnr)
 
+
+class MemberSpec(_Fitted):
+    """A network: a trial (configuration × fold)."""
+
+    configuration: Configuration
+
     @property
     def key(self) -> str:
         """The member's name in predictions and files."""
         return member_key(self.configuration, self.fold)
 
     @property
+    def origin(self) -> Configuration:
+        """What it is a fold of."""
+        return self.configuration
+
+    @property
+    def column(self) -> str:
+        """Its column in a table of validation patients."""
+        return self.configuration.key
+
+    @property
+    def label(self) -> str:
+        """Short name for people."""
+        return self.configuration.label
+
+    @property
     def modality(self) -> Modality:
         return self.configuration.model.modality
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The volumes that it needs."""
+        return tuple(name for name in self.configuration.model.channels if name not in self.absent)
+
+
+class TableMember(_Fitted):
+    """The fold's ridge model of the table (`training.table_model`), whose coefficients stand beside its encoder."""
+
+    kind: Literal["ridge"] = "ridge"
+
+    @property
+    def key(self) -> str:
+        """As `MemberSpec.key`."""
+        return table_member_key(self.fold)
+
+    @property
+    def origin(self) -> Literal["table"]:
+        """As `MemberSpec.origin`."""
+        return TABLE
+
+    @property
+    def column(self) -> str:
+        """As `MemberSpec.column`."""
+        return TABLE
+
+    @property
+    def label(self) -> str:
+        """As `MemberSpec.label`."""
+        return "table, ridge"
+
+
+Member = MemberSpec | TableMember
+TABLE: Literal["table"] = "table"
+"""Stands for the table's model where configurations are chosen."""
+Contender = Configuration | Literal["table"]
+"""What an ensemble can choose: a network's configuration, or the table's model."""
 
 
 class FoldSpec(Frozen):
     """The members of one fold and the threshold of their combined score. A member listed twice counts twice."""
 
     fold: int
-    members: tuple[MemberSpec, ...]
+    members: tuple[Member, ...]
     threshold: float
     better_than_chance: bool
     stack: Annotated[Stack | None, Field(exclude_if=operator.not_)] = None
     """Combines the members if the ensemble is stacked."""
+
+    @property
+    def networks(self) -> tuple[MemberSpec, ...]:
+        """The members that look at images."""
+        return tuple(member for member in self.members if isinstance(member, MemberSpec))
 
     def score(self, probabilities: Mapping[str, np.ndarray], weighting: Weighting) -> np.ndarray:
         """Combine the members' probabilities [N], given by member key, into scores [N]."""
@@ -99,9 +165,19 @@ class EnsembleSpec(Frozen):
     """What users should know: a modality without members, a threshold no better than chance."""
 
     @property
-    def members(self) -> tuple[MemberSpec, ...]:
+    def members(self) -> tuple[Member, ...]:
         """Every member, listed once however often it counts."""
         return tuple(dict.fromkeys(member for fold in self.folds for member in fold.members))
+
+    @property
+    def networks(self) -> tuple[MemberSpec, ...]:
+        """Those of the members that look at images."""
+        return tuple(member for member in self.members if isinstance(member, MemberSpec))
+
+    @property
+    def has_table(self) -> bool:
+        """Whether the table's model is a member."""
+        return TABLE in self.contenders
 
     @property
     def member_scale(self) -> Literal["none", "platt"]:
@@ -111,7 +187,17 @@ class EnsembleSpec(Frozen):
     @property
     def configurations(self) -> tuple[Configuration, ...]:
         """The configurations of each fold, NCCT before CTA before BOTH; one that counts twice is listed twice."""
-        return tuple(member.configuration for member in self.folds[0].members)
+        return tuple(member.configuration for member in self.folds[0].networks)
+
+    @property
+    def contenders(self) -> tuple[Contender, ...]:
+        """What each fold has a member of: `configurations`, and the table's model as often as it counts."""
+        return tuple(member.origin for member in self.folds[0].members)
+
+    @property
+    def reads_table(self) -> bool:
+        """Whether any member looks at the clinical table for more than the affected side."""
+        return self.has_table or any(configuration.model.fusion != "none" for configuration in self.configurations)
 
 
 @dataclass(frozen=True)
@@ -181,5 +267,5 @@ def apply_ensemble(spec: EnsembleSpec, probabilities: Mapping[str, np.ndarray]) 
 
 
 def _mean_over_folds(spec: EnsembleSpec, modality: Modality, probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
-    members = [member for fold in spec.folds for member in fold.members if member.modality == modality]
+    members = [member for fold in spec.folds for member in fold.networks if member.modality == modality]
     return np.asarray(np.mean([member.scaled(probabilities[member.key]) for member in members], axis=0))

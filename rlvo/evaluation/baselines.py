@@ -20,11 +20,14 @@ class LogisticBaseline:
     """[T]"""
     intercept: float
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        """Probabilities [N] of encoded patients [N, T]; a patient's does not depend on the other rows."""
+    def logit(self, x: np.ndarray) -> np.ndarray:
+        """Log-odds [N] of encoded patients [N, T]; a patient's do not depend on the other rows."""
         # Summed row by row: a matrix product rounds a row differently by what stands beside it.
-        logit = (np.ascontiguousarray(x, np.float64) * self.coefficients).sum(axis=1) + self.intercept
-        return np.asarray(0.5 * (1 + np.tanh(logit / 2)))  # the logistic function, without overflow
+        return np.asarray((np.ascontiguousarray(x, np.float64) * self.coefficients).sum(axis=1) + self.intercept)
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Probabilities [N], likewise."""
+        return np.asarray(0.5 * (1 + np.tanh(self.logit(x) / 2)))  # the logistic function, without overflow
 
 
 @dataclass(frozen=True)

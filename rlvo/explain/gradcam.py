@@ -3,8 +3,8 @@
 The map is ReLU(Σ_c α_c·F_c), with α_c the mean over space of the derivative of rLVO's logit with respect to F_c: where
 it is large, the image speaks for rLVO. It is not rescaled and never inverted. Before the fusion F is what the image
 network gives, and the derivative passes through the fusion; after it F is what DAFT or FiLM makes of that map (González
-et al. 2025, section 2.5). Without fusion, and with `concat`, which joins the table behind the pooling, the two are the
-same.
+et al. 2025, section 2.5). Without fusion, and with `concat` and `offset`, where the table joins behind the pooling, the
+two are the same.
 """
 
 from collections.abc import Iterator, Sequence

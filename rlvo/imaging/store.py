@@ -23,7 +23,7 @@ from rlvo.config.base import content_hash
 from rlvo.config.grid import Grid
 from rlvo.digits import gigabytes
 from rlvo.errors import MachineError, RlvoError
-from rlvo.files import file_sha256
+from rlvo.files import file_sha256, parse_json
 from rlvo.imaging.content import ContentHashes
 from rlvo.imaging.prepare import Prepared, preparation_key
 from rlvo.imaging.reading.source import split_series
@@ -212,7 +212,7 @@ def local_copy(folder: Path, local: Path) -> Path:
 def _read_entry(folder: Path) -> dict[str, Any]:
     """Read an entry's description. Raises MachineError if it is missing or damaged."""
     try:
-        description = dict(json.loads((folder / DESCRIPTION).read_text()))
+        description = dict(parse_json((folder / DESCRIPTION).read_text()))
     except (OSError, ValueError, TypeError):
         description = {}
     if description.pop("sha256", None) != _hash_description(description):

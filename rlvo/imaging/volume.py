@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from rlvo.config.grid import Grid
+from rlvo.files import private
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """ITK uses LPS coordinates, NIfTI and this package RAS."""
@@ -59,7 +60,7 @@ def write_on_grid(path: Path, array: np.ndarray, grid: Grid) -> None:
     image.set_qform(grid.affine, code="mni")
     image.header.set_xyzt_units("mm")
     path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(image, path)
+    nibabel.save(image, private(path))
 
 
 def to_sitk(volume: Volume) -> sitk.Image:

@@ -1,16 +1,18 @@
 """The model folder: everything an ensemble needs to score a new patient, without the study it came from.
 
 ```
-ensemble.json          specs, encoders, grid, summary of the training patients (`ModelDescription`)
-members.safetensors    every member's weights; tensors are named `<member>/<tensor>`
+ensemble.json          specs, encoders, models of the table, grid, summary of the training patients (`ModelDescription`)
+members.safetensors    every network's weights; tensors are named `<member>/<tensor>`
 atlas.npz              only if volumes were registered to the user's own template
 ```
 """
 
+import operator
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
 from pydantic import Field, ValidationError
@@ -19,13 +21,15 @@ from safetensors.torch import load_file, save_file
 from rlvo.about import NOTICE, __version__
 from rlvo.cohort.encoding import TabularEncoder
 from rlvo.config.base import Frozen, content_hash
-from rlvo.ensemble.spec import EnsembleSpec, MemberSpec
+from rlvo.config.predictors import OwnPredictor
+from rlvo.ensemble.spec import EnsembleSpec, Member, MemberSpec
 from rlvo.errors import RlvoError
 from rlvo.files import atomic_write
 from rlvo.imaging.alignment.template import load_atlas, write_template
 from rlvo.imaging.prepare import preparation_key
 from rlvo.imaging.target import Target
 from rlvo.inference.training_cohort import CohortSummary
+from rlvo.training.table_model import TableModel
 
 DESCRIPTION = "ensemble.json"
 WEIGHTS = "members.safetensors"
@@ -40,20 +44,27 @@ class Variant(Frozen):
     spec: EnsembleSpec
     encoders: dict[int, TabularEncoder]
     """By fold, fitted on the fold's training patients."""
+    table_models: Annotated[dict[int, TableModel], Field(exclude_if=operator.not_)] = Field(default_factory=dict)
+    """By fold, if the table's model is a member; they take what the fold's encoder gives."""
 
     @property
     def predictors(self) -> tuple[str, ...]:
         return next(iter(self.encoders.values())).predictors
 
     @property
+    def own(self) -> tuple[OwnPredictor, ...]:
+        """The declarations of predictors that rlvo does not know."""
+        return next(iter(self.encoders.values())).own
+
+    @property
     def channels(self) -> tuple[str, ...]:
         """The volumes its members look at."""
-        return tuple(dict.fromkeys(name for c in self.spec.configurations for name in c.model.channels))
+        return tuple(dict.fromkeys(name for member in self.spec.folds[0].networks for name in member.channels))
 
     @property
     def reads_table(self) -> bool:
         """Whether any of its members looks at the clinical table."""
-        return any(configuration.model.fusion != "none" for configuration in self.spec.configurations)
+        return self.spec.reads_table
 
     def imputed(self, row: pd.DataFrame) -> list[str]:
         """The predictors imputed for the patient of a typed row, of those that any member looks at."""
@@ -87,15 +98,25 @@ class ModelDescription(Frozen):
     def predictors(self) -> tuple[str, ...]:
         return self.variants[0].predictors
 
-    def members(self) -> dict[str, tuple[Variant, MemberSpec]]:
-        """Every distinct member by its name within the model, with the first variant it serves."""
-        members: dict[str, tuple[Variant, MemberSpec]] = {}
-        for variant in self.variants:
-            for member in variant.spec.members:
-                members.setdefault(self.member_name(variant, member), (variant, member))
-        return members
+    @property
+    def own(self) -> tuple[OwnPredictor, ...]:
+        """The declarations of predictors that rlvo does not know; other variants have no more."""
+        return self.variants[0].own
 
-    def member_name(self, variant: Variant, member: MemberSpec) -> str:
+    def networks(self) -> dict[str, tuple[Variant, MemberSpec]]:
+        """Every distinct network by its name within the model, with the first variant it serves."""
+        networks: dict[str, tuple[Variant, MemberSpec]] = {}
+        for variant in self.variants:
+            for member in variant.spec.networks:
+                networks.setdefault(self.member_name(variant, member), (variant, member))
+        return networks
+
+    def member_names(self) -> list[str]:
+        """The names of all members within the model."""
+        every = [self.member_name(variant, member) for variant in self.variants for member in variant.spec.members]
+        return list(dict.fromkeys(every))
+
+    def member_name(self, variant: Variant, member: Member) -> str:
         """The member's key, with a suffix if it comes from another study, where the same key is another member."""
         origin, own = ((spec.split_hash, spec.data_hash) for spec in (variant.spec, self.spec))
         return member.key if origin == own else f"{member.key}-{content_hash(origin)[:8]}"
@@ -106,6 +127,7 @@ def describe(
     encoders: dict[int, TabularEncoder],
     target: Target,
     *,
+    table_models: dict[int, TableModel] | None = None,
     reduced: Sequence[Variant] = (),
     fallbacks: Mapping[str, EnsembleSpec] | None = None,
     cohort: CohortSummary | None = None,
@@ -115,11 +137,14 @@ def describe(
 
     Args:
         encoders: of the study's predictors, by fold.
+        table_models: the table's models by fold, if the ensemble has them as members.
         reduced: ensembles of fewer predictors (the paper's Model B), which answer if CT perfusion is missing.
         fallbacks: ensembles of the same study by name, which answer if a volume is missing.
     """
-    champion = Variant(name="all inputs", spec=spec, encoders=encoders)
-    others = [Variant(name=name, spec=other, encoders=encoders) for name, other in (fallbacks or {}).items()]
+    specs, models = {"all inputs": spec, **(fallbacks or {})}, table_models or {}
+    champion, *others = (
+        Variant(name=name, spec=each, encoders=encoders, table_models=models) for name, each in specs.items()
+    )
     return ModelDescription(
         variants=(champion, *reduced, *others),
         target=target,
@@ -137,7 +162,7 @@ def write_model_folder(
     fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     tensors = {
         f"{name}/{tensor}": values
-        for name, (variant, member) in description.members().items()
+        for name, (variant, member) in description.networks().items()
         for tensor, values in load_file(weights(variant, member)).items()
     }
     save_file(tensors, fresh / WEIGHTS)

@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 
 from rlvo.config.grid import Grid
 from rlvo.config.model import Modality
+from rlvo.config.predictors import OwnPredictor
 from rlvo.ensemble.spec import MemberSpec, fold_margins
 from rlvo.errors import RlvoError
 from rlvo.explain.faithfulness import Faithfulness
@@ -28,12 +29,14 @@ from rlvo.explain.fixed_image import FixedImages
 from rlvo.explain.gradcam import MeanMaps, Which
 from rlvo.imaging.store import VolumeStore
 from rlvo.inference.description import Variant
+from rlvo.inference.members import blank_absent
 from rlvo.inference.patients import NOT_ANSWERED
 from rlvo.inference.predictor import EnsemblePredictor, shape_answers
 from rlvo.inference.saliency import Group, Saliency, check_steps, explain, patient_views
 from rlvo.inference.table_values import TableValue, table_game, table_values
 from rlvo.progress import Advance
 from rlvo.training.dataset import stack_channels
+from rlvo.training.table_model import table_member_key
 
 FACTS, ARRAYS = "explanation.json", "arrays.npz"
 
@@ -44,12 +47,14 @@ class Vote:
 
     fold: int
     probabilities: dict[Modality, tuple[float, ...]]
-    """Of the fold's members, by modality."""
+    """Of the fold's networks, by modality."""
     abstaining: int
     """Members without a say, because they are no better than chance."""
     score: float
     """The members' combined score; the fold votes for rLVO if it is at least the threshold."""
     threshold: float
+    table: float | None = None
+    """Probability of the fold's model of the table, if it has one."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,8 @@ class Facts:
     typical_score: float | None = None
     """The score with these images and typical table values; None if no network reads the table."""
     values: tuple[TableValue, ...] = ()
+    own: tuple[OwnPredictor, ...] = ()
+    """The declarations of predictors that rlvo does not know."""
     checks: dict[Which, Faithfulness] = field(default_factory=dict)
 
 
@@ -154,9 +161,9 @@ def explain_answer(
 
     def image(member: MemberSpec) -> FixedImages:
         table = variant.encoders[member.fold].transform(patient.row)
-        stacked = torch.from_numpy(stack_channels(volumes, member.configuration.model.channels))
+        stacked = torch.from_numpy(stack_channels(volumes, member.configuration.model.channels, member.absent))
         classifier = networks.classifier(names[member], member, table.shape[1])
-        return FixedImages.of(classifier, stacked[None], table)
+        return FixedImages.of(classifier, blank_absent(stacked[None], classifier, member), table)
 
     typical_score: float | None = None
     values: tuple[TableValue, ...] = ()
@@ -177,6 +184,7 @@ def explain_answer(
         prevalence=summary.prevalence if summary else None,
         typical_score=typical_score,
         values=values,
+        own=variant.own,
         checks=dict(saliency.checks),
     )
     return Explanation(facts, saliency, volumes)
@@ -199,8 +207,9 @@ def _votes(variant: Variant, said: Mapping[str, float]) -> tuple[Vote, ...]:
     votes = []
     for fold, margin in zip(variant.spec.folds, margins.tolist(), strict=True):
         by_modality: dict[Modality, tuple[float, ...]] = {}
-        for member in fold.members:
+        for member in fold.networks:
             by_modality[member.modality] = (*by_modality.get(member.modality, ()), said[member.key])
         abstaining = sum(member.abstains for member in fold.members)
-        votes.append(Vote(fold.fold, by_modality, abstaining, margin + fold.threshold, fold.threshold))
+        table = said[table_member_key(fold.fold)] if variant.spec.has_table else None
+        votes.append(Vote(fold.fold, by_modality, abstaining, margin + fold.threshold, fold.threshold, table))
     return tuple(votes)

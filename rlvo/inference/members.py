@@ -12,6 +12,7 @@ from rlvo.models.classifier import Classifier
 from rlvo.models.streamlining import streamline
 from rlvo.training.dataset import stack_channels
 from rlvo.training.member import Precision, load_classifier, predict_probabilities
+from rlvo.training.missing import blank_volumes
 
 MAX_KEPT_BYTES = 2 << 30
 """Members stay in memory until their weights reach this size; the others are read again for every patient."""
@@ -46,16 +47,17 @@ class Members:
             volumes: prepared volumes [x, y, z], by name.
             features: the encoded table row [1, T], by fold.
         """
-        by_channels: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        by_channels: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = defaultdict(list)
         for name, member in members.items():
-            by_channels[member.configuration.model.channels].append(name)
+            by_channels[member.configuration.model.channels, member.absent].append(name)
         result: dict[str, float] = {}
-        for channels, names in by_channels.items():
-            stacked = torch.from_numpy(stack_channels(volumes, channels))[None].to(self.device, torch.float32)
+        for (channels, absent), names in by_channels.items():
+            stacked = torch.from_numpy(stack_channels(volumes, channels, absent))[None].to(self.device, torch.float32)
             for name in names:
                 tabular = features[members[name].fold]
                 classifier = self.classifier(name, members[name], tabular.shape[1])
-                result[name] = float(predict_probabilities(classifier, stacked, tabular, precision=precision)[0])
+                shown = blank_absent(stacked, classifier, members[name])
+                result[name] = float(predict_probabilities(classifier, shown, tabular, precision=precision)[0])
         return {name: result[name] for name in members}
 
     def classifier(self, name: str, member: MemberSpec, tabular_features: int) -> Classifier:
@@ -70,3 +72,11 @@ class Members:
             self._kept[name] = classifier
             self._kept_bytes += size
         return classifier
+
+
+def blank_absent(stacked: torch.Tensor, classifier: Classifier, member: MemberSpec) -> torch.Tensor:
+    """A patient's volumes [1, C, X, Y, Z] as the member is shown them: without those that it is asked without."""
+    if not member.absent:
+        return stacked
+    lost = torch.tensor([[name in member.absent for name in member.configuration.model.channels]])
+    return blank_volumes(stacked, classifier.channel_mean, lost)

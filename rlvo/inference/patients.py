@@ -9,6 +9,7 @@ import pandas as pd
 
 from rlvo.cohort.reading import examine_table
 from rlvo.cohort.variables import VOLUMES, source_columns
+from rlvo.config.predictors import OwnPredictor
 from rlvo.errors import CohortError, Finding, MachineError, RlvoError
 from rlvo.imaging.cohort_preparation import find_entry
 from rlvo.imaging.laterality import side_doubts
@@ -44,14 +45,20 @@ class CheckedTable:
     folder: Path
 
     @classmethod
-    def read(cls, table: pd.DataFrame, folder: Path, predictors: Sequence[str]) -> "CheckedTable":
+    def read(
+        cls, table: pd.DataFrame, folder: Path, predictors: Sequence[str], own: Sequence[OwnPredictor] = ()
+    ) -> "CheckedTable":
         """Type the columns that `predictors` need and those of the volumes; other columns are ignored.
+
+        `own` declares predictors that rlvo does not know; one whose name is not a column is read from its `source`.
 
         Raises:
             RlvoError: if `patient_id` is missing, or ids are missing or occur twice.
         """
+        sources = {each.source: each.name for each in own if each.source in table and each.name not in table}
+        table = table.rename(columns=sources)
         columns = [name for name in ("patient_id", *VOLUMES, *source_columns(predictors)) if name in table]
-        typed, findings = examine_table(table[columns], folder=folder)
+        typed, findings = examine_table(table[columns], own, folder=folder)
         check_rows(findings)
         by_patient: dict[str, list[Finding]] = {str(patient): [] for patient in typed.index}
         for finding in findings:

@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
-from rlvo.cohort.labels import NAMES, format_numbers, names_in_words, with_unit
+from rlvo.cohort.labels import format_numbers, names_in_words, variable_name, with_unit
 from rlvo.cohort.variables import CTP, TMAX_VOLUMES, source_columns
 from rlvo.config.model import Modality
 from rlvo.ensemble.spec import EnsembleSpec, MemberSpec, apply_ensemble
@@ -18,7 +18,9 @@ from rlvo.inference.description import WEIGHTS, ModelDescription, Variant, read_
 from rlvo.inference.members import Members
 from rlvo.inference.patients import NOT_ANSWERED, CheckedTable, Patient, format_missing
 from rlvo.inference.training_cohort import SYNTHETIC, predictor_values
+from rlvo.progress import Advance
 from rlvo.training.member import Precision
+from rlvo.training.table_model import table_member_key
 
 ANSWER_COLUMNS = (
     "patient_id", "rlvo", "score", "probability", "votes", "folds", "p_ncct", "p_cta", "p_both", "warnings", "notice",
@@ -52,6 +54,7 @@ class EnsemblePredictor:
         store: VolumeStore | None = None,
         members: bool = False,
         precision: Precision = "float32",
+        progress: Advance | None = None,
     ) -> pd.DataFrame:
         """Answer a cohort table: one row per patient, with the columns ANSWER_COLUMNS.
 
@@ -66,6 +69,7 @@ class EnsemblePredictor:
             store: where volumes that have already been prepared are read from.
             members: add a column `p_<member>` for every member; missing if the member was not asked.
             precision: of the networks.
+            progress: called with (patients answered, patients in all) after each.
 
         Raises:
             RlvoError: if `patient_id` is missing, ids are missing or occur twice, or the precision is unknown.
@@ -73,15 +77,19 @@ class EnsemblePredictor:
         """
         if precision not in get_args(Precision):
             raise RlvoError(f"'{precision}' is not one of {', '.join(get_args(Precision))}", where="precision")
-        answers = [self._answer(patient, members, precision) for patient in self.patients(table, folder, store)]
+        patients = self.patients(table, folder, store, progress)
+        answers = [self._answer(patient, members, precision) for patient in patients]
         return pd.concat(answers, ignore_index=True) if answers else pd.DataFrame(columns=list(ANSWER_COLUMNS))
 
-    def patients(self, table: pd.DataFrame, folder: Path, store: VolumeStore | None = None) -> Iterator[Patient]:
+    def patients(
+        self, table: pd.DataFrame, folder: Path, store: VolumeStore | None = None, progress: Advance | None = None
+    ) -> Iterator[Patient]:
         """A table's patients, ready for members to be asked; arguments and errors as for `predict`."""
         variants = self.description.variants
         predictors = [predictor for variant in variants for predictor in variant.predictors]
-        rows = CheckedTable.read(table, folder, predictors)
-        return rows.prepare(self.description.target, [variant.channels for variant in variants], store=store)
+        rows = CheckedTable.read(table, folder, predictors, self.description.own)
+        sufficient = [variant.channels for variant in variants]
+        return rows.prepare(self.description.target, sufficient, store=store, progress=progress)
 
     def ask(self, patient: Patient, precision: Precision = "float32") -> tuple[Variant, "PatientAnswers"]:
         """The variant that answers for a patient, and what its members say."""
@@ -92,16 +100,16 @@ class EnsemblePredictor:
         return variant, ask_members(self.members, self.named_members(variant), variant, patient, precision)
 
     def named_members(self, variant: Variant) -> dict[str, MemberSpec]:
-        """A variant's members by their names within the model."""
-        return {self.description.member_name(variant, member): member for member in variant.spec.members}
+        """A variant's networks by their names within the model."""
+        return {self.description.member_name(variant, member): member for member in variant.spec.networks}
 
     def _answer(self, patient: Patient, members: bool, precision: Precision) -> pd.DataFrame:
         variant, asked = self.ask(patient, precision)
         answer = shape_answers(variant.spec, [asked], self.description.notice)
         if members:
-            named = self.named_members(variant)
-            own = {name: asked.probabilities.get(member.key, np.nan) for name, member in named.items()}
-            answer = answer.assign(**{f"p_{name}": own.get(name, np.nan) for name in self.description.members()})
+            name_of, said = self.description.member_name, asked.probabilities
+            own = {name_of(variant, member): said.get(member.key, np.nan) for member in variant.spec.members}
+            answer = answer.assign(**{f"p_{name}": own.get(name, np.nan) for name in self.description.member_names()})
         return answer
 
 
@@ -122,10 +130,10 @@ def ask_members(
     patient: Patient,
     precision: Precision = "float32",
 ) -> PatientAnswers:
-    """Ask members about one patient.
+    """Ask networks, and the variant's models of the table if it has them, about one patient.
 
     Args:
-        members: the members to ask, by their names in `networks`.
+        members: the networks to ask, by their names in `networks`.
         variant: encodes the patient's row, and is known to say what it imputes and clips.
     """
     if patient.volumes is None:
@@ -133,6 +141,8 @@ def ask_members(
     features = {fold: encoder.transform(patient.row) for fold, encoder in variant.encoders.items()}
     asked = networks.probabilities(members, patient.volumes, features, precision)
     probabilities = {members[name].key: probability for name, probability in asked.items()}
+    for fold, model in variant.table_models.items():
+        probabilities[table_member_key(fold)] = float(model.predict(features[fold])[0])
     return PatientAnswers(patient.id, probabilities, (*patient.warnings, *_table_warnings(variant, patient.row)))
 
 
@@ -203,15 +213,16 @@ def _table_warnings(variant: Variant, row: pd.DataFrame) -> list[str]:
     if not variant.reads_table:
         return warnings
     encoders = tuple(variant.encoders.values())
+    variables = encoders[0].variables
     for predictor in encoders[0].bounds:
         ranges = [(encoder.extremes or encoder.bounds)[predictor] for encoder in encoders]
         low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
         value = float(predictor_values(row, predictor).iloc[0])
         if value < low or value > high:
             own, least, most = format_numbers(predictor, value, low, high)
-            seen = f"{least} to {with_unit(predictor, most)}"
-            is_beyond = f"{with_unit(predictor, own)} counts as the nearest in training, {seen}"
-            warnings.append(f"{NAMES.get(predictor, predictor)}: {is_beyond}")
+            seen = f"{least} to {with_unit(predictor, most, variables)}"
+            is_beyond = f"{with_unit(predictor, own, variables)} counts as the nearest in training, {seen}"
+            warnings.append(f"{variable_name(predictor)}: {is_beyond}")
     return warnings
 
 

@@ -16,7 +16,7 @@ from rlvo.explain.faithfulness import STEPS_PER_NETWORK, Faithfulness, check_map
 from rlvo.explain.gradcam import MeanMaps, View, Which, average, feature_maps
 from rlvo.imaging.volume import write_on_grid
 from rlvo.inference.description import Variant
-from rlvo.inference.members import Members
+from rlvo.inference.members import Members, blank_absent
 from rlvo.inference.patients import Patient
 from rlvo.inference.predictor import EnsemblePredictor, choose_variant
 from rlvo.training.dataset import stack_channels
@@ -74,17 +74,18 @@ def patient_views(
     if patient.volumes is None:
         raise RlvoError(patient.warnings[-1] if patient.warnings else "no volumes", where=f"patient {patient.id}")
     weights = _weights(variant.spec)
-    inputs: dict[tuple[str, ...], torch.Tensor] = {}
+    inputs: dict[tuple[tuple[str, ...], tuple[str, ...]], torch.Tensor] = {}
     tables = {fold: encoder.transform(patient.row) for fold, encoder in variant.encoders.items()}
     views: dict[Modality, list[View]] = {}
     for name, member in members.items():
         model, table = member.configuration.model, torch.from_numpy(tables[member.fold]).to(networks.device)
-        if model.channels not in inputs:
-            stacked = torch.from_numpy(stack_channels(patient.volumes, model.channels))
-            inputs[model.channels] = stacked[None].to(networks.device, torch.float32)
+        if (kind := (model.channels, member.absent)) not in inputs:
+            stacked = torch.from_numpy(stack_channels(patient.volumes, *kind))
+            inputs[kind] = stacked[None].to(networks.device, torch.float32)
         if (weight := weights[member]) > 0:
             classifier = networks.classifier(name, member, table.shape[1])
-            views.setdefault(model.modality, []).append(View(classifier, inputs[model.channels], table, weight))
+            shown = blank_absent(inputs[kind], classifier, member)
+            views.setdefault(model.modality, []).append(View(classifier, shown, table, weight))
     return views
 
 
@@ -130,6 +131,6 @@ def _to_check(views: Sequence[View]) -> tuple[Which, ...]:
 
 def _weights(spec: EnsembleSpec) -> dict[MemberSpec, float]:
     """How much each member counts. Members that abstain count if all do: there is nobody else to ask."""
-    times = Counter(member for fold in spec.folds for member in fold.members)
+    times = Counter(member for fold in spec.folds for member in fold.networks)
     counted = {member: 0.0 if member.abstains else float(count) for member, count in times.items()}
     return counted if any(counted.values()) else {member: float(count) for member, count in times.items()}

@@ -28,6 +28,10 @@ class ForbiddenPathError(RlvoError):
     """A request names a path that it is not allowed to."""
 
 
+class AbandonedError(RlvoError):
+    """Nobody waits for an answer any more."""
+
+
 def is_served() -> bool:
     """Whether this process is MLflow's scoring server."""
     return any(name in os.environ for name in SERVED)
@@ -41,15 +45,23 @@ class Service:
         self._lock = threading.Lock()
         # torch gives each thread that computes its own pool of threads, so one thread computes for all of a server's.
         self._worker = ThreadPoolExecutor(1)
+        self.is_abandoned: Callable[[], bool] = lambda: False
+        """Whether nobody waits for the present answer; `rlvo serve` sets it, whichever version it is of."""
 
     def predict(self, table: pd.DataFrame, folder: str, store: str, **options: Any) -> pd.DataFrame:
         """As `EnsemblePredictor.predict`, which `options` are passed on to; None instead of NaN while served.
 
         Raises:
             RlvoError: if the table is at fault. ForbiddenPathError if a served request names a forbidden path.
+                AbandonedError if nobody waits for the answer any more.
             MachineError: if the machine is at fault.
         """
-        answer: Callable[..., pd.DataFrame] = partial(self._predictor.predict, table, **options)
+
+        def progress(done: int, total: int) -> None:
+            if self.is_abandoned():
+                raise AbandonedError(f"nobody waits for it; {done} of {total} patients were scored")
+
+        answer: Callable[..., pd.DataFrame] = partial(self._predictor.predict, table, progress=progress, **options)
         if not is_served():
             with self._lock:
                 return answer(Path(folder), store=VolumeStore(Path(store)) if store else None)

@@ -9,7 +9,7 @@ from scipy.special import expit
 
 from rlvo.cohort.encoding import TabularEncoder
 from rlvo.cohort.variables import source_columns
-from rlvo.ensemble.spec import EnsembleAnswer, MemberSpec, apply_ensemble
+from rlvo.ensemble.spec import EnsembleAnswer, Member, MemberSpec, TableMember, apply_ensemble
 from rlvo.explain.decision import coalition_shapley
 from rlvo.explain.fixed_image import FixedImages
 from rlvo.inference.description import Variant
@@ -52,8 +52,8 @@ class TableGame:
     variant: Variant
     fixed: Mapping[str, float]
     """What the members that do not read the table say, by member key."""
-    readers: Mapping[MemberSpec, FixedImages]
-    """The members that do, with the patient's image."""
+    readers: Mapping[Member, Callable[[np.ndarray], np.ndarray]]
+    """The members that do: what gives their logits [M] for encoded rows [M, T] and the patient's image."""
     own: Mapping[int, np.ndarray]
     """The patient's encoded row [T], by fold; `typical`: that of the fold's typical patient."""
     typical: Mapping[int, np.ndarray]
@@ -66,8 +66,8 @@ class TableGame:
             owner[list(features)] = number
         tables = {fold: np.where(is_own[:, owner], self.own[fold], self.typical[fold]) for fold in self.own}
         said = {key: np.full(len(is_own), probability) for key, probability in self.fixed.items()}
-        for member, images in self.readers.items():
-            said[member.key] = expit(images.of_one(0)(tables[member.fold]))
+        for member, logits in self.readers.items():
+            said[member.key] = expit(logits(tables[member.fold]))
         return apply_ensemble(self.variant.spec, said)
 
 
@@ -82,11 +82,15 @@ def table_game(
     Args:
         row: the patient's typed row.
         said: every member's probability, by member key.
-        image: runs a member's image network on the patient.
+        image: runs a network on the patient's image.
     """
-    members = variant.spec.members
-    readers = {member: image(member) for member in members if member.configuration.model.fusion != "none"}
-    others = {member.key: said[member.key] for member in members if member not in readers}
+    readers: dict[Member, Callable[[np.ndarray], np.ndarray]] = {}
+    for member in variant.spec.members:
+        if isinstance(member, TableMember):
+            readers[member] = variant.table_models[member.fold].logits
+        elif member.configuration.model.fusion != "none":
+            readers[member] = image(member).of_one(0)
+    others = {member.key: said[member.key] for member in variant.spec.members if member not in readers}
     own = {fold: encoder.transform(row)[0] for fold, encoder in variant.encoders.items()}
     typical = {fold: encoder.transform(typical_row(encoder))[0] for fold, encoder in variant.encoders.items()}
     return TableGame(variant, others, readers, own, typical)

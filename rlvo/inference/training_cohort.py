@@ -1,13 +1,17 @@
 """A summary of the training patients that travels with the model, and how other patients differ. Names no patient."""
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
-from rlvo.cohort.labels import NAMES, format_number, format_quantity, share_label
-from rlvo.cohort.variables import RATIOS, VARIABLES, predictor_kind, source_columns
+from rlvo.cohort.labels import format_number, format_quantity, share_label, variable_name
+from rlvo.cohort.variables import RATIOS, VARIABLES, Variable, known_variables, predictor_kind, source_columns
 from rlvo.config.base import Frozen
+from rlvo.config.predictors import OwnPredictor
 
 MIN_SHIFT = 0.5
 """The smallest standardised difference that is reported: a medium effect (Cohen 1988)."""
@@ -26,9 +30,9 @@ class ContinuousSummary(Frozen):
     percentiles: tuple[float, ...] = ()
     """At PERCENTILES; empty in models registered before they were kept."""
 
-    def in_words(self, name: str) -> str:
+    def in_words(self, name: str, variables: Mapping[str, Variable] = VARIABLES) -> str:
         """Mean and SD of the predictor of this name: "207 mL (SD 120)"."""
-        return f"{format_quantity(name, self.mean)} (SD {format_number(name, self.sd)})"
+        return f"{format_quantity(name, self.mean, variables)} (SD {format_number(name, self.sd)})"
 
     def between(self, value: float) -> tuple[int, int] | None:
         """The nearest percentiles that are certainly lower and higher, or 0 and 100; None if they are not known."""
@@ -52,6 +56,13 @@ class CohortSummary(Frozen):
     """Share of patients without each predictor; a derived one is missing if one of its inputs is."""
     synthetic: bool = False
     """Whether any of them was drawn by `rlvo synth`."""
+    own: Annotated[tuple[OwnPredictor, ...], Field(exclude_if=operator.not_)] = ()
+    """The declarations of predictors that rlvo does not know."""
+
+    @property
+    def variables(self) -> Mapping[str, Variable]:
+        """What is known of the table's columns."""
+        return known_variables(self.own)
 
     def known(self, predictor: str) -> int:
         """In how many patients it was recorded."""
@@ -68,9 +79,16 @@ class CohortSummary(Frozen):
 
 
 def summarise(
-    table: pd.DataFrame, label: Sequence[int] | pd.Series, predictors: Sequence[str], *, synthetic: bool = False
+    table: pd.DataFrame,
+    label: Sequence[int] | pd.Series,
+    predictors: Sequence[str],
+    own: Sequence[OwnPredictor] = (),
+    *,
+    synthetic: bool = False,
 ) -> CohortSummary:
     """Summarise the typed table of the development patients and their labels, 0 or 1."""
+    variables = known_variables(own)
+    kinds = {predictor: predictor_kind(predictor, variables) for predictor in predictors}
     values = {predictor: predictor_values(table, predictor) for predictor in predictors}
     continuous = {
         name: ContinuousSummary(
@@ -79,15 +97,16 @@ def summarise(
             percentiles=tuple(np.percentile(each.dropna().to_numpy(float), PERCENTILES).tolist()),
         )
         for name, each in values.items()
-        if predictor_kind(name) == "continuous" and each.count() > 1
+        if kinds[name] == "continuous" and each.count() > 1
     }
     return CohortSummary(
         patients=len(table),
         prevalence=float(np.mean(label)),
         continuous=continuous,
-        shares={name: _shares(name, each) for name, each in values.items() if predictor_kind(name) != "continuous"},
+        shares={n: _shares(each, variables[n].levels) for n, each in values.items() if kinds[n] != "continuous"},
         missing={name: float(each.isna().mean()) for name, each in values.items()},
         synthetic=synthetic,
+        own=tuple(own),
     )
 
 
@@ -97,9 +116,9 @@ def shift_warnings(summary: CohortSummary, table: pd.DataFrame) -> list[str]:
     Means are compared by their difference in SDs, shares by Cohen's h. A warning means that answers may be less
     reliable than in training; no warning is no guarantee.
     """
-    warnings = []
+    warnings, variables = [], summary.variables
     for name, missing in summary.missing.items():
-        values, called = predictor_values(table, name), NAMES.get(name, name)
+        values, called = predictor_values(table, name), variable_name(name)
         measured, trained_on = values.dropna(), round(summary.patients * (1 - missing))
         missing_here = float(values.isna().mean())
         if missing_here > missing and _has_shifted(
@@ -109,10 +128,10 @@ def shift_warnings(summary: CohortSummary, table: pd.DataFrame) -> list[str]:
         if (trained := summary.continuous.get(name)) is not None and trained.sd > 0 and len(measured):
             mean = float(measured.mean())
             if _has_shifted((mean - trained.mean) / trained.sd, len(measured), trained_on):
-                here = f"mean {format_quantity(name, mean)} in these patients"
-                warnings.append(f"{called}: {here}, {trained.in_words(name)} in training")
+                here = f"mean {format_quantity(name, mean, variables)} in these patients"
+                warnings.append(f"{called}: {here}, {trained.in_words(name, variables)} in training")
         for level, share in summary.shares.get(name, {}).items():
-            of_these = _shares(name, measured).get(level, 0.0)
+            of_these = _shares(measured, variables[name].levels).get(level, 0.0)
             if len(measured) and _has_shifted(_cohens_h(of_these, len(measured), share), len(measured), trained_on):
                 label = share_label(name, level)
                 warnings.append(f"{label}: {of_these:.0%} of these patients, {share:.0%} in training")
@@ -128,9 +147,9 @@ def predictor_values(table: pd.DataFrame, predictor: str) -> pd.Series:
     return (numerator / denominator).where(denominator > 0)
 
 
-def _shares(predictor: str, values: pd.Series) -> dict[str, float]:
+def _shares(values: pd.Series, levels: Sequence[str]) -> dict[str, float]:
     """Share of each level; of two levels, only the second one's."""
-    recorded, levels = values.dropna(), VARIABLES[predictor].levels
+    recorded = values.dropna()
     if recorded.empty:
         return {}
     if not levels:

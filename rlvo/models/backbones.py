@@ -37,6 +37,27 @@ class Backbone(nn.Module):
 
 def build_backbone(config: ModelConfig) -> Backbone:
     """Build the configured backbone with random weights; it takes `config.input_channels` channels."""
+    backbone = _with_batch_norm(config)
+    if config.norm == "group":
+        for name, layer in list(backbone.named_modules()):
+            if isinstance(layer, nn.BatchNorm3d):
+                group_norm = nn.GroupNorm(group_count(layer.num_features), layer.num_features, eps=layer.eps)
+                backbone.set_submodule(name, group_norm)
+    return backbone
+
+
+MOST_GROUPS, FEWEST_CHANNELS = 32, 4
+"""Wu & He (2018) use 32 groups. What all channels of a group have in common is lost, and in a group of one or two
+(instance norm is one) that would be all or half of what their means say."""
+
+
+def group_count(channels: int) -> int:
+    """The most groups of equal size that a group norm of so many channels may have; at least 1."""
+    most = min(MOST_GROUPS, max(channels // FEWEST_CHANNELS, 1))
+    return next(groups for groups in range(most, 0, -1) if channels % groups == 0)
+
+
+def _with_batch_norm(config: ModelConfig) -> Backbone:
     channels = config.input_channels
     match config.backbone:
         case "densenet169":

@@ -8,16 +8,17 @@ from torch import Tensor, nn
 
 from rlvo.config.model import ModelConfig
 from rlvo.models.backbones import build_backbone
-from rlvo.models.fusion import DAFT, FiLM
+from rlvo.models.fusion import DAFT, FiLM, Offset
 from rlvo.models.symmetry import Symmetry
 
 
 class Classifier(nn.Module):
     """The backbone and fusion of a model spec, with random weights; gives the logit of rLVO.
 
-    The table acts on the last feature map (`film`, `daft`: `modulation`), joins the pooled features (`concat`), or is
-    not used (`none`). The buffers `channel_mean` and `channel_std`, which training sets, standardise the input;
-    `compress_input` then takes its asinh. The options of `daft` apply to `film` too.
+    The table acts on the last feature map (`film`, `daft`: `modulation`), joins the pooled features (`concat`), gives
+    log-odds to which the network, whose head starts at zero, adds (`offset`), or is not used (`none`). The buffers
+    `channel_mean` and `channel_std`, which training sets, standardise the input; `compress_input` then takes its asinh.
+    The options of `daft` apply to `film` too.
     """
 
     def __init__(self, config: ModelConfig, tabular_features: int) -> None:
@@ -35,6 +36,10 @@ class Classifier(nn.Module):
         self.concatenates = config.fusion == "concat"
         self.dropout = nn.Dropout(config.head_dropout)
         self.head = nn.Linear(channels + (tabular_features if self.concatenates else 0), 1)
+        self.offset = Offset(tabular_features) if config.fusion == "offset" else None
+        if self.offset is not None:
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
 
     def standardise_with(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Set the mean and SD of each input channel (in HU; 0 and 1 leave a channel unchanged)."""
@@ -59,13 +64,18 @@ class Classifier(nn.Module):
             return table.flatten().index_select(0, index.flatten()).view_as(volume)
         return _standardise(volume, self.channel_mean, self.channel_std, self.compresses)
 
+    def pool(self, features: Tensor) -> Tensor:
+        """Last feature map, before or after fusion → [B, channels]."""
+        pooled: Tensor = self.backbone.activation(features).mean(dim=(2, 3, 4))
+        return pooled
+
     def classify(self, features: Tensor, tabular: Tensor | None = None) -> Tensor:
         """Last feature map after fusion, and table [B, T] → logits [B]."""
-        pooled = self.backbone.activation(features).mean(dim=(2, 3, 4))
+        pooled = self.pool(features)
         if self.concatenates:
             pooled = torch.cat([pooled, _required(tabular)], dim=1)
-        logits: Tensor = self.head(self.dropout(pooled))
-        return logits.squeeze(1)
+        logits: Tensor = self.head(self.dropout(pooled)).squeeze(1)
+        return logits if self.offset is None else logits + self.offset(_required(tabular))
 
     def forward(self, volume: Tensor, tabular: Tensor | None = None) -> Tensor:
         """Volume [B, C, X, Y, Z] (HU, vessel channel 0/1) and encoded table [B, T] → logits [B]."""

@@ -6,8 +6,7 @@ themselves: that of the input is the output's gradient with the mirrored kernel;
 the output's gradient as its kernel. They differ from the library's by rounding. With strides the library is as fast.
 """
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -38,34 +37,33 @@ class DepthwiseConv3d(nn.Conv3d):
         self.weight, self.bias = conv.weight, conv.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        way = FASTEST.get(x.device.type)
-        if way is None or max(self.stride) > 1 or not torch.is_grad_enabled():
+        if x.device.type not in DEVICES or max(self.stride) > 1 or not torch.is_grad_enabled():
             return super().forward(x)
         weight = self.weight
         if torch.is_autocast_enabled(x.device.type):
             narrow = torch.get_autocast_dtype(x.device.type)
             x, weight = x.to(narrow), weight.to(narrow)
-        convolved: Tensor = _Depthwise.apply(x, weight, self.padding, way)  # type: ignore[no-untyped-call]
+        convolved: Tensor = _Depthwise.apply(x, weight, self.padding)  # type: ignore[no-untyped-call]
         return convolved if self.bias is None else convolved + self.bias[:, None, None, None]
 
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, padding: Sizes, way: "KernelGradient") -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, padding: Sizes) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.padding, ctx.way = padding, way
+        ctx.padding = padding
         return conv3d(x, weight, padding=padding, groups=len(weight))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         of_input = of_kernel = None
         if ctx.needs_input_grad[0]:
             of_input = _input_gradient(weight, gradient, ctx.padding)
         if ctx.needs_input_grad[1]:
-            of_kernel = ctx.way(x, weight.shape[2:], gradient, ctx.padding)
-        return of_input, of_kernel, None, None
+            of_kernel = kernel_gradient(x, weight.shape[2:], gradient, ctx.padding)
+        return of_input, of_kernel, None
 
 
 def _input_gradient(weight: Tensor, gradient: Tensor, padding: Sizes) -> Tensor:
@@ -78,12 +76,19 @@ SLAB = 4096
 """Voxels of the output's gradient that one convolution adds up: with more, single precision's sums lose digits and
 oneDNN's copies take memory."""
 
-KernelGradient = Callable[[Tensor, Sizes, Tensor, Sizes], Tensor]
-"""Input [B, C, X, Y, Z], the kernel's shape, the output's gradient, padding → the kernel's [C, 1, k, k, k]."""
 
+def kernel_gradient(x: Tensor, kernel: Sizes, gradient: Tensor, padding: Sizes) -> Tensor:
+    """Convolutions of each patient's channels with the output's gradient as their kernel, slab by slab along x.
 
-def kernel_gradient_by_convolution(x: Tensor, kernel: Sizes, gradient: Tensor, padding: Sizes) -> Tensor:
-    """Convolutions of each patient's channels with the output's gradient as their kernel, slab by slab along x."""
+    Args:
+        x: what was convolved, [B, C, X, Y, Z].
+        kernel: the kernel's shape.
+        gradient: of the output.
+        padding: as the convolution's.
+
+    Returns:
+        The kernel's gradient [C, 1, k, k, k].
+    """
     rows = x.shape[0] * x.shape[1]
     inputs = pad(x, (0, 0, 0, 0, padding[0], padding[0])).reshape(1, rows, -1, *x.shape[3:])
     slabs = torch.split(
@@ -97,15 +102,5 @@ def kernel_gradient_by_convolution(x: Tensor, kernel: Sizes, gradient: Tensor, p
     return found.reshape(*x.shape[:2], 1, *kernel).sum(dim=0)
 
 
-def kernel_gradient_by_taps(x: Tensor, kernel: Sizes, gradient: Tensor, padding: Sizes) -> Tensor:
-    """One product of the shifted input with the output's gradient per voxel of the kernel."""
-    x = pad(x, [p for p in reversed(padding) for _ in range(2)])
-    taps = []
-    for first in itertools.product(*map(range, kernel)):
-        at = [slice(i, i + n) for i, n in zip(first, gradient.shape[2:], strict=True)]
-        taps.append((x[:, :, *at] * gradient).sum(dim=(0, 2, 3, 4)))
-    return torch.stack(taps, dim=1).reshape(-1, 1, *kernel)
-
-
-FASTEST: dict[str, KernelGradient] = {"cpu": kernel_gradient_by_convolution}
-"""By kind of device; on the others the library's own backward pass (`python -m benchmarks efficientnet`)."""
+DEVICES = {"cpu"}
+"""Kinds of device that compute so; others by the library's own backward pass (`python -m benchmarks efficientnet`)."""

@@ -1,4 +1,4 @@
-"""Fusions of the last feature map with the tabular variables: DAFT and FiLM.
+"""Fusions of the image network with the tabular variables: DAFT and FiLM of the last feature map, and the offset.
 
 DAFT (Wolf et al., NeuroImage 2022; González et al. 2025, eq. 1–2), implemented from the equations:
 
@@ -83,3 +83,22 @@ class FiLM(DAFT):
     """Scale and shift from the table alone; all else is as in DAFT, so that the two can be compared."""
 
     uses_image = False
+
+
+class Offset(nn.Module):
+    """The clinical log-odds that the network adds to: coefficients · T + intercept.
+
+    Training fits them beforehand (`training.offset`); they are buffers, saved with the weights, that no step changes.
+    """
+
+    coefficients: Tensor
+    intercept: Tensor
+
+    def __init__(self, tabular_features: int) -> None:
+        super().__init__()
+        self.register_buffer("coefficients", torch.zeros(tabular_features))
+        self.register_buffer("intercept", torch.zeros(()))
+
+    def forward(self, tabular: Tensor) -> Tensor:
+        """[B, T] → [B]."""
+        return (tabular * self.coefficients).sum(dim=1) + self.intercept

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from rlvo.cohort.labels import LEVELS, NAMES
+from rlvo.cohort.labels import LEVELS, variable_name
+from rlvo.cohort.variables import known_variables
+from rlvo.config.predictors import OwnPredictor
+from rlvo.ensemble.spec import EnsembleSpec
 from rlvo.evaluation.performance import INTERVAL_METHODS
 from rlvo.inference.description import ModelDescription
 from rlvo.inference.training_cohort import SYNTHETIC, CohortSummary
@@ -81,28 +84,35 @@ def _characteristics(summary: CohortSummary | None) -> str:
     """One line per predictor, in a clinician's terms: mean and SD with the unit, or shares."""
     if summary is None:
         return "Not described."
-    described = {name: each.in_words(name) for name, each in summary.continuous.items()} | {
+    described = {name: each.in_words(name, summary.variables) for name, each in summary.continuous.items()} | {
         name: ", ".join(f"{LEVELS.get(level, level)} {share:.0%}".removeprefix("1 ") for level, share in levels.items())
         for name, levels in summary.shares.items()
     }
-    return "\n".join(
-        f"- {NAMES.get(name, name)}: {described[name]}{f', missing in {share:.0%}' if share else ''}"
+    lines = [
+        f"- {variable_name(name)}: {described[name]}{f', missing in {share:.0%}' if share else ''}"
         for name, share in summary.missing.items()
         if described.get(name)
-    )
+    ]
+    return "\n".join([*lines, *map(_declared, summary.own)])
+
+
+def _declared(own: OwnPredictor) -> str:
+    """What a column holds that rlvo does not know: its name, kind, and what a cell may hold."""
+    allowed = known_variables([own])[own.name].allowed
+    return f"- The column `{own.name}` is the study's own: {own.kind}, {allowed}"
 
 
 def _made(description: ModelDescription) -> str:
     spec, grid = description.spec, description.target.grid
-    labels = Counter(c.label for c in spec.configurations)
-    members = ", ".join(f"{count} × {label}" if count > 1 else label for label, count in labels.items())
+    labels = Counter(member.label for member in spec.folds[0].members)
+    members = "; ".join(f"{count} × {label}" if count > 1 else label for label, count in labels.items())
     shape = "×".join(map(str, grid.shape))
     spacing = "×".join(f"{step:.2f}" for step in grid.spacing)
     scale = "brought to one scale (Platt), " if spec.member_scale == "platt" else ""
     calibration = "none" if spec.calibration is None else spec.calibration.method
     return "\n".join(
         [
-            f"- {len(spec.folds)} folds, {len(spec.members)} networks; per fold: {members}",
+            f"- {len(spec.folds)} folds, {_count(spec)}; per fold: {members}",
             f"- {scale}combined by {spec.weighting.replace('_', ' ')}, Youden's threshold per fold, ties {spec.tie}; "
             f"calibration: {calibration}",
             f"- volumes on {shape} voxels of {spacing} mm",
@@ -110,6 +120,12 @@ def _made(description: ModelDescription) -> str:
             f"- split {spec.split_hash[:12]}, data {spec.data_hash[:12]}, rlvo {description.rlvo_version}",
         ]
     )
+
+
+def _count(spec: EnsembleSpec) -> str:
+    """How many members there are, in words."""
+    models = len(spec.members) - len(spec.networks)
+    return f"{len(spec.networks)} networks" + (f" and {models} models of the table" if models else "")
 
 
 def _results(validation: pd.DataFrame) -> str:
@@ -123,7 +139,7 @@ def _results(validation: pd.DataFrame) -> str:
 
 def _missing(description: ModelDescription) -> str:
     others = [
-        f"- *{variant.name}* ({len(variant.spec.members)} networks, {len(variant.predictors)} predictors, its own "
+        f"- *{variant.name}* ({_count(variant.spec)}, {len(variant.predictors)} predictors, its own "
         "thresholds) answers if only inputs it does not use are missing."
         for variant in description.variants[1:]
     ]

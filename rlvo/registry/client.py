@@ -14,18 +14,19 @@ from mlflow.models import Model
 from rlvo.cohort.cells import DECIMAL_COMMA
 from rlvo.cohort.reading import examine_table
 from rlvo.cohort.tables import RawTable
-from rlvo.cohort.variables import VARIABLES, VOLUMES, did_you_mean
+from rlvo.cohort.variables import VOLUMES, did_you_mean, known_variables
+from rlvo.config.predictors import OwnPredictor
 from rlvo.errors import RlvoError
-from rlvo.files import atomic_write, file_sha256
+from rlvo.files import atomic_write, file_sha256, parse_json, private
 from rlvo.imaging.reading.source import split_series
 from rlvo.inference import training_cohort
-from rlvo.inference.description import read_description
+from rlvo.inference.description import DESCRIPTION, read_description
 from rlvo.inference.explanation import Explanation
 from rlvo.inference.patients import check_rows
 from rlvo.progress import Advance
 from rlvo.registry.location import ARTIFACT_PATH
 from rlvo.registry.model import MANIFEST
-from rlvo.registry.process import run_model
+from rlvo.registry.process import plain_path, run_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +43,22 @@ class PatientTable:
 
 def input_columns(model: Path) -> tuple[str, ...]:
     """The columns a model looks at, according to its signature."""
-    signature = Model.load(str(model)).signature
+    with plain_path(model) as path:
+        signature = Model.load(str(path)).signature
     return tuple(signature.inputs.input_names()) if signature is not None else ()
+
+
+def own_predictors(model: Path) -> tuple[OwnPredictor, ...]:
+    """The declarations of predictors that rlvo does not know, as the model's description has them.
+
+    It is read as it is, whichever version of rlvo wrote it; one that is written otherwise has none.
+    """
+    try:
+        description = parse_json((model / ARTIFACT_PATH / DESCRIPTION).read_bytes())
+        encoder = next(iter(description["variants"][0]["encoders"].values()))
+        return tuple(OwnPredictor.model_validate(each) for each in encoder.get("own", ()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration):
+        return ()
 
 
 def check_patients(model: Path, raw: RawTable, folder: Path) -> PatientTable:
@@ -53,7 +68,7 @@ def check_patients(model: Path, raw: RawTable, folder: Path) -> PatientTable:
         CohortError: if patient ids are missing or occur twice, or a column's cells can be read in two ways.
     """
     cells = raw.cells[[name for name in input_columns(model) if name in raw.cells]]
-    typed, findings = examine_table(cells, decimal_comma=raw.decimal_comma)
+    typed, findings = examine_table(cells, own_predictors(model), decimal_comma=raw.decimal_comma)
     check_rows(findings)
     return PatientTable(raw, typed, folder)
 
@@ -95,7 +110,7 @@ def answer_table(
     Raises:
         MachineError: if the model failed; the answers it gave before are kept.
     """
-    rows, folder = _rows_as_sent(model, patients), patients.folder
+    rows, folder = rows_as_sent(model, patients), patients.folder
     keys = [_key(model, row, folder, params) for row in rows]
     answers = _read_kept(kept) if kept is not None else {}
     waiting = [position for position, key in enumerate(keys) if key not in answers]
@@ -106,7 +121,7 @@ def answer_table(
             for done, position in enumerate(waiting, len(rows) - len(waiting) + 1):
                 answer = answers[keys[position]] = process.answer(rows[position], folder=str(folder), **params)
                 if kept is not None and answer["rlvo"] is not None:
-                    with kept.open("a") as file:
+                    with private(kept).open("a") as file:
                         file.write(json.dumps({"key": keys[position], "answer": answer}) + "\n")
                 if progress is not None:
                     progress(done, len(rows))
@@ -135,29 +150,32 @@ def explain_answer(
     if not places:
         hint = did_you_mean(patient, [str(name) for name in patients.typed.index])
         raise RlvoError(f"the table has no patient '{patient}'{hint}", fix="Name one by its patient_id")
-    row = _rows_as_sent(model, patients)[places[0]]
+    row = rows_as_sent(model, patients)[places[0]]
     with tempfile.TemporaryDirectory(prefix="rlvo-explanation-") as into:
         with run_model(model) as process:
             process.explain(row, folder=str(patients.folder), into=into, progress=progress, **options)
         return Explanation.read(Path(into))
 
 
-def _rows_as_sent(model: Path, patients: PatientTable) -> list[dict[str, Any]]:
+def rows_as_sent(model: Path, patients: PatientTable) -> list[dict[str, Any]]:
     """The rows of the columns that the model looks at."""
     raw = patients.raw
     cells = raw.cells[[name for name in input_columns(model) if name in raw.cells]]
+    variables = known_variables(own_predictors(model))
+    known = [variables[str(name)] for name in cells if name in variables]
+    numbers = {each.name for each in known if raw.decimal_comma and each.kind == "continuous"}
     return [
-        {str(name): _as_sent(cell, str(name), raw.decimal_comma) for name, cell in row.items()}
+        {str(name): _as_sent(cell, may_be_number=name in numbers) for name, cell in row.items()}
         for row in cells.to_dict("records")
     ]
 
 
-def _as_sent(cell: Any, column: str, decimal_comma: bool) -> Any:
+def _as_sent(cell: Any, *, may_be_number: bool) -> Any:
     """A cell as the model gets it: with a decimal point, because one row does not show what a comma means."""
     if pd.isna(cell):
         return None
-    may_be_number = decimal_comma and isinstance(cell, str) and VARIABLES[column].kind == "continuous"
-    return cell.strip().replace(",", ".") if may_be_number and DECIMAL_COMMA.fullmatch(cell.strip()) else cell
+    is_text = may_be_number and isinstance(cell, str)
+    return cell.strip().replace(",", ".") if is_text and DECIMAL_COMMA.fullmatch(cell.strip()) else cell
 
 
 def _key(model: Path, row: Mapping[str, Any], folder: Path, params: Mapping[str, Any]) -> str:
@@ -182,4 +200,8 @@ def _read_kept(kept: Path) -> dict[str, dict[str, Any]]:
     *lines, torn = kept.read_text().split("\n")
     if torn:
         atomic_write(kept, "".join(f"{line}\n" for line in lines))
-    return {line["key"]: line["answer"] for line in map(json.loads, lines)}
+    try:
+        return {line["key"]: line["answer"] for line in map(parse_json, lines)}
+    except (ValueError, KeyError, TypeError):
+        fix = "Delete the file: the patients are asked about again"
+        raise RlvoError("not answers that rlvo kept", where=kept, fix=fix) from None

@@ -30,11 +30,11 @@ class AlteredModelError(Exception):
 
 
 def model_files(root: Path) -> Iterator[str]:
-    """Paths, relative to `root`, of what a manifest lists: every file, and links to folders, which can hide files."""
+    """Paths, relative to `root`, of what a manifest lists: every file, and links, which can hide files."""
     for folder, folders, files in os.walk(root):
         links = [name for name in folders if (Path(folder) / name).is_symlink()]
         names = ((Path(folder) / name).relative_to(root).as_posix() for name in [*files, *links])
-        yield from (name for name in names if not UNLISTED.fullmatch(name))
+        yield from (name for name in names if not UNLISTED.fullmatch(name) or (root / name).is_symlink())
 
 
 def check_files(root: Path) -> None:
@@ -45,7 +45,7 @@ def check_files(root: Path) -> None:
     """
     try:
         listed: dict[str, str] = dict(json.loads((root / MANIFEST).read_bytes()))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         raise AlteredModelError(f"{MANIFEST} is missing or damaged") from None
     for name, digest in listed.items():
         if not (root / name).is_file() or _sha256(root / name) != digest:

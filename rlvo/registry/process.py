@@ -75,6 +75,18 @@ def start_interpreter(
     )
 
 
+@contextmanager
+def plain_path(model: Path) -> Iterator[Path]:
+    """A path of an MLflow model folder for MLflow, which takes a % in a path for the beginning of an escape."""
+    if "%" not in str(model.absolute()):
+        yield model
+        return
+    with tempfile.TemporaryDirectory(prefix="rlvo-model-") as folder:
+        link = Path(folder) / "above"  # not to the model itself: MLflow follows no link out of the folder above
+        link.symlink_to(model.absolute().parent, target_is_directory=True)
+        yield link / model.name
+
+
 @dataclass(frozen=True)
 class ModelProcess:
     """Has loaded an MLflow model folder as anyone without rlvo would, and answers one row at a time."""
@@ -145,8 +157,8 @@ class ModelProcess:
 @contextmanager
 def run_model(model: Path) -> Iterator[ModelProcess]:
     """Run a verified MLflow model folder until the `with` block or our own process ends; Ctrl-C does not reach it."""
-    with tempfile.TemporaryFile() as log:
-        process = start_interpreter(CHILD, str(model), stdout=subprocess.PIPE, stderr=log, text=True)
+    with tempfile.TemporaryFile() as log, plain_path(model) as path:
+        process = start_interpreter(CHILD, str(path), stdout=subprocess.PIPE, stderr=log, text=True)
         try:
             running = ModelProcess(model, process, log)
             running.receive()

@@ -16,8 +16,9 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType, DataType
 
 from rlvo.about import NOTICE, SOURCES, source_commit
-from rlvo.cohort.variables import VARIABLES, VOLUMES, source_columns
+from rlvo.cohort.variables import VOLUMES, known_variables, source_columns
 from rlvo.config.base import content_hash
+from rlvo.config.predictors import OwnPredictor
 from rlvo.config.study import StudyConfig
 from rlvo.errors import MachineError
 from rlvo.files import file_sha256
@@ -67,28 +68,11 @@ def register_ensemble(
     Raises:
         MachineError: the registry does not answer; or the version does not pass, and is left without an alias.
     """
-    description = read_description(folder)
-    tags = {f"rlvo.{key}": value for key, value in description.provenance.items()} | {
-        "rlvo.split_hash": description.spec.split_hash,
-        "rlvo.data_hash": description.spec.data_hash,
-        "rlvo.preparation": description.preparation,
-        "rlvo.version": description.rlvo_version,
-        **({"rlvo.synthetic": "true"} if description.cohort is not None and description.cohort.synthetic else {}),
-        **(tags or {}),
-    }
-    with tracking.registry(name) as client, tempfile.TemporaryDirectory() as temporary:
+    tags = version_tags(folder) | {**(tags or {})}
+    with tempfile.TemporaryDirectory() as temporary:
         package = Path(temporary) / "package"
         tags[DIGEST_TAG] = package_model(folder, package, card)
-        run = client.get_run(run_id)
-        logged = client.create_logged_model(
-            run.info.experiment_id, "ensemble", run_id, tags=tags, params=run.data.params, model_type="ensemble"
-        )
-        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-        client.log_model_artifacts(logged.model_id, str(package))
-        client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-        number = tracking.register(logged.model_uri, name, tags)
-        client.update_model_version(name, number, card[:LIMIT])
-        client.update_registered_model(name, description=NOTICE)
+        number = log_version(package, tracking, run_id=run_id, name=name, tags=tags, card=card)
     passed = check(locate_model(f"{name}/{number}", tracking))
     with tracking.registry(name) as client:
         for key, value in passed.tags.items():
@@ -104,6 +88,39 @@ def register_ensemble(
     return number
 
 
+def version_tags(folder: Path) -> dict[str, str]:
+    """The tags of a version that a model folder itself gives: its provenance."""
+    description = read_description(folder)
+    return {f"rlvo.{key}": value for key, value in description.provenance.items()} | {
+        "rlvo.split_hash": description.spec.split_hash,
+        "rlvo.data_hash": description.spec.data_hash,
+        "rlvo.preparation": description.preparation,
+        "rlvo.version": description.rlvo_version,
+        **({"rlvo.synthetic": "true"} if description.cohort is not None and description.cohort.synthetic else {}),
+    }
+
+
+def log_version(
+    package: Path, tracking: Tracking, *, run_id: str, name: str, tags: Mapping[str, str], card: str
+) -> str:
+    """Log an MLflow model folder into a run, and register it under `name`; return the version's number.
+
+    Raises MachineError if the registry does not answer.
+    """
+    with tracking.registry(name) as client:
+        run = client.get_run(run_id)
+        logged = client.create_logged_model(
+            run.info.experiment_id, "ensemble", run_id, tags={**tags}, params=run.data.params, model_type="ensemble"
+        )
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        client.log_model_artifacts(logged.model_id, str(package))
+        client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+        number = tracking.register(logged.model_uri, name, tags)
+        client.update_model_version(name, number, card[:LIMIT])
+        client.update_registered_model(name, description=NOTICE)
+    return number
+
+
 def package_model(folder: Path, package: Path, card: str) -> str:
     """Write a model folder and its card as an MLflow model to the new `package`; return its manifest's SHA-256."""
     description = read_description(folder)
@@ -114,8 +131,8 @@ def package_model(folder: Path, package: Path, card: str) -> str:
             python_model="model.py",
             artifacts={ARTIFACT: model},
             code_paths=[code],
-            signature=signature(description.predictors),
-            input_example=(example(description.predictors), {"folder": "."}),
+            signature=signature(description.predictors, description.own),
+            input_example=(example(description.predictors, description.own), {"folder": "."}),
             pip_requirements=requirements(),
             metadata={"notice": NOTICE},
         )
@@ -129,10 +146,10 @@ def package_model(folder: Path, package: Path, card: str) -> str:
     return write_manifest(package)
 
 
-def signature(predictors: tuple[str, ...]) -> ModelSignature:
+def signature(predictors: tuple[str, ...], own: tuple[OwnPredictor, ...] = ()) -> ModelSignature:
     """Cells of any type, because typed columns refuse integers, booleans and empty columns; only the id is required."""
     anything = AnyType()  # type: ignore[no-untyped-call]
-    inputs = [ColSpec(anything, name, required=name == "patient_id") for name in example(predictors).columns]
+    inputs = [ColSpec(anything, name, required=name == "patient_id") for name in example(predictors, own).columns]
     outputs = [ColSpec(anything, name) for name in ANSWER_COLUMNS]
     params = [
         ParamSpec("folder", DataType.string, "."),
@@ -143,11 +160,12 @@ def signature(predictors: tuple[str, ...]) -> ModelSignature:
     return ModelSignature(Schema([*inputs]), Schema([*outputs]), ParamSchema(params))
 
 
-def example(predictors: tuple[str, ...]) -> pd.DataFrame:
+def example(predictors: tuple[str, ...], own: tuple[OwnPredictor, ...] = ()) -> pd.DataFrame:
     """One made-up patient with the columns the model takes; the files do not exist."""
     row: dict[str, object] = {"patient_id": "example-1", **{name: f"example-1/{name}.nii.gz" for name in VOLUMES}}
+    variables = known_variables(own)
     for column in source_columns(predictors):
-        variable = VARIABLES[column]
+        variable = variables[column]
         middle = (variable.low + variable.high) / 2 if variable.kind == "continuous" else 0.0
         row[column] = variable.levels[0] if variable.levels else middle
     return pd.DataFrame([row])

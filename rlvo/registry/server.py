@@ -1,175 +1,207 @@
-"""MLflow's scoring server for one verified model: small JSON requests, one-line errors, an audit file.
+"""`rlvo serve`'s server: requests as MLflow's scoring server takes them, one-line errors, limits, an audit, metrics.
 
-`rlvo serve` loads this file into a process in which the rest of rlvo is the model's own, whichever version that is: it
-imports only what every version has.
+It is loaded with `connection` and `served_model` into a process in which the rest of rlvo is the model's own, whichever
+version that is.
 """
 
-import hashlib
+import asyncio
 import hmac
-import json
 import logging
 import os
+import re
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from functools import partial
+from io import StringIO
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any
 
 import pandas as pd
 import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 from mlflow.pyfunc import PyFuncModel, scoring_server
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from mlflow.version import VERSION
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    exposition,
+)
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 
-from rlvo.cohort.pseudonym import cohort_key, pseudonym
 from rlvo.errors import RlvoError
+from rlvo.registry.connection import Connection, is_local
+from rlvo.registry.served_model import Audit, Params, ServedModel
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-CONCEALED = ("patient_id", "warnings", "notice")
-"""Columns of an answer that the audit leaves out: ids, text that may name files, and the constant notice."""
-
-Cell = str | float | int | bool | None
-
-
-class Split(BaseModel):
-    """A table as pandas writes it with `orient="split"`."""
-
-    columns: list[str]
-    data: list[list[Cell]]
-    index: list[int | str] | None = None
-
-    @model_validator(mode="after")
-    def _rectangular(self) -> Self:
-        if any(len(row) != len(self.columns) for row in self.data):
-            raise ValueError("a row has more or fewer cells than there are columns")
-        return self
+OPEN = ("/ping", "/health", "/ready")
+"""What is answered without a token: whether the server lives, and whether it can answer."""
+MOST_WAITING = 100
+"""Requests that may wait for the model; each holds its table in memory."""
+MAX_HEADER_BYTES = 16_384
+GONE = 499
+"""Status, which nobody gets, of a request whose caller left."""
 
 
-class Params(BaseModel):
-    """The parameters of the model's `predict` that a request may set."""
+class Metrics:
+    """What `/metrics` says: counts and times, nothing about a patient."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    folder: str = "."
-    """A folder below the data root that volume paths are relative to."""
-    members: bool = False
-    precision: str = "float32"
-
-
-class Question(BaseModel):
-    """The body of a request."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    dataframe_records: list[dict[str, Cell]] | None = None
-    dataframe_split: Split | None = None
-    params: Params | None = None
-
-    @model_validator(mode="after")
-    def _one_table(self) -> Self:
-        if (self.dataframe_records is None) == (self.dataframe_split is None):
-            raise ValueError("give one of dataframe_records and dataframe_split")
-        return self
+    def __init__(self, manifest: str) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        Gauge("rlvo_model_info", "The served model.", ["manifest"], registry=registry).labels(manifest).set(1)
+        self.requests = Counter("rlvo_requests", "Requests that were answered.", ["status"], registry=registry)
+        self.abandoned = Counter("rlvo_abandoned", "Requests whose caller left before the answer.", registry=registry)
+        self.patients = Counter("rlvo_patients", "Patients asked about.", ["scored"], registry=registry)
+        self.waiting = Gauge("rlvo_waiting", "Requests that wait for the model or are with it.", registry=registry)
+        buckets = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
+        what = "Time from a request's arrival to its answer."
+        self.seconds = Histogram("rlvo_answer_seconds", what, buckets=buckets, registry=registry)
 
 
-@dataclass(frozen=True)
-class Audit:
-    """An append-only file of JSON lines (mode 0600). It names patients by pseudonym and holds no path."""
+class Server:
+    """The application: who may ask, what is asked, and one request at a time to the model."""
 
-    path: Path
-    version: Mapping[str, str]
-    """Name and manifest digest of the model that answers."""
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def record(self, asked: pd.DataFrame, answers: pd.DataFrame) -> None:
-        """Append one line per patient: which cells were given, a keyed hash of the row, and the answer."""
-        key = cohort_key(self.path.parent)
-        shown = answers.drop(columns=[name for name in CONCEALED if name in answers]).astype(object)
-        lines = []
-        for row, (_, answer) in enumerate(shown.where(shown.notna(), None).iterrows()):
-            cells = {str(name): None if pd.isna(cell) else str(cell) for name, cell in asked.iloc[row].items()}
-            line = {
-                "patient": pseudonym(str(answers["patient_id"].iloc[row]), key),
-                "given": sorted(name for name, cell in cells.items() if cell is not None),
-                "row": hmac.new(key, json.dumps(cells, sort_keys=True).encode(), hashlib.sha256).hexdigest(),
-                "answer": answer.to_dict(),
-                "warned": bool(answers["warnings"].iloc[row]),
-            }
-            lines.append(line)
-        self.write(*lines)
-
-    def write(self, *lines: Mapping[str, Any]) -> None:
-        """Append lines, each with the time and the model: all of them or none."""
-        about = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **self.version}
-        text = "".join(f"{json.dumps({**about, **line})}\n" for line in lines)
-        with self._lock:
-            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            with os.fdopen(handle, "w") as file:
-                file.write(text)
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """A loaded model whose answers say what they must, and are recorded before they are given."""
-
-    model: PyFuncModel
-    caution: str | None
-    """What the warnings of every answer begin with."""
-    audit: Audit | None
-
-    @property
-    def metadata(self) -> Any:
-        """The model's metadata, from which the scoring server takes the signature."""
-        return self.model.metadata
-
-    def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
-        """Answer as the model does. Raises MlflowException (500) if the audit cannot be written."""
-        answers = self.model.predict(data, params=params)
-        assert isinstance(answers, pd.DataFrame)
-        if self.caution is not None:
-            answers["warnings"] = ["; ".join(filter(None, (self.caution, each))) for each in answers["warnings"]]
-        try:
-            if self.audit is not None:
-                self.audit.record(data, answers)
-        except (OSError, RlvoError):
-            raise MlflowException("the audit cannot be written", error_code=INTERNAL_ERROR) from None
-        return answers
-
-
-class BodyTooLargeError(Exception):
-    """More bytes of a request's body have come than are allowed."""
-
-
-@dataclass(frozen=True)
-class BodyLimit:
-    """Counts the bytes of every request's body as they come, whatever its headers say."""
-
-    app: ASGIApp
-    max_bytes: int
+    def __init__(self, served: ServedModel, *, manifest: str, max_bytes: int, token: str | None, host: str) -> None:
+        self._served, self._max_bytes, self._token = served, max_bytes, token
+        self._names = {host, f"[{host}]", "127.0.0.1", "localhost", "[::1]"} if is_local(host) else None
+        self._worker = ThreadPoolExecutor(1)
+        self._waiting = 0
+        self.metrics = Metrics(manifest)
+        routes = [
+            Route("/ping", self._ping),
+            Route("/health", self._ping),
+            Route("/version", self._version),
+            Route("/ready", self._ready),
+            Route("/metrics", self._show_metrics),
+            Route("/invocations", self._answer, methods=["POST"]),
+        ]
+        handlers: Any = {HTTPException: _as_json, ClientDisconnect: _as_json, Exception: _as_json}
+        self._app = Starlette(routes=routes, exception_handlers=handlers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; whoever reads more of its body than is allowed gets BodyTooLargeError."""
-        read = 0
+        """Refuse a request by its headers, or pass it on; count it either way."""
 
-        async def receive_counted() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > self.max_bytes:
-                raise BodyTooLargeError
-            return message
+        async def send_counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.count(message["status"], on_record=scope["path"] not in OPEN)
+            await send(message)
 
-        await self.app(scope, receive_counted, send)
+        if scope["type"] == "http":
+            request = Request(scope)
+            try:
+                self._check(request)
+            except HTTPException as refused:
+                await _as_json(request, refused)(scope, receive, send_counted)
+                return
+        await self._app(scope, receive, send_counted)
+
+    def count(self, status: int, *, on_record: bool = True) -> None:
+        """Count an answer or a refusal; the audit has a line for a refusal."""
+        if status == GONE:
+            return
+        self.metrics.requests.labels(status).inc()
+        if status >= 400 and on_record and self._served.audit is not None:
+            with suppress(OSError):  # it is refused all the same
+                self._served.audit.write({"refused": status})
+
+    def _check(self, request: Request) -> None:
+        """Raise HTTPException if a request's headers are reason enough to refuse it."""
+        headers = request.headers
+        if request.scope["http_version"] not in ("1.0", "1.1"):
+            raise HTTPException(400, "ask in HTTP/1.1", {"Connection": "close"})
+        # h11's own limit is for headers that come in pieces.
+        if len(request.scope["raw_path"]) + sum(len(each) for pair in headers.raw for each in pair) > MAX_HEADER_BYTES:
+            raise HTTPException(400, f"address and headers have more than {MAX_HEADER_BYTES} bytes")
+        # A web page must not reach a local server through a host name of its own.
+        if self._names is not None and re.sub(r":\d+$", "", headers.get("host", "")) not in self._names:
+            raise HTTPException(400, "this server is asked as localhost only")
+        if "content-length" in headers and "transfer-encoding" in headers:
+            raise HTTPException(400, "the request states its length and comes in chunks, too")
+        if self._token is None or request.scope["path"] in OPEN:
+            return
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token.encode()):
+            raise HTTPException(401, "send the token: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
+
+    async def _answer(self, request: Request) -> Response:
+        body = await self._body(request)
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise HTTPException(415, "send application/json")
+        params = self._served.read(body)
+        if self._waiting >= MOST_WAITING:
+            raise HTTPException(429, f"{MOST_WAITING} requests wait already", {"Retry-After": "10"})
+        self._waiting, start = self._waiting + 1, time.perf_counter()
+        try:
+            with self.metrics.waiting.track_inprogress():
+                answers = await self._ask(body, params, request)
+        finally:
+            self._waiting -= 1
+        self.metrics.seconds.observe(time.perf_counter() - start)
+        for scored, count in answers["rlvo"].notna().value_counts().items():
+            self.metrics.patients.labels("yes" if scored else "no").inc(count)
+        text = StringIO()
+        scoring_server.predictions_to_json(answers, text)  # type: ignore[no-untyped-call]
+        return Response(text.getvalue(), media_type="application/json")
+
+    async def _ask(self, body: bytes, params: Params | None, request: Request) -> pd.DataFrame:
+        """Wait for the model's answer, or raise ClientDisconnect once the caller has gone, whose turn is then over."""
+        abandoned = threading.Event()
+        work = asyncio.get_running_loop().run_in_executor(self._worker, self._served.answer, body, params, abandoned)
+        gone = asyncio.ensure_future(_until_gone(request))
+        both: set[asyncio.Future[Any]] = {work, gone}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            gone.cancel()
+            return work.result()
+        abandoned.set()
+        work.cancel()
+        self.metrics.abandoned.inc()
+        raise ClientDisconnect
+
+    async def _body(self, request: Request) -> bytes:
+        """The body of a request, counted as it comes, whatever the headers say."""
+        length, body = request.headers.get("content-length"), bytearray()
+        if length is not None and int(length) > self._max_bytes:
+            raise HTTPException(413, f"the request is larger than {self._max_bytes} bytes")
+        async for part in request.stream():
+            body += part
+            if len(body) > self._max_bytes:
+                raise HTTPException(413, f"the request is larger than {self._max_bytes} bytes")
+        if length is None:
+            raise HTTPException(411, "the request does not state its length")
+        return bytes(body)
+
+    async def _ping(self, request: Request) -> Response:
+        return Response("\n", media_type="application/json")
+
+    async def _version(self, request: Request) -> Response:
+        return Response(VERSION, media_type="application/json")
+
+    async def _ready(self, request: Request) -> Response:
+        audit = self._served.audit
+        reasons = {
+            "the audit cannot be written": audit is not None and not audit.is_writable(),
+            "the data root is not there": not Path(os.environ["RLVO_DATA_ROOT"]).is_dir(),
+            f"{MOST_WAITING} requests wait already": self._waiting >= MOST_WAITING,
+        }
+        why = next((why for why, holds in reasons.items() if holds), None)
+        return JSONResponse({"error": why}, 503) if why else JSONResponse({"ready": True})
+
+    async def _show_metrics(self, request: Request) -> Response:
+        return Response(exposition.generate_latest(self.metrics.registry), media_type=exposition.CONTENT_TYPE_LATEST)
 
 
 def serve(
@@ -181,6 +213,8 @@ def serve(
     max_bytes: int,
     audit: str | None,
     caution: str | None,
+    max_rows: int = 100,
+    token: str | None = None,
 ) -> None:
     """Serve until standard input ends. Prints one line, the address.
 
@@ -190,16 +224,18 @@ def serve(
         max_bytes: size of the largest request that is accepted.
         audit: file to append to; None: there is no audit.
         caution: what the warnings of every answer begin with; None: nothing.
+        max_rows: of the largest table that is accepted.
+        token: what callers must send; None: anyone may ask.
     """
+    os.environ["_MLFLOW_IS_IN_SERVING_ENVIRONMENT"] = "true"  # by which the model knows to limit paths
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # it comments on single requests
-    record = Audit(Path(audit), version) if audit else None
-    served = cast(PyFuncModel, ServedModel(model, caution, record))
-    app = add_guard(scoring_server.init(served), max_bytes, record)
-    if host in LOOPBACK:  # a web page must not reach a local server through a host name of its own
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
-    parser: dict[str, Any] = {"http": "h11", "ws": "none"}  # the same on every machine
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, **parser)
-    server = uvicorn.Server(config)
+    schema = model.metadata.get_input_schema()  # type: ignore[no-untyped-call]
+    record = Audit(Path(audit), version, frozenset(schema.input_names())) if audit else None
+    served = ServedModel(model, caution, record, max_rows)
+    app = Server(served, manifest=version["manifest"], max_bytes=max_bytes, token=token, host=host)
+    same: dict[str, Any] = {"http": partial(Connection, on_refused=app.count), "ws": "none", "loop": "asyncio"}
+    quiet: dict[str, Any] = {"log_level": "error", "access_log": False, "server_header": False, "proxy_headers": False}
+    server = uvicorn.Server(uvicorn.Config(app, **same, **quiet))
     try:
         opened = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
@@ -217,62 +253,19 @@ def serve(
         server.run(sockets=[opened])
 
 
-def add_guard(app: FastAPI, max_bytes: int, audit: Audit | None) -> FastAPI:
-    """Check requests before MLflow's scoring server gets them, shorten its errors to one line, record refusals."""
-
-    @app.middleware("http")
-    async def guard(request: Request, call_next: Callable[[Request], Awaitable[StreamingResponse]]) -> Response:
-        refused = await check_request(request, max_bytes)
-        if refused is None:
-            response = await call_next(request)
-            if response.status_code < 400:
-                return response
-            content = b"".join([bytes(chunk) async for chunk in response.body_iterator])  # type: ignore[arg-type]
-            refused = response.status_code, _one_line(content)
-        status, why = refused
-        if audit is not None:
-            audit.write({"refused": status})
-        # Where a body ends that comes in chunks is the client's word: what follows is not taken for another request.
-        ending = {"Connection": "close"} if "transfer-encoding" in request.headers else None
-        return JSONResponse({"error": why}, status, ending)
-
-    app.add_middleware(BodyLimit, max_bytes=max_bytes)
-    return app
+async def _until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
-async def check_request(request: Request, max_bytes: int) -> tuple[int, str] | None:
-    """Status and reason for a request that must not reach the model; None for one that may."""
-    length, too_large = request.headers.get("content-length"), f"the request is larger than {max_bytes} bytes"
-    if length is not None and "transfer-encoding" in request.headers:
-        return 400, "the request states its length and comes in chunks, too"
-    if request.method != "POST":
-        return None
-    if length is not None and int(length) > max_bytes:
-        return 413, too_large
-    try:
-        body = await request.body()
-    except BodyTooLargeError:
-        return 413, too_large
-    except ClientDisconnect:
-        return 400, "the request ended before its body did"
-    if length is None:
-        return 411, "the request does not state its length"
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        return 415, "send application/json"
-    try:
-        Question.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where, what = ".".join(map(str, first["loc"][:3])), first["msg"].removeprefix("Value error, ")
-        return 400, f"{where}: {what}" if where else what
-    return None
-
-
-def _one_line(content: bytes) -> str:
-    """The message of an error without MLflow's echo of the request and its stack trace."""
-    try:
-        error = json.loads(content)
-        text = str(error.get("message") or error.get("detail") or "refused")
-    except ValueError:
-        text = content.decode(errors="replace")
-    return " ".join(text.rpartition("Error: ")[2].split())
+def _as_json(request: Request, error: Exception) -> Response:
+    """An error as one line; a connection on which a request's end is unclear is closed."""
+    status, why, headers = 500, "the server failed", dict[str, str]()
+    if isinstance(error, HTTPException):
+        status, why, headers = error.status_code, error.detail, dict(error.headers or {})
+    if isinstance(error, ClientDisconnect):
+        status, why = GONE, "the caller has gone"
+    # Where a body ends that comes in chunks is the client's word: what follows is not taken for another request.
+    if "transfer-encoding" in request.headers:
+        headers["Connection"] = "close"
+    return JSONResponse({"error": why}, status, headers)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from mlflow import MlflowClient
@@ -17,6 +17,17 @@ HISTORY_TAG = "rlvo.champions"
 """Tag of the registered model: every version that was made the champion, oldest first, separated by spaces."""
 MAX_HISTORY = 200
 """How many champions the history keeps."""
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What a registry says of a version, to be said again in another one. It names no patient and no path."""
+
+    name: str
+    version: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,15 @@ def version_gate(tracking: Tracking, name: str, number: str) -> str:
     """What the gate found about a version. Raises MachineError if the registry does not answer."""
     with tracking.registry(f"{name}/{number}") as client:
         return gate_result(client.get_model_version(name, number).tags)
+
+
+def read_registration(tracking: Tracking, name: str, number: str) -> Registration:
+    """What the registry says of a version. Raises MachineError if it does not answer."""
+    with tracking.registry(f"{name}/{number}") as client:
+        found = client.get_model_version(name, number)
+        metrics = _metrics(client, found.run_id)
+    tags = {key: value for key, value in sorted(found.tags.items()) if key.startswith("rlvo.")}
+    return Registration(name, number, tags, dict(sorted(metrics.items())), found.description or "")
 
 
 def logged_model(tracking: Tracking, name: str, number: str) -> str | None:

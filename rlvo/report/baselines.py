@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -50,6 +50,24 @@ def baseline_performance(
         holdout = measure_performance(label.loc[test.index], answers["score"], answers["rlvo"])
         models[name] = ModelResults(result.validation_metrics(), holdout)
     return models
+
+
+def unbeaten(auc: float, baselines: Mapping[str, float]) -> list[str]:
+    """Say which baselines an ensemble does not beat, in a sentence; nothing if it beats all.
+
+    Args:
+        auc: the ensemble's, on the same patients as the baselines'.
+        baselines: AUC by name.
+    """
+    better = [f"{name} ({other:.2f})" for name, other in baselines.items() if other >= auc]
+    return [f"The ensemble (AUC {auc:.2f}) does not beat {', '.join(better)}."] if better else []
+
+
+def unbeaten_by_networks(networks: Sequence[float], name: str, auc: float) -> list[str]:
+    """Say how many networks do not beat a baseline, by their mean AUC over the folds; nothing if all do."""
+    behind = sum(each <= auc for each in networks)
+    which = f"{behind} of {len(networks)} networks do not beat" if len(networks) > 1 else "The network does not beat"
+    return [f"{which} {name} ({auc:.2f}) in mean AUC over the folds."] if behind else []
 
 
 def in_larger_steps(odds: pd.DataFrame) -> pd.DataFrame:

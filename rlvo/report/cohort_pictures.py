@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 
-from rlvo.cohort.labels import NAMES
+from rlvo.cohort.labels import variable_name
 from rlvo.cohort.selection import FlowStep
 from rlvo.report.style import BLUE, GREY, INK, PAGE_WIDTH, PALE, paper_style
 
@@ -162,7 +162,7 @@ def missingness_plot(table: pd.DataFrame) -> Figure:
     for y, (count, share) in enumerate(zip(missing, shares, strict=True)):
         axes.text(share, y, f" {count:,}", va="center", fontsize=7)
     axes.set(ylim=(len(missing) - 0.4, -0.6), xlim=(0, max(0.05, shares.max())), xlabel="Patients without a value")
-    axes.set_yticks(range(len(missing)), [NAMES.get(str(name), str(name)) for name in missing.index])
+    axes.set_yticks(range(len(missing)), [variable_name(str(name)) for name in missing.index])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
     axes.tick_params(left=False)
     return figure

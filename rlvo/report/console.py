@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -83,6 +83,14 @@ def text_table(
     for row in rows:
         table.add_row(*(literal(cell) if isinstance(cell, str) else cell for cell in row))
     return table
+
+
+def align(rows: Sequence[Sequence[str | Text]], right: Collection[int] = ()) -> list[str]:
+    """Rows as lines whose columns stand below one another; those in `right`, by number, are right-aligned."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    places = [f"{{:{'>' if number in right else '<'}{width}}}" for number, width in enumerate(widths)]
+    return [" ".join(places).format(*row).rstrip() for row in cells]
 
 
 def _lines(text: str) -> Text:

@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rlvo.cohort.labels import NAMES, format_numbers, format_value, variable_label
+from rlvo.cohort.labels import format_numbers, format_value, variable_label, variable_name
+from rlvo.cohort.variables import VARIABLES, Variable
 from rlvo.report.exhibit import Exhibit
 from rlvo.report.style import BLUE, GREY, INK, ORANGE, PALE_INK, paper_style
 
@@ -19,7 +20,13 @@ ANSWERS = ("no alert", "alert")
 IF_TYPICAL = "Answer if this alone were typical"
 
 
-def decision_exhibit(values: pd.DataFrame, typical_score: float, score: float, rlvo: int) -> Exhibit:
+def decision_exhibit(
+    values: pd.DataFrame,
+    typical_score: float,
+    score: float,
+    rlvo: int,
+    variables: Mapping[str, Variable] = VARIABLES,
+) -> Exhibit:
     """How a patient's values lead from the score with typical values to the answer's.
 
     Args:
@@ -27,12 +34,13 @@ def decision_exhibit(values: pd.DataFrame, typical_score: float, score: float, r
             `score_if_typical`, `rlvo_if_typical`.
         typical_score: with the patient's images and typical values.
         score, rlvo: those of the answer.
+        variables: what is known of the predictors.
     """
     rows = [
         {
-            "Predictor": variable_label(row["predictor"]),
-            "This patient": format_value(row["predictor"], row["value"]),
-            "Typical": format_value(row["predictor"], row["typical"]),
+            "Predictor": variable_label(row["predictor"], variables),
+            "This patient": format_value(row["predictor"], row["value"], variables),
+            "Typical": format_value(row["predictor"], row["typical"], variables),
             "Added to the score": format_signed(row["contribution"]),
             "Score if this alone were typical": format_signed(row["score_if_typical"]),
             IF_TYPICAL: ANSWERS[row["rlvo_if_typical"]],
@@ -51,19 +59,21 @@ def decision_exhibit(values: pd.DataFrame, typical_score: float, score: float, r
         f"{changes} would change the answer if typical (in bold). It is the model that is described, not the disease.",
         shown=pd.DataFrame(rows),
         best=frozenset((number, IF_TYPICAL) for number in turned),
-        figure=decision_figure(values, typical_score, score),
+        figure=decision_figure(values, typical_score, score, variables),
     )
 
 
 @paper_style
-def decision_figure(values: pd.DataFrame, typical_score: float, score: float) -> Figure:
+def decision_figure(
+    values: pd.DataFrame, typical_score: float, score: float, variables: Mapping[str, Variable] = VARIABLES
+) -> Figure:
     """Draw the steps from the score with typical values to the answer's; arguments as for `decision_exhibit`."""
     moving = values[values["contribution"].abs() > 0]
     most = MOST_BARS if len(moving) > MOST_BARS + 1 else len(moving)  # "1 other" would say less than its name
     shown, others = moving.head(most), moving.iloc[most:]
     labels = [
-        f"{NAMES.get(row['predictor'], row['predictor'])}: {format_value(row['predictor'], row['value'])} "
-        f"({format_value(row['predictor'], row['typical'])})"
+        f"{variable_name(row['predictor'])}: {format_value(row['predictor'], row['value'], variables)} "
+        f"({format_value(row['predictor'], row['typical'], variables)})"
         for row in _rows(shown)
     ]
     steps = shown["contribution"].to_list()
@@ -97,20 +107,23 @@ def _note(axes: Axes, x: float, y: float, value: float) -> None:
     axes.annotate(format_signed(value), (x, y), fontsize=6.5, bbox=behind, **at)  # type: ignore[arg-type]
 
 
-def training_exhibit(values: pd.DataFrame, patients: int | None) -> Exhibit:
+def training_exhibit(
+    values: pd.DataFrame, patients: int | None, variables: Mapping[str, Variable] = VARIABLES
+) -> Exhibit:
     """Where a patient's values lie among those of the training patients.
 
     Args:
         values: one row per predictor: `predictor`, `value`, `typical`, `lowest`, `highest`, `percentiles` (the nearest
             known ones below and above), `same` and `known` (numbers of training patients); None if not known.
         patients: how many training patients there were; None if that is not known.
+        variables: what is known of the predictors.
     """
     rows = [
         {
-            "Predictor": variable_label(row["predictor"]),
-            "This patient": _numbers(row)[0],
+            "Predictor": variable_label(row["predictor"], variables),
+            "This patient": _numbers(row, variables)[0],
             "Among the training patients": place_in_words(row),
-            "Their values": _range(row),
+            "Their values": _range(row, variables),
             "Recorded in": "" if pd.isna(row["known"]) else f"{row['known']:.0f}",
         }
         for row in _rows(values)
@@ -156,19 +169,19 @@ def place_in_words(row: Mapping[str, Any]) -> str:
     return "within their range"
 
 
-def _range(row: Mapping[str, Any]) -> str:
-    typical = format_value(row["predictor"], row["typical"])
+def _range(row: Mapping[str, Any], variables: Mapping[str, Variable]) -> str:
+    typical = format_value(row["predictor"], row["typical"], variables)
     if pd.isna(row["lowest"]):
         return f"mostly {typical}"
-    _, low, high = _numbers(row)
+    _, low, high = _numbers(row, variables)
     return f"median {typical}, {low} to {high}"
 
 
-def _numbers(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _numbers(row: Mapping[str, Any], variables: Mapping[str, Variable]) -> tuple[str, ...]:
     """The patient's value and the range of the others, told apart if they are numbers."""
     name, numbers = row["predictor"], (row["value"], row["lowest"], row["highest"])
     if any(pd.isna(number) or isinstance(number, str) for number in numbers):
-        return tuple(format_value(name, number) for number in numbers)
+        return tuple(format_value(name, number, variables) for number in numbers)
     return format_numbers(name, *numbers)
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rlvo.files import atomic_write, csv_text
+from rlvo.files import atomic_write, csv_text, parse_json
 from rlvo.report.style import Drawing, say_about, write_picture
 
 Standing = Literal["hold-out", "nested", "optimistic"]
@@ -85,6 +85,6 @@ def write_exhibits(sections: Iterable[Section], folder: Path) -> list[Path]:
 def _written(folder: Path) -> list[str]:
     """The names of files that were written into `folder` as exhibits; none if nothing says so."""
     with suppress(OSError, ValueError):
-        names = json.loads((folder / WRITTEN).read_bytes())
+        names = parse_json((folder / WRITTEN).read_bytes())
         return [name for name in names if isinstance(name, str) and Path(name).name == name]
     return []

@@ -9,7 +9,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.projections.polar import PolarAxes
 from matplotlib.ticker import MaxNLocator
 
-from rlvo.cohort.labels import NAMES
+from rlvo.cohort.labels import variable_name
 from rlvo.explain.ranking import MEASURES, VariableImportance
 from rlvo.report.exhibit import Exhibit
 from rlvo.report.style import BLUE, GREEN, GREY, INK, ORANGE, PAGE_WIDTH, PALE_INK, paper_style
@@ -59,7 +59,7 @@ def importance_exhibits(found: VariableImportance, predictors: Sequence[str]) ->
             found.table.reset_index(),
             "Contribution: to each network's scale and shift. AUC lost: that of each fold's combined score if the "
             "predictor is shuffled among its validation patients; mean and SD over folds and shuffles. Shapley values: "
-            f"of each network, for patients drawn at random. {len(found.members)} networks read the table and have a "
+            f"of each member, for patients drawn at random. {len(found.members)} members read the table and have a "
             "say. Rank 1 is the most important.",
             "optimistic",
             shown.reset_index(),
@@ -87,7 +87,7 @@ def _number(value: float, decimals: int) -> str:
 def importance_rows(table: pd.DataFrame) -> pd.DataFrame:
     """A table of `explain.ranking.rank_predictors` with readable names of predictors and columns, ready to be shown."""
     percent = table.assign(absolute_contribution=100 * table["absolute_contribution"])
-    names = [NAMES.get(name, name) for name in table.index]
+    names = [variable_name(str(name)) for name in table.index]
     return percent[list(COLUMNS)].rename(columns=COLUMNS).set_axis(names).rename_axis("Predictor")
 
 
@@ -125,7 +125,7 @@ def _draw(
         axes.plot(around, percent, color=colour, linewidth=1.4, marker="o", markersize=2.5, label=name)
     axes.set_theta_zero_location("N")
     axes.set_theta_direction(-1)
-    axes.set_xticks(around[:-1], [NAMES.get(name, name) for name in predictors])
+    axes.set_xticks(around[:-1], [variable_name(name) for name in predictors])
     axes.tick_params(axis="x", pad=-2, labelsize=6)
     for label, angle in zip(axes.get_xticklabels(), around, strict=False):
         side = np.sin(angle)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from rlvo.files import atomic_write
+from rlvo.files import atomic_write, parse_json
 from rlvo.report.exhibit import Exhibit, Section, write_exhibits
 from rlvo.report.style import Drawing, svg
 
@@ -31,7 +31,7 @@ def keep_section(section: Section, folder: Path, subject: str) -> None:
 def kept_section(folder: Path, subject: str) -> Section | None:
     """The section that is kept in a folder; None if there is none, or it is about something else or damaged."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        content = json.loads((folder / SECTION).read_bytes())
+        content = parse_json((folder / SECTION).read_bytes())
         if content.pop("subject") == subject:
             section = Section(**content)
             return replace(section, exhibits=[_unpacked(each, folder) for each in content["exhibits"]])

@@ -53,13 +53,16 @@ def votes_exhibit(votes: pd.DataFrame) -> Exhibit:
 
     Args:
         votes: one row per fold: `fold`, a column of each modality with its members' probabilities (a tuple),
-            `abstaining` (members without a say), `score`, `threshold`.
+            `abstaining` (members without a say), `score`, `threshold`; `table`, the probability of the fold's model
+            of the table, if it has one.
     """
     modalities = [name for name in get_args(Modality) if name in votes]
+    has_table = "table" in votes
     rows = [
         {
             "Fold": f"{row['fold']}",
             **{f"p, {name}": ", ".join(f"{p:.2f}" for p in row[name]) for name in modalities},
+            **({"p, table": f"{row['table']:.2f}"} if has_table else {}),
             "Combined": f"{row['score']:.3f}",
             "Threshold": f"{row['threshold']:.3f}",
             "Margin": format_signed(row["score"] - row["threshold"]),
@@ -68,13 +71,13 @@ def votes_exhibit(votes: pd.DataFrame) -> Exhibit:
         for row in votes.to_dict("records")
     ]
     silent = int(votes["abstaining"].sum())
-    without = f" {silent} networks have no say, because they are no better than chance." if silent else ""
+    without = f" {silent} members have no say, because they are no better than chance." if silent else ""
     written = {str(name): [" ".join(map(str, cell)) for cell in votes[name]] for name in modalities}
     return Exhibit(
         "votes",
         "How the folds voted",
         votes.assign(**written),
-        caption=f"Each fold combines the probabilities of its networks and compares them with its own threshold; the "
+        caption=f"Each fold combines the probabilities of its members and compares them with its own threshold; the "
         f"majority decides.{without}",
         shown=pd.DataFrame(rows),
     )

@@ -1,5 +1,6 @@
 """A report's tables of a search: its best configurations, how its trials ended, and what they took."""
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -13,23 +14,31 @@ MOST = 15
 
 
 def configurations_exhibit(trials: pd.DataFrame) -> Exhibit:
-    """The configurations by their mean `val/auc`, best first.
+    """The configurations by their mean `val/auc` over folds and repeats (`training.repeat`), best first.
 
     Args:
-        trials: one row per trial of a finished configuration: `configuration` (its key), `label`, `epochs`, `seconds`,
-            and its metrics at the best epoch (`val/auc`, …).
+        trials: one row per trial of a finished configuration: `configuration` (the key of its first repeat), `label`,
+            `fold`, `epochs`, `seconds`, and its metrics at the best epoch (`val/auc`, …).
     """
     of_metrics = [name for name in map(str, trials.columns) if name.startswith("val/")]
-    grouped = trials.groupby(["configuration", "label"], sort=False)
-    table = grouped.agg(folds=("val/auc", "size"), epochs=("epochs", "sum"), seconds=("seconds", "sum"))
+    whole = trials.groupby(["configuration", "label"], sort=False)
+    table = whole.agg(
+        folds=("fold", "nunique"), trials=("fold", "size"), epochs=("epochs", "sum"), seconds=("seconds", "sum")
+    )
+    table.insert(1, "repeats", table.pop("trials") // table["folds"])
+    of_folds = trials.groupby(["configuration", "label", "fold"], sort=False)[of_metrics].mean()
+    grouped = of_folds.groupby(["configuration", "label"], sort=False)
     for metric in of_metrics:
         table[[f"{metric}_mean", f"{metric}_sd"]] = grouped[metric].agg(["mean", "std"])
+    table["val/auc_se"] = table["val/auc_sd"] / table["folds"] ** 0.5
     table = table.sort_values("val/auc_mean", ascending=False, kind="stable").reset_index()
     headings = {"val/auc": "AUC", "val/balanced_accuracy": "balanced accuracy"}
+    repeats = {"repeats": table["repeats"].map(str)} if (table["repeats"] > 1).any() else {}
     shown = pd.DataFrame(
         {
             "configuration": table["label"],
             "key": table["configuration"],
+            **repeats,
             **{
                 f"{heading} (optimistic)": [
                     format_mean_sd(*pair) for pair in table[[f"{metric}_mean", f"{metric}_sd"]].to_numpy()
@@ -37,12 +46,17 @@ def configurations_exhibit(trials: pd.DataFrame) -> Exhibit:
                 for metric, heading in headings.items()
                 if metric in of_metrics
             },
+            "SE of AUC": ["" if math.isnan(error) else f"{error:.3f}" for error in table["val/auc_se"]],
             "epochs": table["epochs"].map(str),
             "minutes": (table["seconds"] / 60).map("{:.1f}".format),
         }
     ).head(MOST)
     more = f"The first {MOST} of {len(table)}. " if len(table) > MOST else ""
-    caption = f"{more}Mean ± SD over the folds' validation patients, at each fold's best epoch, which was chosen there."
+    caption = (
+        f"{more}Mean ± SD over the folds' validation patients, at each fold's best epoch (training.checkpoint)"
+        f"{', of the mean over repeats' if repeats else ''}. SE: "
+        "SD/√folds; it is too small, because folds share most of their training patients."
+    )
     return Exhibit("best-configurations", "Configurations, best first", table, caption, "optimistic", shown)
 
 
@@ -81,5 +95,15 @@ def compute_exhibit(trials: pd.DataFrame) -> Exhibit:
 
 def settings_exhibit(name: str, title: str, rows: Sequence[tuple[str, object]], caption: str = "") -> Exhibit:
     """Names and values."""
-    table = pd.DataFrame([(key, str(value)) for key, value in rows], columns=["name", "value"])
+    table = pd.DataFrame([(key, _in_words(value)) for key, value in rows], columns=["name", "value"])
     return Exhibit(name, title, table, caption, None, table.rename(columns={"name": ""}))
+
+
+def _in_words(value: object) -> str:
+    """A list by its items, and of a declared predictor its name and what is declared of it."""
+    if isinstance(value, list):
+        return ", ".join(map(_in_words, value))
+    if isinstance(value, dict) and "name" in value:
+        declared = [f"{key} {_in_words(each)}" for key, each in value.items() if key != "name" and each is not None]
+        return f"{value['name']} ({'; '.join(declared)})"
+    return str(value)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rlvo.cohort.labels import LEVELS, NAMES
+from rlvo.cohort.labels import LEVELS, variable_name
 from rlvo.evaluation.subgroups import SubgroupAnalysis
 from rlvo.report.console import format_interval, format_p
 from rlvo.report.exhibit import Exhibit, Standing
@@ -19,7 +19,7 @@ def subgroups_exhibit(subgroups: Sequence[SubgroupAnalysis], *, standing: Standi
     """One row per level, and below each grouping its tests of equality."""
     rows, shown = [], []
     for each in subgroups:
-        title = NAMES.get(each.name, each.name.capitalize())
+        title = variable_name(each.name)
         for number, level in enumerate(each.levels.to_dict("records")):
             row = {str(name): value for name, value in level.items()}
             tests = {f"{test}_p_corrected": p for test, p in each.corrected.items()} if number == 0 else {}

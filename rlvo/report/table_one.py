@@ -1,7 +1,8 @@
 """Table 1: the patients of development and hold-out, and those with rLVO among them."""
 
+import math
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import pandas as pd
 from rich.table import Table
 
 from rlvo.cohort.labels import level_label, variable_label
-from rlvo.cohort.variables import DERIVED, RATIOS, VARIABLES
+from rlvo.cohort.variables import DERIVED, RATIOS, VARIABLES, Variable, known_variables
+from rlvo.config.predictors import OwnPredictor
 from rlvo.report.console import format_p, numeric, text_table
 
 HEADINGS = {
@@ -30,28 +32,32 @@ CAPTION = (
 ABSENT = "–"
 
 
-def table_one(table: pd.DataFrame, label: pd.Series, test: Collection[str]) -> pd.DataFrame:
+def table_one(
+    table: pd.DataFrame, label: pd.Series, test: Collection[str], own: Sequence[OwnPredictor] = ()
+) -> pd.DataFrame:
     """Make Table 1 as text, one row per variable (or per level, if there are more than two), without patients' ids.
 
     Args:
         table: the included patients of a checked cohort.
         label: 0 or 1 per patient, indexed likewise.
         test: patients of the hold-out.
+        own: the declarations of predictors that rlvo does not know.
 
     Returns:
         The columns of `HEADINGS`; the first row counts the patients. `p` and `smd` are given in a variable's first row
         only, as "n.e." if they are not estimable.
     """
-    shown = _shown(table).reset_index(drop=True)
+    variables = known_variables(own)
+    shown = _shown(table, variables).reset_index(drop=True)
     is_test = table.index.isin(list(test))
     rlvo = (label.loc[table.index] == 1).to_numpy()
     known = [name for name in shown.columns.astype(str) if shown[name].notna().any()]
     part, outcome = np.where(is_test, "test", "development"), np.where(rlvo, "rlvo", "other")
     with warnings.catch_warnings():  # about future versions of pandas, and about tests on few patients
         warnings.simplefilter("ignore")
-        both = _tableone(shown[known], part, smd=True)
-        of_development = _tableone(shown[known][~is_test], outcome[~is_test], pval=True)
-        of_test = _tableone(shown[known][is_test & rlvo], outcome[is_test & rlvo])
+        both = _tableone(shown[known], part, variables, smd=True)
+        of_development = _tableone(shown[known][~is_test], outcome[~is_test], variables, pval=True)
+        of_test = _tableone(shown[known][is_test & rlvo], outcome[is_test & rlvo], variables)
     groups = {
         "development": (~is_test, _cells(both, "development")),
         "development_rlvo": (~is_test & rlvo, _cells(of_development, "rlvo")),
@@ -60,9 +66,9 @@ def table_one(table: pd.DataFrame, label: pd.Series, test: Collection[str]) -> p
     }
     rows = [{"variable": "Patients", **{group: str(chosen.sum()) for group, (chosen, _) in groups.items()}}]
     for name in shown.columns.astype(str):
-        for number, level in enumerate(_levels(name)):
+        for number, level in enumerate(_levels(name, variables)):
             row = {group: cells.get((name, level), ABSENT) for group, (_, cells) in groups.items()}
-            row["variable"] = level_label(name, level) if level not in ("", "1") else variable_label(name)
+            row["variable"] = level_label(name, level) if level not in ("", "1") else variable_label(name, variables)
             if number == 0:
                 row["missing"] = str(shown[name].isna().sum())
                 row["p"] = format_p(of_development.htest_table["P-Value"].get(name, np.nan))
@@ -78,36 +84,46 @@ def table_one_table(characteristics: pd.DataFrame) -> Table:
     return text_table(["", *map(numeric, headings)], rows.tolist(), title="Table 1")
 
 
-def _shown(table: pd.DataFrame) -> pd.DataFrame:
+def _shown(table: pd.DataFrame, variables: Mapping[str, Variable]) -> pd.DataFrame:
     """The table's predictors and scores, with the derived ones; categorical values as text."""
-    shown = table[
-        [name for name in VARIABLES if name in table and VARIABLES[name].role in ("predictor", "score")]
-    ].copy()
+    shown = predictors_and_scores(table, variables).copy()
     for derived in DERIVED:
         if set(RATIOS[derived]) <= set(table):
             numerator, denominator = (table[column] for column in RATIOS[derived])
             without = 0.0 if derived == "hir" else np.nan  # as in the encoder: no volume, none of it severe
             shown[derived] = (numerator / denominator).mask(denominator == 0, without)
     for name in shown.columns.astype(str):
-        if _levels(name) == ("1",):
+        if _levels(name, variables) == ("1",):
             shown[name] = shown[name].map({0.0: "0", 1.0: "1"})
     return shown
 
 
-def _levels(name: str) -> tuple[str, ...]:
+def predictors_and_scores(table: pd.DataFrame, variables: Mapping[str, Variable]) -> pd.DataFrame:
+    """The columns of a checked table that are predictors, or the score of baselines."""
+    return table.filter([name for name, each in variables.items() if each.role in ("predictor", "score")])
+
+
+def _levels(name: str, variables: Mapping[str, Variable]) -> tuple[str, ...]:
     """The rows of a variable: all its levels, the second of two, or a single unnamed one."""
-    if name in DERIVED or VARIABLES[name].kind == "continuous":
+    if name in DERIVED or variables[name].kind == "continuous":
         return ("",)
-    levels = VARIABLES[name].levels
-    return levels if VARIABLES[name].kind == "categorical" else levels[1:] or ("1",)
+    levels = variables[name].levels
+    return levels[1:] or ("1",) if variables[name].kind == "binary" else levels
 
 
-def _tableone(data: pd.DataFrame, group: np.ndarray, **options: bool) -> Any:
+def _decimals(variable: Variable | None) -> int:
+    """None for what rlvo knows, two for what is derived; a hundredth of the range of a study's own shows."""
+    if variable is None:
+        return 2
+    return 0 if variable.name in VARIABLES else max(0, 2 - math.floor(math.log10(variable.high - variable.low)))
+
+
+def _tableone(data: pd.DataFrame, group: np.ndarray, variables: Mapping[str, Variable], **options: bool) -> Any:
     """A TableOne of the patients, by `group` [N]."""
     from tableone import TableOne
 
     names = list(data.columns.astype(str))
-    continuous = [name for name in names if _levels(name) == ("",)]
+    continuous = [name for name in names if _levels(name, variables) == ("",)]
     categorical = [name for name in names if name not in continuous]
     # It walks over texts one by one, which takes ten times as long on Arrow strings.
     grouped = data.astype(dict.fromkeys(categorical, object)).assign(group=group.astype(object))
@@ -122,7 +138,7 @@ def _tableone(data: pd.DataFrame, group: np.ndarray, **options: bool) -> Any:
         missing=False,
         include_null=False,
         label_suffix=False,
-        decimals={name: 2 if name in DERIVED else 0 if name in continuous else 1 for name in names},
+        decimals={name: _decimals(variables.get(name)) if name in continuous else 1 for name in names},
         **options,
     )
 

@@ -10,7 +10,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from rlvo.cohort.labels import NAMES, term_label
+from rlvo.cohort.labels import term_label, variable_name
 from rlvo.evaluation.answers import AnswerComparison
 from rlvo.evaluation.metrics import over_folds
 from rlvo.evaluation.performance import Performance
@@ -38,6 +38,7 @@ BASELINE_HEADINGS = {
 
 WHAT_ROWS_ARE = {
     "all clinical": "NIHSS … all clinical: the baselines, without images (boosted: trees).",
+    "linear image.*": "linear image: principal components of 16 mm blocks, ridge; without and with the table.",
     "NCCT|CTA|BOTH": "NCCT, CTA, BOTH: the ensemble's networks of one scan, or of both.",
     ".+ (none|concat|film|daft)": "none: images alone; concat, film, daft: fused with the table.",
 }
@@ -116,7 +117,7 @@ def subgroup_table(subgroups: Sequence[SubgroupAnalysis], *, title: str) -> Tabl
     for each in subgroups:
         for level in each.levels.to_dict("records"):
             row: dict[Any, Any] = level
-            name = f"{NAMES.get(each.name, each.name.capitalize())}: {row['level']}"
+            name = f"{variable_name(each.name)}: {row['level']}"
             intervals = (format_interval(row[m], row[f"{m}_low"], row[f"{m}_high"]) for m in REPORTED)
             rows.append([name, f"{row['patients']} ({row['positives']})", *intervals])
         tests = [f"{test} p {format_p(p)}" for test, p in each.corrected.items() if not math.isnan(p)]

@@ -76,7 +76,7 @@ def measure_models(
         encoder: says which encoded variables there are.
         advance: called with (networks measured, networks in all).
     """
-    share = config.resources.gpus
+    share = config.resources.known_gpus
     processes = min(at_once, max(int(1 / share), 1)) if share else at_once
     distinct = {spec_of(each): each for each in model_specs(config)}
     mask, found = brain_mask(config.grid), dict[Spec, Measured | str]()
@@ -121,14 +121,18 @@ def _measure(
     from rlvo.training.dataset import FoldData, Patients, Volumes, channel_statistics
     from rlvo.training.energy import EnergyMeter
     from rlvo.training.epoch import batches, build_optimizer, build_schedule, train_epoch, validate
+    from rlvo.training.execution import Execution
     from rlvo.training.member import read_ahead
+    from rlvo.training.shortage import keep_to_share
 
     torch.set_num_threads(resources.cpus)
+    keep_to_share(resources.known_gpus)
     device = torch.device("cuda" if resources.gpus and torch.cuda.is_available() else "cpu")
     model, settings = configuration.model, configuration.training.model_copy(update={"epochs": 10_000})
     batch, random = max(settings.batch_size, 2), np.random.default_rng(0)
+    how = Execution(device, settings, resources.activation_checkpointing, resources.compile)
 
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, how.libraries():
         folder = Path(temporary)
         places = [folder / f"p{number}" for number in range(min(batch, DIFFERENT))]
         for place in places:
@@ -150,10 +154,10 @@ def _measure(
         classifier.standardise_with(*channel_statistics(few, mask))
         classifier.symmetry.read_from(encoder.feature_names)
         statistics = (time.perf_counter() - started) / len(few)
-        classifier.to(device)
+        how.prepare(classifier)
         optimizer = build_optimizer(classifier, settings)
         schedule = build_schedule(optimizer, settings, batch)
-        energy, began = EnergyMeter(resources.cpus, resources.gpus), time.perf_counter()
+        energy, began = EnergyMeter(resources.cpus, resources.known_gpus), time.perf_counter()
 
         def train(steps: int) -> float:
             group = patients(steps)

@@ -23,16 +23,20 @@ from rlvo.errors import DiskFullError, RlvoError
 from rlvo.files import disk_full_errors
 from rlvo.ray_session import check_resources, ray_session
 from rlvo.search.forecast import with_forecast
+from rlvo.search.live_metrics import LiveMetrics
+from rlvo.search.packing import settle_on_cluster
 from rlvo.search.plan import plan_study
 from rlvo.search.preflight import check_disk, check_memory, cut_torn_line
 from rlvo.search.proposals import Proposals
 from rlvo.search.searcher import FoldSearcher
 from rlvo.search.trainable import STOPS, train_fold
+from rlvo.search.workers import KeepWorkers
 from rlvo.study.folder import StudyFolder, TrialStore
 from rlvo.study.inputs import StudyInputs
 from rlvo.study.state import StudyState
 from rlvo.study.status import Note, write_note
 from rlvo.training.records import KILLED, OUT_OF_MEMORY
+from rlvo.training.usage import UsageReader
 
 INTERVAL = 1.0
 """Seconds between two states that are told."""
@@ -85,9 +89,10 @@ def run_search(
                 check_disk(planned, study)
                 store = next(iter(inputs.volumes.values())).parents[1]
                 with ray_session((study.path, store), address) as is_local, _quiet():
+                    config = settle_on_cluster(config, planned)
                     if is_local:
-                        check_resources(cpus=config.resources.cpus, gpus=config.resources.gpus)
-                        check_memory(planned, on_gpu=config.resources.gpus > 0)
+                        check_resources(cpus=config.resources.cpus, gpus=config.resources.known_gpus)
+                        check_memory(planned, on_gpu=config.resources.known_gpus > 0)
                     _tune(config, inputs, study, searcher, events)
                 events.tell([])
                 if not searcher.finished:
@@ -105,10 +110,11 @@ def _tune(
     shutil.rmtree(study.tune, ignore_errors=True)
     try:
         tune.run(
-            tune.with_resources(trainable, {"cpu": config.resources.cpus, "gpu": config.resources.gpus}),
+            tune.with_resources(trainable, {"cpu": config.resources.cpus, "gpu": config.resources.known_gpus}),
             name=config.name,
             storage_path=str(study.tune),
             search_alg=searcher,
+            scheduler=KeepWorkers(),
             num_samples=-1,
             max_concurrent_trials=config.search.concurrent_trials,
             reuse_actors=True,
@@ -143,6 +149,7 @@ class TuneEvents(TrialProgressCallback):  # type: ignore[misc]
         self._searcher, self._config, self._study, self._on_state = searcher, config, study, on_state
         self._told, self._note, self._noted = 0.0, Note(), -NOTE_INTERVAL
         self._at_once, self._forecast, self._foretold = 0, searcher.state, -FORECAST_INTERVAL
+        self._usage, self._live = UsageReader(), LiveMetrics(config.name)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         if time.monotonic() - self._told >= INTERVAL:
@@ -172,6 +179,7 @@ class TuneEvents(TrialProgressCallback):  # type: ignore[misc]
             self._searcher.note_running(trial.trial_id, is_running=trial.status == Trial.RUNNING)
         state = self._foretell(self._searcher.state)
         self._on_state(state)
+        self._live.show(state)
         self._told, note = time.monotonic(), Note.of(state)
         if note != self._note or self._told - self._noted >= NOTE_INTERVAL:
             write_note(self._study, note)
@@ -182,7 +190,8 @@ class TuneEvents(TrialProgressCallback):  # type: ignore[misc]
         self._at_once, now = max(self._at_once, state.count("running")), time.monotonic()
         state = replace(state, at_once=self._at_once)
         if now - self._foretold >= FORECAST_INTERVAL:
-            self._forecast, self._foretold = with_forecast(state, self._study, self._config), now
+            self._forecast = with_forecast(state, self._study, self._config, self._usage)
+            self._foretold = now
         eta, energy = self._forecast.eta_seconds, self._forecast.energy_kwh
         if eta is not None:
             eta = None if state.is_complete else max(eta - (now - self._foretold), 0.0)

@@ -21,7 +21,7 @@ from rlvo.study.folder import StudyFolder, read_config
 from rlvo.study.specs import Spec, spec_of, specs_of
 from rlvo.study.state import StudyState
 from rlvo.study.status import read_state
-from rlvo.training.usage import Pace, read_energy, read_pace
+from rlvo.training.usage import Pace, UsageReader
 
 TRIAL_SECONDS = 0.35
 """What Tune takes to start a trial in a process that had one before (docs/search.md)."""
@@ -32,26 +32,31 @@ _Trial = tuple[tuple[bool, int], float]
 """Whether it waits, with its configuration's place: those that run come first; and the seconds to go."""
 
 
-def read_forecast(study: StudyFolder) -> StudyState:
-    """Where a study stands, as its folder tells it, with the time to go. Errors are those of `read_state`."""
-    return with_forecast(read_state(study), study, read_config(study))
+def read_forecast(study: StudyFolder, usage: UsageReader | None = None) -> StudyState:
+    """Where a study stands, as its folder tells it, with the time to go. Errors are those of `read_state`.
+
+    Args:
+        study: its folder.
+        usage: whoever asks again and again keeps one, so that only what has changed is read.
+    """
+    return with_forecast(read_state(study), study, read_config(study), usage or UsageReader())
 
 
-def with_forecast(state: StudyState, study: StudyFolder, config: StudyConfig) -> StudyState:
+def with_forecast(state: StudyState, study: StudyFolder, config: StudyConfig, usage: UsageReader) -> StudyState:
     """The state with the time to go and the energy so far, from what the trials in the study's folder measured."""
-    trials = [
-        (each, study.trial(each.key, trial.fold), trial) for each in state.configurations for trial in each.trials
-    ]
     measured, joules = defaultdict[Spec, list[Pace]](list), list[float]()
-    for each, folder, trial in trials:
-        if not trial.epoch:
-            continue
-        joules.append(read_energy(folder))
-        pace, record = read_pace(folder), trial.record
-        if pace is None and record is not None:  # trained by an earlier version
-            pace = Pace(record.seconds / record.epochs)
-        if pace is not None and each.configuration is not None:
-            measured[spec_of(each.configuration)].append(pace)
+    for each in state.configurations:
+        own = list[Pace]()
+        for trial in each.trials:
+            if trial.epoch:
+                record = trial.record
+                pace, energy = usage.pace_and_energy(study.trial(each.key, trial.fold), has_ended=record is not None)
+                joules.append(energy)
+                if pace is None and record is not None:  # trained by an earlier version
+                    pace = Pace(record.seconds / record.epochs)
+                own += [] if pace is None else [pace]
+        if own and each.configuration is not None:
+            measured[spec_of(each.configuration)] += own
     counted = math.fsum(each for each in joules if math.isfinite(each))
     state = replace(state, energy_kwh=counted / JOULES_PER_KWH if counted else None)
     if state.is_complete or not measured or not (slots := max(state.at_once, state.count("running"))):
@@ -67,7 +72,7 @@ def mean_pace(paces: Iterable[Pace]) -> Pace:
 
 
 def seconds_to_go(config: StudyConfig, state: StudyState, paces: Paces, slots: int) -> float:
-    """About how long the search still takes if no trial fails.
+    """About how long the search still takes if no trial fails, and none (again) starts anew (`training.restarts`).
 
     Args:
         state: where it stands; without any configuration: before it begins.
@@ -103,7 +108,10 @@ class _Entrant:
         """Its trials that have not arrived at a rung."""
         found = []
         for fold in range(rung.folds):
-            runs, epochs = fold in self.running, min(rung.epochs, self.total) - self.epochs[fold]
+            runs, done = fold in self.running, self.epochs[fold]
+            if done > self.total:  # it never left chance and started again
+                done = (done - 1) % self.total + 1
+            epochs = min(rung.epochs, self.total) - done
             if epochs > 0 and (runs or self.is_open):
                 found.append(((not runs, self.number), _trial_seconds(self.pace, epochs, is_started=runs)))
         return found

@@ -13,15 +13,14 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import accumulate
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from rlvo.config.model import Configuration
+from rlvo.config.model import CheckpointName, Configuration, TrainingConfig
 from rlvo.config.study import SearchConfig
 from rlvo.study.state import ConfigurationState, State, TrialState, trial_state
-from rlvo.training.records import OBJECTIVE, CompletionRecord, EpochMetrics
+from rlvo.training.records import OBJECTIVE, CompletionRecord, EpochMetrics, is_better
 
 if TYPE_CHECKING:  # `rlvo plan` reads this module, and starts without Optuna
     from rlvo.search.proposals import Proposal
@@ -64,25 +63,28 @@ def group(configuration: Configuration, compare_within: Sequence[str]) -> tuple[
     return tuple(attrgetter(path)(configuration) for path in compare_within)
 
 
-def objective_curve(folds: Sequence[Sequence[EpochMetrics]]) -> list[float]:
+def objective_curve(folds: Sequence[Sequence[EpochMetrics]], by: CheckpointName = "loss") -> list[float]:
     """The objective if training had ended after each of the epochs that all folds have trained.
 
     Returns:
-        Mean over the folds of the objective at each fold's lowest validation loss so far (the first of equals); −inf if
-        it is undefined on a fold.
+        Mean over the folds of the objective at each fold's best epoch so far; −inf if it is undefined on a fold.
     """
-    best = (accumulate(fold, partial(min, key=itemgetter("val/loss"))) for fold in folds)
+
+    def better(best: EpochMetrics, epoch: EpochMetrics) -> EpochMetrics:
+        return epoch if is_better(epoch, best, by) else best
+
+    best = (accumulate(fold, better) for fold in folds)
     means = (
         math.fsum(fold.get(OBJECTIVE, math.nan) for fold in epoch) / len(folds) for epoch in zip(*best, strict=False)
     )
     return [mean if math.isfinite(mean) else -math.inf for mean in means]
 
 
-def objective_at(rung: Rung, folds: Sequence[Sequence[EpochMetrics]]) -> float | None:
+def objective_at(rung: Rung, folds: Sequence[Sequence[EpochMetrics]], by: CheckpointName = "loss") -> float | None:
     """The objective of `objective_curve` at a rung, from every fold's metrics so far; None if a fold is not there."""
     if any(len(fold) < rung.epochs for fold in folds[: rung.folds]):
         return None
-    return objective_curve([fold[: rung.epochs] for fold in folds[: rung.folds]])[-1]
+    return objective_curve([fold[: rung.epochs] for fold in folds[: rung.folds]], by)[-1]
 
 
 @dataclass(eq=False)
@@ -109,6 +111,8 @@ class Contender:
     running: set[int] = field(default_factory=set)
     """Folds that Tune has, and has not yet said how they ended."""
     _state: ConfigurationState | None = None
+    _values: dict[int, float] = field(default_factory=dict)
+    """Its objective at rungs it has arrived at."""
 
     def __post_init__(self) -> None:
         self.trials = [trial_state(fold, None, epochs) for fold, epochs in enumerate(self.epochs)]
@@ -128,6 +132,7 @@ class Contender:
     ) -> None:
         """Note what has become of a trial; the arguments are those of `trial_state`."""
         self._state, epochs = None, self.epochs[fold]
+        self._values.clear()
         self.trials[fold] = trial_state(fold, record, epochs, failure=failure, pruning=pruning, unended=unended)
 
     @property
@@ -148,27 +153,53 @@ class Contender:
         return self.state.state in ("failed", "pruned")
 
     @property
+    def _training(self) -> TrainingConfig:
+        return self.configuration.training
+
+    def _value(self, rung: Rung) -> float | None:
+        """Its objective at a rung; None if it has not arrived there."""
+        if not all(self._is_at(rung, fold) for fold in range(rung.folds)):
+            return None
+        epochs = self.epochs
+        if rung.epochs == self._training.epochs:  # of the last start, if a trial was started again
+            epochs = [fold[len(fold) - rung.epochs :] for fold in epochs]
+        return objective_at(rung, epochs, self._training.checkpoint)
+
+    def _is_at(self, rung: Rung, fold: int) -> bool:
+        """Whether a fold has trained as far as a rung asks; a whole trial that may start again has to have finished."""
+        if rung.epochs == self._training.epochs and self._training.restarts:
+            return self.trials[fold].state == "finished"
+        return len(self.epochs[fold]) >= rung.epochs
+
+    @property
     def is_pruned(self) -> bool:
         return any(trial.state == "pruned" for trial in self.trials)
 
     @property
     def values(self) -> Sequence[float]:
         """Its objective at each rung it has arrived at, which it has not before Tune has let go of all its trials."""
-        values = (objective_at(rung, self.epochs) for rung in self.rungs[:-1])
-        arrived = [value for value in values if value is not None]
+        self.appraise()
+        arrived = [self._values[number] for number in sorted(self._values)]
         return arrived[: self.rung] if self.running else arrived
+
+    def appraise(self) -> None:
+        """Work out `values` when it has come further, and not of all configurations at once when they are compared."""
+        for number, rung in enumerate(self.rungs[:-1]):
+            if number not in self._values and (value := self._value(rung)) is not None:
+                self._values[number] = value
 
     @property
     def means(self) -> dict[int, float]:
         """The objective after each epoch that all folds of its rung have trained, if it is defined."""
-        curve = objective_curve(self.epochs[: self.rungs[self.rung].folds])
+        first_starts = [fold[: self._training.epochs] for fold in self.epochs[: self.rungs[self.rung].folds]]
+        curve = objective_curve(first_starts, self._training.checkpoint)
         return {epoch: mean for epoch, mean in enumerate(curve, 1) if math.isfinite(mean)}
 
     def has_arrived(self, fold: int) -> bool:
         """Whether a fold has trained as far as the rung asks; at the last rung, whether it has finished."""
         if self.trials[fold].state == "finished":
             return True
-        return self.rung < len(self.rungs) - 1 and len(self.epochs[fold]) >= self.rungs[self.rung].epochs
+        return self.rung < len(self.rungs) - 1 and self._is_at(self.rungs[self.rung], fold)
 
 
 @dataclass(frozen=True)

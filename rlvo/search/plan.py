@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rlvo.cohort.encoding import TabularEncoder
+from rlvo.cohort.encoding import unfitted_encoder
 from rlvo.config.base import by_path
 from rlvo.config.model import ModelConfig
 from rlvo.config.space import conditions
@@ -59,7 +59,10 @@ class StudyPlan:
     folds: int
     trials: int
     epochs: int
-    """Over all trials, at most."""
+    """Over all trials, at most, if none starts again."""
+    restarts: int
+    """How often a trial starts again, at most, if it never left chance (`training.restarts`); epochs, and hours, are
+    without that."""
     expected_epochs: int
     """About how many with pruning, if no trial fails and every enumerated combination has the same number of points."""
     pruning: str
@@ -100,8 +103,7 @@ def plan_study(
     check_models(study)
     specs, trials = model_specs(study), study.configurations * study.folds.folds
     epochs = max(spec.training.epochs for spec in specs)
-    cohort = study.cohort
-    encoder = TabularEncoder(predictors=cohort.predictors, missing_flags=cohort.missing_flags, fill={}, bounds={})
+    encoder = unfitted_encoder(study.cohort)
     keys, costed = [spec_of(spec) for spec in specs], dict[Spec, PlannedModel]()
     distinct = dict.fromkeys(keys)
     options = _differing_options([model for model, *_ in distinct])
@@ -118,6 +120,7 @@ def plan_study(
         folds=study.folds.folds,
         trials=trials,
         epochs=trials * epochs,
+        restarts=max(spec.training.restarts for spec in specs),
         expected_epochs=_expected_epochs(study, epochs),
         pruning=study.search.pruning,
         grid=study.grid.shape,
@@ -176,6 +179,7 @@ def _planned(spec: Spec, study: StudyConfig, tabular_features: int, options: tup
 
     model, batch_size, at_once = spec
     cost = model_cost(model, study.grid.shape, tabular_features)
+    kept = cost.recomputed_bytes if study.resources.activation_checkpointing else cost.activation_bytes
     return PlannedModel(
         backbone=model.backbone,
         channels=len(model.channels),
@@ -184,7 +188,7 @@ def _planned(spec: Spec, study: StudyConfig, tabular_features: int, options: tup
         at_once=at_once,
         parameters=cost.parameters,
         forward_gflop=cost.forward_gflop,
-        activation_bytes=cost.activation_bytes * at_once,
+        activation_bytes=kept * at_once,
         last_map=cost.last_map,
         options=options,
     )

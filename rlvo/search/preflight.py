@@ -18,7 +18,9 @@ from rlvo.errors import MachineError, RlvoError, get_logger
 from rlvo.files import disk_full_errors
 from rlvo.imaging.cohort_preparation import worker_pool
 from rlvo.ray_session import check_resources, cluster_nodes, is_local
+from rlvo.search.heartbeat import Heartbeat, at_work
 from rlvo.search.plan import StudyPlan, certain_bytes, plan_study, trial_bytes
+from rlvo.search.proposals import checked_address, database_address
 from rlvo.study.folder import StudyFolder
 from rlvo.study.status import read_state
 from rlvo.training.records import RECORD
@@ -27,8 +29,11 @@ logger = get_logger(__name__)
 
 
 @contextmanager
-def study_lock(study: StudyFolder) -> Iterator[None]:
-    """Let one search at a time work on a study, among all hosts (on NFS from version 4).
+def study_lock(study: StudyFolder) -> Iterator[Heartbeat]:
+    """Let one search at a time work on a study: by a lock and, among hosts whose locks do not meet, by a heartbeat.
+
+    Yields:
+        The heartbeat, which tells if another search has taken the study over.
 
     Raises:
         RlvoError: another search is at work on it.
@@ -36,21 +41,20 @@ def study_lock(study: StudyFolder) -> Iterator[None]:
     """
     study.path.mkdir(parents=True, exist_ok=True)
     with disk_full_errors(study.path), study.lock.open("a+") as file:
+        is_locked = True
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases it when the process ends
         except BlockingIOError:
             file.seek(0)
-            raise RlvoError(
-                f"another search is at work on this study ({file.read().strip()})",
-                where=study.path,
-                fix=f"Wait for it (`{study.command('status')}` shows how far it is), or end that process",
-            ) from None
+            raise at_work(study, file.read().strip()) from None
         except OSError as error:
-            logger.warning("%s: cannot be locked (%s); start no second search on it", study.path, error.strerror)
+            is_locked = False
+            logger.warning("%s: cannot be locked (%s); a heartbeat alone guards it", study.path, error.strerror)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        yield
+        with Heartbeat(study, is_locked=is_locked) as heartbeat:
+            yield heartbeat
 
 
 def check_start(
@@ -65,18 +69,21 @@ def check_start(
         Bytes that the checkpoints of the trials that are left will take on the disk.
 
     Raises:
-        RlvoError: this machine, if no cluster is named, has too few cores, GPUs, or too little memory for a trial.
+        RlvoError: this machine, if no cluster is named, has too few cores, GPUs, or too little memory for a trial; or
+            what is named for Optuna is no address of a database.
         MachineError: the disk cannot hold the checkpoints, or no cluster listens at the address.
     """
     if has_ended(config, study):
         return 0
+    if (database := database_address(config)) is not None:
+        checked_address(database)
     planned = plan_study(config)
     needed = check_disk(planned, study)
     address = address or os.environ.get("RAY_ADDRESS")
     if is_local(address):
         here = {"CPU": count_cpus(), "GPU": count_gpus()}
-        check_resources(cpus=config.resources.cpus, gpus=config.resources.gpus, available=here)
-        check_memory(planned, on_gpu=config.resources.gpus > 0)
+        check_resources(cpus=config.resources.cpus, gpus=config.resources.known_gpus, available=here)
+        check_memory(planned, on_gpu=_trains_on_gpu(config))
     elif address and (lacking := lacking_node(planned, config, _ask_nodes(address))):
         warn(lacking)
     return needed
@@ -96,7 +103,7 @@ def lacking_node(planned: StudyPlan, config: StudyConfig, nodes: Sequence[Mappin
     Args:
         nodes: what each has, as from `cluster_nodes`.
     """
-    wanted = {"CPU": float(config.resources.cpus), "GPU": config.resources.gpus}
+    wanted = {"CPU": float(config.resources.cpus), "GPU": config.resources.known_gpus}
     if not config.resources.gpus:
         wanted["memory"] = max(certain_bytes(model, planned.grid) for model in planned.models)
     if any(all(node.get(kind, 0) >= need for kind, need in wanted.items()) for node in nodes):
@@ -119,6 +126,11 @@ def has_ended(config: StudyConfig, study: StudyFolder) -> bool:
         return False
     state = read_state(study)
     return state.is_complete and state.configurations_total >= config.configurations
+
+
+def _trains_on_gpu(config: StudyConfig) -> bool:
+    """On this machine."""
+    return count_gpus() > 0 if config.resources.gpus == "auto" else config.resources.gpus > 0
 
 
 def count_cpus() -> int:

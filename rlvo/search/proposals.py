@@ -1,6 +1,5 @@
 """Optuna's side of a study: one Optuna trial per configuration, in a journal in the study's folder or in a database."""
 
-import json
 import os
 import secrets
 import warnings
@@ -17,13 +16,14 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from rlvo.config.model import Configuration
 from rlvo.config.space import Range, Scalar, conditions
 from rlvo.config.study import StudyConfig
 from rlvo.errors import MachineError, RlvoError, encode_password, hide_passwords
-from rlvo.files import atomic_write
+from rlvo.files import atomic_write, parse_json
 from rlvo.study.folder import StudyFolder
 from rlvo.training.records import OBJECTIVE
 
@@ -252,7 +252,7 @@ def _open_optuna(config: StudyConfig, study: StudyFolder) -> optuna.Study:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study.path.mkdir(parents=True, exist_ok=True)
-    journal, name, address = study.journal, study.name_in_database, os.environ.get(ADDRESS) or config.search.storage
+    journal, name, address = study.journal, study.name_in_database, database_address(config)
     if address is None:
         if name.exists():
             fix = f"Set {ADDRESS} or search.storage to the address the study was started with"
@@ -263,7 +263,7 @@ def _open_optuna(config: StudyConfig, study: StudyFolder) -> optuna.Study:
     if journal.exists():
         fix = f"Start without {ADDRESS} and search.storage, or give the study another name"
         raise RlvoError("the proposals are in a journal, not in a database", where=config.name, fix=fix)
-    database = RDBStorage(encode_password(address), engine_kwargs={"pool_pre_ping": True})
+    database = RDBStorage(checked_address(address), engine_kwargs={"pool_pre_ping": True})
     if not name.exists():
         new_name = f"{config.name}-{secrets.token_hex(6)}"
         new = optuna.create_study(storage=database, study_name=new_name, direction="maximize")
@@ -275,6 +275,28 @@ def _open_optuna(config: StudyConfig, study: StudyFolder) -> optuna.Study:
         fix = "Name the database it was started with, or delete the file: ended trials stay, and configurations are "
         what = "the database does not hold this study"
         raise RlvoError(what, where=name, fix=fix + "proposed from the beginning") from None
+
+
+def database_address(config: StudyConfig) -> str | None:
+    """Of the database that holds the proposals; None: they are in a journal."""
+    return os.environ.get(ADDRESS) or config.search.storage
+
+
+def checked_address(address: str) -> str:
+    """An address as SQLAlchemy takes it. Raises RlvoError, without any of it, if it is none."""
+    encoded = encode_password(address)
+    try:
+        make_url(encoded).get_dialect()
+        return encoded
+    except NoSuchModuleError:
+        what = "SQLAlchemy knows no database by what stands before ://"
+    except ArgumentError:
+        what = "this is no address of a database"
+    except ValueError:
+        what = "the port of this address is no number"
+    where = ADDRESS if os.environ.get(ADDRESS) else "search.storage"
+    fix = "Write it as postgresql+psycopg://USER:PASSWORD@HOST:PORT/DATABASE"
+    raise RlvoError(what, where=where, fix=fix)
 
 
 @database_errors()
@@ -295,10 +317,19 @@ def load_optuna(config: StudyConfig, study: StudyFolder) -> optuna.Study | None:
 
 
 def _check_journal(path: Path) -> None:
-    """Raise RlvoError if the journal is damaged: Optuna tolerates a broken last line, but then appends to it."""
+    """Raise RlvoError if the journal is damaged: Optuna tolerates a broken last line, but then appends to it.
+
+    Blank lines and zeros at its end, which a power cut can leave, are removed: Optuna cannot read past them.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    if not content:
+        return
+    whole = content.rstrip(b"\0\r\n ")
     try:
-        for line in path.read_bytes().splitlines() if path.exists() else ():
-            json.loads(line)
+        for line in whole.splitlines() or (whole,):
+            parse_json(line)
     except ValueError:
         fix = "Put the file back, or delete it: ended trials stay, and configurations are proposed from the beginning"
         raise RlvoError("damaged", where=path, fix=fix) from None
+    if content != whole + b"\n":
+        atomic_write(path, whole + b"\n")

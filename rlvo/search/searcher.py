@@ -42,11 +42,14 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
         self._brackets: dict[tuple[int, tuple[object, ...]], Bracket] = {}
         self._waiting: OrderedDict[str, Contender] = OrderedDict()
         self._running: dict[str, tuple[Contender, int]] = {}
+        self._condemned: OrderedDict[str, str] = OrderedDict()
+        """Configurations that are to be pruned, and why: one by each event, as that writes to disk."""
         for proposal in proposals.earlier():
             if self._counts(proposal):
                 proposals.take(proposal)
                 self._take(proposal)
         self._complete_brackets()
+        self._prune_condemned(len(self._condemned))
 
     @property
     def state(self) -> StudyState:
@@ -63,13 +66,15 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
     @property
     def finished(self) -> bool:
         """Whether every configuration was proposed and every fold has ended."""
-        return self._proposals.is_spent and not self._waiting and not self._running
+        return self._proposals.is_spent and not (self._waiting or self._running or self._condemned)
 
     def fill(self) -> bool:
         """Propose until a trial waits to be started. False: there is nothing left to start."""
         while not self._waiting and not self._proposals.is_spent:
+            self._prune_condemned(len(self._condemned))  # a proposal depends on what Optuna was told
             self._take(self._proposals.propose())
             self._complete_brackets()
+        self._prune_condemned(1 if self._waiting or self._running else len(self._condemned))
         return bool(self._waiting)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -100,6 +105,7 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
             contender, fold = self._running[trial_id]
             self._read_epochs(contender, fold)
             contender.note(fold, unended="running")
+        self._prune_condemned(1)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Note how a fold ended, from its completion record."""
@@ -114,8 +120,10 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
         has_failed = record is None and (error or "reason" in (result or {}) or not contender.has_arrived(fold))
         self._note_end(contender, fold, record, reason if has_failed else None)
         self._tell_if_ended(contender)
+        contender.appraise()
         if (bracket := self._brackets.get(contender.bracket)) is not None:
             self._apply(bracket.update(contender))
+        self._prune_condemned(1)
 
     def explain(self, key: str, fold: int, reason: str) -> None:
         """Say more precisely why a fold failed without a record."""
@@ -184,9 +192,16 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
         for key, verdict in verdicts.items():
             contender = self._contenders[key]
             if contender.is_open and verdict.pruned:
-                self._prune(contender, verdict.pruned)
+                self._condemned[key] = verdict.pruned
             elif contender.is_open and verdict.rung > contender.rung:
                 self._aim(contender, verdict.rung)
+
+    def _prune_condemned(self, number: int) -> None:
+        """Prune so many of the configurations that are to be pruned."""
+        for _ in range(min(number, len(self._condemned))):
+            key, reason = self._condemned.popitem(last=False)
+            if self._contenders[key].is_open:
+                self._prune(self._contenders[key], reason)
 
     def _prune(self, contender: Contender, reason: str) -> None:
         for fold, trial in enumerate(contender.trials):

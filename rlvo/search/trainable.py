@@ -41,12 +41,17 @@ def train_fold(
     Returns:
         `reason`: why the trial failed, if it left no record; `stops`: the error that ends the whole search.
     """
+    from rlvo.training.imports import import_monai
+
+    import_monai()
     from rlvo.training.energy import EnergyMeter
     from rlvo.training.fit import fit  # torch and MONAI: only in the workers
+    from rlvo.training.shortage import keep_to_share
     from rlvo.training.usage import UsageMeter
 
     configuration, fold = Configuration.model_validate_json(trial["configuration"]), trial["fold"]
-    resources, folder = config.resources, study.trial(trial["key"], fold)
+    cpus, gpus = config.resources.cpus, config.resources.known_gpus
+    folder = study.trial(trial["key"], fold)
 
     def report(epoch: int, metrics: EpochMetrics) -> None:
         meter.after_epoch(epoch)
@@ -59,7 +64,8 @@ def train_fold(
             folder.mkdir(parents=True, exist_ok=True)
             write_configuration(folder.parent, configuration)  # for those who watch
         data = _on_this_node(inputs.fold_data(fold))
-        energy = EnergyMeter(resources.cpus, resources.gpus)
+        energy = EnergyMeter(cpus, gpus)
+        keep_to_share(gpus)
         meter = UsageMeter(folder, len(data.training.ids) + len(data.validation.ids), energy)
         fit(
             configuration,
@@ -67,8 +73,10 @@ def train_fold(
             folder,
             inputs.identity(trial["key"], fold),
             seed=config.seed,
-            device="auto" if resources.gpus else "cpu",
-            threads=resources.cpus,
+            device="auto" if gpus else "cpu",
+            threads=cpus,
+            activation_checkpointing=config.resources.activation_checkpointing,
+            compile=config.resources.compile,
             until=trial["until"],
             report=report,
         )

@@ -17,6 +17,7 @@ from rlvo.config.workdir import Workdir
 from rlvo.errors import RlvoError
 from rlvo.search.calibration import Measured, measured_only
 from rlvo.search.forecast import seconds_to_go
+from rlvo.search.packing import gpus_here, settle_share
 from rlvo.search.plan import StudyPlan, trial_bytes
 from rlvo.search.preflight import count_cpus, count_gpus, gpu_memory, machine_memory
 from rlvo.study.folder import read_config, started_studies
@@ -25,7 +26,7 @@ from rlvo.study.state import StudyState
 from rlvo.training.records import RECORD, CompletionRecord
 from rlvo.training.usage import Pace
 
-Measure = Callable[[int], Mapping[Spec, Measured | str]]
+Measure = Callable[[StudyConfig, int], Mapping[Spec, Measured | str]]
 RAY_SECONDS = 10.0
 """What Ray takes to start, and its first workers to import torch, once per search."""
 PROCESS_BYTES = 900_000_000
@@ -56,6 +57,10 @@ class Verdict:
     """About how long all trials take; None if it is not known."""
     pace: str
     """Where that is from, or how it can be known."""
+    gpus: float = 0.0
+    """Of a GPU per trial: the study's number, or what `auto` is here."""
+    per_gpu: int = 0
+    """Trials that have room on one GPU; 0 if they train on CPUs, or take more than one."""
     hours_without_pruning: float | None = None
     """The same if every trial ran to its end."""
     kwh: float | None = None
@@ -81,10 +86,12 @@ def judge(
         file: the study's file, and
         cohort: its table, for a command that is proposed.
         development: patients who train and validate; None if that is not known.
-        measure: measures the networks, told how many trials run at once; None: only trials of the work folder tell.
+        measure: measures the networks, told each trial's share and how many run at once; None: only trials of the work
+            folder tell.
     """
-    resources, reasons = config.resources, []
-    on_gpu = resources.gpus > 0
+    config = settle_share(config, planned, gpus_here())
+    resources, asked, reasons = config.resources, config.resources.known_gpus, []
+    on_gpu = asked > 0
     halved = on_gpu and config.training.mixed_precision
     needs = [
         trial_bytes(each, planned.grid, bfloat16=halved) + (0 if on_gpu else PROCESS_BYTES) for each in planned.models
@@ -93,11 +100,11 @@ def judge(
     available: int | None
     if on_gpu:
         gpus, memory = count_gpus(), gpu_memory()
-        share = max(math.floor(1 / resources.gpus), 1)
-        at_once = min(cores, gpus * share if resources.gpus <= 1 else gpus // math.ceil(resources.gpus))
+        share = max(math.floor(1 / asked), 1)
+        at_once = min(cores, gpus * share if asked <= 1 else gpus // math.ceil(asked))
         available = round(memory * gpus) if gpus else None
-        if gpus < resources.gpus:
-            reasons.append(f"a trial asks for {resources.gpus:g} GPU, and this machine has {gpus}")
+        if gpus < asked:
+            reasons.append(f"a trial asks for {asked:g} GPU, and this machine has {gpus}")
         elif max(needs) * share > memory:
             wanted = max(needs) * share / 1e9
             reasons.append(f"{share} trial(s) on a GPU may need {wanted:.1f} GB, and it has {memory / 1e9:.1f} GB")
@@ -114,7 +121,7 @@ def judge(
     free = shutil.disk_usage(place).free
     if disk > free:
         reasons.append(f"it may need {disk / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free in {place}")
-    found = measure(at_once) if measure is not None and at_once else {}
+    found = measure(config, at_once) if measure is not None and at_once else {}
     paces, pace = _paces(config, planned, work, measured_only(found), file=file, cohort=cohort, development=development)
     hours = whole = watts = None
     if paces and at_once:
@@ -133,6 +140,8 @@ def judge(
         free_disk_bytes=free,
         hours=hours,
         pace=pace if at_once else "no trial can run on this machine",
+        gpus=asked,
+        per_gpu=math.floor(1 / asked) if 0 < asked <= 1 else 0,
         hours_without_pruning=whole,
         kwh=fmean(watts) * at_once * hours / 1000 if watts and hours is not None else None,
         measured=tuple(found.values()),

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rlvo.config.base import Frozen, by_path
-from rlvo.config.model import Configuration
+from rlvo.config.model import AUXILIARY, Configuration, auxiliary_targets
 from rlvo.config.space import Scalar, Space
 from rlvo.config.study import AblationConfig, SearchConfig, StudyConfig
 from rlvo.errors import RlvoError
@@ -83,17 +83,22 @@ def reduced_study(
         train_others: whether recovered patients train, too (Model C).
 
     Raises:
-        RlvoError: the networks need a dropped predictor to turn the head to the affected side.
+        RlvoError: the networks need a dropped predictor to turn the head to the affected side, or nothing is left that
+            auxiliary heads could learn.
     """
     if "occlusion_side" in dropped and any(each.model.side != "as_is" for each in configurations):
         what = "its networks are shown the affected side (model.side) and cannot go without occlusion_side"
         raise RlvoError(what, where=study.name, fix="Name other predictors to drop, or search with model.side: as_is")
+    predictors = zip(study.cohort.names, study.cohort.predictors, strict=True)
+    kept = {name: predictor for name, predictor in predictors if name not in dropped}
+    if any(each.training.auxiliary and not auxiliary_targets([*kept], each.model.side) for each in configurations):
+        what = "its networks have auxiliary heads (training.auxiliary), for which no predictor would be left"
+        raise RlvoError(what, where=study.name, fix=f"Keep one of {', '.join(AUXILIARY)}, or search without heads")
     search, folds = study.search, {"of_study": study.name, "others": "train" if train_others else "leave_out"}
-    kept = tuple(predictor for predictor in study.cohort.predictors if predictor not in dropped)
     return study.model_copy(
         update={
             "name": name,
-            "cohort": study.cohort.model_copy(update={"predictors": kept}),
+            "cohort": study.cohort.model_copy(update={"predictors": tuple(kept.values())}),
             "space": Space(points=tuple(_point(study, each) for each in dict.fromkeys(configurations))),
             "search": SearchConfig(
                 concurrent_trials=search.concurrent_trials, max_failures=search.max_failures, storage=search.storage

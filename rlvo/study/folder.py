@@ -3,6 +3,7 @@
 ```
 study.json                the frozen configuration          search.lock     held by the process that runs the search
 split.json  inputs.json   hold-out and folds; data hash     progress.json   what only that process knows
+search.heartbeat          changes while it runs
 optuna.journal            Optuna's proposals (or optuna.name: the study's name in a database)
 trials/<configuration key>/configuration.json
 trials/<configuration key>/fold-<k>/                        one trial: see `rlvo.training.records`, `usage`
@@ -14,7 +15,7 @@ explanations/             sections of the report that take minutes to make
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from rlvo.config.base import content_hash
 from rlvo.config.commands import command_line
@@ -30,7 +32,7 @@ from rlvo.config.model import Configuration
 from rlvo.config.shipped import shipped_studies
 from rlvo.config.study import DEFAULTS, StudyConfig
 from rlvo.errors import RlvoError
-from rlvo.files import atomic_write
+from rlvo.files import atomic_write, parse_json
 from rlvo.training.records import (
     BEST_WEIGHTS,
     PREDICTIONS,
@@ -38,7 +40,10 @@ from rlvo.training.records import (
     CompletionRecord,
     EpochMetrics,
     TrialIdentity,
+    check_file,
     damaged,
+    known_configuration,
+    member_key,
     read_epochs,
     read_record,
 )
@@ -73,6 +78,8 @@ class StudyFolder:
     inputs = Inside("inputs.json")
     progress = Inside("progress.json")
     lock = Inside("search.lock")
+    heartbeat = Inside("search.heartbeat")
+    """Exists while a search runs, or if it died."""
     journal = Inside("optuna.journal")
     name_in_database = Inside("optuna.name")
     """Work folders can share a database."""
@@ -86,6 +93,8 @@ class StudyFolder:
     """How much the folds of each ensemble disagree, by the ensemble's content hash: measured once."""
     reliability = Inside("ensemble/reliability")
     """The ensemble's reliability curve, without a suffix."""
+    image_baselines = Inside("ensemble/linear-image.csv")
+    """What the linear models of the volumes say of the patients whom they were not trained on."""
     holdout_figures = Inside("ensemble/holdout.json")
     """What the last opening of the hold-out showed; the predictions of its patients lie beside it."""
     holdout_answers = Inside("ensemble/holdout-answers.csv")
@@ -105,11 +114,13 @@ class StudyFolder:
 
     def trial(self, configuration: str, fold: int) -> Path:
         """The folder of one trial, by the configuration's key and the fold."""
-        return self.path / "trials" / configuration / f"fold-{fold}"
+        return Path(f"{self.path}/trials/{configuration}/fold-{fold}")
 
     def configurations(self) -> list[Path]:
         """The folders of the configurations that were started, by key."""
-        return sorted(path for path in self.path.glob("trials/*") if path.is_dir())
+        with suppress(FileNotFoundError, PermissionError), os.scandir(self.path / "trials") as entries:
+            return [Path(path) for path in sorted(entry.path for entry in entries if entry.is_dir())]
+        return []
 
     def trials(self) -> list[Path]:
         """The folders of the trials that were started, by configuration and fold."""
@@ -144,7 +155,32 @@ def read_config(study: StudyFolder, file: Path | None = None) -> StudyConfig:
     for path, (before, _) in DEFAULTS.items():
         if config.default(path) is None:
             config = config.with_setting(path, before)
+    if (noted := config.cohort.table) is not None:
+        config = config.with_setting("cohort.table", _found_table(noted, study))
     return config
+
+
+def write_config(study: StudyFolder, config: StudyConfig) -> None:
+    """Freeze the study's configuration. A table in the work folder is noted relative to it: they move together."""
+    table = config.cohort.table
+    if table is not None and study.path.parents[1] in table.parents:
+        config = config.with_setting("cohort.table", Path(os.path.relpath(table, study.path)))
+    atomic_write(study.config, config.model_dump_json(indent=1))
+
+
+def _found_table(noted: Path, study: StudyFolder) -> Path:
+    """Where the table is that a study's configuration notes.
+
+    Earlier versions noted the whole path. If no table is there any more and the work folder has one whose path ends in
+    the same way, both were moved.
+    """
+    if not noted.is_absolute():
+        return (study.path / noted).resolve()
+    if noted.exists():
+        return noted
+    work = study.path.parents[1]
+    moved = (work / noted.relative_to(above) for above in reversed(noted.parents))
+    return next((table for table in moved if table.is_file()), noted)
 
 
 def read_or_shipped_config(study: StudyFolder) -> StudyConfig:
@@ -166,7 +202,7 @@ def load_or_started(given: Path, studies: Path) -> StudyConfig:
 def read_hashes(study: StudyFolder) -> dict[str, str]:
     """`data_hash` and `split_hash` of what the study was started with. Raises RlvoError if the file is damaged."""
     try:
-        return dict(json.loads(study.inputs.read_bytes()))
+        return dict(parse_json(study.inputs.read_bytes()))
     except ValueError:
         raise damaged(study.inputs, "give the study another name") from None
 
@@ -178,11 +214,11 @@ def study_identity(study: StudyFolder, config: StudyConfig) -> str:
 
 def read_configuration(folder: Path) -> Configuration | None:
     """The configuration whose folds lie in `folder`: from its own file, or else from a fold's record; None if lost."""
-    for path in (folder / CONFIGURATION, *sorted(folder.glob(f"fold-*/{RECORD}"))):
-        with suppress(FileNotFoundError, ValidationError):
-            if path.name == RECORD:
-                return CompletionRecord.model_validate_json(path.read_bytes()).configuration
-            return Configuration.model_validate_json(path.read_bytes())
+    with suppress(FileNotFoundError, ValueError):
+        return known_configuration(from_json((folder / CONFIGURATION).read_bytes()))
+    for path in sorted(folder.glob(f"fold-*/{RECORD}")):
+        with suppress(FileNotFoundError, ValueError):
+            return CompletionRecord.model_validate_json(path.read_bytes()).configuration
     return None
 
 
@@ -209,16 +245,37 @@ def started_trials(study: StudyFolder, config: StudyConfig) -> list[StartedTrial
     """Every trial that was started, by configuration and fold. Raises RlvoError if it is lost which one a trial is."""
     trials = []
     for folder in study.configurations():
-        if (configuration := read_configuration(folder)) is None:
-            if (folder / CONFIGURATION).exists():
-                raise damaged(folder / CONFIGURATION)
-            continue  # its first trial is about to start
-        for fold in range(config.folds.folds):
-            if (place := folder / f"fold-{fold}").is_dir():
-                key = configuration.key
-                identity = TrialIdentity(study=config.name, configuration=key, fold=fold, **read_hashes(study))
-                trials.append(StartedTrial(identity, configuration, place))
+        if (configuration := started_configuration(folder)) is not None:
+            folds = started_folds(folder, config)
+            trials += [started_trial(study, config, folder, configuration, fold) for fold in folds]
     return trials
+
+
+def started_configuration(folder: Path) -> Configuration | None:
+    """Whose trials lie in `folder`; None: its first one is about to start. Raises RlvoError if that is lost."""
+    configuration = read_configuration(folder)
+    if configuration is None and (folder / CONFIGURATION).exists():
+        raise damaged(folder / CONFIGURATION)
+    return configuration
+
+
+def started_folds(folder: Path, config: StudyConfig) -> list[int]:
+    """The folds on which a configuration, given by its folder, was started."""
+    return [fold for fold in range(config.folds.folds) if os.path.isdir(trial_place(folder, fold))]
+
+
+def trial_place(folder: Path, fold: int) -> str:
+    """The folder of one trial of a configuration, given by its folder; as text, because thousands are looked at."""
+    return f"{folder}/fold-{fold}"
+
+
+def started_trial(
+    study: StudyFolder, config: StudyConfig, folder: Path, configuration: Configuration, fold: int
+) -> StartedTrial:
+    """The trial of a configuration, given with its folder, on a fold. Raises RlvoError if the inputs are damaged."""
+    key = configuration.key
+    identity = TrialIdentity(study=config.name, configuration=key, fold=fold, **read_hashes(study))
+    return StartedTrial(identity, configuration, Path(trial_place(folder, fold)))
 
 
 @dataclass(frozen=True)
@@ -251,7 +308,7 @@ class TrialStore:
 
 @dataclass(frozen=True)
 class EndedTrials:
-    """What the ended trials of a study left, their files verified."""
+    """What the ended trials of a study left, their records and predictions verified."""
 
     records: tuple[CompletionRecord, ...]
     predictions: pd.DataFrame
@@ -259,33 +316,69 @@ class EndedTrials:
     missing: tuple[str, ...] = ()
     """Trials left out because a file is lost or altered, and configurations of which no fold has ended."""
 
+    def without(self, altered: Mapping[MemberSpec, str]) -> EndedTrials:
+        """Those that are left if these members' trials are not there, and why they are not."""
+        keys = {member.key for member in altered}
+        return EndedTrials(
+            tuple(each for each in self.records if member_key(each.configuration, each.identity.fold) not in keys),
+            self.predictions[~self.predictions["member"].str.partition(" ")[0].isin(keys)],
+            (*altered.values(), *self.missing),
+        )
+
 
 def read_ended_trials(study: StudyFolder) -> EndedTrials:
-    """Records and predictions of every trial that has ended. Raises RlvoError if no trial has finished."""
+    """Records and predictions of every trial that has ended. Raises RlvoError if no trial has finished.
+
+    Weights are only looked for. Whoever chooses members checks that theirs are as recorded (`altered_weights`).
+    """
     import pandas as pd
 
-    from rlvo.evaluation.predictions import read_predictions
+    from rlvo.evaluation.predictions import read_all_predictions
 
-    records, predictions, missing, seen = [], [], [], set()
+    records, missing = dict[Path, CompletionRecord](), list[str]()
+    seen = set[Path]()
+
+    def leave_out(folder: Path, error: RlvoError) -> None:
+        missing.append(f"{Path(str(error.where)).relative_to(study.path)}: {error.what}")
+        records.pop(folder, None)
+
     for folder in study.trials():
         try:
-            record = read_record(folder)
-            if record is not None and record.status == "finished":
-                predictions.append(read_predictions(folder / PREDICTIONS))
+            if (record := read_record(folder, unchecked=[BEST_WEIGHTS])) is None:
+                continue
+            records[folder] = record
         except RlvoError as error:
-            missing.append(f"{Path(str(error.where)).relative_to(study.path)}: {error.what}")
-            seen.add(folder.parent)
-            continue
-        if record is not None:
-            records.append(record)
-            seen.add(folder.parent)
+            leave_out(folder, error)
+        seen.add(folder.parent)
+    finished = [folder for folder, record in records.items() if record.status == "finished"]
+    predictions, refused = read_all_predictions([folder / PREDICTIONS for folder in finished])
+    for path, refusal in refused.items():
+        leave_out(path.parent, refusal)
     if not predictions:
         where = missing[0] if missing else study.path
         fix = f"`{study.command('status')}` shows why; `{study.command('search')}` continues it"
         raise RlvoError("no trial of this study has finished", where=where, fix=fix)
     unended = [folder for folder in study.configurations() if folder not in seen]
     missing += [f"{folder.relative_to(study.path)}: no fold has ended" for folder in unended]
-    return EndedTrials(tuple(records), pd.concat(predictions, ignore_index=True), tuple(missing))
+    return EndedTrials(tuple(records.values()), pd.concat(predictions, ignore_index=True), tuple(missing))
+
+
+def altered_weights(
+    study: StudyFolder, trials: EndedTrials, ensembles: Mapping[str, EnsembleSpec]
+) -> dict[MemberSpec, str]:
+    """The members of ensembles whose weights are not as recorded, and what is wrong, as in `EndedTrials.missing`."""
+    members = {member.key: member for spec in ensembles.values() for member in spec.networks}
+    altered = {}
+    for record in trials.records:
+        fold = record.identity.fold
+        member = members.get(member_key(record.configuration, fold))
+        if member is not None and BEST_WEIGHTS in record.files:
+            folder = study.trial(record.configuration.key, fold)
+            try:
+                check_file(folder, record, BEST_WEIGHTS)
+            except RlvoError as error:
+                altered[member] = f"{(folder / BEST_WEIGHTS).relative_to(study.path)}: {error.what}"
+    return altered
 
 
 def member_weights(study: StudyFolder, member: MemberSpec) -> Path:

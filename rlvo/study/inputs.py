@@ -1,7 +1,7 @@
 """What the trials of a study are trained on: read, selected, labelled, split and prepared, the same at every start."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,10 +11,13 @@ import pandas as pd
 from rlvo.cohort.encoding import TabularEncoder, fit_encoder
 from rlvo.cohort.reading import Cohort, data_hash, read_cohort, volume_paths
 from rlvo.cohort.selection import Exclusion, Selection
-from rlvo.cohort.splits import Split, make_split, read_split, take_over, write_split
+from rlvo.cohort.splits import Split, make_split, persons, read_split, take_over, write_split
+from rlvo.cohort.variables import check_predictors
 from rlvo.config.base import by_path, content_hash
+from rlvo.config.predictors import OwnPredictor
 from rlvo.config.study import DEFAULTS, CohortConfig, StudyConfig
 from rlvo.config.workdir import Workdir
+from rlvo.ensemble.spec import EnsembleSpec
 from rlvo.errors import CohortError, Finding, RlvoError
 from rlvo.files import atomic_write, on_one_disk
 from rlvo.imaging.alignment.atlas import brain_mask
@@ -22,11 +25,13 @@ from rlvo.imaging.cohort_preparation import prepare_cohort
 from rlvo.imaging.store import VolumeStore
 from rlvo.imaging.target import Target
 from rlvo.progress import ShowProgress
-from rlvo.study.folder import StudyFolder, read_config, read_hashes
+from rlvo.study.folder import StudyFolder, read_config, read_hashes, write_config
 from rlvo.study.membership import Marks, patient_marks
 from rlvo.study.specs import model_specs
+from rlvo.training.baseline import fit_table_model, table_predictions
 from rlvo.training.dataset import FoldData, Patients
 from rlvo.training.records import TrialIdentity
+from rlvo.training.table_model import TableModel
 
 MAY_CHANGE = ("cohort.table", "cohort.columns", "atlas", "folds.test_patients", "search.configurations",
               "search.concurrent_trials", "search.max_failures", "resources.", "mlflow.", "ensemble.",
@@ -53,12 +58,46 @@ class StudyPatients:
 
     @property
     def predictors(self) -> tuple[str, ...]:
-        return self.cohort.predictors
+        return self.cohort.names
+
+    @property
+    def own(self) -> tuple[OwnPredictor, ...]:
+        """The declarations of predictors that rlvo does not know."""
+        return self.cohort.own
 
     @property
     def selection(self) -> Selection:
         """Who was included, and whom each rule excluded."""
         return Selection(tuple(self.table.index), self.excluded)
+
+    def encoder(self, fold: int) -> TabularEncoder:
+        """Fitted on the fold's training patients and nothing else."""
+        return fit_encoder(
+            self.table.loc[list(self.split.training(fold))],
+            self.predictors,
+            self.own,
+            missing_flags=self.cohort.missing_flags,
+            scaling=self.cohort.scaling,
+            imputation=self.cohort.imputation,
+        )
+
+    def table_model(self, fold: int) -> TableModel:
+        """The fold's model of the table (`ensemble.table_member`), fitted like its encoder."""
+        training = list(self.split.training(fold))
+        return fit_table_model(self.encoder(fold), self.table.loc[training], self.label[training])
+
+    def table_models(self, spec: EnsembleSpec) -> dict[int, TableModel]:
+        """Those of all folds, if they are members of an ensemble of the study."""
+        return {fold.fold: self.table_model(fold.fold) for fold in spec.folds} if spec.has_table else {}
+
+    def table_predictions(self) -> pd.DataFrame:
+        """What the models of the table say of each fold's validation patients: `evaluation.predictions`."""
+        folds = []
+        for fold in range(len(self.split.folds)):
+            own = list(self.split.validation(fold))
+            table, label = self.table.loc[own], self.label[own]
+            folds.append(table_predictions(self.table_model(fold), self.encoder(fold), table, label, fold))
+        return pd.concat(folds, ignore_index=True)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -79,23 +118,16 @@ class StudyInputs(StudyPatients):
     refused: Mapping[str, RlvoError] = field(default_factory=dict)
     """Why patients were excluded whose volumes cannot be used."""
 
-    def encoder(self, fold: int) -> TabularEncoder:
-        """Fitted on the fold's training patients and nothing else."""
-        return fit_encoder(
-            self.table.loc[list(self.split.training(fold))],
-            self.predictors,
-            missing_flags=self.cohort.missing_flags,
-            scaling=self.cohort.scaling,
-            imputation=self.cohort.imputation,
-        )
-
     def patients(self, ids: tuple[str, ...], encoder: TabularEncoder) -> Patients:
         """These patients as training and prediction take them."""
+        table, label = self.table.loc[list(ids)], self.label.loc[list(ids)]
         return Patients(
             ids=ids,
             volumes=tuple(self.volumes[patient] for patient in ids),
-            tabular=encoder.transform(self.table.loc[list(ids)]),
-            labels=self.label.loc[list(ids)].to_numpy(copy=True),
+            tabular=encoder.transform(table),
+            labels=label.to_numpy(copy=True),
+            persons=tuple(persons(label, table)),
+            measured=encoder.measured(table),
         )
 
     def marks(self, ids: tuple[str, ...]) -> dict[str, Marks]:
@@ -179,7 +211,9 @@ def open_study(
         volumes={patient: store.folder(address) for patient, address in addresses.items()},
         target=target,
         brain_mask=brain_mask(config.grid),
-        data_hash=content_hash({"table": data_hash(table, label, config.cohort.predictors), "volumes": addresses}),
+        data_hash=content_hash(
+            {"table": data_hash(table, label, config.cohort.names, config.cohort.own), "volumes": addresses}
+        ),
         cohort_folder=cohort.folder,
         excluded=cohort.selection.without(volumes.refused).excluded,
         notes=cohort.notes,
@@ -196,7 +230,7 @@ def open_study(
     write_split(inputs.split, study.split)
     hashes = {"data_hash": inputs.data_hash, "split_hash": inputs.split.hash}
     atomic_write(study.inputs, json.dumps(hashes, indent=1))
-    atomic_write(study.config, config.model_dump_json(indent=1))
+    write_config(study, config)
     return inputs
 
 
@@ -231,13 +265,20 @@ def read_patients(config: StudyConfig, study: StudyFolder, cohort_path: Path) ->
     )
 
 
-def _read_cohort(config: StudyConfig, table: Path, study: StudyFolder) -> Cohort:
-    """The cohort of the study, or, if it takes over another study's split, that study's, and whom it recovers."""
-    predictors = config.cohort.predictors
+def _read_cohort(config: StudyConfig, table: Path, study: StudyFolder, declared: Sequence[OwnPredictor] = ()) -> Cohort:
+    """The cohort of the study, or, if it takes over another study's split, that study's, and whom it recovers.
+
+    What is `declared` by the study that takes it over comes before its own declarations.
+    """
+    predictors = config.cohort.names
+    own = tuple({each.name: each for each in (*config.cohort.own, *declared)}.values())
     if config.folds.of_study is None:
-        return read_cohort(table, predictors, mapping=config.cohort.columns)
+        return read_cohort(table, predictors, own, mapping=config.cohort.columns)
     other = _other(config.folds.of_study, study)
-    cohort = _read_cohort(read_config(other), table, other)
+    check_predictors(predictors, config.cohort.own)
+    cohort = _read_cohort(read_config(other), table, other, own)
+    if lacking := [each.name for each in config.cohort.own if each.name not in cohort.table]:
+        raise RlvoError("the table has no such column", where=", ".join(lacking), fix="Add it, or name its source")
     return cohort.recovering(predictors) if config.folds.others == "train" else cohort
 
 

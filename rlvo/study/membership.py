@@ -64,7 +64,7 @@ def shared_patients(table: pd.DataFrame, studies: Iterable[StudyFolder]) -> list
         if study.split.is_file():
             config, split = read_config(study), read_split(study.split)
             own = study_table(config.cohort)
-            names = _known_as(table, own, source_columns(config.cohort.predictors))
+            names = _known_as(table, own, source_columns(config.cohort.names))
             test, *folds, training_only = (
                 tuple(p for p, name in names.items() if name in {*part})
                 for part in (split.test, *split.folds, split.training_only)
@@ -100,12 +100,12 @@ def refuse_held_out(
 def study_table(cohort: CohortConfig) -> pd.DataFrame | None:
     """A study's own table as it is now, typed; None if it is gone or cannot be read."""
     try:
-        raw = read_table(cohort.table, cohort.columns) if cohort.table is not None else None
+        raw = read_table(cohort.table, cohort.columns, own=cohort.own) if cohort.table is not None else None
     except RlvoError:
         raw = None
     if raw is None or "patient_id" not in raw.cells:
         return None
-    known = examine_table(raw.cells, decimal_comma=raw.decimal_comma)[0]
+    known = examine_table(raw.cells, cohort.own, decimal_comma=raw.decimal_comma)[0]
     return known[~known.index.duplicated()]
 
 

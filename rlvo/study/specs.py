@@ -7,7 +7,7 @@ from rlvo.config.model import Configuration, DaftOptions, ModelConfig
 from rlvo.config.space import Scalar
 from rlvo.config.study import StudyConfig
 
-COSTLY = ("model.", "training.batch_size", "training.micro_batch", "training.epochs")
+COSTLY = ("model.", "training.batch_size", "training.micro_batch", "training.epochs", "training.restarts")
 """Axes that decide what a trial costs."""
 FREE = {"dropout": 0.0, "compress_input": True}
 """Fields of a model that change what it costs by next to nothing."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +11,14 @@ from typing import Literal
 
 from rlvo.config.model import Configuration
 from rlvo.study.folder import CONFIGURATION
-from rlvo.training.records import OBJECTIVE, CompletionRecord, EpochMetrics, mean_objective
+from rlvo.training.records import (
+    OBJECTIVE,
+    CompletionRecord,
+    EpochMetrics,
+    mean_objective,
+    objective_se,
+    standard_error,
+)
 
 State = Literal["finished", "pruned", "failed", "damaged", "running", "silent", "waiting", "skipped"]
 """`waiting`: for its turn, or until others can be compared with it. `silent`: started, not ended, and nobody trains it:
@@ -116,9 +125,65 @@ class ConfigurationState:
         """What configurations are compared by: the mean of `val/auc` over all folds; None unless all have finished."""
         return self.auc if self.state == "finished" else None
 
+    @property
+    def standard_error(self) -> float | None:
+        """The standard error of its objective over the folds (`objective_se`); None unless all have finished."""
+        return objective_se(self.records.values()) if self.state == "finished" else None
+
     def reasons(self, state: State) -> dict[int, str]:
         """Why trials are in this state, by fold."""
         return {trial.fold: trial.reason for trial in self.trials if trial.state == state and trial.reason is not None}
+
+
+@dataclass(frozen=True)
+class FinishedConfiguration:
+    """A configuration with its repeats (`training.repeat`), as far as they have finished: what is compared."""
+
+    repeats: tuple[ConfigurationState, ...]
+    """In their order; a single one if there are no others."""
+
+    @property
+    def key(self) -> str:
+        """Of the first repeat."""
+        return self.repeats[0].key
+
+    @property
+    def label(self) -> str:
+        """Without the repeat's number."""
+        first = self.repeats[0]
+        return first.label if first.configuration is None else first.configuration.first_repeat.label
+
+    @cached_property
+    def _means(self) -> list[float]:
+        """The objective on each fold, over the repeats."""
+        of_folds = [[trial.auc for trial in each.trials if trial.auc is not None] for each in self.repeats]
+        return [math.fsum(values) / len(values) for values in zip(*of_folds, strict=True)]
+
+    @property
+    def objective(self) -> float:
+        """The mean of `val/auc` over folds and repeats."""
+        return math.fsum(self._means) / len(self._means)
+
+    @property
+    def standard_error(self) -> float | None:
+        """Of that mean over the folds, as `ConfigurationState.standard_error`."""
+        return standard_error(self._means)
+
+
+def finished_configurations(configurations: Iterable[ConfigurationState]) -> list[FinishedConfiguration]:
+    """Those that have finished every fold, repeats together, the highest mean first; of equals, the first started."""
+    groups = defaultdict[str, list[ConfigurationState]](list)
+    for each in configurations:
+        if each.objective is not None:
+            own = each.configuration
+            shared = each.key if own is None or own.training.repeat == 0 else own.first_repeat.key
+            groups[shared].append(each)
+    found = [FinishedConfiguration(tuple(sorted(group, key=_repeat))) for group in groups.values()]
+    return sorted(found, key=lambda each: -each.objective)
+
+
+def _repeat(each: ConfigurationState) -> int:
+    return each.configuration.training.repeat if each.configuration else 0
 
 
 @dataclass(frozen=True)
@@ -147,11 +212,13 @@ class StudyState:
     def trials_total(self) -> int:
         return self.configurations_total * self.folds
 
-    @property
-    def best(self) -> ConfigurationState | None:
-        """The finished configuration with the highest objective, the first of equals; None if none has finished."""
-        finished = [each for each in self.configurations if each.state == "finished"]
-        return max(finished, key=lambda each: each.objective or 0.0, default=None)
+    @cached_property
+    def best(self) -> FinishedConfiguration | None:
+        """What has the highest mean objective over folds and repeats, the first of equals; None if none has finished.
+
+        A repeat is no configuration of its own here: of several, the luckiest would be the best.
+        """
+        return next(iter(finished_configurations(self.configurations)), None)
 
     @property
     def failed(self) -> tuple[ConfigurationState, ...]:
@@ -166,6 +233,23 @@ class StudyState:
     def count(self, *states: State) -> int:
         """How many trials are in one of these states."""
         return sum(trial.state in states for each in self.configurations for trial in each.trials)
+
+    @property
+    def at_chance(self) -> int:
+        """How many trials have finished that do not even tell apart the patients they were trained on."""
+        records = (trial.record for each in self.configurations for trial in each.trials)
+        return sum(record is not None and record.never_left_chance for record in records)
+
+    @property
+    def restarted(self) -> int:
+        """How many trials have ended that started again because they had not left chance."""
+        records = (trial.record for each in self.configurations for trial in each.trials)
+        return sum(record is not None and len(record.starts) > 1 for record in records)
+
+    @property
+    def may_restart(self) -> bool:
+        """Whether trials that never leave chance start again (`training.restarts`)."""
+        return any(each.configuration.training.restarts > 0 for each in self.configurations if each.configuration)
 
     @property
     def retried(self) -> int:

@@ -1,6 +1,7 @@
 """The state of a study as its folder tells it: while the search runs, from another terminal, and after a crash."""
 
-import json
+import hashlib
+import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,9 +12,9 @@ from pydantic import Field, ValidationError
 
 from rlvo.config.base import Frozen
 from rlvo.files import atomic_write
-from rlvo.study.folder import CONFIGURATION, StudyFolder, read_config, read_configuration
+from rlvo.study.folder import CONFIGURATION, StudyFolder, read_config, read_configuration, trial_place
 from rlvo.study.state import ConfigurationState, State, StudyState, TrialState, seconds_per_epoch, trial_state
-from rlvo.training.records import EPOCHS, RECORD, CompletionRecord, EpochMetrics
+from rlvo.training.records import EPOCHS, RECORD, CompletionRecord, EpochMetrics, parse_epochs
 
 NOTE_SECONDS = 60.0
 """How long a note stays valid; the search writes it more often."""
@@ -72,6 +73,7 @@ class _Trace:
     fold: int
     record: CompletionRecord | None = None
     epochs: tuple[EpochMetrics, ...] = ()
+    """Not read of a trial whose record tells all of them."""
     damage: str | None = None
     started: float | None = None
     """When its configuration was last started, seconds since 1970."""
@@ -94,9 +96,7 @@ def read_state(study: StudyFolder, *, now: float | None = None) -> StudyState:
     if note is None or noted is None or noted < (_modified(study.config) or 0.0):  # from before the last start
         note = noted = None
     said, is_alive = note or Note(), noted is not None and now - noted <= NOTE_SECONDS
-    folders = {
-        folder: [_trace(study, folder, k) for k in range(config.folds.folds)] for folder in study.configurations()
-    }
+    folders = {folder: _traces(folder, config.folds.folds) for folder in study.configurations()}
     traces = [trace for siblings in folders.values() for trace in siblings]
     by_clock = [
         (trace.seen - trace.started) / len(trace.epochs)
@@ -137,27 +137,39 @@ def read_state(study: StudyFolder, *, now: float | None = None) -> StudyState:
     )
 
 
-def _trace(study: StudyFolder, configuration: Path, fold: int) -> _Trace:
-    folder = study.trial(configuration.name, fold)
+def _traces(configuration: Path, folds: int) -> list[_Trace]:
+    """Of the trials of a configuration, by fold. Paths are text here: thousands of them are looked at."""
+    started = _modified(configuration / CONFIGURATION)
+    return [_trace(fold, trial_place(configuration, fold), started) for fold in range(folds)]
+
+
+def _trace(fold: int, folder: str, started: float | None) -> _Trace:
     if (changed := _modified(folder)) is None:
         return _Trace(fold)
-    started = _modified(configuration / CONFIGURATION)
-    record, epochs, damage = None, [], None
+    record, epochs, damage = None, tuple[EpochMetrics, ...](), None
     try:
-        with suppress(FileNotFoundError):
-            record = CompletionRecord.model_validate_json((folder / RECORD).read_text())
+        if (written := _content(f"{folder}/{RECORD}")) is not None:
+            record = CompletionRecord.model_validate_json(written)
     except ValueError:
         damage = f"{RECORD} cannot be read"
-    try:
-        with suppress(FileNotFoundError):
-            epochs = [json.loads(line) for line in (folder / EPOCHS).read_text().splitlines()]
-    except ValueError:
-        damage = damage or f"{EPOCHS} cannot be read"
-    return _Trace(fold, record, tuple(epochs), damage, started, max(changed, started or changed))
+    content = _content(f"{folder}/{EPOCHS}") or b""
+    if record is None or hashlib.sha256(content).hexdigest() != record.files.get(EPOCHS):  # else it is as written
+        try:
+            epochs = tuple(parse_epochs(content))
+        except ValueError:
+            damage = damage or f"{EPOCHS} cannot be read"
+    return _Trace(fold, record, epochs, damage, started, max(changed, started or changed))
 
 
-def _modified(path: Path) -> float | None:
+def _content(path: str) -> bytes | None:
+    """Of a file; None if it is missing."""
+    with suppress(FileNotFoundError), open(path, "rb", buffering=0) as file:
+        return file.read()
+    return None
+
+
+def _modified(path: str | Path) -> float | None:
     """When a file was written; when a file in a folder was last made, replaced or removed; None if it is missing."""
     with suppress(FileNotFoundError):
-        return path.stat().st_mtime
+        return os.stat(path).st_mtime
     return None

@@ -18,10 +18,10 @@ import pandas as pd
 from rlvo.cohort.variables import VOLUMES
 from rlvo.config.grid import PRESETS, Grid
 from rlvo.errors import MachineError, RlvoError
-from rlvo.files import atomic_write
+from rlvo.files import atomic_write, parse_json
 from rlvo.imaging.cohort_preparation import worker_pool
 from rlvo.progress import Advance
-from rlvo.synthetic.ceilings import ceilings
+from rlvo.synthetic.ceilings import ceilings, known_grid_ceilings
 from rlvo.synthetic.clinical import draw_clinic
 from rlvo.synthetic.outcome import Profile, calibrate, draw_outcomes, get_profile
 from rlvo.synthetic.phantom import occlusion_point, write_phantom
@@ -98,6 +98,7 @@ def write_synthetic_cohort(
         "patients": patients,
         "statement": f"Synthetic patients and images; nothing here comes from a real patient. {chosen.note}",
         "ceilings": ceilings(chosen),
+        "grid_ceilings": known_grid_ceilings(chosen, grid) if volumes else {},
         "grid": grid.model_dump(mode="json") if volumes else None,
     }
     try:
@@ -140,7 +141,7 @@ def occlusion_places(cohort: Path) -> dict[str, np.ndarray]:
         RlvoError: the folder holds no synthetic cohort with volumes.
     """
     path = cohort / "truth.json"
-    truth = json.loads(path.read_text()) if _is_synthetic(path) else {}
+    truth = parse_json(path.read_text()) if _is_synthetic(path) else {}
     if truth.get("grid") is None:
         raise RlvoError("this is no synthetic cohort with volumes", where=cohort, fix="Name the folder of one")
     patients, seed, profile = truth["patients"], truth["seed"], get_profile(truth["profile"])
@@ -167,7 +168,7 @@ def _check_replaceable(out: Path) -> None:
 
 def _is_synthetic(truth: Path) -> bool:
     try:
-        return bool(json.loads(truth.read_text())["generator"] == GENERATOR)
+        return bool(parse_json(truth.read_text())["generator"] == GENERATOR)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

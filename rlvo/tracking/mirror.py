@@ -82,10 +82,13 @@ class Mirror:
             MlflowException, OSError: MLflow stopped answering, or refused.
         """
         tree, self._tree = self._tree, None  # after a failure, MLflow is asked again what it holds
-        if self._items.find_trials():
-            tree = tree or RunTree(self._tracking, self._experiment)
+        if self._items.find_trials(every=closing is not None):
+            tree = tree or RunTree(self._tracking, self._experiment, goes_on=True)
+            tree.refusal = None
             self._items.write(tree, closing)
         self._tree = tree
+        if tree is not None and tree.refusal is not None:
+            raise tree.refusal
         if self._items.damage is not None:
             raise self._items.damage
 
@@ -98,6 +101,7 @@ class Mirror:
             self.sync(closing)
             self._problem = None
         except (MlflowException, OSError, RlvoError) as error:
+            problem = str(error) if isinstance(error, RlvoError) else one_line(error)  # ours say how to mend it
             if self._problem is None:
-                logger.warning("MLflow does not get everything yet; the study continues: %s", one_line(error))
-            self._problem = one_line(error)
+                logger.warning("MLflow does not get everything yet; the study continues: %s", problem)
+            self._problem = problem

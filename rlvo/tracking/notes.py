@@ -29,7 +29,7 @@ def study_note(config: StudyConfig, groups: StudyGroups) -> str:
 
 def configuration_note(configuration: Configuration) -> str:
     """For the run of a configuration."""
-    what = f"Configuration **{configuration.label}**: mean and SD over its folds, each at the epoch of its best loss."
+    what = f"Configuration **{configuration.label}**: mean and SD over its folds, each at its best epoch."
     return "\n\n".join([what, OPTIMISTIC, NOTICE])
 
 

@@ -1,17 +1,23 @@
 """The runs of one MLflow experiment, and the one writer into them, which writes nothing twice."""
 
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Param, Run, RunTag
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from sqlalchemy.exc import SQLAlchemyError
 
 from rlvo.about import SOURCES, source_commit
 from rlvo.config.study import StudyConfig
-from rlvo.mlflow_client import Tracking
+from rlvo.errors import MachineError
+from rlvo.mlflow_client import Tracking, one_line
+from rlvo.moved_folder import local_path
 from rlvo.tracking.datasets import PatientGroup
 from rlvo.tracking.views import NOTE, save_views, varied
 
@@ -36,22 +42,56 @@ class TrackedRun:
         self.status, self.artifact_uri = run.info.status, run.info.artifact_uri
         self.params, self.metrics, self.tags = {**run.data.params}, {**run.data.metrics}, {**run.data.tags}
         self.datasets = {each.dataset.digest for each in run.inputs.dataset_inputs} if run.inputs else set()
+        self.models = {each.model_id for each in run.outputs.model_outputs} if run.outputs else set()
+        self.is_inherited = False
+        """Whether an earlier process had made it."""
         self.last_epoch: int | None = None  # not asked for yet
+
+
+def trial_runs(tracking: Tracking, experiment: str) -> dict[str, str]:
+    """The ids of the trials' runs in an experiment by `rlvo.identity`; none if there is no such experiment. Only reads.
+
+    Raises:
+        MachineError: MLflow does not answer.
+    """
+    if (file := tracking.database_file) is not None and not file.is_file():  # MLflow would create one
+        return {}
+    try:
+        client = tracking.client()
+        if (found := client.get_experiment_by_name(experiment)) is None:
+            return {}
+        runs, after, has_more = dict[str, str](), None, True
+        while has_more:
+            page = client.search_runs([found.experiment_id], f"tags.`{KIND}` = 'trial'", page_token=after)
+            after, has_more = page.token, bool(page.token)
+            runs |= {run.data.tags[IDENTITY]: run.info.run_id for run in page if IDENTITY in run.data.tags}
+    except (MlflowException, SQLAlchemyError, ImportError) as error:
+        raise MachineError(f"MLflow does not answer ({one_line(error)})", where=tracking.uri) from None
+    return runs
 
 
 class RunTree:
     """The runs of an experiment by `rlvo.identity`, by which the methods name them too.
 
     What MLflow holds already is not written again. Only one process at a time may write to an experiment.
+
+    Args:
+        goes_on: whether a store that takes no more artifacts (its disk may be full) holds up nothing but artifacts:
+            the refusal is kept, and until it is set to None none is tried again.
     """
 
-    def __init__(self, tracking: Tracking, experiment: str) -> None:
+    def __init__(self, tracking: Tracking, experiment: str, *, goes_on: bool = False) -> None:
         """Connect and read which runs exist. Raises MachineError if MLflow does not answer."""
         self._client, self._experiment = tracking.open_experiment(experiment)
+        self._goes_on = goes_on
+        self.refusal: OSError | MlflowException | None = None
+        """Why an artifact was not taken."""
         self._tracking_uri = tracking.uri
         self._source = NEUTRAL | ({COMMIT: commit} if (commit := source_commit(SOURCES)) else {})
         self._has_views = False
         self.runs = self._find()
+        for run in self.runs.values():
+            run.is_inherited = True
 
     def save_views(self, config: StudyConfig) -> None:
         """Have the experiment hold the views of its study."""
@@ -139,13 +179,38 @@ class RunTree:
         if tag is not None and run.tags.get(tag) == digest:
             return
         if content is None:
-            repository = get_artifact_repository(run.artifact_uri, self._tracking_uri)
-            repository.delete_artifacts(name)  # type: ignore[no-untyped-call]
-        elif isinstance(content, Path):
-            self._client.log_artifact(run.id, str(content), os.path.dirname(name) or None)
+            self._delete_artifact(run.artifact_uri, name)
+        elif self.refusal is not None:
+            return
         else:
-            self._client.log_text(run.id, content, name)
+            try:
+                self._store_artifact(run.artifact_uri, name, content)
+            except (OSError, MlflowException) as error:
+                if not self._goes_on:
+                    raise
+                self.refusal = error
+                return
         self.set_tags(identity, {tag: digest} if tag else {})
+
+    def _store_artifact(self, place: str, name: str, content: str | Path) -> None:
+        # MLflow's client remembers a run's place by its id, which is the same in a copy of the work folder.
+        repository, folder = get_artifact_repository(place, self._tracking_uri), os.path.dirname(name) or None
+        if isinstance(content, Path):
+            repository.log_artifact(str(content), folder)  # type: ignore[no-untyped-call]
+            return
+        with tempfile.TemporaryDirectory() as temporary:
+            file = Path(temporary) / os.path.basename(name)
+            file.write_text(content, encoding="utf-8")
+            repository.log_artifact(str(file), folder)  # type: ignore[no-untyped-call]
+
+    def _delete_artifact(self, place: str, name: str) -> None:
+        if (folder := local_path(place)) is None:
+            repository = get_artifact_repository(place, self._tracking_uri)
+            repository.delete_artifacts(name)  # type: ignore[no-untyped-call]
+        elif (folder / name).is_dir():  # of a path with a % in it, MLflow would delete another
+            shutil.rmtree(folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
 
     def log_model(self, identity: str, name: str, step: int, metrics: Mapping[str, float], group: PatientGroup) -> None:
         """Have a run's checkpoint as a logged model, unless there is one: by its metrics MLflow ranks models.
@@ -158,13 +223,24 @@ class RunTree:
         run = self.runs[identity]
         if MODEL in run.tags:
             return
-        shown = (NOTE, *self._source)
-        tags = {key: value for key, value in run.tags.items() if key.startswith("rlvo.") or key in shown}
-        made = self._client.create_logged_model(self._experiment, name, run.id, tags, run.params, "checkpoint")
-        self._client.log_outputs(run.id, [LoggedModelOutput(made.model_id, step)])
-        self._client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
-        self.log_model_metrics(identity, made.model_id, metrics, group, step)
+        if (made := self._half_logged_model(run)) is None:
+            shown = (NOTE, *self._source)
+            tags = {key: value for key, value in run.tags.items() if key.startswith("rlvo.") or key in shown}
+            made = self._client.create_logged_model(self._experiment, name, run.id, tags, run.params, "checkpoint")
+        if made.status != LoggedModelStatus.READY:
+            self._client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
+        if not made.metrics:
+            self.log_model_metrics(identity, made.model_id, metrics, group, step)
+        if made.model_id not in run.models:
+            self._client.log_outputs(run.id, [LoggedModelOutput(made.model_id, step)])
         self.set_tags(identity, {MODEL: made.model_id})
+
+    def _half_logged_model(self, run: TrackedRun) -> LoggedModel | None:
+        """The run's model, if an earlier process was killed before it had told the run which one that is."""
+        if not run.is_inherited:
+            return None
+        found = self._client.search_logged_models([self._experiment], f"source_run_id = '{run.id}'", max_results=1)
+        return found[0] if found else None
 
     def log_model_metrics(
         self, identity: str, model: str, metrics: Mapping[str, float], group: PatientGroup, step: int = 0
@@ -225,7 +301,7 @@ class RunTree:
 
         token: str | None = None
         found: dict[str, list[Run]] = {}
-        while token != "":
+        while token != "":  # nosec B105 # a page token of MLflow, no password
             page = self._client.search_runs([self._experiment], query, page_token=token)
             token = page.token or ""
             for run in page:

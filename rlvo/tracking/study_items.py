@@ -6,66 +6,131 @@ No path and no patient id is written: patients are named by pseudonym, and text 
 import json
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, groupby
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from statistics import fmean, stdev
 
-from rlvo.cohort.splits import read_split
+from rlvo.cohort.splits import Split
 from rlvo.config.base import by_path, content_hash
 from rlvo.config.model import Configuration
 from rlvo.config.space import conditions
-from rlvo.config.study import MlflowConfig, StudyConfig
+from rlvo.config.study import StudyConfig
 from rlvo.errors import RlvoError
 from rlvo.evaluation.predictions import read_predictions
-from rlvo.files import csv_text, file_sha256
-from rlvo.study.folder import StartedTrial, StudyFolder, started_trials, study_identity
+from rlvo.files import csv_text, file_sha256, file_version
+from rlvo.study.folder import (
+    StartedTrial,
+    StudyFolder,
+    started_configuration,
+    started_folds,
+    started_trial,
+    study_identity,
+)
 from rlvo.study.state import State, combined_state
 from rlvo.study.status import TrialKey, read_note
 from rlvo.tracking.datasets import StudyGroups
 from rlvo.tracking.notes import configuration_note, study_note, trial_note
 from rlvo.tracking.runs import RunStatus, RunTree
 from rlvo.tracking.trial_figures import trial_figures
-from rlvo.training.records import BEST_WEIGHTS, EPOCHS, PREDICTIONS, CompletionRecord, read_epochs, read_record
-from rlvo.training.usage import read_usage
+from rlvo.training.records import (
+    BEST_WEIGHTS,
+    EPOCHS,
+    OBJECTIVE,
+    PREDICTIONS,
+    RECORD,
+    CompletionRecord,
+    check_file,
+    damaged,
+    objective_se,
+    read_epochs,
+    read_record,
+)
+from rlvo.training.usage import USAGE, read_usage
 
 DIGEST = "rlvo.digest"
 """Tag: SHA-256 of the file that a run shows in full; set once everything is there."""
 BEST, CHECKPOINT, CONFIGURATION = "rlvo.best", "rlvo.checkpoint", "rlvo.configuration"
 """Tags: `true` on the best trial and the best configuration; SHA-256 of the weights that a trial's run holds;
 the configuration's key."""
-RETRIES = "rlvo.out_of_memory"
-"""Tag: from which epoch on how many patients of a batch were computed at once, if memory ran out."""
+RETRIES, COMPUTED = "rlvo.out_of_memory", "rlvo.computed"
+"""Tags: from which epoch on how many patients of a batch were computed at once, if memory ran out; device, precision
+and whether the trial would repeat."""
+LEFT_CHANCE, STARTS = "rlvo.left_chance", "rlvo.starts"
+"""Tags: `false` if the network does not even tell apart the patients it was trained on; how often it was trained."""
 STATUS: dict[State, RunStatus] = {"finished": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
 
 Pseudonymise = Callable[[str], str]
+AGAIN = 16
+"""Configurations that were delivered and are looked at again, in turn, by each sync."""
 
 
-@dataclass
+@dataclass(eq=False)
 class TrialFiles:
     """A trial that was started, and what it has written so far."""
 
     trial: StartedTrial
     record: CompletionRecord | None = None
     """None if the trial has not ended."""
-    record_ns: int | None = None
-    """When the record was written, nanoseconds since 1970."""
+    digest: str | None = None
+    """SHA-256 of the record's file."""
     epochs: Sequence[Mapping[str, float]] = ()
+    """Not read of a trial that MLflow holds already."""
+    score: float = -math.inf
+    """What trials are compared by; minus infinity unless the trial has finished."""
+    weights_bytes: int | None = None
+    """Size of its weights, if it has finished."""
+    is_checked: bool = False
+    """Whether its weights were compared with the record."""
+    version: Sequence[object] | None = None
+    """Of its files when they were read; None: they are to be read again."""
     is_delivered: bool = False
     """Whether the trial has ended and MLflow holds all of it."""
 
-    @property
+    @cached_property
     def run(self) -> str:
         """The identity of its run."""
         return self.trial.identity.key
 
     @property
-    def score(self) -> float:
-        """What trials are compared by; minus infinity unless the trial has finished."""
-        objective = self.record.objective if self.record and self.record.outcome == "finished" else None
-        return -math.inf if objective is None else objective
+    def weights(self) -> Path:
+        """The best checkpoint's."""
+        return self.trial.folder / BEST_WEIGHTS
+
+    @property
+    def is_new(self) -> bool:
+        """Whether its files are others than those that were read."""
+        return self.version is None or self.version != self.version_now()
+
+    def version_now(self) -> Sequence[object]:
+        """Of its files: of a trial that has ended the record's alone."""
+        names = (RECORD,) if self.is_delivered else (RECORD, EPOCHS, USAGE)
+        return [file_version(f"{self.trial.folder}/{name}") for name in names]
+
+
+@dataclass(eq=False)
+class Siblings:
+    """A configuration that was started, and its trials by fold."""
+
+    configuration: Configuration
+    trials: dict[int, TrialFiles] = field(default_factory=dict)
+    is_new: bool = True
+    """Whether something is to be written."""
+    state: State = "waiting"
+    """`finished`, `failed`, `pruned`, or `waiting` if it has not ended."""
+
+    def is_settled(self, folds: int) -> bool:
+        """Whether MLflow holds all that there will be: of what was pruned or has failed no other fold starts."""
+        has_all = len(self.trials) == folds or self.state in ("failed", "pruned")
+        return has_all and all(files.is_delivered for files in self.trials.values())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether one of its trials has not ended."""
+        return any(files.record is None for files in self.trials.values())
 
 
 def modified_ns(path: Path) -> int | None:
@@ -85,98 +150,251 @@ def open_study_run(tree: RunTree, config: StudyConfig, study: StudyFolder, group
 
 
 class StudyItems:
-    """Reads a study and its trials and writes them to MLflow, again and again, and knows what was delivered."""
+    """Reads a study and its trials and writes them to MLflow, again and again, and knows what was delivered.
+
+    What was delivered is left alone: only a few such trials are looked at again each time, in turn, and all of them at
+    the end.
+    """
 
     def __init__(self, config: StudyConfig, study: StudyFolder, pseudonymise: Pseudonymise) -> None:
         self._config, self._study, self._pseudonymise = config, study, pseudonymise
-        self._trials: dict[str, TrialFiles] = {}  # by run
+        self._siblings: dict[str, Siblings] = {}  # by the configuration's folder
+        self._turn = 0
+        self._tree: RunTree | None = None
+        """The one that holds everything that was written."""
+        self._root = ""
+        self._training: Collection[TrialKey] | None = None
+        self._is_refused = False
+        """Whether an artifact was refused, so that it is to be tried again."""
+        self._is_ranked = False
+        """Whether the best are tagged and kept, and trials counted, as the records are."""
+        self._best: Collection[str] = ()
+        """The runs that are tagged."""
+        self._kept: dict[str, str] = {}
+        """The digests of the weights that MLflow holds, by run."""
         self.damage: RlvoError | None = None
         """What is wrong with a trial's files, if they could not be read."""
 
     @property
     def undelivered(self) -> int:
         """How many trials MLflow does not hold in full."""
-        return sum(not self._is_delivered(trial) for trial in self._trials.values())
+        return sum(not files.is_delivered or files.is_new for files in self._trials())
 
-    def find_trials(self) -> bool:
-        """Look which trials were started. False: none."""
-        self.damage = None
-        self._trials = {
-            trial.identity.key: self._trials.get(trial.identity.key, TrialFiles(trial))
-            for trial in started_trials(self._study, self._config)
-        }
-        return bool(self._trials)
-
-    def write(self, tree: RunTree, closing: RunStatus | None = None) -> None:
-        """Have MLflow hold the trials that were found: study → configuration → trial.
+    def find_trials(self, *, every: bool = False) -> bool:
+        """Look which trials were started, and what has changed. False: none.
 
         Args:
-            tree: the study's experiment.
+            every: look at those that were delivered, too.
+        """
+        self.damage, found, folds = None, {}, self._config.folds.folds
+        folders = self._study.configurations()
+        again = {folders[(self._turn + number) % len(folders)].name for number in range(min(AGAIN, len(folders)))}
+        self._turn += AGAIN
+        for folder in folders:
+            siblings = self._siblings.get(folder.name)
+            if siblings is None or every or folder.name in again:
+                siblings = self._look(folder, siblings, started_configuration(folder))
+            elif not siblings.is_settled(folds):
+                siblings = self._look(folder, siblings, siblings.configuration)
+            if siblings is not None and siblings.trials:
+                found[folder.name] = siblings
+        self._is_ranked = self._is_ranked and found.keys() >= self._siblings.keys()
+        self._siblings = found
+        return bool(found)
+
+    def _look(self, folder: Path, known: Siblings | None, configuration: Configuration | None) -> Siblings | None:
+        """Look what has become of a configuration's trials. Raises RlvoError if the study's inputs are damaged."""
+        if configuration is None:
+            return None
+        known = known or Siblings(configuration)
+        before, known.trials = known.trials, {}
+        for fold in started_folds(folder, self._config):
+            trial = before.get(fold) or TrialFiles(
+                started_trial(self._study, self._config, folder, configuration, fold)
+            )
+            known.trials[fold] = trial
+            if trial.is_new:
+                trial.is_delivered, known.is_new = False, True
+            elif trial.record is not None and not trial.is_delivered:  # an artifact was refused
+                known.is_new = True
+            elif trial.weights_bytes is not None and not trial.weights.is_file():
+                self.damage = damaged(trial.weights)
+        if before.keys() != known.trials.keys():
+            known.is_new, self._is_ranked = True, False
+        return known
+
+    def write(self, tree: RunTree, closing: RunStatus | None = None) -> None:
+        """Have MLflow hold what is new of the trials that were found: study → configuration → trial.
+
+        Args:
+            tree: the study's experiment; another one than the last time is given everything.
             closing: how trials without a record have ended; None while the search runs.
         """
-        groups, note = StudyGroups.of(self._study), read_note(self._study)
-        root = open_study_run(tree, self._config, self._study, groups)
-        states: dict[str, State] = {}
-        scores: dict[str, float] = {}
-        for key, siblings in groupby(self._trials.values(), key=lambda files: files.trial.configuration.key):
-            run, folds = f"{root}/{key}", [self._read(files) for files in siblings]
-            self._write_runs(tree, root, run, folds, groups)
-            states[run] = self._set_statuses(tree, run, folds, note.running if note is not None else None, closing)
-            scores[run] = fmean(trial.score for trial in folds) if states[run] == "finished" else -math.inf
-        _tag_best(tree, {run: trial.score for run, trial in self._trials.items()})
-        _tag_best(tree, scores)
-        self._summarise(tree, root, scores)
-        _keep_checkpoints(tree, self._trials.values(), self._config.mlflow, groups)
-        is_complete = sum(state in STATUS for state in states.values()) >= self._config.configurations
-        tree.set_status(root, "FINISHED" if is_complete or closing == "FAILED" else closing or "RUNNING")
+        is_same, self._tree = tree is self._tree, None
+        note = read_note(self._study)
+        training = note.running if note is not None else None
+        if not is_same:
+            self._is_ranked, self._best, self._kept = False, [], {}
+            for files in self._trials():
+                if files.run not in tree.runs or tree.runs[files.run].tags.get(DIGEST) != files.digest:
+                    files.is_delivered, files.version = False, None
+        new = [each for each in self._siblings.values() if each.is_new or not is_same or closing is not None]
+        if new or not self._is_ranked or self._is_refused:
+            groups = StudyGroups.of(self._study)
+            if not is_same or self._is_refused:
+                self._root = open_study_run(tree, self._config, self._study, groups)
+            for each in new:
+                for files in each.trials.values():
+                    self._read(tree, files)
+                self._write_runs(tree, each, groups)
+                self._set_statuses(tree, each, training, closing)
+                each.is_new = False
+            if not self._is_ranked or closing is not None:
+                self._rank(tree, groups, every=not is_same)
+        if training != self._training:
+            for each in self._siblings.values():
+                if each.is_open:
+                    self._set_statuses(tree, each, training, closing)
+        self._training, self._is_refused = training, tree.refusal is not None
+        states = [each.state for each in self._siblings.values()]
+        is_complete = sum(state in STATUS for state in states) >= self._config.configurations
+        tree.set_status(self._root, "FINISHED" if is_complete or closing == "FAILED" else closing or "RUNNING")
         if closing is not None:
-            tree.kill_open_runs(root)  # what is left are runs of trials whose folders are gone
+            tree.kill_open_runs(self._root)  # what is left are runs of trials whose folders are gone
+        self._tree = tree
 
-    def _summarise(self, tree: RunTree, root: str, scores: Mapping[str, float]) -> None:
+    def _trials(self) -> Iterator[TrialFiles]:
+        return (files for each in self._siblings.values() for files in each.trials.values())
+
+    def _run(self, siblings: Siblings) -> str:
+        """The identity of a configuration's run."""
+        return f"{self._root}/{siblings.configuration.key}"
+
+    def _rank(self, tree: RunTree, groups: StudyGroups, *, every: bool) -> None:
+        """Tag the best, count those that have ended, and have MLflow hold the weights it is to keep.
+
+        Args:
+            every: whatever was tagged and kept before, unknown here, is looked through too.
+        """
+        aucs = self._aucs()
+        runs = [self._run(each) for each in self._siblings.values()]
+        scores = {run: fmean(aucs[run]) if run in aucs else -math.inf for run in runs}
+        by_trial = {files.run: files.score for files in self._trials()}
+        before = [*by_trial, *scores] if every else self._best
+        self._best = [_best(by_trial), _best(scores)]
+        for run in dict.fromkeys([*before, *self._best]):
+            is_best = run in self._best and math.isfinite(by_trial.get(run, scores.get(run, -math.inf)))
+            tree.set_tags(run, {BEST: "true" if is_best else None})
+        self._summarise(tree, aucs)
+        self._is_ranked = True
+        self._keep_checkpoints(tree, groups, every=every)
+
+    def _aucs(self) -> dict[str, list[float]]:
+        """Of what has finished, by the run of its first repeat: the AUC on each fold, the mean over the repeats."""
+        finished = defaultdict[str, list[tuple[int, str, list[float]]]](list)  # by what all repeats share
+        for each in self._siblings.values():
+            if each.state == "finished":
+                configuration, repeat = each.configuration, each.configuration.training.repeat
+                shared = configuration.key if repeat == 0 else configuration.first_repeat.key
+                scores = [files.score for files in each.trials.values()]
+                finished[shared].append((repeat, self._run(each), scores))
+        return _over_repeats(finished.values())
+
+    def _summarise(self, tree: RunTree, aucs: Mapping[str, Sequence[float]]) -> None:
         """At the study's run: the best configuration, and how many trials have ended, each by how many had by then."""
-        records = {run: files.record for run, files in self._trials.items() if files.record is not None}
-        outcomes = Counter[State](record.outcome for record in records.values())
+        outcomes = Counter[State](files.record.outcome for files in self._trials() if files.record is not None)
         figures: dict[str, float] = {f"trials_{outcome}": outcomes[outcome] for outcome in STATUS}
         figures["trials_planned"] = self._config.configurations * self._config.folds.folds
-        best = max(scores, key=scores.__getitem__)
-        if math.isfinite(scores[best]):
+        if aucs:
+            best = max(aucs, key=lambda run: fmean(aucs[run]))
             run = tree.runs[best]
-            figures |= {f"best/auc_{statistic}": run.metrics[f"val/auc_{statistic}"] for statistic in ("mean", "sd")}
-            tree.set_tags(root, {"rlvo.best_configuration": f"{run.name} ({run.tags[CONFIGURATION]})"})
-        tree.log_summary(root, figures, step=len(records))
+            figures |= {"best/auc_mean": fmean(aucs[best]), "best/auc_sd": stdev(aucs[best])}
+            tree.set_tags(self._root, {"rlvo.best_configuration": f"{run.name} ({run.tags[CONFIGURATION]})"})
+        tree.log_summary(self._root, figures, step=outcomes.total())
 
-    def _read(self, files: TrialFiles) -> TrialFiles:
-        """Read what a trial has written, unless it was delivered."""
-        if not self._is_delivered(files):
-            files.is_delivered, files.record, files.epochs = False, None, ()
-            folder, files.record_ns = files.trial.folder, modified_ns(files.trial.record)
+    def _keep_checkpoints(self, tree: RunTree, groups: StudyGroups, *, every: bool) -> None:
+        """Have MLflow hold the weights of the best trials, as many as the limits allow, and no others; also as models.
+
+        On disk every trial keeps its weights. What drops out is deleted before anything is added, so MLflow never holds
+        more than it may.
+        """
+        limits = self._config.mlflow
+        by_run = {files.run: files for files in self._trials()}
+        candidates = [files for files in by_run.values() if math.isfinite(files.score) and files.weights_bytes]
+        ranked = sorted(candidates, key=lambda files: -files.score)
+        room = math.inf if limits.checkpoint_gb is None else limits.checkpoint_gb * 1e9
+        sizes = accumulate(files.weights_bytes or 0 for files in ranked)
+        kept = ranked[: min(sum(size <= room for size in sizes), limits.keep_checkpoints or len(ranked))]
+        digests = {files.run: files.record.files[BEST_WEIGHTS] for files in kept if files.record is not None}
+        for run in (by_run if every else self._kept).keys() - digests.keys():
+            tree.write_artifact(run, "best", None, CHECKPOINT)
+            tree.delete_model(run)
+        self._kept = {run: digest for run, digest in self._kept.items() if run in digests}
+        for run, digest in digests.items():
+            if self._kept.get(run) != digest:
+                self._keep(tree, by_run[run], digest, groups)
+
+    def _keep(self, tree: RunTree, files: TrialFiles, digest: str, groups: StudyGroups) -> None:
+        """Have MLflow hold a trial's weights, also as a model."""
+        trial, record = files.trial, files.record
+        assert record is not None  # it has finished
+        if not files.is_checked and tree.runs[files.run].tags.get(CHECKPOINT) != digest:
             try:
-                files.record, usage = read_record(folder), read_usage(folder)
-                files.epochs = [{**epoch, **usage.get(int(epoch["epoch"]), {})} for epoch in read_epochs(folder)]
+                check_file(trial.folder, record, BEST_WEIGHTS)
             except RlvoError as damage:  # the other trials do not wait for it
-                self.damage = damage
-        return files
+                self.damage, files.is_delivered, files.version, self._is_ranked = damage, False, None, False
+                return
+        tree.write_artifact(files.run, BEST_WEIGHTS, files.weights, CHECKPOINT, digest)
+        if tree.refusal is not None:
+            self._is_ranked = False
+            return
+        fold, epoch = trial.identity.fold, record.best_epoch or 0
+        name, validation = run_name(trial.configuration, fold), groups.validation(fold)
+        tree.log_model(files.run, name, epoch, at_best(record), validation)
+        self._kept[files.run] = digest
 
-    @staticmethod
-    def _is_delivered(files: TrialFiles) -> bool:
-        return files.is_delivered and files.record_ns == modified_ns(files.trial.record)
+    def _read(self, tree: RunTree, files: TrialFiles) -> None:
+        """Read what a trial has written, unless that is known."""
+        if not files.is_new:
+            return
+        folder, before = files.trial.folder, files.digest
+        files.is_delivered = False
+        files.version = files.version_now()
+        files.record, files.digest, files.epochs, files.score, files.weights_bytes = None, None, (), -math.inf, None
+        try:
+            if files.trial.record.exists():
+                files.digest = file_sha256(files.trial.record)
+            run = tree.runs.get(files.run)
+            is_held = run is not None and files.digest is not None and run.tags.get(DIGEST) == files.digest
+            files.record = read_record(folder, unchecked=(EPOCHS, PREDICTIONS, BEST_WEIGHTS) if is_held else ())
+            files.is_checked = not is_held
+            if not is_held:
+                usage = read_usage(folder)
+                files.epochs = [{**epoch, **usage.get(int(epoch["epoch"]), {})} for epoch in read_epochs(folder)]
+            if files.record is not None and BEST_WEIGHTS in files.record.files:
+                files.weights_bytes = files.weights.stat().st_size
+        except RlvoError as damage:  # the other trials do not wait for it
+            self.damage, files.version, files.digest = damage, None, None
+        if files.record is not None and files.record.outcome == "finished":
+            files.score = -math.inf if files.record.objective is None else files.record.objective
+        self._is_ranked = self._is_ranked and files.digest == before
 
-    def _write_runs(self, tree: RunTree, root: str, run: str, folds: Sequence[TrialFiles], groups: StudyGroups) -> None:
+    def _write_runs(self, tree: RunTree, siblings: Siblings, groups: StudyGroups) -> None:
         """The run of a configuration and those of its trials, with what each trial has written so far."""
-        configuration = folds[0].trial.configuration
+        configuration, run = siblings.configuration, self._run(siblings)
         params, tags = hyperparameters(configuration), {CONFIGURATION: configuration.key}
         tree.open(
             run,
             "configuration",
             run_name(configuration),
             params,
-            parent=root,
+            parent=self._root,
             tags=tags,
             note=configuration_note(configuration),
             datasets=[groups.optimistic],
         )
-        for files in folds:
-            fold = files.trial.identity.fold
+        for fold, files in siblings.trials.items():
+            training, validation = groups.training(fold), groups.validation(fold)
             tree.open(
                 files.run,
                 "trial",
@@ -184,21 +402,23 @@ class StudyItems:
                 {**params, "fold": fold},
                 parent=run,
                 tags=tags,
-                note=trial_note(configuration, fold, groups.training(fold), groups.validation(fold)),
-                datasets=(groups.training(fold), groups.validation(fold)),
+                note=trial_note(configuration, fold, training, validation),
+                datasets=(training, validation),
             )
             if files.epochs and not files.is_delivered:
                 written = modified_ns(files.trial.folder / EPOCHS) or 0
                 tree.log_epochs(files.run, files.epochs, written // 1_000_000)
             if files.record is not None and not files.is_delivered:
-                self._write_ended(tree, files, files.record)
-                files.is_delivered = True
+                self._write_ended(tree, files, files.record, groups.split)
+                if tree.refusal is None:
+                    files.is_delivered, files.epochs = True, ()
+                    files.version = files.version[:1] if files.version is not None else None
 
-    def _write_ended(self, tree: RunTree, files: TrialFiles, record: CompletionRecord) -> None:
+    def _write_ended(self, tree: RunTree, files: TrialFiles, record: CompletionRecord, split: Split) -> None:
         """What a trial left when it ended."""
         tree.log_summary(files.run, {**at_best(record), "seconds": record.seconds}, step=record.best_epoch or 0)
-        tags = {DIGEST: file_sha256(files.trial.record)}
-        if tree.runs[files.run].tags.get(DIGEST) != tags[DIGEST]:
+        tags: dict[str, str | None] = {}
+        if tree.refusal is None and tree.runs[files.run].tags.get(DIGEST) != files.digest:
             stored = files.trial.folder / PREDICTIONS
             predictions = read_predictions(stored) if PREDICTIONS in record.files else None
             for name, figure in trial_figures(files.epochs, record, predictions).items():
@@ -206,77 +426,60 @@ class StudyItems:
             if predictions is not None:
                 predictions["patient"] = predictions["patient"].map(self._pseudonymise)
                 tree.write_artifact(files.run, "validation_predictions.csv", csv_text(predictions))
+        if tree.refusal is None:
+            tags[DIGEST] = files.digest
         if record.reason:
-            split = read_split(self._study.split)
             patients = [*split.development, *split.test]
             tags["rlvo.reason"] = without_identities(record.reason, patients, self._pseudonymise)
         elif record.failure:
             tags["rlvo.reason"] = record.failure
+        if record.starts:
+            tags[LEFT_CHANCE] = str(not record.never_left_chance).lower()
+            tags[STARTS] = str(len(record.starts))
         if record.retries:
             tags[RETRIES] = ", ".join(f"epoch {each.epoch}: {each.micro_batch} at once" for each in record.retries)
+        if record.computed:
+            tags[COMPUTED] = "; ".join(each.label for each in record.computed)
         tree.set_tags(files.run, tags)
         tree.set_status(files.run, STATUS[record.outcome])
 
     def _set_statuses(
-        self,
-        tree: RunTree,
-        run: str,
-        folds: Sequence[TrialFiles],
-        training: Collection[TrialKey] | None,
-        closing: RunStatus | None,
-    ) -> State:
-        """Say how a configuration and those of its trials that have no record stand.
-
-        Returns:
-            The configuration's state: `finished`, `failed`, `pruned`, or `waiting` for any that has not ended.
-        """
-        records = [files.record for files in folds if files.record is not None]
+        self, tree: RunTree, siblings: Siblings, training: Collection[TrialKey] | None, closing: RunStatus | None
+    ) -> None:
+        """Say how a configuration and those of its trials that have no record stand."""
+        folds, run = siblings.trials, self._run(siblings)
+        records = [files.record for files in folds.values() if files.record is not None]
         outcomes: list[State] = [record.outcome for record in records]
-        for files in folds:
+        for fold, files in folds.items():
             if files.record is None:
                 outcomes.append("failed" if closing == "FAILED" else "waiting")
-                is_training = training is None or (files.trial.configuration.key, files.trial.identity.fold) in training
+                is_training = training is None or (siblings.configuration.key, fold) in training
                 status: RunStatus = closing or ("RUNNING" if is_training else "SCHEDULED")
                 tree.set_status(files.run, "KILLED" if "pruned" in outcomes else status)
         outcomes += ["waiting"] * (self._config.folds.folds - len(folds))
-        if (state := combined_state(outcomes)) == "finished":
-            tree.log_summary(run, over_folds([record.metrics for record in records]))
-        tree.set_status(run, STATUS.get(state, "KILLED" if closing else "RUNNING"))
-        return state
+        siblings.state = combined_state(outcomes)
+        if siblings.state == "finished":
+            error = objective_se(records)
+            summary = over_folds([record.metrics for record in records])
+            tree.log_summary(run, summary if error is None else {**summary, f"{OBJECTIVE}_se": error})
+        tree.set_status(run, STATUS.get(siblings.state, "KILLED" if closing else "RUNNING"))
 
 
-def _tag_best(tree: RunTree, scores: Mapping[str, float]) -> None:
-    """Tag the run with the highest score, the first of equals, and no other; none if no score is finite."""
-    best = max(scores, key=scores.__getitem__)
-    for run, score in scores.items():
-        tree.set_tags(run, {BEST: "true" if run == best and math.isfinite(score) else None})
+def _over_repeats(finished: Iterable[Sequence[tuple[int, str, Sequence[float]]]]) -> dict[str, list[float]]:
+    """The AUC of each configuration on each fold, the mean over its repeats, by the run of the first of these.
 
-
-def _keep_checkpoints(tree: RunTree, trials: Collection[TrialFiles], limits: MlflowConfig, groups: StudyGroups) -> None:
-    """Have MLflow hold the weights of the best trials, as many as the limits allow, and no others; likewise as models.
-
-    On disk every trial keeps its weights. What drops out is deleted before anything is added, so MLflow never holds
-    more than it may.
+    Args:
+        finished: of each configuration its repeats: their number, run, and AUC on each fold.
     """
-    weights = {files.run: files.trial.folder / BEST_WEIGHTS for files in trials}
-    digests = {files.run: files.record.files.get(BEST_WEIGHTS, "") if files.record else "" for files in trials}
-    candidates = [files for files in trials if math.isfinite(files.score) and digests[files.run]]
-    ranked = [files.run for files in sorted(candidates, key=lambda files: -files.score)]
-    room = math.inf if limits.checkpoint_gb is None else limits.checkpoint_gb * 1e9
-    sizes = accumulate(weights[run].stat().st_size for run in ranked)
-    kept = ranked[: min(sum(size <= room for size in sizes), limits.keep_checkpoints or len(ranked))]
-    for run in weights.keys() - set(kept):
-        tree.write_artifact(run, "best", None, CHECKPOINT)
-        tree.delete_model(run)
-    by_run = {files.run: files for files in candidates}
-    for run in kept:
-        tree.write_artifact(run, f"best/{weights[run].name}", weights[run], CHECKPOINT, digests[run])
-        trial, record = by_run[run].trial, by_run[run].record
-        assert record is not None  # candidates have one
-        fold = trial.identity.fold
-        tree.log_model(
-            run, run_name(trial.configuration, fold), record.best_epoch or 0, at_best(record), groups.validation(fold)
-        )
+    return {
+        min(repeats)[1]: [fmean(of_fold) for of_fold in zip(*(aucs for *_, aucs in repeats), strict=True)]
+        for repeats in finished
+    }
+
+
+def _best(scores: Mapping[str, float]) -> str:
+    """The run with the highest score, the first of equals."""
+    return max(scores, key=scores.__getitem__)
 
 
 def run_name(configuration: Configuration, fold: int | None = None) -> str:

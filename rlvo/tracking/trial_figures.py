@@ -6,7 +6,7 @@ import pandas as pd
 
 from rlvo.report.style import svg
 from rlvo.report.trial import learning_curves, trial_roc
-from rlvo.training.records import CompletionRecord
+from rlvo.training.records import CompletionRecord, member_key
 
 CURVES = "figures/learning-curves.svg"
 """Path among the artifacts of a trial's run."""
@@ -24,6 +24,8 @@ def trial_figures(
     figures = {}
     if epochs:
         figures[CURVES] = svg(learning_curves(epochs, record.best_epoch))
+    if predictions is not None:
+        predictions = predictions[predictions["member"] == member_key(record.configuration, record.identity.fold)]
     if predictions is not None and predictions["label"].nunique() == 2:
         label, probability = predictions["label"].to_numpy(int), predictions["probability"].to_numpy(float)
         figures["figures/roc.svg"] = svg(trial_roc(label, probability))

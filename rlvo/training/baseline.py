@@ -1,6 +1,7 @@
 """Clinical baselines: one model per fold, with the folds, thresholds and metrics of the networks (section 2.4)."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +10,13 @@ from numpy.typing import ArrayLike
 
 from rlvo.cohort.encoding import Imputation, TabularEncoder, fit_encoder
 from rlvo.cohort.splits import Split
-from rlvo.cohort.variables import VARIABLES, source_columns
-from rlvo.config.study import PAPER_PREDICTORS
+from rlvo.cohort.variables import VARIABLES, Variable, source_columns
+from rlvo.config.predictors import PAPER_PREDICTORS, OwnPredictor
 from rlvo.evaluation.baselines import BaselineModel, fit_boosting, fit_logistic, fit_ridge
 from rlvo.evaluation.metrics import auprc, classification_metrics
 from rlvo.evaluation.odds import odds_ratios
 from rlvo.evaluation.thresholds import youden_threshold
+from rlvo.training.table_model import TableModel, table_member_key
 
 UNITS = {"hir": 0.1, "tmax4_tmax6_ratio": 1.0}
 """The unit of each derived predictor in odds ratios."""
@@ -57,11 +59,24 @@ class BaselineFold:
 
 
 @dataclass(frozen=True)
+class StoredFold:
+    """One fold of a baseline that looks at volumes: what it said of the patients whom it was not trained on."""
+
+    said: pd.Series
+    """Probabilities of rLVO, index patient."""
+    threshold: float
+
+    def probability(self, table: pd.DataFrame) -> np.ndarray:
+        """As `BaselineFold.probability`, for patients who were asked about."""
+        return self.said.loc[table.index].to_numpy(float)
+
+
+@dataclass(frozen=True)
 class BaselineResult:
     """The models of all folds, and their validation predictions (columns of `evaluation.predictions`)."""
 
     predictors: tuple[str, ...]
-    folds: tuple[BaselineFold, ...]
+    folds: tuple[BaselineFold | StoredFold, ...]
     validation: pd.DataFrame
 
     def validation_metrics(self) -> pd.DataFrame:
@@ -111,6 +126,7 @@ def clinical_baselines(
     split: Split,
     predictors: Sequence[str] = PAPER_PREDICTORS,
     imputation: Imputation | None = None,
+    own: Sequence[OwnPredictor] = (),
 ) -> dict[str, BaselineResult]:
     """Fit each of `BASELINES` whose predictors have values in the table; by name.
 
@@ -120,7 +136,7 @@ def clinical_baselines(
     for name, baseline in BASELINES.items():
         chosen = baseline.predictors or tuple(predictors)
         if all(column in table and table[column].notna().any() for column in source_columns(chosen)):
-            results[name] = clinical_baseline(table, label, split, chosen, baseline, imputation)
+            results[name] = clinical_baseline(table, label, split, chosen, baseline, imputation, own)
     return results
 
 
@@ -131,6 +147,7 @@ def clinical_baseline(
     predictors: Sequence[str],
     baseline: Baseline,
     imputation: Imputation | None = None,
+    own: Sequence[OwnPredictor] = (),
 ) -> BaselineResult:
     """Fit a model on each fold's training patients; the hold-out is not used.
 
@@ -141,6 +158,7 @@ def clinical_baseline(
         predictors: names of predictors; may include `aspects`.
         baseline: how to fit, and the name in the predictions.
         imputation: see `fit_encoder`. Scaling is by the extremes: a regression follows any scale.
+        own: the declarations of predictors that rlvo does not know.
 
     Raises:
         RlvoError: a column cannot be a predictor, or has no value in a training fold.
@@ -148,7 +166,7 @@ def clinical_baseline(
     folds, predictions = [], []
     for k in range(len(split.folds)):
         training, validation = list(split.training(k)), list(split.validation(k))
-        encoder = fit_encoder(table.loc[training], predictors, scaling="min_max", imputation=imputation)
+        encoder = fit_encoder(table.loc[training], predictors, own, scaling="min_max", imputation=imputation)
         model = baseline.fit(_design(encoder, table.loc[training]).to_numpy(), label[training])
         probability = model.predict(_design(encoder, table.loc[validation]).to_numpy())
         folds.append(BaselineFold(encoder, model, youden_threshold(label[validation], probability)))
@@ -165,24 +183,62 @@ def clinical_baseline(
 
 
 def clinical_odds(
-    table: pd.DataFrame, label: pd.Series, split: Split, predictors: Sequence[str] = PAPER_PREDICTORS
+    table: pd.DataFrame,
+    label: pd.Series,
+    split: Split,
+    predictors: Sequence[str] = PAPER_PREDICTORS,
+    own: Sequence[OwnPredictor] = (),
 ) -> pd.DataFrame:
     """Odds ratios from one multivariate fit on all development patients (section 3.1, figure A1).
 
-    Each odds ratio is per natural unit, as in the paper: a year, a point, a mL, 0.1 of the HIR. Missing values are
-    imputed as for the baselines. The odds ratios describe the development patients and validate nothing.
+    Each odds ratio is per natural unit, as in the paper: a year, a point, a mL, 0.1 of the HIR; of a study's own
+    predictors per level, or per power of ten that is a tenth to a hundredth of the range. Missing values are imputed
+    as for the baselines. The odds ratios describe the development patients and validate nothing.
 
     Returns:
         The columns of `odds_ratios`, and `unit`: what the odds ratio compares ("per mL", "vs no", "vs TICA").
     """
     development = table.loc[list(split.development)]
-    encoder = fit_encoder(development, predictors, scaling="min_max")
+    encoder = fit_encoder(development, predictors, own, scaling="min_max")
     design = _design(encoder, development)
     for name, (low, high) in encoder.bounds.items():
-        design[name] *= (high - low) / UNITS.get(name, 1.0)
+        design[name] *= (high - low) / _step(name, encoder.variables)
+    for each in encoder.own:
+        if each.kind == "ordinal":
+            design[each.name] *= len(each.levels) - 1
     odds = odds_ratios(design, label[list(split.development)])
-    odds.insert(1, "unit", [_unit(term) for term in odds["term"]])
+    odds.insert(1, "unit", [_unit(term, encoder.variables) for term in odds["term"]])
     return odds
+
+
+def fit_table_model(encoder: TabularEncoder, table: pd.DataFrame, label: pd.Series) -> TableModel:
+    """Fit it to a fold's training patients (`evaluation.baselines.fit_ridge`), encoded as the networks are given them.
+
+    Args:
+        encoder: the fold's.
+        table: typed rows [N] of the training patients.
+        label: 0 or 1 of the same patients [N].
+    """
+    is_free = ~np.isin(encoder.feature_names, encoder.reference_features)
+    coefficients = np.zeros(len(is_free))
+    fitted = fit_ridge(encoder.transform(table)[:, is_free], label)
+    coefficients[is_free] = fitted.coefficients
+    return TableModel(coefficients=tuple(coefficients.tolist()), intercept=fitted.intercept)
+
+
+def table_predictions(
+    model: TableModel, encoder: TabularEncoder, table: pd.DataFrame, label: pd.Series, fold: int
+) -> pd.DataFrame:
+    """What it says of its fold's validation patients: columns of `rlvo.evaluation.predictions`."""
+    rows = {
+        "patient": table.index,
+        "member": table_member_key(fold),
+        "fold": fold,
+        "split": "validation",
+        "probability": model.predict(encoder.transform(table)),
+        "label": label.to_numpy(),
+    }
+    return pd.DataFrame(rows)
 
 
 def _design(encoder: TabularEncoder, table: pd.DataFrame) -> pd.DataFrame:
@@ -191,11 +247,22 @@ def _design(encoder: TabularEncoder, table: pd.DataFrame) -> pd.DataFrame:
     return encoded.drop(columns=list(encoder.reference_features))
 
 
-def _unit(term: str) -> str:
+def _step(name: str, variables: Mapping[str, Variable]) -> float:
+    """What an odds ratio of a continuous predictor compares, in its unit."""
+    if name in VARIABLES or name in UNITS:
+        return UNITS.get(name, 1.0)
+    span = variables[name].high - variables[name].low
+    return float(10.0 ** (math.floor(math.log10(span)) - 1))
+
+
+def _unit(term: str, variables: Mapping[str, Variable]) -> str:
     name = term.partition("=")[0]
     if name in UNITS:
         return f"per {UNITS[name]:g}"
-    variable = VARIABLES[name]
+    variable = variables[name]
     if variable.kind == "continuous":
-        return f"per {(variable.unit or '').removesuffix('s')}"
+        step, unit = _step(name, variables), variable.unit or ""
+        return f"per {unit.removesuffix('s') or 'unit'}" if step == 1 else f"per {step:g} {unit}".rstrip()
+    if variable.kind == "ordinal":
+        return "per level"
     return f"vs {variable.levels[0]}" if variable.levels else "vs no"

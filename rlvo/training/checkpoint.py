@@ -1,8 +1,9 @@
 """A trial's checkpoints: the last epoch, from which it continues, and the best one, which becomes the member.
 
-A checkpoint is a folder of `model.safetensors` (weights), `state.pt` (everything else needed to continue) and
-`manifest.json` (their SHA-256). It is written completely under another name and then moved into place, as are the best
-weights that it refers to. The checkpoint before it, with its best weights, is kept until the trial ends.
+A checkpoint is a folder of `model.safetensors` (weights), `average.safetensors` (their moving average, if one is kept),
+`state.pt` (everything else needed to continue) and `manifest.json` (their SHA-256). It is written completely under
+another name and then moved into place, as are the best weights that it refers to. The checkpoint before it, with its
+best weights, is kept until the trial ends.
 """
 
 import hashlib
@@ -17,28 +18,33 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from rlvo.config.model import Configuration
-from rlvo.files import atomic_write, file_sha256
+from rlvo.config.model import CheckpointName, Configuration
+from rlvo.files import atomic_write, file_sha256, parse_json
+from rlvo.training.average import WeightAverage
 from rlvo.training.records import (
     BEST_WEIGHTS,
     EPOCHS,
     PREDICTIONS,
     CompletionRecord,
+    Computation,
     EpochMetrics,
+    Start,
     Status,
     TrialIdentity,
     damaged,
+    is_better,
     read_epochs,
     write_epochs,
     write_record,
 )
 from rlvo.training.shortage import read_retries
 
-WEIGHTS, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
+WEIGHTS, AVERAGE, STATE, MANIFEST = "model.safetensors", "average.safetensors", "state.pt", "manifest.json"
 BEST_BEFORE = "best/previous.safetensors"
 """The best weights of the checkpoint before the last, if they are others."""
 UNFINISHED = "new-"
@@ -61,17 +67,33 @@ class Progress:
     best_epoch: int | None = None
     best_sha256: str | None = None
     """SHA-256 of the best epoch's weights."""
+    best_answers: list[float] | None = None
+    """Probabilities of the validation patients by these weights."""
     seconds: float = 0.0
+    computed: list[dict[str, Any]] = field(default_factory=list)
+    """How its epochs were trained: each `Computation` that is not that of the epoch before."""
+    starts: list[dict[str, Any]] = field(default_factory=list)
+    """Each `Start` that has ended; in a checkpoint those before the one that trains."""
 
     @property
     def best(self) -> EpochMetrics:
         """The best epoch's metrics; empty if no epoch has ended."""
         return {} if self.best_epoch is None else self.epochs[self.best_epoch - 1]
 
-    def add(self, metrics: EpochMetrics, seconds: float) -> None:
-        """Add an epoch that has ended; the best is the first with the lowest `val/loss`."""
-        if self.best_epoch is None or metrics["val/loss"] < self.best["val/loss"]:
+    def add(
+        self,
+        metrics: EpochMetrics,
+        seconds: float,
+        by: CheckpointName = "loss",
+        computed: Computation | None = None,
+        answers: np.ndarray | None = None,
+    ) -> None:
+        """Add an epoch that has ended, how it was computed, and its answers; note whether it is the best so far."""
+        if computed is not None and (how := computed.model_dump()) not in self.computed[-1:]:
+            self.computed.append(how)
+        if self.best_epoch is None or is_better(metrics, self.best, by):
             self.best_epoch = len(self.epochs) + 1
+            self.best_answers = None if answers is None else answers.tolist()
         self.epochs.append(metrics)
         self.seconds += seconds
 
@@ -84,6 +106,12 @@ class Checkpoint:
     weights: dict[str, Tensor]
     optimizer: dict[str, Any]
     schedule: dict[str, Any]
+    average: dict[str, Tensor] | None = None
+    """The weights' moving average, over so many"""
+    averaged: int = 0
+    """steps."""
+    heads: dict[str, Any] = field(default_factory=dict)
+    """Of the auxiliary heads, which belong to training alone."""
 
 
 class Stateful(Protocol):
@@ -98,14 +126,23 @@ class Saver:
     Args:
         folder: the trial's.
         progress: what it trains; the epochs in it are on disk.
-        module, optimizer, schedule: at the end of each epoch, what is to be saved.
+        module, optimizer, schedule, heads: at the end of each epoch, what is to be saved; heads only to continue.
+        average: the module's; if there is one, its weights are the ones that are kept.
     """
 
     def __init__(
-        self, folder: Path, progress: Progress, module: Stateful, optimizer: Stateful, schedule: Stateful
+        self,
+        folder: Path,
+        progress: Progress,
+        module: Stateful,
+        optimizer: Stateful,
+        schedule: Stateful,
+        average: WeightAverage | None = None,
+        heads: Stateful | None = None,
     ) -> None:
         self._folder, self._progress = folder, progress
-        self._module, self._optimizer, self._schedule = module, optimizer, schedule
+        self._module, self._optimizer, self._schedule, self._heads = module, optimizer, schedule, heads
+        self._average = average
         self._best: dict[str, Tensor] | None = None
         """The best weights, if they are not on disk."""
         self._saved_epochs, self._saved, self._cost = len(progress.epochs), -math.inf, 0.0
@@ -115,14 +152,23 @@ class Saver:
         if at_once or self._is_due():
             self.save()
         elif self._progress.best_epoch == len(self._progress.epochs):
-            self._best = {name: tensor.to("cpu", copy=True) for name, tensor in self._module.state_dict().items()}
+            kept = self._module if self._average is None else self._average.network
+            self._best = {name: tensor.to("cpu", copy=True) for name, tensor in kept.state_dict().items()}
 
     def save(self) -> None:
         """Save the last epoch, unless it is saved. Raises OSError if there is no room."""
         if self._saved_epochs == len(self._progress.epochs):
             return
         started, states = time.monotonic(), (self._optimizer.state_dict(), self._schedule.state_dict())
-        save_epoch(self._folder, self._progress, self._module.state_dict(), *states, best=self._best)
+        save_epoch(
+            self._folder,
+            self._progress,
+            self._module.state_dict(),
+            *states,
+            best=self._best,
+            average=self._average,
+            heads=self._heads.state_dict() if self._heads else None,
+        )
         self._best, self._saved_epochs, self._saved = None, len(self._progress.epochs), time.monotonic()
         self._cost = self._saved - started
 
@@ -140,23 +186,31 @@ def save_epoch(
     schedule: dict[str, Any],
     *,
     best: dict[str, Tensor] | None = None,
+    average: WeightAverage | None = None,
+    heads: dict[str, Any] | None = None,
 ) -> None:
     """Save the epoch that has just ended (the last of `progress`), and the best weights if they are new.
 
     Args:
         best: the best epoch's weights if they are on disk nowhere; ignored if the last epoch is the best.
+        average: the average of the weights, if it is to be kept in their place.
+        heads: of the auxiliary heads, if there are any.
     """
-    model = _serialised(weights)
-    new_best = model if progress.best_epoch == len(progress.epochs) else None if best is None else _serialised(best)
+    files = {WEIGHTS: _serialised(weights)}
+    if average is not None:
+        files[AVERAGE] = _serialised(average.network.state_dict())
+    is_best = progress.best_epoch == len(progress.epochs)
+    new_best = files.get(AVERAGE, files[WEIGHTS]) if is_best else None if best is None else _serialised(best)
     if new_best is not None:
         progress.best_sha256 = hashlib.sha256(new_best).hexdigest()
     state = io.BytesIO()
-    torch.save({"progress": asdict(progress), "optimizer": optimizer, "schedule": schedule}, state)
+    content = {"progress": asdict(progress), "optimizer": optimizer, "schedule": schedule, "heads": heads or {}}
+    torch.save(content if average is None else {**content, "averaged": average.steps}, state)
+    files[STATE] = state.getvalue()
 
     last, previous = folder / "last", folder / "previous"
     folder.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(dir=folder, prefix=UNFINISHED))  # a process about to die may be saving this trial too
-    files = {WEIGHTS: model, STATE: state.getvalue()}
     files[MANIFEST] = json.dumps({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}).encode()
     try:
         for name, data in files.items():
@@ -230,6 +284,8 @@ def end_trial(
         files={name: file_sha256(folder / name) for name in files},
         seconds=progress.seconds,
         retries=read_retries(folder),
+        starts=tuple(map(Start.model_validate, progress.starts)),
+        computed=tuple(map(Computation.model_validate, progress.computed)),
     )
     write_record(folder, record)
     shutil.rmtree(folder / "previous", ignore_errors=True)
@@ -240,20 +296,23 @@ def end_trial(
 def _load(path: Path) -> Checkpoint | None:
     """The checkpoint in the folder `path`; None if a file is missing or damaged."""
     try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
-        if any(file_sha256(path / name) != manifest.get(name) for name in (WEIGHTS, STATE)):
+        manifest = parse_json((path / MANIFEST).read_bytes())
+        if any(file_sha256(path / name) != manifest.get(name) for name in {WEIGHTS, STATE, *manifest}):
             return None
     except (FileNotFoundError, ValueError):
         return None
     state = torch.load(path / STATE, map_location="cpu", weights_only=True)
     weights = safetensors.torch.load_file(path / WEIGHTS)
-    return Checkpoint(Progress(**state["progress"]), weights, state["optimizer"], state["schedule"])
+    average = safetensors.torch.load_file(path / AVERAGE) if AVERAGE in manifest else None
+    progress, averaged, heads = Progress(**state["progress"]), state.get("averaged", 0), state.get("heads", {})
+    return Checkpoint(progress, weights, state["optimizer"], state["schedule"], average, averaged, heads)
 
 
 def _restore_best(folder: Path, progress: Progress) -> bool:
     """Put the best weights that `progress` refers to in their place; False if they are lost."""
     best = folder / BEST_WEIGHTS
-    for path in (best, folder / "last" / WEIGHTS, folder / "previous" / WEIGHTS, folder / BEST_BEFORE):
+    saved = [folder / place / name for place in ("last", "previous") for name in (WEIGHTS, AVERAGE)]
+    for path in (best, *saved, folder / BEST_BEFORE):
         if path.is_file() and file_sha256(path) == progress.best_sha256:
             if path != best:
                 atomic_write(best, path.read_bytes())

@@ -26,6 +26,13 @@ class Patients:
     """Encoded table [N, T] float32."""
     labels: np.ndarray
     """[N], 0 or 1."""
+    persons: tuple[str, ...] = ()
+    """Whose row each is, if one person has several; empty: each patient is another person."""
+    measured: np.ndarray | None = None
+    """bool [N, T]: whether each cell of `tabular` was measured and not imputed; None: all were."""
+    offset: np.ndarray | None = None
+    """[N] float32: the clinical log-odds that the network adds to, from regressions that did not see the patient. None:
+    those of the model's own regression, which was fitted on others."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -43,10 +50,17 @@ class FoldData:
     """The fold's encoder, which made `tabular`."""
 
 
-def stack_channels(volumes: Mapping[str, np.ndarray], channels: Sequence[str]) -> np.ndarray:
-    """One patient's volumes as [C, X, Y, Z] float16, in the model's order. Raises RlvoError if one is missing."""
-    _check_channels(volumes, channels)
-    return np.stack([volumes[name] for name in channels]).astype(np.float16, copy=False)
+def stack_channels(
+    volumes: Mapping[str, np.ndarray], channels: Sequence[str], absent: Collection[str] = ()
+) -> np.ndarray:
+    """One patient's volumes as [C, X, Y, Z] float16, in the model's order; those that may be `absent` are 0.
+
+    Raises RlvoError if another one is missing.
+    """
+    there = [name for name in channels if name not in absent]
+    _check_channels(volumes, there)
+    nothing = np.zeros_like(volumes[there[0]])
+    return np.stack([volumes[name] if name in there else nothing for name in channels]).astype(np.float16, copy=False)
 
 
 def _check_channels(there: Collection[str], channels: Sequence[str]) -> None:
@@ -116,11 +130,12 @@ def channel_statistics(volumes: Volumes, brain_mask: np.ndarray) -> tuple[list[f
         brain_mask: [X, Y, Z] bool.
     """
     channels = volumes.channels
-    mask = torch.from_numpy(brain_mask)
+    voxels = torch.from_numpy(np.flatnonzero(brain_mask))
     inside = np.zeros((2, len(channels)))
     for i in range(len(volumes)):
-        values = volumes[i : i + 1][0][:, mask].double()
-        inside += np.stack([values.mean(dim=1), values.square().mean(dim=1)]) / len(volumes)
+        values = volumes[i : i + 1][0].flatten(1).index_select(1, voxels).double()
+        mean = values.mean(dim=1)
+        inside += np.stack([mean, values.square_().mean(dim=1)]) / len(volumes)
     mean = inside[0]
     std = np.sqrt(np.maximum(inside[1] - mean**2, 0))
     is_mask = np.array([name == "vessels" for name in channels])

@@ -1,7 +1,9 @@
 """One epoch: a pass over the training patients in batches, then the metrics of the validation patients."""
 
+import copy
 import math
 from contextlib import closing
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -14,10 +16,14 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from rlvo.config.model import TrainingConfig
 from rlvo.evaluation.metrics import classification_metrics
 from rlvo.evaluation.thresholds import youden_threshold
+from rlvo.models.auxiliary import AuxiliaryHeads
 from rlvo.models.classifier import Classifier
 from rlvo.training.augmentation import Changes, flip_and_shift, jitter, side_columns
+from rlvo.training.average import WeightAverage
 from rlvo.training.dataset import FoldData, Patients, Volumes
+from rlvo.training.execution import Execution
 from rlvo.training.member import predict_logits, read_ahead
+from rlvo.training.missing import Lost, NoPerfusion, blank_volumes
 from rlvo.training.records import EpochMetrics
 
 Schedule = OneCycleLR | ReduceLROnPlateau
@@ -69,6 +75,11 @@ def positive_weight(labels: np.ndarray, settings: TrainingConfig) -> float:
     return float((labels == 0).sum() / (labels == 1).sum()) if settings.pos_weight else 1.0
 
 
+def smooth(labels: Tensor, settings: TrainingConfig) -> Tensor:
+    """What the training loss asks for: labels drawn towards ½ by `label_smoothing` (Szegedy et al. 2016)."""
+    return labels * (1 - settings.label_smoothing) + settings.label_smoothing / 2
+
+
 def train_epoch(
     classifier: Classifier,
     volumes: Volumes,
@@ -77,63 +88,122 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     schedule: Schedule,
     weight: float,
-) -> float:
-    """Train on all training patients once, in random order. Returns the mean loss. Raises NonFiniteLossError.
+    average: WeightAverage | None = None,
+    heads: AuxiliaryHeads | None = None,
+) -> EpochMetrics:
+    """Train on all training patients once, in random order. Raises NonFiniteLossError.
 
     A batch is computed in parts of at most `settings.at_once` patients, whose gradients add up to that of the batch's
-    mean loss; random numbers are drawn for whole batches.
+    mean loss; random numbers are drawn for whole batches. `heads` learn beside the classifier, with weight
+    `settings.auxiliary`; the optimizer has their parameters too.
+
+    Returns:
+        `train/loss`: the classifier's mean loss; `train/auxiliary/<target>`: that of each head, of measured values.
     """
     device = classifier.channel_mean.device
     tabular = torch.as_tensor(data.training.tabular, dtype=torch.float32)
     labels = torch.as_tensor(data.training.labels, dtype=torch.float32)
+    offset = None if data.training.offset is None else torch.as_tensor(data.training.offset, dtype=torch.float32)
+    targets, known = _targets(heads), _known(heads, data.training)
+    importance = torch.tensor([1.0, *(settings.auxiliary / len(targets) for _ in targets)], device=device)
     order = batches(torch.randperm(len(volumes)), settings.batch_size)
     steps = [parts(batch, settings.at_once) for batch in order]
-    sides = side_columns(data.encoder.feature_names)
+    sides, no_perfusion = side_columns(data.encoder.feature_names), NoPerfusion.of(data.encoder)
     images = sum(name != "vessels" for name in volumes.channels)
-    in_bf16 = settings.mixed_precision and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    in_bf16 = Execution(device, settings).in_bfloat16
+    parameters = [*classifier.parameters(), *(heads.parameters() if heads else ())]
     losses: list[Tensor] = []
     classifier.train()
     with closing(read_ahead(volumes, [part for step in steps for part in step], device)) as reader:
         for batch, step in zip(order, steps, strict=True):
-            changes = Changes.draw(settings.augmentation, len(batch), images).split([len(part) for part in step])
+            sizes = [len(part) for part in step]
+            changes = Changes.draw(settings.augmentation, len(batch), images).split(sizes)
+            losses_of_parts = Lost.draw(settings, volumes.channels, len(batch)).split(sizes)
+            counts = torch.split(torch.nan_to_num(known[batch] / known[batch].sum(dim=0)), sizes)
             optimizer.zero_grad()
-            loss = torch.zeros((), device=device)
-            for volume, part, change in zip(islice(reader, len(step)), step, changes, strict=True):
-                volume, table = flip_and_shift(volume, tabular[part], change, sides)
-                table, label = (values.to(device, non_blocking=True) for values in (table, labels[part]))
+            loss = torch.zeros_like(importance)
+            for volume, part, change, lost, count in zip(
+                islice(reader, len(step)), step, changes, losses_of_parts, counts, strict=True
+            ):
+                volume, whole = flip_and_shift(volume, tabular[part], change, sides)
+                table = whole if lost.perfusion is None else no_perfusion.blank(whole, lost.perfusion)
+                table, whole, label, count = (
+                    values.to(device, non_blocking=True) for values in (table, whole, labels[part], count)
+                )
                 if change.intensities is not None:
                     volume = jitter(volume.float(), classifier.channel_mean, classifier.channel_std, change.intensities)
+                if lost.volumes is not None:
+                    volume = blank_volumes(volume, classifier.channel_mean, lost.volumes)
                 with torch.autocast(device.type, torch.bfloat16, enabled=in_bf16):
-                    logits = classifier(volume, table)
-                share = _loss(logits.float(), label, weight) * (len(part) / len(batch))
-                share.backward()  # type: ignore[no-untyped-call]
+                    answers = heads.answer(classifier, volume, table) if heads else classifier(volume, table)[:, None]
+                logits = answers[:, 0].float()
+                if offset is not None and classifier.offset is not None:
+                    # The outcome is that of the patient as they are, flipped or not, and so are the clinical log-odds.
+                    logits = logits - classifier.offset(table) + offset[part].to(device, non_blocking=True)
+                share = (_loss(logits, smooth(label, settings), weight) * (len(part) / len(batch)))[None]
+                if heads:
+                    share = torch.cat([share, heads.loss(answers[:, 1:], whole, count)])
+                (share * importance).sum().backward()  # type: ignore[no-untyped-call]
                 loss += share.detach()
             losses.append(loss)
             if settings.clip_norm is not None:
-                nn.utils.clip_grad_norm_(classifier.parameters(), settings.clip_norm)
+                nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
             optimizer.step()
+            if average is not None:
+                average.update(classifier)
             if isinstance(schedule, OneCycleLR):
                 schedule.step()
-    values = torch.stack(losses).tolist()  # not after each step, for which the device would have to wait
-    if not all(map(math.isfinite, values)):
-        raise NonFiniteLossError(
-            f"the training loss became {next(value for value in values if not math.isfinite(value))}"
-        )
-    return float(np.average(values, weights=[len(batch) for batch in order]))
+    values = np.array(torch.stack(losses).tolist())  # not after each step, for which the device would have to wait
+    if len(wrong := values[~np.isfinite(values)]):
+        raise NonFiniteLossError(f"the training loss became {wrong[0]}")
+    patients = np.array([[len(batch), *known[batch].sum(dim=0).tolist()] for batch in order])
+    return {
+        f"train/{name}": float(np.average(own, weights=many))
+        for name, own, many in zip(("loss", *targets), values.T, patients.T, strict=True)
+        if many.any()
+    }
 
 
-def validate(classifier: Classifier, volumes: Volumes, patients: Patients, batch: int, weight: float) -> EpochMetrics:
-    """Loss and metrics of the validation patients in fp32, without undefined ones. Raises NonFiniteLossError."""
-    logits = predict_logits(classifier, volumes, patients.tabular, batch)
+def validate(
+    classifier: Classifier,
+    volumes: Volumes,
+    patients: Patients,
+    batch: int,
+    weight: float,
+    heads: AuxiliaryHeads | None = None,
+) -> tuple[EpochMetrics, np.ndarray]:
+    """Loss and metrics of the validation patients in fp32, without undefined ones, and their probabilities [N].
+
+    Raises NonFiniteLossError.
+
+    The loss is the classifier's; `val/auxiliary/<target>` are those of `heads`.
+    """
+    ask = partial(heads.answer, classifier) if heads else None
+    answers = predict_logits(classifier, volumes, patients.tabular, batch, ask=ask).view(len(patients), -1)
+    logits = answers[:, 0]
     loss = _loss(logits, torch.as_tensor(patients.labels, dtype=torch.float32), weight).item()
     if not math.isfinite(loss):
         raise NonFiniteLossError(f"the validation loss became {loss}")
     probability = expit(logits.double().numpy())
     metrics = classification_metrics(patients.labels, probability, youden_threshold(patients.labels, probability))
-    return {
-        "val/loss": loss,
-        **{f"val/{name}": float(value) for name, value in metrics.items() if math.isfinite(value)},
-    }
+    if heads:
+        known, table = _known(heads, patients), torch.as_tensor(patients.tabular, dtype=torch.float32)
+        sums = copy.deepcopy(heads).cpu().loss(answers[:, 1:], table, known / known.sum(dim=0))
+        metrics |= dict(zip(_targets(heads), sums.tolist(), strict=True))
+    defined = {f"val/{name}": float(value) for name, value in metrics.items() if math.isfinite(value)}
+    return {"val/loss": loss, **defined}, probability
+
+
+def _targets(heads: AuxiliaryHeads | None) -> list[str]:
+    return [f"auxiliary/{name}" for name in heads.targets] if heads else []
+
+
+def _known(heads: AuxiliaryHeads | None, patients: Patients) -> Tensor:
+    """Which targets of the heads the patients have values of, 0 or 1 [N, P]."""
+    if heads is None:
+        return torch.zeros(len(patients), 0)
+    measured = np.ones_like(patients.tabular) if patients.measured is None else patients.measured
+    return heads.known(torch.as_tensor(measured))
 
 
 def _loss(logits: Tensor, labels: Tensor, weight: float) -> Tensor:

@@ -1,7 +1,7 @@
 """One trial: train a configuration on one fold, keep its best and last checkpoint, predict the validation patients.
 
 Knows no Ray and no MLflow. On CPU with the same number of threads, the same seed gives the same trial, even if it was
-interrupted in between.
+interrupted in between; on a GPU with `training.deterministic`.
 """
 
 import hashlib
@@ -9,16 +9,22 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from rlvo.config.model import Configuration, TrainingConfig
+from rlvo.config.model import Configuration, TrainingConfig, auxiliary_targets
+from rlvo.config.study import Compile
 from rlvo.errors import RlvoError, get_logger
 from rlvo.evaluation.predictions import write_predictions
 from rlvo.files import disk_full_errors, file_sha256
+from rlvo.models.auxiliary import AuxiliaryHeads
 from rlvo.models.backbones import check_volume
 from rlvo.models.classifier import Classifier
+from rlvo.training.average import WeightAverage
+from rlvo.training.chance import look_back
 from rlvo.training.checkpoint import Progress, Saver, end_trial, load_last
 from rlvo.training.dataset import FoldData, Volumes, channel_statistics
 from rlvo.training.epoch import (
@@ -30,7 +36,10 @@ from rlvo.training.epoch import (
     train_epoch,
     validate,
 )
+from rlvo.training.execution import Execution
 from rlvo.training.member import load_classifier, predict_probabilities
+from rlvo.training.missing import WithoutChannels
+from rlvo.training.offset import clinical_logits
 from rlvo.training.records import (
     BEST_WEIGHTS,
     KILLED,
@@ -67,6 +76,8 @@ def fit(
     seed: int,
     device: str = "auto",
     threads: int | None = None,
+    activation_checkpointing: bool = False,
+    compile: Compile = "none",
     until: int | None = None,
     report: Report | None = None,
 ) -> CompletionRecord | None:
@@ -77,7 +88,8 @@ def fit(
     `val/balanced_accuracy`, `val/f1`, `val/sensitivity` and `val/specificity` use the threshold that is best on the
     same validation patients, so they are optimistic. A loss that is not finite ends the trial as failed, with the
     reason. If memory runs out, the trial goes on from its last checkpoint with half as many patients at once, at most
-    twice; the record says so (`retries`).
+    twice; the record says so (`retries`). A trial that never left chance starts again as often as `training.restarts`
+    allows: its epochs count on, and the record says so (`starts`).
 
     Args:
         configuration: model spec and hyperparameters.
@@ -87,6 +99,8 @@ def fit(
         seed: the study's seed.
         device: a torch device, or `auto` (a GPU if there is one).
         threads: torch threads on the CPU; None keeps the process's setting.
+        activation_checkpointing: compute maps again instead of keeping them, which changes no result.
+        compile: whether training steps run as code compiled for the network, which changes results by rounding.
         until: an epoch to stop after, if it is not the last; the trial can be continued later.
         report: called after each epoch; an exception it raises interrupts the trial, which can be continued later.
 
@@ -106,17 +120,23 @@ def fit(
         torch.set_num_threads(threads)
     check_volume(configuration.model, data.brain_mask.shape, smallest_part(len(data.training), configuration.training))
     chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    with disk_full_errors(folder), torch.random.fork_rng():
+    how = Execution(chosen, configuration.training, activation_checkpointing, compile)
+    with disk_full_errors(folder), torch.random.fork_rng(), how.libraries():
         if (folder / KILLED).exists():
             _retry(folder, configuration.training)
             (folder / KILLED).unlink()
+        again: Progress | None = None
         while True:
             try:
                 with out_of_memory_errors():
-                    return _train(configuration, data, folder, identity, seed, chosen, until, report)
+                    ended = _train(configuration, data, folder, identity, seed, how, until, report, again)
+                if not isinstance(ended, Progress):
+                    return ended
+                again = ended
             except OutOfMemoryError:
                 if not _retry(folder, configuration.training):
                     raise
+                again = None
             free_memory()  # here, where the error no longer holds what the step had made
 
 
@@ -136,47 +156,69 @@ def _train(
     folder: Path,
     identity: TrialIdentity,
     seed: int,
-    device: torch.device,
+    how: Execution,
     until: int | None,
     report: Report | None,
-) -> CompletionRecord | None:
+    again: Progress | None,
+) -> CompletionRecord | Progress | None:
+    """Train from the last checkpoint, or, after the starts of `again`, from random weights.
+
+    Returns:
+        The record; None if the trial has not ended; its progress if it is to start again.
+    """
     model, settings = configuration.model, after_retries(configuration.training, read_retries(folder))
     training, validation = Volumes(data.training, model.channels), Volumes(data.validation, model.channels)
     tabular_features = data.training.tabular.shape[1]
 
-    _seed(seed, identity, epoch=0)
+    checkpoint = load_last(folder) if again is None else None
+    progress = again or (Progress(identity.key) if checkpoint is None else checkpoint.progress)
+    restarts = len(progress.starts)
+    _seed(seed, identity, epoch=-restarts)
     classifier = Classifier(model, tabular_features)
-    checkpoint = load_last(folder)
+    if classifier.offset is not None:
+        clinical = clinical_logits(data, seed)
+        clinical.write_to(classifier.offset)
+        data = clinical.with_offset(data)
+    heads = _auxiliary_heads(configuration, data, classifier.backbone.out_channels)
     if checkpoint is None:
-        progress = Progress(identity.key)
         classifier.standardise_with(*channel_statistics(training, data.brain_mask))
         classifier.symmetry.read_from(data.encoder.feature_names)
     else:
-        progress = checkpoint.progress
         _check_same(progress.trial, identity, folder)
         classifier.load_state_dict(checkpoint.weights)
+        if heads is not None:
+            heads.load_state_dict(checkpoint.heads)
         write_epochs(folder, progress.epochs)  # without those that are trained again
-    classifier.to(device)
-    optimizer = build_optimizer(classifier, settings)
+    how.prepare(classifier)
+    modules = nn.ModuleList([classifier] if heads is None else [classifier, heads.to(how.device)])
+    optimizer = build_optimizer(modules, settings)
     schedule = build_schedule(optimizer, settings, len(training))
+    average = WeightAverage(classifier, settings.ema) if settings.ema is not None else None
     if checkpoint is not None:
         optimizer.load_state_dict(checkpoint.optimizer)
         schedule.load_state_dict(checkpoint.schedule)
+        if average is not None and checkpoint.average is not None:
+            average.network.load_state_dict(checkpoint.average)
+            average.steps = checkpoint.averaged
 
     weight = positive_weight(data.training.labels, settings)
-    saver = Saver(folder, progress, classifier, optimizer, schedule)
-    last = min(settings.epochs, until or settings.epochs)
+    saver = Saver(folder, progress, classifier, optimizer, schedule, average, heads)
+    network = classifier if average is None else average.network
+    computed = how.describe()
+    whole = settings.epochs * (restarts + 1)
+    last = min(until, whole) if until is not None and until < settings.epochs else whole
     while len(progress.epochs) < last:
         started, epoch, lr = time.monotonic(), len(progress.epochs) + 1, optimizer.param_groups[0]["lr"]
         _seed(seed, identity, epoch)
         try:
-            loss = train_epoch(classifier, training, data, settings, optimizer, schedule, weight)
-            validated = validate(classifier, validation, data.validation, settings.at_once, weight)
+            trained = train_epoch(classifier, training, data, settings, optimizer, schedule, weight, average, heads)
+            validated, answers = validate(network, validation, data.validation, settings.at_once, weight, heads)
         except NonFiniteLossError as error:
             return end_trial(folder, configuration, identity, progress, "failed", f"{error} in epoch {epoch}")
         if isinstance(schedule, ReduceLROnPlateau):
             schedule.step(validated["val/loss"])
-        progress.add({"train/loss": loss, **validated, "lr": lr}, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        progress.add({**trained, **validated, "lr": lr}, seconds, settings.checkpoint, computed, answers)
         saver.after_epoch(at_once=epoch == last)
         write_epochs(folder, progress.epochs, durable=False)
         if report is not None:
@@ -190,21 +232,45 @@ def _train(
 
     if file_sha256(folder / BEST_WEIGHTS) != progress.best_sha256:
         raise damaged(folder / BEST_WEIGHTS)
-    best = load_classifier(folder / BEST_WEIGHTS, model, tabular_features).to(device)
-    predictions = {
-        "patient": list(data.validation.ids),
-        "member": member_key(configuration, identity.fold),
-        "fold": identity.fold,
-        "split": "validation",
-        "probability": predict_probabilities(best, validation, data.validation.tabular, settings.at_once),
-        "label": data.validation.labels.astype(int),
-    }
-    write_predictions(pd.DataFrame(predictions), folder / PREDICTIONS)
+    best = load_classifier(folder / BEST_WEIGHTS, model, tabular_features).to(how.device)
+    start = look_back(network, best, training, data.training, settings.at_once)
+    progress.starts += [start.model_dump()] if start is not None else []
+    if start is not None and not start.left_chance and restarts < settings.restarts:
+        logger.warning("the trial never left chance on its training patients: it starts again with another seed")
+        progress.best_epoch = None
+        return progress
+    mean, predictions = best.channel_mean.cpu(), []
+    for absent in ((), *configuration.answers_without):
+        if absent or progress.best_answers is None:  # a checkpoint that an earlier version made has none
+            seen = WithoutChannels(validation, mean, absent) if absent else validation
+            probability = predict_probabilities(best, seen, data.validation.tabular, settings.at_once)
+        else:
+            probability = np.array(progress.best_answers)
+        predicted = {
+            "patient": list(data.validation.ids),
+            "member": member_key(configuration, identity.fold, absent),
+            "fold": identity.fold,
+            "split": "validation",
+            "probability": probability,
+            "label": data.validation.labels.astype(int),
+        }
+        predictions.append(pd.DataFrame(predicted))
+    write_predictions(pd.concat(predictions, ignore_index=True), folder / PREDICTIONS)
     return end_trial(folder, configuration, identity, progress, "finished")
 
 
+def _auxiliary_heads(configuration: Configuration, data: FoldData, channels: int) -> AuxiliaryHeads | None:
+    """Those that the configuration asks for, with random weights."""
+    if not configuration.training.auxiliary:
+        return None
+    groups, names = data.encoder.feature_groups, data.encoder.feature_names
+    targets = auxiliary_targets(data.encoder.predictors, configuration.model.side)
+    columns = {name: [i for i in groups[name] if not names[i].endswith("=missing")] for name in targets}
+    return AuxiliaryHeads(channels, columns)
+
+
 def _seed(seed: int, identity: TrialIdentity, epoch: int) -> None:
-    """Seed torch for the weights (epoch 0) or one epoch, so that a continued trial draws the same numbers."""
+    """Seed torch for an epoch, or for the weights (0; −n after n restarts): a continued trial draws the same."""
     digest = hashlib.sha256(f"{seed}/{identity.key}/{epoch}".encode()).digest()
     torch.manual_seed(int.from_bytes(digest[:8], "big", signed=True))
 

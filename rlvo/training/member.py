@@ -1,6 +1,6 @@
 """A trained member: load its weights, and predict as training, evaluation and inference all do."""
 
-from collections.abc import Generator, Iterator, Sequence, Sized
+from collections.abc import Callable, Generator, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +59,13 @@ def _tensors(path: Path, prefix: str) -> dict[str, Tensor]:
 
 
 def predict_logits(
-    classifier: Classifier, volumes: VolumeSequence, tabular: np.ndarray, batch: int, precision: Precision = "float32"
+    classifier: Classifier,
+    volumes: VolumeSequence,
+    tabular: np.ndarray,
+    batch: int,
+    precision: Precision = "float32",
+    *,
+    ask: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Logits [N] in fp32 on the CPU, computed on the classifier's device, without TF32.
 
@@ -72,6 +78,7 @@ def predict_logits(
         tabular: encoded table [N, T].
         batch: patients per batch.
         precision: bfloat16 means autocast.
+        ask: what to compute of a batch of volumes and encoded tables instead of the logits [B].
     """
     device = classifier.channel_mean.device
     table = torch.as_tensor(tabular, dtype=torch.float32)
@@ -80,7 +87,7 @@ def predict_logits(
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     with torch.inference_mode(), full_precision(), autocast:
         read = zip(read_ahead(volumes, parts, device), parts, strict=True)
-        logits = [classifier(volume, table[part].to(device)).float() for volume, part in read]
+        logits = [(ask or classifier)(volume, table[part].to(device)).float() for volume, part in read]
     return torch.cat(logits).cpu()
 
 
@@ -120,7 +127,9 @@ def full_precision() -> Iterator[None]:
     matmul = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        cudnn = torch.backends.cudnn
+        kept = {"benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+        with cudnn.flags(enabled=True, allow_tf32=False, **kept):
             yield
     finally:
         torch.set_float32_matmul_precision(matmul)

@@ -4,15 +4,18 @@ import json
 import math
 import operator
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from pathlib import Path
+from statistics import stdev
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
 from rlvo.config.base import Frozen, content_hash
-from rlvo.config.model import Configuration
+from rlvo.config.model import CheckpointName, Configuration
+from rlvo.config.study import Compile
 from rlvo.errors import RlvoError
-from rlvo.files import atomic_write, file_sha256
+from rlvo.files import atomic_write, file_sha256, parse_json
 
 RECORD = "record.json"
 EPOCHS = "epochs.jsonl"
@@ -28,16 +31,31 @@ DIGEST = "digest"
 COMPLETE_AGAIN = f"delete the trial's {RECORD}: the next search completes the trial from its last checkpoint"
 
 OBJECTIVE = "val/auc"
-"""Configurations are compared by its mean over the folds, each at its best epoch."""
+"""Configurations are compared by its mean over the folds, each at its best epoch (`training.checkpoint`)."""
 
 OUT_OF_MEMORY = (
-    "Set a smaller training.batch_size, training.micro_batch or grid, or a larger share of the machine per trial "
-    "(resources.gpus, resources.cpus), so that fewer trials run at once"
+    "Set a smaller training.batch_size, training.micro_batch or grid, resources.activation_checkpointing, or a larger "
+    "share of the machine per trial (resources.gpus, resources.cpus), so that fewer trials run at once"
 )
 
+CONTEXT_BYTES = 1_000_000_000
+"""What a process takes of a GPU in addition to what torch allocates there: CUDA's context and its libraries."""
+
 Status = Literal["finished", "failed", "pruned"]
+ComputingPrecision = Literal["float32", "tf32", "bfloat16"]
 EpochMetrics = dict[str, float]
 """`train/loss`, `val/loss`, `val/auc`, …, `lr`; undefined metrics are left out."""
+
+
+def is_better(epoch: EpochMetrics, best: EpochMetrics, by: CheckpointName) -> bool:
+    """Whether an epoch takes the place of the best before it; of equals the first stays, except by `last`."""
+    match by:
+        case "loss":
+            return epoch["val/loss"] < best["val/loss"]
+        case "auc":
+            return epoch.get(OBJECTIVE, -math.inf) > best.get(OBJECTIVE, -math.inf)
+        case "last":
+            return True
 
 
 class TrialIdentity(Frozen):
@@ -56,9 +74,13 @@ class TrialIdentity(Frozen):
         return content_hash(self)
 
 
-def member_key(configuration: Configuration, fold: int) -> str:
-    """`<configuration key>-f<fold>`: the name of a trained trial in predictions, ensembles and files."""
-    return f"{configuration.key}-f{fold}"
+def member_key(configuration: Configuration, fold: int, absent: Collection[str] = ()) -> str:
+    """`<configuration key>-f<fold>`: the name of a trained trial in predictions, ensembles and files.
+
+    In predictions, ` without <channels>` follows if it was asked without some.
+    """
+    without = f" without {' '.join(absent)}" if absent else ""
+    return f"{configuration.key}-f{fold}{without}"
 
 
 class Retry(Frozen):
@@ -70,6 +92,44 @@ class Retry(Frozen):
     """How many patients of a batch were computed at once from then on, at most."""
 
 
+class Start(Frozen):
+    """A training from random weights to the last epoch, and whether it has left chance (`training.chance`)."""
+
+    training_auc: float
+    """AUC of its training patients, or of some of them if these were enough: of the network after its last epoch or, if
+    that is at chance, of the kept one."""
+    chance_limit: float
+    """What scores without any relation to the labels exceed one time in twenty; of some, one in a hundred."""
+
+    @property
+    def left_chance(self) -> bool:
+        """Whether the network tells apart at least the patients it was trained on."""
+        return self.training_auc > self.chance_limit
+
+
+class Computation(Frozen):
+    """How a trial was trained."""
+
+    device: str
+    """`cpu`, or the GPU's name."""
+    threads: int | None
+    """On a CPU, on which the last digits depend on them."""
+    precision: ComputingPrecision
+    """Of the convolutions; validation is always in float32."""
+    deterministic: bool
+    """Whether it would give the same numbers again, on the same kind of device."""
+    compiled: Annotated[Compile, Field(exclude_if="none".__eq__)] = "none"
+    """Whether training steps ran compiled, and how."""
+
+    @property
+    def label(self) -> str:
+        """In words, e.g. `cpu, 2 threads, float32, deterministic`."""
+        threads = f"{self.threads} threads" if self.threads else ""
+        repeats = "deterministic" if self.deterministic else ""
+        compiled = {"none": "", "default": "compiled", "cuda_graphs": "compiled with CUDA graphs"}[self.compiled]
+        return ", ".join(filter(None, [self.device, threads, self.precision, repeats, compiled]))
+
+
 class CompletionRecord(Frozen):
     """How a trial ended. It is written only when every file it names is on disk."""
 
@@ -79,9 +139,9 @@ class CompletionRecord(Frozen):
     reason: str | None = None
     """Why the trial failed or was pruned."""
     best_epoch: int | None = None
-    """Epoch (from 1) with the lowest validation loss; None if no epoch ended."""
+    """Epoch (from 1) whose weights are kept (`training.checkpoint`); None if no epoch ended."""
     epochs: int
-    """Number of epochs that ended."""
+    """Number of epochs that ended, over all starts."""
     metrics: EpochMetrics = Field(default_factory=dict)
     """The best epoch's metrics."""
     files: dict[str, str] = Field(default_factory=dict)
@@ -90,6 +150,18 @@ class CompletionRecord(Frozen):
     """Training time over all starts, up to the last epoch that ended."""
     retries: Annotated[tuple[Retry, ...], Field(exclude_if=operator.not_)] = ()
     """Each time that memory ran out and the trial went on with fewer patients at once."""
+    computed: Annotated[tuple[Computation, ...], Field(exclude_if=operator.not_)] = ()
+    """How its epochs were trained, the first ones first; several if it was continued in another way. Empty if an
+    earlier version began it."""
+
+    starts: Annotated[tuple[Start, ...], Field(exclude_if=operator.not_)] = ()
+    """Each training from random weights, the kept one last; those before it never left chance (`training.restarts`).
+    Empty if the trial did not finish, or finished before this was recorded."""
+
+    @property
+    def never_left_chance(self) -> bool:
+        """Whether its network does not even tell apart the patients it was trained on; False if that is not known."""
+        return len(self.starts) > 0 and not self.starts[-1].left_chance
 
     @property
     def outcome(self) -> Status:
@@ -114,14 +186,43 @@ class CompletionRecord(Frozen):
     @classmethod
     def _is_as_written(cls, content: Any, info: ValidationInfo) -> Any:
         """Check the digest of a file, which is not a part of the record."""
-        if info.mode == "json" and isinstance(content, dict) and content.pop(DIGEST, None) != content_hash(content):
+        if info.mode != "json" or not isinstance(content, dict):
+            return content
+        if content.pop(DIGEST, None) != content_hash(content):
             raise ValueError("altered since it was written")
-        return content
+        return {**content, "configuration": known_configuration(content.get("configuration"))}
+
+
+def known_configuration(content: object) -> Configuration:
+    """A configuration from its JSON's content. All folds have the same: it is validated once, which takes long.
+
+    Raises ValidationError if it is none.
+    """
+    return _configuration(json.dumps(content))
+
+
+@lru_cache
+def _configuration(text: str) -> Configuration:
+    return Configuration.model_validate_json(text)
 
 
 def mean_objective(records: Collection[CompletionRecord]) -> float:
     """The mean objective over a configuration's finished trials, by which configurations are compared."""
     return math.fsum(record.metrics[OBJECTIVE] for record in records) / len(records)
+
+
+def objective_se(records: Collection[CompletionRecord]) -> float | None:
+    """The standard error of `mean_objective`: the folds' SD (n − 1) over √n; None with fewer than two.
+
+    It tells how much the mean would move with other folds, not with other patients: folds share most of their training
+    patients, so it is too small (Bengio & Grandvalet 2004).
+    """
+    return standard_error([record.metrics[OBJECTIVE] for record in records])
+
+
+def standard_error(values: Sequence[float]) -> float | None:
+    """Of their mean: SD (n − 1) over √n; None with fewer than two."""
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def write_record(folder: Path, record: CompletionRecord) -> None:
@@ -130,10 +231,14 @@ def write_record(folder: Path, record: CompletionRecord) -> None:
     atomic_write(folder / RECORD, json.dumps({**content, DIGEST: content_hash(content)}, indent=1, allow_nan=False))
 
 
-def read_record(folder: Path) -> CompletionRecord | None:
+def read_record(folder: Path, *, unchecked: Collection[str] = ()) -> CompletionRecord | None:
     """The completion record in `folder`; None if the trial has not ended.
 
-    Raises RlvoError if the record is damaged or altered, or a file that it names is missing or altered.
+    Args:
+        unchecked: files that only have to be there: whoever uses one of them calls `check_file` before.
+
+    Raises:
+        RlvoError: the record is damaged or altered, or a file that it names is missing or altered.
     """
     path = folder / RECORD
     if not path.exists():
@@ -142,10 +247,18 @@ def read_record(folder: Path) -> CompletionRecord | None:
         record = CompletionRecord.model_validate_json(path.read_bytes())
     except ValidationError:
         raise damaged(path, COMPLETE_AGAIN) from None
-    for name, expected in record.files.items():
-        if not (folder / name).is_file() or file_sha256(folder / name) != expected:
+    for name in record.files:
+        if name not in unchecked:
+            check_file(folder, record, name)
+        elif not (folder / name).is_file():
             raise damaged(folder / name, COMPLETE_AGAIN)
     return record
+
+
+def check_file(folder: Path, record: CompletionRecord, name: str) -> None:
+    """Raise RlvoError if a file that the record of the trial in `folder` names is missing or altered."""
+    if not (folder / name).is_file() or file_sha256(folder / name) != record.files[name]:
+        raise damaged(folder / name, COMPLETE_AGAIN)
 
 
 def write_epochs(folder: Path, epochs: Sequence[EpochMetrics], *, durable: bool = True) -> None:
@@ -160,11 +273,19 @@ def read_epochs(folder: Path) -> list[dict[str, float]]:
     """The lines of `epochs.jsonl`, oldest first; none if no epoch has ended. Raises RlvoError if it is damaged."""
     path = folder / EPOCHS
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        return parse_epochs(path.read_bytes())
     except FileNotFoundError:
         return []
     except ValueError:
         raise damaged(path) from None
+
+
+def parse_epochs(content: bytes) -> list[dict[str, float]]:
+    """The lines of `epochs.jsonl`, oldest first. Raises ValueError if they are damaged."""
+    lines = [parse_json(line) for line in content.splitlines()]
+    if not all(isinstance(line, dict) for line in lines):
+        raise ValueError("a line is no JSON object")
+    return lines
 
 
 def damaged(path: Path, remedy: str = "delete the trial's folder to train it again") -> RlvoError:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from rlvo.config.model import TrainingConfig
 from rlvo.errors import MachineError
 from rlvo.files import atomic_write
-from rlvo.training.records import OUT_OF_MEMORY, Retry, damaged
+from rlvo.training.records import CONTEXT_BYTES, OUT_OF_MEMORY, Retry, damaged
 
 RETRIES = "retries.json"
 """In a trial's folder: its `Retry`s, oldest first."""
@@ -24,8 +24,10 @@ SIGNS = (
     "bad_alloc",
     "_ALLOC_FAILED",
     "create a primitive",
+    "unable to find an engine",
 )
-"""Of these, a RuntimeError of torch holds one if memory ran out: in its allocators, mmap, oneDNN, cuDNN and cuBLAS."""
+"""Of these, a RuntimeError of torch holds one if memory ran out: in its allocators, mmap, oneDNN, cuDNN and cuBLAS. The
+last is what is left of it if no workspace of a convolution fits (pytorch#108645)."""
 
 
 class OutOfMemoryError(MachineError):
@@ -39,9 +41,23 @@ def out_of_memory_errors() -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in str(error) for sign in SIGNS):
-            on_gpu = isinstance(error, torch.OutOfMemoryError) or re.search("CUDA|CUDNN|CUBLAS", str(error))
+            on_gpu = isinstance(error, torch.OutOfMemoryError) or re.search("CUDA|CUDNN|CUBLAS|engine", str(error))
             raise OutOfMemoryError("out of GPU memory" if on_gpu else "out of memory", fix=OUT_OF_MEMORY) from None
         raise
+
+
+def keep_to_share(gpus: float) -> None:
+    """Let torch allocate no more of the GPU in this process than its share: beyond that it is out of memory.
+
+    So a trial that needs more than its share takes nothing from the trials beside it. It holds until the process ends.
+    Without a GPU, and with whole ones, nothing is done.
+
+    Args:
+        gpus: GPUs per trial (`ResourcesConfig`).
+    """
+    if 0 < gpus < 1 and torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        torch.cuda.set_per_process_memory_fraction(max(gpus - CONTEXT_BYTES / total, gpus / 2))
 
 
 def read_retries(folder: Path) -> tuple[Retry, ...]:

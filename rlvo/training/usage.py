@@ -4,14 +4,17 @@ import json
 import math
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from pydantic_core import from_json
+
 from rlvo.about import code_version
+from rlvo.files import file_version
 from rlvo.training.energy import CPU, GPU, EnergyMeter
 
 USAGE = "usage.jsonl"
@@ -80,8 +83,55 @@ def read_usage(folder: Path) -> dict[int, Mapping[str, float]]:
 
 def read_pace(folder: Path) -> Pace | None:
     """Mean over the trial's epochs so far; None if none has ended, or their duration was not written down."""
+    return _pace(_lines(folder))
+
+
+def read_energy(folder: Path) -> float:
+    """Joules that the trial's epochs took, those included that were trained twice; NaN if none was counted."""
+    return _energy(_lines(folder))
+
+
+class UsageReader:
+    """Reads what many trials took, again and again: only of those that have written something since the last time."""
+
+    def __init__(self) -> None:
+        self._read: dict[Path, tuple[tuple[int, int] | None, bool, Pace | None, float]] = {}
+
+    def pace_and_energy(self, folder: Path, *, has_ended: bool = False) -> tuple[Pace | None, float]:
+        """As `read_pace` and `read_energy` tell them of the trial in `folder`; once it has ended, it writes no more."""
+        known = self._read.get(folder)
+        if known is None or not (has_ended and known[1]):
+            version = file_version(folder / USAGE)
+            if known is None or known[0] != version:
+                lines = list(_lines(folder))
+                known = (version, has_ended, _pace(lines), _energy(lines))
+            self._read[folder] = known = (version, has_ended, *known[2:])
+        return known[2:]
+
+
+def read_code(folder: Path) -> tuple[str, ...]:
+    """By what code the trial was trained, the first start's first; empty if that was not recorded."""
+    return tuple(dict.fromkeys(str(line["code"]) for line in _lines(folder) if "code" in line))
+
+
+def _lines(folder: Path) -> Iterator[dict[str, Any]]:
+    lines = (folder / USAGE).read_text().splitlines() if (folder / USAGE).exists() else []
+    try:
+        contents = from_json(f"[{','.join(lines)}]")
+    except ValueError:  # some were cut short
+        contents = map(_from_json, lines)
+    yield from (content for content in contents if isinstance(content, dict))
+
+
+def _from_json(line: str) -> Any:
+    with suppress(ValueError):
+        return from_json(line)
+    return None
+
+
+def _pace(lines: Iterable[Mapping[str, Any]]) -> Pace | None:
     first, later, has_started = list[float](), list[float](), True
-    for line in _lines(folder):
+    for line in lines:
         if SECONDS in line:
             (first if has_started else later).append(line[SECONDS])
         has_started = "code" in line
@@ -91,19 +141,6 @@ def read_pace(folder: Path) -> Pace | None:
     return Pace(epoch, max(fmean(first) - epoch, 0.0))
 
 
-def read_energy(folder: Path) -> float:
-    """Joules that the trial's epochs took, those included that were trained twice; NaN if none was counted."""
-    counted = [line[name] for line in _lines(folder) for name in (CPU, GPU) if name in line]
+def _energy(lines: Iterable[Mapping[str, Any]]) -> float:
+    counted = [line[name] for line in lines for name in (CPU, GPU) if name in line]
     return float(sum(counted)) if counted else math.nan
-
-
-def read_code(folder: Path) -> tuple[str, ...]:
-    """By what code the trial was trained, the first start's first; empty if that was not recorded."""
-    return tuple(dict.fromkeys(str(line["code"]) for line in _lines(folder) if "code" in line))
-
-
-def _lines(folder: Path) -> Iterator[dict[str, Any]]:
-    for line in (folder / USAGE).read_text().splitlines() if (folder / USAGE).exists() else ():
-        with suppress(ValueError):
-            if isinstance(content := json.loads(line), dict):
-                yield content

@@ -100,9 +100,9 @@ def _plan(study: OpenStudy, spec: EnsembleSpec, drop: Drop, progress: ShowProgre
         what = "were begun without other variables, or for another ensemble" if ours else "are other studies"
         fix = f"Move their folders out of {study.work.studies} to begin anew"
         raise RlvoError(f"{' and '.join(begun)} {what}", where=name, fix=fix)
-    if all(configuration.model.fusion == "none" for configuration in spec.configurations):
+    if not spec.reads_table:
         what = "no member of its ensemble reads the table: there are no variables to go without"
-        raise RlvoError(what, where=name, fix="Search with fusion daft, film or concat")
+        raise RlvoError(what, where=name, fix="Search with fusion daft, film, concat or offset")
     predictors, ranking, perfusion = study.inputs.predictors, [], None
     if isinstance(asked, tuple):
         dropped, rule = check_droppable(asked, predictors), NAMED
@@ -135,6 +135,6 @@ def _recovered(study: OpenStudy, dropped: Sequence[str]) -> tuple[str, ...]:
     table, inputs = study.config.cohort.table, study.inputs
     assert table is not None  # open_study writes it
     kept = [predictor for predictor in inputs.predictors if predictor not in dropped]
-    cohort = read_cohort(table, inputs.predictors, mapping=inputs.cohort.columns).recovering(kept)
+    cohort = read_cohort(table, inputs.predictors, inputs.own, mapping=inputs.cohort.columns).recovering(kept)
     split = take_over(inputs.split, cohort.label, cohort.included, train_others=True)
     return tuple(patient for patient in split.training_only if patient not in inputs.refused)

@@ -16,7 +16,7 @@ from rlvo.report.ablation import ablation_exhibits
 from rlvo.report.exhibit import Exhibit, Standing
 from rlvo.report.model_tables import ScoredModel
 from rlvo.study.ablation import AblationPlan, read_plan
-from rlvo.study.folder import EndedTrials, StudyFolder, read_declared, read_ended_trials
+from rlvo.study.folder import EndedTrials, StudyFolder, read_declared
 from rlvo.workflows.holdout import HoldOut, kept_holdout
 from rlvo.workflows.study import ReadStudy, read_study
 
@@ -84,7 +84,7 @@ def read_ablation(study: ReadStudy) -> AblationResults | None:
     if not all(each.folder.declared.is_file() for each in studies.values()):
         return None
     declared = {letter: read_declared(each.folder) for letter, each in studies.items()}
-    trials = {letter: read_ended_trials(each.folder) for letter, each in studies.items()}
+    trials = {letter: each.ended_trials() for letter, each in studies.items()}
     specs = {letter: each[STUDY_ENSEMBLE] for letter, each in declared.items()}
     validation = {letter: validation_metrics(spec, trials[letter].predictions) for letter, spec in specs.items()}
     nested = {letter: _nested_answers(trials[letter], specs["A"], each) for letter, each in studies.items()}

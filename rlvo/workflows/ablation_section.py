@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from rlvo.cohort.labels import NAMES
+from rlvo.cohort.labels import names_in_words
 from rlvo.report.ablation import dropped_exhibit
 from rlvo.report.exhibit import Section
 from rlvo.workflows.ablation_results import read_ablation
@@ -14,7 +14,7 @@ def ablation_sections(study: ReadStudy) -> Iterator[Section]:
     if (found := read_ablation(study)) is None:
         return
     plan, regained = found.plan, int(found.patients["training_only"].iloc[-1])
-    text = f"Model B goes without {', '.join(NAMES.get(name, name) for name in plan.dropped)}. "
+    text = f"Model B goes without {names_in_words(plan.dropped)}. "
     if regained:
         text += (
             f"Model C is Model B, also trained on {regained} patients whom the study excluded only for "

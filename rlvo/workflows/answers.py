@@ -1,21 +1,29 @@
 """Asking a registered model about patients, from a table or from folders of volumes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rlvo.cohort.tables import RawTable, read_table
+from rlvo.cohort.tables import RawTable, check_table, read_table
 from rlvo.cohort.variables import VOLUMES
+from rlvo.config.predictors import OwnPredictor
 from rlvo.config.workdir import Workdir
 from rlvo.errors import Finding, RlvoError
 from rlvo.inference.patients import NOT_ANSWERED
 from rlvo.progress import ShowProgress, no_progress
 from rlvo.registry import admission
 from rlvo.registry.admission import AdmittedModel, admit_model
-from rlvo.registry.client import PatientTable, answer_table, check_patients, input_columns, shift_warnings
+from rlvo.registry.client import (
+    PatientTable,
+    answer_table,
+    check_patients,
+    input_columns,
+    own_predictors,
+    shift_warnings,
+)
 from rlvo.registry.patient_folders import read_patient_folders
 from rlvo.study.folder import started_studies
 from rlvo.study.membership import refuse_held_out
@@ -61,6 +69,11 @@ class Model:
     def folder(self) -> Path:
         """Its MLflow model folder."""
         return self.admitted.folder
+
+    @property
+    def own(self) -> tuple[OwnPredictor, ...]:
+        """The declarations of its predictors that rlvo does not know."""
+        return own_predictors(self.folder)
 
     def predict(
         self,
@@ -129,9 +142,9 @@ class Model:
         self, patients: pd.DataFrame | str | Path, folder: str | Path, columns: Mapping[str, str] | None
     ) -> tuple[RawTable, Path, tuple[str, ...]]:
         if isinstance(patients, pd.DataFrame):
-            raw = RawTable(patients, decimal_comma=False).renamed(columns or {}, "patients", partly=True)
+            raw = RawTable(patients, decimal_comma=False).renamed(columns or {}, "patients", partly=True, own=self.own)
             return raw, Path(folder).resolve(), raw.notes
-        return read_patients(Path(patients), columns=columns)
+        return read_patients(Path(patients), columns=columns, own=self.own)
 
 
 def load_model(name: str, workdir: str | Path = "rlvo-work", *, ungated: bool = False) -> Model:
@@ -159,8 +172,27 @@ def check_model(name: str, workdir: Path, *, ungated: bool = False) -> None:
     admission.check_model(name, tracking_of(Workdir.at(workdir, create=False)), ungated=ungated)
 
 
+def check_source(patients: Path, clinical: Path | None = None, columns: Mapping[str, str] | None = None) -> None:
+    """Check before a model is loaded that `read_patients` can be asked so, and that there are such tables.
+
+    Raises:
+        RlvoError: arguments do not go together, or a table is missing.
+    """
+    if patients.is_dir() and columns and clinical is None:
+        what = "a folder of patients has no columns to rename"
+        raise RlvoError(what, where=patients, fix="Leave --columns out, or name a table with --clinical")
+    if not patients.is_dir() and clinical is not None:
+        raise RlvoError("only a folder of patients takes a clinical table", where=patients, fix="Leave it out")
+    for table in (patients, clinical):
+        if table is not None and not table.is_dir():
+            check_table(table)
+
+
 def read_patients(
-    patients: Path, clinical: Path | None = None, columns: Mapping[str, str] | None = None
+    patients: Path,
+    clinical: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    own: Sequence[OwnPredictor] = (),
 ) -> tuple[RawTable, Path, tuple[str, ...]]:
     """Read patients to ask about.
 
@@ -168,6 +200,7 @@ def read_patients(
         patients: a cohort table, or a folder that holds one folder of volumes per patient.
         clinical: for a folder, the table of the patients' other columns.
         columns: our column name to the table's, if it has another.
+        own: the declarations of the model's predictors that rlvo does not know.
 
     Returns:
         The table; what its volume paths are relative to; who has no folder or no row in the clinical table.
@@ -175,16 +208,12 @@ def read_patients(
     Raises:
         RlvoError: the table or the folder is at fault.
     """
+    check_source(patients, clinical, columns)
     if patients.is_dir():
-        if columns and clinical is None:
-            what = "a folder of patients has no columns to rename"
-            raise RlvoError(what, where=patients, fix="Leave --columns out, or name a table with --clinical")
-        table = read_table(clinical, columns, partly=True) if clinical is not None else None
+        table = read_table(clinical, columns, partly=True, own=own) if clinical is not None else None
         raw, notes = read_patient_folders(patients, table)
         return raw, patients.resolve(), tuple(notes)
-    if clinical is not None:
-        raise RlvoError("only a folder of patients takes a clinical table", where=patients, fix="Leave it out")
-    raw = read_table(patients, columns, partly=True)
+    raw = read_table(patients, columns, partly=True, own=own)
     return raw, patients.resolve().parent, raw.notes
 
 

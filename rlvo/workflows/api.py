@@ -103,20 +103,11 @@ class Study:
     def trials(self) -> pd.DataFrame:
         """One row per trial of a configuration that was started.
 
-        `configuration` (its key), `label`, `fold`, `state`, `epoch` (how many have ended), `reason` (why it failed or
-        was pruned), `best_epoch`, `seconds`; its parameters by dotted path (`model.backbone`,
-        `training.learning_rate`, …); its metrics at the best epoch (`val/auc`, …) once it has ended.
+        The columns are those of `rlvo.workflows.trials.trial_table`: parameters, state, metrics, times, folder.
         """
-        rows = []
-        for each in self.status().configurations:
-            parameters = each.configuration.model_dump(mode="json") if each.configuration else {}
-            for trial in each.trials:
-                row = {"configuration": each.key, "label": each.label, "fold": trial.fold, "state": trial.state}
-                row |= {"epoch": trial.epoch, "reason": trial.reason, **parameters}
-                if (record := trial.record) is not None:
-                    row |= {"best_epoch": record.best_epoch, "seconds": record.seconds, **record.metrics}
-                rows.append(row)
-        return pd.json_normalize(rows)
+        from rlvo.workflows.trials import trial_table
+
+        return trial_table(self.status(), self.folder)
 
     @property
     def epochs(self) -> pd.DataFrame:

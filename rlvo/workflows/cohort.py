@@ -12,11 +12,12 @@ from rlvo.cohort.leaks import suspected_leaks
 from rlvo.cohort.pseudonym import cohort_key
 from rlvo.cohort.reading import Cohort, examine_table, read_cohort, volume_paths
 from rlvo.cohort.selection import FlowStep, flow
-from rlvo.cohort.splits import Split, check_split, make_split, persons, split_rest
+from rlvo.cohort.splits import Split, check_split, make_split, persons, read_split, split_rest
 from rlvo.cohort.tables import read_table
-from rlvo.cohort.variables import VARIABLES, VOLUMES
+from rlvo.cohort.variables import VOLUMES, known_variables
 from rlvo.config.loading import named_study
-from rlvo.config.study import PAPER_PREDICTORS, FoldsConfig, StudyConfig
+from rlvo.config.predictors import PAPER_PREDICTORS
+from rlvo.config.study import FoldsConfig, StudyConfig
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import CohortError, Finding, RlvoError
 from rlvo.evaluation.calibration import Calibration, measure_calibration
@@ -29,8 +30,9 @@ from rlvo.progress import ShowProgress, no_progress
 from rlvo.report.cohort_page import CohortContents
 from rlvo.report.cohort_pictures import Part, flow_chart, missingness_plot
 from rlvo.report.contact_sheet import write_contact_sheet
-from rlvo.report.table_one import table_one
+from rlvo.report.table_one import predictors_and_scores, table_one
 from rlvo.study.folder import StudyFolder, read_or_shipped_config, started_studies
+from rlvo.study.image_baseline import read_image_baselines
 from rlvo.study.membership import SharedPatients, shared_patients
 from rlvo.training.baseline import BASELINES, clinical_baselines, clinical_odds
 
@@ -54,12 +56,13 @@ class ExaminedCohort:
     def leaks(self) -> list[Finding]:
         """Predictors that alone separate the classes of the development patients: they may be known only afterwards."""
         development = list(self.split.development)
-        return suspected_leaks(self.cohort.table.loc[development], self.cohort.label[development], self.predictors)
+        table, label = self.cohort.table.loc[development], self.cohort.label[development]
+        return suspected_leaks(table, label, self.predictors, self.cohort.own)
 
     @cached_property
     def table_one(self) -> pd.DataFrame:
         """The patients' characteristics, as `rlvo.report.table_one` gives them."""
-        return table_one(self.cohort.included, self.cohort.label, self.split.test)
+        return table_one(self.cohort.included, self.cohort.label, self.split.test, self.cohort.own)
 
     def contents(self) -> CohortContents:
         """What a page about the cohort shows; the excluded are named by pseudonym."""
@@ -67,7 +70,7 @@ class ExaminedCohort:
         steps = flow(cohort.selection, cohort_key(cohort.folder))
 
         chart = draw_flow(cohort.selection.considered, steps, cohort.label, split)
-        values = cohort.included.filter([name for name, v in VARIABLES.items() if v.role in ("predictor", "score")])
+        values = predictors_and_scores(cohort.included, known_variables(cohort.own))
         missingness = missingness_plot(values) if values.isna().any(axis=None) else None
         return CohortContents(chart, steps, self.table_one, missingness, split.hash, cohort.ignored, self.notes)
 
@@ -102,7 +105,7 @@ def examine_cohort(
     """Read and check a cohort table, with or without volumes, and split its included patients as studies do.
 
     Args:
-        predictors: None: the study's if one is named, else the paper's.
+        predictors: None: the study's if one is named, else the paper's. The study may declare what rlvo does not know.
         mapping: our column names to the table's, if they differ; None: the study's, if one is named.
         study: whose split is used; None: that of the work folder's studies of these patients.
         work: the work folder.
@@ -117,10 +120,11 @@ def examine_cohort(
         given = read_or_shipped_config(StudyFolder((work or Workdir.at(Path(DEFAULT), create=False)).study(name)))
     if given is not None and given.folds.of_study is not None and not (work and _is_split(name, work)):
         name = given.folds.of_study  # it takes over that study's split when it begins
-    chosen = tuple(predictors or (given.cohort.predictors if given is not None else PAPER_PREDICTORS))
+    chosen = tuple(predictors or (given.cohort.names if given is not None else PAPER_PREDICTORS))
+    declared = given.cohort.own if given is not None else ()
     mapping = mapping or (given.cohort.columns if given is not None else None)
     with progress("columns") as advance:
-        cohort = read_cohort(path, chosen, need_volumes=False, mapping=mapping, progress=advance)
+        cohort = read_cohort(path, chosen, declared, need_volumes=False, mapping=mapping, progress=advance)
     known = shared_patients(cohort.included, started_studies(work.studies)) if work is not None else []
     known = [each for each in known if each.test or each.development]
     if name is not None and not any(each.study == name for each in known):
@@ -200,13 +204,20 @@ def draw_flow(considered: int, steps: Sequence[FlowStep], label: pd.Series, spli
     )
 
 
-def fit_baselines(examined: ExaminedCohort) -> Baselines:
-    """Logistic regressions and boosted trees on clinical variables, over the validation folds, and odds ratios."""
+def fit_baselines(examined: ExaminedCohort, work: Workdir | None = None) -> Baselines:
+    """Logistic regressions and boosted trees on clinical variables, over the validation folds, and odds ratios.
+
+    With them the linear models of the volumes, if the split is that of a study of the work folder whose ensemble was
+    built.
+    """
     cohort = examined.cohort
     given = cohort.included, cohort.label, examined.split, examined.predictors
-    results = clinical_baselines(*given)
+    results = clinical_baselines(*given, own=cohort.own)
+    for study in [StudyFolder(work.study(name)) for name in examined.studies] if work is not None else []:
+        if study.split.is_file() and read_split(study.split).hash == examined.split.hash:
+            results |= read_image_baselines(study, cohort.label)
     validation = {name: results[name].validation for name in DRAWN if name in results}
-    odds = clinical_odds(*given)
+    odds = clinical_odds(*given, own=cohort.own)
     return Baselines(
         metrics={name: over_folds(result.validation_metrics()) for name, result in results.items()},
         left_out=tuple(name for name in BASELINES if name not in results),

@@ -1,6 +1,5 @@
 """The demonstration: the whole platform on a synthetic cohort for which the best possible AUCs are known."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +12,12 @@ from rlvo.config.workdir import Workdir
 from rlvo.ensemble.build import STUDY_ENSEMBLE
 from rlvo.ensemble.spec import EnsembleSpec
 from rlvo.errors import RlvoError
+from rlvo.files import parse_json
 from rlvo.imaging.store import open_volumes
 from rlvo.progress import ShowProgress, no_progress
 from rlvo.report.study_picture import RocCurve, draw_study_picture
 from rlvo.report.tables import ModelResults
+from rlvo.study.image_baseline import IMAGE, JOINT
 from rlvo.synthetic.cohort import write_synthetic_cohort
 from rlvo.workflows.ensemble import BuiltEnsemble, build_and_register
 from rlvo.workflows.evaluate import evaluate
@@ -77,7 +78,9 @@ def demonstrate(
     evaluated = kept or evaluate(opened, progress=progress)
     specs, ceilings = built.specs, truth["ceilings"]
     models = {
-        name: replace(model, ceiling=ceiling(specs[name], ceilings) if name in specs else ceilings["clinical"])
+        name: replace(
+            model, ceiling=ceiling(specs[name], ceilings) if name in specs else ceilings[SEES.get(name, "clinical")]
+        )
         for name, model in evaluated.models.items()
     }
     models[STUDY_ENSEMBLE] = models.pop(STUDY_ENSEMBLE)
@@ -85,11 +88,15 @@ def demonstrate(
     return Demonstration(opened.config, table, truth, built, evaluated.holdout, models, picture, is_new=kept is None)
 
 
+SEES = {IMAGE: "both", JOINT: "bayes"}
+"""What the baselines of the volumes see, as `truth.json` names it."""
+
+
 def ceiling(spec: EnsembleSpec, ceilings: Mapping[str, float]) -> float:
     """The best AUC from what the ensemble's members see: their images, and the table if one of them has a fusion."""
     seen = {channel for c in spec.configurations for channel in c.model.channels}
     images = "both" if {"ncct", "cta"} <= seen or "vessels" in seen else seen.pop()
-    if all(c.model.fusion == "none" for c in spec.configurations):
+    if not spec.reads_table:
         return ceilings[images]
     return ceilings["bayes" if images == "both" else f"{images}_clinical"]
 
@@ -105,8 +112,8 @@ def _write_cohort(
                 folder, patients=patients, profile=profile, seed=seed, grid=study.grid, progress=advance
             )
     try:
-        known: dict[str, Any] = json.loads(truth.read_text())
-    except (OSError, ValueError):
+        known: dict[str, Any] = dict(parse_json(truth.read_text()))
+    except (OSError, ValueError, TypeError):
         raise RlvoError("this is no cohort of the demo's", where=table, fix="Use another --workdir") from None
     if (known["profile"], known["patients"], known["seed"]) != (profile, patients, seed):
         raise RlvoError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from sklearn.metrics import roc_auc_score
 
 from rlvo.config.base import content_hash
 from rlvo.config.loading import named_study
@@ -30,9 +31,16 @@ from rlvo.ensemble.comparison import (
     simulate_votes,
 )
 from rlvo.ensemble.fitting import Validation
-from rlvo.ensemble.selection import IncompleteError, UnfinishedError, folds_unseen_by_pruning, searched_modalities
+from rlvo.ensemble.selection import (
+    IncompleteError,
+    UnfinishedError,
+    folds_unseen_by_pruning,
+    mean_over_repeats,
+    rank_configurations,
+    searched_modalities,
+)
 from rlvo.ensemble.spec import EnsembleSpec, MemberSpec
-from rlvo.errors import RlvoError
+from rlvo.errors import RlvoError, get_logger
 from rlvo.evaluation.predictions import check_out_of_fold
 from rlvo.inference.description import ModelDescription, Variant, describe, write_model_folder
 from rlvo.inference.training_cohort import summarise
@@ -41,13 +49,25 @@ from rlvo.registry.card import model_card
 from rlvo.registry.gate import Evidence, check_version
 from rlvo.registry.register import provenance, register_ensemble
 from rlvo.registry.versions import registered_version, version_gate
+from rlvo.report.baselines import unbeaten, unbeaten_by_networks
 from rlvo.report.calibration import draw_reliability
-from rlvo.study.folder import EndedTrials, StudyFolder, member_weights, read_config, read_ended_trials, write_declared
+from rlvo.study.folder import (
+    EndedTrials,
+    StudyFolder,
+    altered_weights,
+    member_weights,
+    read_config,
+    read_ended_trials,
+    write_declared,
+)
+from rlvo.study.image_baseline import IMAGE, JOINT, fit_image_baselines
 from rlvo.synthetic.cohort import has_synthetic
 from rlvo.tracking.datasets import PatientGroup
 from rlvo.workflows.disagreement import measure_disagreement, read_disagreements
 from rlvo.workflows.ensemble_artifacts import ensemble_figures
-from rlvo.workflows.study import OpenStudy, open_searched_study
+from rlvo.workflows.study import OpenStudy, open_searched_study, read_study
+
+logger = get_logger(__name__)
 
 ASSUMED = 0.6
 """Correlation of two folds' margins if it was not measured."""
@@ -70,6 +90,8 @@ class BuiltEnsemble:
     """False if this very ensemble was registered before."""
     gate: str
     """What the gate found about the version."""
+    unbeaten: tuple[str, ...] = ()
+    """As in `FrozenEnsembles`."""
 
     @property
     def registered(self) -> str:
@@ -99,6 +121,8 @@ class FrozenEnsembles:
     predictions: pd.DataFrame
     figures: dict[PatientGroup, dict[str, float]]
     run_id: str
+    unbeaten: tuple[str, ...]
+    """Which baselines the study's own ensemble and networks do not beat out of fold, in sentences."""
 
 
 def freeze_ensembles(
@@ -109,8 +133,9 @@ def freeze_ensembles(
     Arguments and errors are those of `build_and_register`.
     """
     study.tracking.open_experiment(study.config.name)  # if MLflow is away, it is told before minutes of work
-    trials = read_ended_trials(study.folder)
-    specs = _declare(study.folder, study.config, trials, partial)
+    trials = study.ended_trials()
+    specs, trials = _choose(study, trials, partial)
+    fit_image_baselines(study.folder, study.inputs, study.config.grid, progress)
     _check_trained_on(study, specs[STUDY_ENSEMBLE], trials)
     fewer = _open_reduced(reduced, study, progress) if reduced else None
     fallbacks = fit_fallbacks(
@@ -148,8 +173,25 @@ def freeze_ensembles(
         params = {"predictors": len(result.predictors)}
         study.log_figures("baseline", name, name, metrics, params, datasets=[study.groups.optimistic])
     return FrozenEnsembles(
-        specs, validation, tuple(pictures), description, compared, trials.predictions, figures, run_id
-    )
+        specs, validation, tuple(pictures), description, compared, trials.predictions, figures, run_id,
+        _unbeaten(study, trials, nested["nested/auc"], calibrated.index),
+    )  # fmt: skip
+
+
+def _unbeaten(study: OpenStudy, trials: EndedTrials, auc: float, scored: pd.Index) -> tuple[str, ...]:
+    """What is not beaten out of fold: by the ensemble, whose nested AUC on the scored patients is given, or networks.
+
+    Networks that see images alone are compared with the linear model of the image, the others with that of both.
+    """
+    answers = {name: result.nested_answers().loc[scored] for name, result in study.baselines.items()}
+    found = unbeaten(auc, {name: roc_auc_score(own["label"], own["score"]) for name, own in answers.items()})
+    ranked = mean_over_repeats(rank_configurations(trials.records).candidates)
+    for name, fuses in ((IMAGE, False), (JOINT, True)):
+        own = [each.auc for each in ranked if (each.configuration.model.fusion != "none") == fuses]
+        if own and name in study.baselines:
+            mean = float(study.baselines[name].validation_metrics()["auc"].mean())
+            found += unbeaten_by_networks(own, name, mean)
+    return tuple(found)
 
 
 def build_and_register(
@@ -196,12 +238,15 @@ def build_and_register(
         study.log_model(specs[STUDY_ENSEMBLE], version, frozen.figures)
     gate = version_gate(study.tracking, model, version)
     return BuiltEnsemble(
-        specs, frozen.validation, study.folder.model, frozen.reliability, model, version, known is None, gate
-    )
+        specs, frozen.validation, study.folder.model, frozen.reliability, model, version, known is None, gate,
+        frozen.unbeaten,
+    )  # fmt: skip
 
 
 def compare(study: str | Path | StudyConfig, work: Workdir) -> tuple[str, pd.DataFrame]:
-    """Every selection, weighting and scale side by side, on out-of-fold patients; nothing is written or registered.
+    """Every selection, weighting and scale side by side, without and with the table's model, on out-of-fold patients.
+
+    Nothing is written or registered.
 
     Returns:
         The study's name and the columns of `rlvo.ensemble.comparison.compare_ensembles`, one row each for the
@@ -209,9 +254,14 @@ def compare(study: str | Path | StudyConfig, work: Workdir) -> tuple[str, pd.Dat
     """
     name, _ = named_study(study)
     folder = StudyFolder(work.study(name))
-    settings, trials = read_config(folder).ensemble, read_ended_trials(folder)
+    ways, trials = every_way(read_config(folder).ensemble), read_ended_trials(folder)
+    try:
+        trials = read_study(study, work).ended_trials()
+    except RlvoError as error:
+        logger.warning("compared without the model of the table, which cannot be read: %s", error)
+        ways = [way for way in ways if way.table_member == "none"]
     with _finishing(folder):
-        return name, compare_ensembles(trials.records, trials.predictions, every_way(settings))
+        return name, compare_ensembles(trials.records, trials.predictions, ways)
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,9 +281,10 @@ def compare_tie_rules(study: str | Path | StudyConfig, work: Workdir) -> TieRule
 
     The folds' correlation is known once the ensemble was built (`rlvo ensemble`); before, it is taken to be ASSUMED.
     """
-    name, _ = named_study(study)
-    folder = StudyFolder(work.study(name))
+    folder = StudyFolder(work.study(named_study(study)[0]))
     config, trials = read_config(folder), read_ended_trials(folder)
+    if config.ensemble.table_member != "none":
+        trials = read_study(study, work).ended_trials()
     settings, validation = config.ensemble, Validation.of(trials.predictions, config.ensemble)
     spec = _declare(folder, config, trials, partial=True)[STUDY_ENSEMBLE]
     scored = nested_margins(trials.records, validation, settings.selection, settings.weighting)
@@ -266,6 +317,15 @@ def _declare(study: StudyFolder, config: StudyConfig, trials: EndedTrials, parti
         )
 
 
+def _choose(study: OpenStudy, trials: EndedTrials, partial: bool) -> tuple[dict[str, EnsembleSpec], EndedTrials]:
+    """The ensembles of `_declare`, and the trials without those that would be members but for altered weights."""
+    specs = _declare(study.folder, study.config, trials, partial)
+    while altered := altered_weights(study.folder, trials, specs):
+        trials = trials.without(altered)
+        specs = _declare(study.folder, study.config, trials, partial)
+    return specs, trials
+
+
 @contextmanager
 def _finishing(study: StudyFolder) -> Iterator[None]:
     """Have errors about trials that have not finished say how they do."""
@@ -295,6 +355,9 @@ def _open_reduced(name: str, study: OpenStudy, progress: ShowProgress) -> OpenSt
         what = f"it has more predictors: {', '.join(more)}" if more else "it has another split or grid"
         fix = "Search with fewer predictors and everything else the same"
         raise RlvoError(what, where=f"--reduced {name}", fix=fix)
+    if {*fewer.inputs.own} - {*study.inputs.own}:
+        what, fix = "it declares a predictor otherwise", "Search with the same declarations"
+        raise RlvoError(what, where=f"--reduced {name}", fix=fix)
     return fewer
 
 
@@ -315,21 +378,27 @@ def _describe(
 ) -> ModelDescription:
     reduced = []
     if fewer is not None:
-        trials = read_ended_trials(fewer.folder)
-        spec = _declare(fewer.folder, fewer.config, trials, partial)[STUDY_ENSEMBLE]
+        specs, trials = _choose(fewer, fewer.ended_trials(), partial)
+        spec = specs[STUDY_ENSEMBLE]
         spread = measure_disagreement(fewer, spec, {STUDY_ENSEMBLE: spec}, progress).get(STUDY_ENSEMBLE)
         spec = _calibrate(spec, trials, spread)
         name = f"fewer predictors ({fewer.config.name})"
-        reduced = [Variant(name=name, spec=spec, encoders={f.fold: fewer.inputs.encoder(f.fold) for f in spec.folds})]
+        encoders, models = {f.fold: fewer.inputs.encoder(f.fold) for f in spec.folds}, fewer.inputs.table_models(spec)
+        reduced = [Variant(name=name, spec=spec, encoders=encoders, table_models=models)]
     development, predictors = study.development, study.inputs.predictors
     return describe(
         champion,
         {fold.fold: study.inputs.encoder(fold.fold) for fold in champion.folds},
         study.inputs.target,
+        table_models=study.inputs.table_models(champion),
         reduced=reduced,
         fallbacks=fallbacks,
         cohort=summarise(
-            development, study.inputs.label[development.index], predictors, synthetic=has_synthetic(development.index)
+            development,
+            study.inputs.label[development.index],
+            predictors,
+            study.inputs.own,
+            synthetic=has_synthetic(development.index),
         ),
         provenance=provenance(study.config),
     )

@@ -15,7 +15,7 @@ from rlvo.progress import ShowProgress, no_progress
 from rlvo.registry.card import add_to_description
 from rlvo.registry.versions import registered_version
 from rlvo.report.external import card_lines
-from rlvo.study.folder import read_declared, read_ended_trials, started_studies
+from rlvo.study.folder import read_declared, started_studies
 from rlvo.study.membership import patient_marks
 from rlvo.study.openings import Openings
 from rlvo.tracking.after_search import read_seals, write_seal
@@ -84,7 +84,7 @@ def _openings(study: ReadStudy) -> Openings:
 def _log(study: OpenStudy, specs: Mapping[str, EnsembleSpec], holdout: HoldOut) -> Evaluation:
     config, evaluated, group = study.config, evaluation_of(study, specs, holdout), study.groups.holdout
     figures = {group: _metrics(holdout.ensembles[STUDY_ENSEMBLE], holdout)}
-    drawn = ensemble_figures(study, read_ended_trials(study.folder), evaluated)
+    drawn = ensemble_figures(study, study.ended_trials(), evaluated)
     study.log_ensemble(specs[STUDY_ENSEMBLE], figures, evaluated.pictures, drawn)
     for name, found in holdout.baselines.items():
         study.log_figures("baseline", name, name, _metrics(found, holdout), datasets=[group])

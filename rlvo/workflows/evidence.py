@@ -136,7 +136,7 @@ def _design(spec: EnsembleSpec) -> dict[str, str]:
     parts: Mapping[str, list[str]] = {
         "backbone": [model.backbone for model in models],
         "prior": ["yes" if model.prior else "no" for model in models],
-        "fusion": [model.fusion for model in models],
+        "fusion": [*(model.fusion for model in models), *(["late"] if spec.has_table else [])],
         "modalities": [model.modality for model in models],
     }
     saw = any(model.prior and model.modality == "NCCT" for model in models)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from rlvo.cohort.tables import RawTable
-from rlvo.cohort.variables import VOLUMES
+from rlvo.cohort.variables import VOLUMES, known_variables
 from rlvo.config.workdir import Workdir
 from rlvo.errors import RlvoError
 from rlvo.explain.gradcam import Which
@@ -55,7 +55,8 @@ class ExplainedPatient:
     def votes(self) -> pd.DataFrame:
         """One row per fold: the members' probabilities by modality, the combined score, the threshold."""
         votes = [asdict(vote) for vote in self.explanation.facts.votes]
-        return pd.DataFrame([{"fold": vote["fold"], **vote.pop("probabilities"), **vote} for vote in votes])
+        rows = pd.DataFrame([{"fold": vote["fold"], **vote.pop("probabilities"), **vote} for vote in votes])
+        return rows.dropna(axis="columns", how="all")  # most ensembles have no model of the table
 
     @cached_property
     def values(self) -> pd.DataFrame:
@@ -117,9 +118,10 @@ class ExplainedPatient:
         if facts.typical_score is None:
             yield Section("table", "The table", ["No network of this ensemble reads the table."])
             return
-        answer = self.answer
-        moved = decision_exhibit(self.values, facts.typical_score, answer["score"], answer["rlvo"])
-        yield Section("table", "The table", exhibits=[moved, training_exhibit(self.values, facts.patients)])
+        answer, variables = self.answer, known_variables(facts.own)
+        moved = decision_exhibit(self.values, facts.typical_score, answer["score"], answer["rlvo"], variables)
+        beside = training_exhibit(self.values, facts.patients, variables)
+        yield Section("table", "The table", exhibits=[moved, beside])
 
 
 def explain_patient(

@@ -14,8 +14,9 @@ import pandas as pd
 from rlvo.cohort.reading import Cohort, read_cohort
 from rlvo.cohort.selection import select_patients
 from rlvo.cohort.tables import read_table
-from rlvo.cohort.variables import VARIABLES
+from rlvo.cohort.variables import known_variables
 from rlvo.config.base import content_hash
+from rlvo.config.predictors import OwnPredictor
 from rlvo.config.workdir import Workdir
 from rlvo.errors import RlvoError
 from rlvo.evaluation.answers import (
@@ -26,12 +27,12 @@ from rlvo.evaluation.answers import (
     measure_answers,
 )
 from rlvo.evaluation.subgroups import SubgroupAnalysis
-from rlvo.files import atomic_write, csv_text, file_sha256
+from rlvo.files import atomic_write, csv_text, file_sha256, parse_json
 from rlvo.inference.description import DESCRIPTION
 from rlvo.progress import ShowProgress, no_progress
 from rlvo.registry.admission import AdmittedModel, admit_model
 from rlvo.registry.card import add_to_description
-from rlvo.registry.client import PatientTable, answer_table, input_columns, shift_warnings
+from rlvo.registry.client import PatientTable, answer_table, input_columns, own_predictors, shift_warnings
 from rlvo.registry.location import ARTIFACT_PATH, is_folder
 from rlvo.registry.model import MANIFEST
 from rlvo.report.calibration import draw_reliability
@@ -115,9 +116,10 @@ def open_external(
     admitted = tuple(admit_model(name, tracking, ungated=ungated) for name in models)
     roots = [model.folder for model in admitted]
     taken = tuple(dict.fromkeys(name for root in roots for name in input_columns(root)))
-    external = read_external(table, taken, columns)
+    own = tuple(dict.fromkeys(each for root in roots for each in own_predictors(root)))
+    external = read_external(table, taken, columns, own)
     # Each model's description is read as it is, whichever rlvo wrote it.
-    descriptions = [json.loads((root / ARTIFACT_PATH / DESCRIPTION).read_bytes()) for root in roots]
+    descriptions = [parse_json((root / ARTIFACT_PATH / DESCRIPTION).read_bytes()) for root in roots]
     _check_strangers(external, {each["variants"][0]["spec"]["split_hash"] for each in descriptions}, work)
     for each in descriptions:
         _check_not_fitted_to(external, each["provenance"].get(FITTED_TO), work)
@@ -168,25 +170,31 @@ def compare_models(question: ExternalQuestion, *, progress: ShowProgress = no_pr
     return compare_answers(a, b, question.external.cohort.label)
 
 
-def read_external(path: Path, taken: Sequence[str], columns: Mapping[str, str] | None = None) -> ExternalCohort:
+def read_external(
+    path: Path,
+    taken: Sequence[str],
+    columns: Mapping[str, str] | None = None,
+    own: Sequence[OwnPredictor] = (),
+) -> ExternalCohort:
     """Read, check and select another cohort, as a study's own is (section 2.2, Fig. 1).
 
     Args:
         path: its table.
         taken: columns that the models take; those the table lacks are missing for every patient.
         columns: our column name to the table's, if it has another.
+        own: the declarations of the models' predictors that rlvo does not know.
 
     Raises:
         RlvoError: the table or cells of it are at fault, or no patient is included.
     """
-    raw = read_table(path, columns, partly=True)
-    wanted = [name for name in taken if name in VARIABLES and VARIABLES[name].role == "predictor"]
-    cohort = read_cohort(path, [name for name in wanted if name in raw.cells], mapping=columns, partly=True)
+    raw, variables = read_table(path, columns, partly=True, own=own), known_variables(own)
+    wanted = [name for name in taken if name in variables and variables[name].role == "predictor"]
+    cohort = read_cohort(path, [name for name in wanted if name in raw.cells], own, mapping=columns, partly=True)
     cohort = replace(cohort, selection=select_patients(cohort.table, wanted))
     if not cohort.selection.included:
         counts = ", ".join(f"{each.rule} {len(each.patients)}" for each in cohort.selection.excluded if each.patients)
         raise RlvoError(f"no patient meets the inclusion criteria; excluded: {counts}", where=path)
-    given = [name for name in raw.cells if name in VARIABLES and VARIABLES[name].role in GIVEN]
+    given = [name for name in map(str, raw.cells) if name in variables and variables[name].role in GIVEN]
     written = replace(raw, cells=raw.cells.loc[cohort.table.index.isin(cohort.selection.included), given])
     patients = PatientTable(written, cohort.included, path.resolve().parent)
     return ExternalCohort(path, cohort, patients, tuple(name for name in wanted if name not in raw.cells))
@@ -223,7 +231,7 @@ def _check_not_fitted_to(external: ExternalCohort, key: str | None, work: Workdi
     """Raise RlvoError if a model's probabilities were fitted to patients of the cohort, as far as is known here."""
     if key is None or not (place := _fitted_patients(key, work)).is_file():
         return
-    known = recognise(patient_marks(external.cohort.included), json.loads(place.read_bytes()))
+    known = recognise(patient_marks(external.cohort.included), parse_json(place.read_bytes()))
     if known:
         raise RlvoError(
             f"the model was recalibrated on {len(known)} of these patients, say {min(known)}",

@@ -8,13 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from rlvo.cohort.leaks import suspected_leaks
 from rlvo.cohort.mapping import suggest_column
 from rlvo.cohort.reading import Cohort, examine_table, read_cohort
 from rlvo.cohort.splits import Split, make_split
 from rlvo.cohort.tables import read_table
-from rlvo.cohort.variables import CTP, PERFUSION, VARIABLES, source_columns
+from rlvo.cohort.variables import CTP, PERFUSION, VARIABLES, check_predictors, source_columns
+from rlvo.config.predictors import PAPER_PREDICTORS, OwnPredictor
 from rlvo.config.reference import SCHEMA_LINE
-from rlvo.config.study import PAPER_PREDICTORS, FoldsConfig
+from rlvo.config.study import FoldsConfig
 from rlvo.errors import RlvoError
 from rlvo.evaluation.power import auc_power
 
@@ -27,6 +31,10 @@ LEAST_IN_HOLDOUT = 10
 USUAL_SHARE, LARGER_SHARE = 0.2, 0.3
 FEW, MANY = 300, 1000
 """Below the first, only what has to be compared; from the second on, hyperparameters are searched too."""
+MOST = 1e12
+"""No column is expected to hold larger numbers."""
+NUMERIC_SHARE = 0.9
+"""Of the cells that hold something, as many are numbers in a column of numbers."""
 PAPER_GRID_GB = 40
 """GPU memory (1e9 bytes) from which the paper's grid is proposed: a batch of 4 keeps up to 34 GB of maps."""
 
@@ -92,10 +100,13 @@ def propose_study(table: Path, out: Path, machine: Machine, mapping: Mapping[str
     folds, split = _folds(cohort)
     parts = [
         _head(table, out, cohort, machine),
-        _cohort_part(table, out, mapping, predictors, left_out, cohort),
+        _cohort_part(
+            table, out, mapping, predictors, left_out, cohort, _further_numbers(table, mapping, cohort, split)
+        ),
         _model_part(machine),
         _folds_part(folds, split, cohort),
         _space_part(cohort, machine),
+        ENSEMBLE_PART,
         _resources_part(machine),
     ]
     notes = [*cohort.notes, *(f"left out: {line}" for line in _grouped(left_out))]
@@ -119,6 +130,31 @@ def _left_out(table: Path, mapping: Mapping[str, str]) -> dict[str, str]:
             elif typed[column].isna().all():
                 reasons[name] = f"column {column} has no readable value"
     return reasons
+
+
+def _further_numbers(table: Path, mapping: Mapping[str, str], cohort: Cohort, split: Split) -> list[OwnPredictor]:
+    """The columns of numbers that rlvo does not know and that may be predictors, with a range that says nothing.
+
+    Left out are columns that only count the rows, and those that are outcomes by their names or tell the label.
+    """
+    raw, found = read_table(table, mapping), []
+    for column in cohort.ignored:
+        name = re.sub(r"[^a-z0-9]+", "_", column).strip("_")
+        try:
+            own = OwnPredictor(name=name, kind="continuous", range=(-MOST, MOST), source=column)
+            check_predictors([name], [own])
+        except (ValidationError, RlvoError):  # no possible name, or that of an outcome
+            continue
+        cells = raw.cells[["patient_id", column]].set_axis(["patient_id", name], axis=1)
+        typed, _ = examine_table(cells, [own], decimal_comma=raw.decimal_comma)
+        values, written = typed[name].dropna(), cells[name].astype(str).str.strip().ne("").sum()
+        counts = values.is_monotonic_increasing and values.is_unique and (values % 1 == 0).all()
+        if values.nunique() < 2 or len(values) < NUMERIC_SHARE * written or counts:
+            continue
+        development = list(split.development)
+        if not suspected_leaks(typed.loc[development], cohort.label[development], [name], [own]):
+            found.append(own)
+    return found
 
 
 def _grouped(left_out: Mapping[str, str]) -> list[str]:
@@ -157,19 +193,29 @@ def _cohort_part(
     predictors: Sequence[str],
     left_out: Mapping[str, str],
     cohort: Cohort,
+    further: Sequence[OwnPredictor],
 ) -> str:
     place = os.path.relpath(table.resolve(), out.resolve().parent)
     lines = ["cohort:", f"  table: {_scalar(place)}  # relative to this file; --cohort takes precedence"]
     if mapping:
         lines += ["  columns:  # rlvo's names: the table's", *(f"    {k}: {_scalar(v)}" for k, v in mapping.items())]
-    if left_out:
-        lines += [f"  # Left out: {_shown(line)}" for line in _grouped(left_out)]
+    lines += [f"  # Left out: {_shown(line)}" for line in _grouped(left_out)]
+    if left_out or further:
         lines += ["  predictors:", *(f"    - {name}" for name in predictors)]
     else:
         lines += ["  # predictors: the paper's 18, all of which the table has"]
+    if further:
+        lines += ["    # More columns of numbers. What is known before the procedure can be a predictor, if declared:"]
+        lines += [f"    # - {_declaration(each)}" for each in further]
     if cohort.ignored:
         lines += [f"  # Columns that rlvo does not know and does not use: {_shown(', '.join(cohort.ignored))}"]
     return "\n".join(lines) + "\n"
+
+
+def _declaration(own: OwnPredictor) -> str:
+    """How a column of numbers is declared; unit and range are the user's to fill in."""
+    source = "" if own.source in (None, own.name) else f", source: {_scalar(_shown(str(own.source)))}"
+    return f"{{name: {own.name}, kind: continuous, unit: UNIT, range: [LOWEST, HIGHEST]{source}}}"
 
 
 def _model_part(machine: Machine) -> str:
@@ -286,6 +332,16 @@ search:
   defaults_first: true
   pruning: halving
   min_epochs: {epochs // 4}
+"""
+
+
+ENSEMBLE_PART = """\
+# Any model that adds to the others, the table's own too, counted by ridge regression: what docs/method.md found best.
+# The paper's rule: best_per_modality, class_rates, none. The ensemble command's --compare shows others.
+ensemble:
+  selection: greedy
+  weighting: stacked
+  table_member: ridge
 """
 
 

@@ -19,7 +19,7 @@ from rlvo.evaluation.performance import Performance, measure_performance
 from rlvo.evaluation.power import AucPower, auc_power
 from rlvo.evaluation.predictions import COLUMNS, write_predictions
 from rlvo.evaluation.subgroups import SubgroupAnalysis
-from rlvo.files import atomic_write, csv_text, read_csv
+from rlvo.files import atomic_write, csv_text, parse_json, read_csv
 from rlvo.imaging.store import VolumeStore
 from rlvo.inference.description import ModelDescription, read_description
 from rlvo.inference.members import Members
@@ -28,7 +28,7 @@ from rlvo.inference.predictor import PatientAnswers, ask_members, shape_answers
 from rlvo.progress import Advance
 from rlvo.report.baselines import baseline_performance
 from rlvo.report.tables import ModelResults
-from rlvo.study.folder import StudyFolder, member_weights, read_declared, read_ended_trials
+from rlvo.study.folder import StudyFolder, member_weights, read_declared
 from rlvo.study.openings import Opening, Openings
 from rlvo.workflows.holdout_questions import PairedTest, Usefulness, draw_usefulness, paired_tests, usefulness
 from rlvo.workflows.study import OpenStudy, ReadStudy
@@ -138,7 +138,7 @@ def open_together(
     answers, count = [], len(first.test)
     for number, ((study, specs), description) in enumerate(zip(studies, descriptions, strict=True)):
         shown = None if advance is None else partial(_advance, advance, number * count, len(studies) * count)
-        answers.append(ask(study, description, _members(specs), study.test, shown))
+        answers.append(ask(study, description, _networks(specs), study.test, shown))
     hashes = {
         name if study is first else f"{study.config.name}: {name}": each
         for study, specs in studies
@@ -155,8 +155,8 @@ def _advance(advance: Advance, before: int, total: int, done: int, _: int) -> No
     advance(before + done, total)
 
 
-def _members(specs: Mapping[str, EnsembleSpec]) -> dict[str, MemberSpec]:
-    return {member.key: member for spec in specs.values() for member in spec.members}
+def _networks(specs: Mapping[str, EnsembleSpec]) -> dict[str, MemberSpec]:
+    return {member.key: member for spec in specs.values() for member in spec.networks}
 
 
 def _measure(
@@ -184,7 +184,7 @@ def _measure(
         {name: model.holdout for name, model in performance.items()},
         pd.concat(tables, names=["ensemble"]).reset_index("ensemble").reset_index(drop=True),
     )
-    write_predictions(_member_predictions(_members(specs), answers, truth), folder.holdout_members)
+    write_predictions(_member_predictions(specs, answers, truth), folder.holdout_members)
     atomic_write(folder.holdout_answers, csv_text(holdout.answers))
     kept = {
         "figures": PERFORMANCES.dump_python(holdout.ensembles),
@@ -202,7 +202,7 @@ def kept_holdout(folder: StudyFolder, specs: Mapping[str, EnsembleSpec]) -> Hold
     """
     path = folder.holdout_figures
     try:
-        kept = json.loads(path.read_bytes())
+        kept = parse_json(path.read_bytes())
         if kept["ensembles"] != _hashes(specs):
             return None
         ensembles, baselines = (PERFORMANCES.validate_python(kept[name]) for name in ("figures", "baselines"))
@@ -226,23 +226,27 @@ def ask(
     table: pd.DataFrame,
     advance: Advance | None,
 ) -> list[PatientAnswers]:
-    """What each distinct member, by its key, says of each patient of a table.
+    """What each of the networks, by its key, says of each patient of a table, and the models of the table.
 
     Args:
-        description: of an ensemble of the study, whose encoders, grid and preparation are those of all.
+        description: of the study's own ensemble, whose encoders, models of the table, grid and preparation are those of
+            all.
     """
     networks = Members(lambda key: (member_weights(study.folder, members[key]), None))
     channels = tuple(dict.fromkeys(c for member in members.values() for c in member.configuration.model.channels))
-    rows = CheckedTable.read(table.reset_index(names="patient_id"), study.inputs.cohort_folder, description.predictors)
+    rows = CheckedTable.read(
+        table.reset_index(names="patient_id"), study.inputs.cohort_folder, description.predictors, description.own
+    )
     store = VolumeStore(study.work.store)
     prepared = rows.prepare(description.target, [channels], store=store, progress=advance)
     return [ask_members(networks, members, description.variants[0], patient) for patient in prepared]
 
 
 def _member_predictions(
-    members: Mapping[str, MemberSpec], answers: Sequence[PatientAnswers], truth: np.ndarray
+    specs: Mapping[str, EnsembleSpec], answers: Sequence[PatientAnswers], truth: np.ndarray
 ) -> pd.DataFrame:
     """The answered patients in the columns of `rlvo.evaluation.predictions`."""
+    members = {member.key: member for spec in specs.values() for member in spec.members}
     rows = [
         (answer.patient, key, member.fold, "test", answer.probabilities[key], label)
         for key, member in members.items()
@@ -254,7 +258,7 @@ def _member_predictions(
 
 def evaluation_of(study: ReadStudy, specs: Mapping[str, EnsembleSpec], holdout: HoldOut) -> Evaluation:
     """What an opening answers, beside the validation; its pictures go to the study's folder."""
-    predictions = read_ended_trials(study.folder).predictions
+    predictions = study.ended_trials().predictions
     validation = {name: result.validation_metrics() for name, result in study.baselines.items()}
     validation |= {name: validation_metrics(spec, predictions) for name, spec in specs.items()}
     shown = {**holdout.baselines, **holdout.ensembles}

@@ -16,7 +16,7 @@ from scipy.special import expit
 from rlvo.cohort.variables import CTP, PERFUSION
 from rlvo.ensemble.build import STUDY_ENSEMBLE
 from rlvo.ensemble.fitting import Validation
-from rlvo.ensemble.spec import EnsembleSpec, FoldSpec, MemberSpec
+from rlvo.ensemble.spec import EnsembleSpec, FoldSpec, Member, TableMember
 from rlvo.ensemble.weighting import Weighting
 from rlvo.errors import RlvoError
 from rlvo.explain.attribution import Contributions, Formula, contributions
@@ -26,9 +26,10 @@ from rlvo.explain.ranking import VariableImportance, rank_predictors
 from rlvo.explain.shapley import shapley_values
 from rlvo.models.fusion import DAFT
 from rlvo.progress import ShowProgress, no_progress
-from rlvo.study.folder import member_weights, read_declared, read_ended_trials
+from rlvo.study.folder import member_weights, read_declared
 from rlvo.training.dataset import Patients, Volumes
 from rlvo.training.member import load_classifier
+from rlvo.training.table_model import TableModel
 from rlvo.workflows.study import OpenStudy
 
 EXPLAINED, BACKGROUND = 40, 20
@@ -67,21 +68,21 @@ def variable_importance(
     named = [(fold, member) for fold in spec.folds for member in readers(fold, spec.weighting)]
     if not named:
         what = "no member of this ensemble reads the table and has a say"
-        fix = "Name another ensemble of the study, or search with fusion daft, film or concat"
+        fix = "Name another ensemble of the study, or search with fusion daft, film, concat or offset"
         raise RlvoError(what, where=f"{study.config.name}, {ensemble}", fix=fix)
-    validation = Validation.of(read_ended_trials(study.folder).predictions)
+    validation = Validation.of(study.ended_trials().predictions)
     moved: list[Contributions] = []
     drops, values = [], []
     with progress("variable importance") as advance:
         done = 0
         for fold in (fold for fold in spec.folds if readers(fold, spec.weighting)):
-            data = _Fold(study, fold, validation.table(fold.fold, spec.configurations), spec.weighting)
-            networks = {member.key: data.images(member) for member in readers(fold, spec.weighting)}
-            drops.append(data.drops(networks, shuffles, seed))
-            for images in networks.values():
-                if (daft := images.classifier.modulation) is not None:
-                    moved.append(data.contributions(daft, images, formula))
-                values.append(data.shapley(images, explained, background, seed))
+            data = _Fold(study, fold, validation.table(fold.fold, spec.contenders), spec.weighting)
+            asked = {member.key: data.reader(member) for member in readers(fold, spec.weighting)}
+            drops.append(data.drops(asked, shuffles, seed))
+            for reader in asked.values():
+                if isinstance(reader, FixedImages) and (daft := reader.classifier.modulation) is not None:
+                    moved.append(data.contributions(daft, reader, formula))
+                values.append(data.shapley(reader, explained, background, seed))
                 done += 1
                 advance(done, len(named))
     scale, shift, individual, absolute = _mean_shares(moved, study.inputs.predictors)
@@ -105,9 +106,13 @@ def _declared(study: OpenStudy, name: str) -> EnsembleSpec:
     return declared[name]
 
 
-def readers(fold: FoldSpec, weighting: Weighting) -> list[MemberSpec]:
+def readers(fold: FoldSpec, weighting: Weighting) -> list[Member]:
     """The members that read the table and have a say in the fold's score, each once."""
-    members = [member for member in dict.fromkeys(fold.members) if member.configuration.model.fusion != "none"]
+    members = [
+        member
+        for member in dict.fromkeys(fold.members)
+        if isinstance(member, TableMember) or member.configuration.model.fusion != "none"
+    ]
     return [member for member in members if weighting == "mean" or not member.abstains]
 
 
@@ -130,19 +135,21 @@ class _Fold:
     def groups(self) -> dict[str, tuple[int, ...]]:
         return self.study.inputs.encoder(self.spec.fold).feature_groups
 
-    def images(self, member: MemberSpec) -> FixedImages:
-        """The member's weights, and what its image network says about the patients."""
+    def reader(self, member: Member) -> FixedImages | TableModel:
+        """The member's weights, and what its image network says about the patients if it has one."""
+        if isinstance(member, TableMember):
+            return self.study.inputs.table_model(member.fold)
         model, weights = member.configuration.model, member_weights(self.study.folder, member)
         classifier = load_classifier(weights, model, self.patients.tabular.shape[1])
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return FixedImages.of(classifier.to(device), Volumes(self.patients, model.channels), self.patients.tabular)
 
-    def drops(self, networks: Mapping[str, FixedImages], shuffles: int, seed: int) -> pd.DataFrame:
+    def drops(self, readers: Mapping[str, FixedImages | TableModel], shuffles: int, seed: int) -> pd.DataFrame:
         """The AUC that the fold's combined score loses, by predictor and for CT perfusion: one row per shuffle."""
-        fixed = {m.key: self.stored[m.configuration.key].to_numpy() for m in self.spec.members}
+        fixed = {m.key: self.stored[m.column].to_numpy() for m in self.spec.members}
 
         def score(tabular: np.ndarray) -> np.ndarray:
-            asked = {key: expit(images.logits(tabular)) for key, images in networks.items()}
+            asked = {key: expit(reader.logits(tabular)) for key, reader in readers.items()}
             return self.spec.score({**fixed, **asked}, self.weighting)
 
         label = self.stored["label"].to_numpy()
@@ -156,7 +163,7 @@ class _Fold:
         tabular, ids = self.patients.tabular, self.patients.ids
         return contributions(daft, images.features, tabular, self.groups, formula=formula, patients=ids).shares()
 
-    def shapley(self, images: FixedImages, explained: int, background: int, seed: int) -> pd.DataFrame:
+    def shapley(self, reader: FixedImages | TableModel, explained: int, background: int, seed: int) -> pd.DataFrame:
         """The Shapley values of some of the patients for one member, [n, P]."""
         random, inputs = np.random.default_rng([seed, self.spec.fold]), self.study.inputs
         training = inputs.table.loc[list(inputs.split.training(self.spec.fold))]
@@ -165,7 +172,7 @@ class _Fold:
         chosen = _draw(random, len(self.patients), explained)
         values = []
         for patient in chosen:
-            own = images.of_one(patient)
+            own = reader.of_one(patient) if isinstance(reader, FixedImages) else reader.logits
             values.append(shapley_values(own, self.patients.tabular[patient], rows, self.groups, seed=seed))
         return pd.DataFrame(values, columns=list(self.groups))
 

@@ -77,16 +77,19 @@ def _fold(study: OpenStudy, spec: EnsembleSpec, patient: str) -> FoldSpec:
 def _explain(
     study: OpenStudy, spec: EnsembleSpec, fold: FoldSpec, patient: str, check: bool, advance: Advance
 ) -> Explanation:
-    inputs, named = study.inputs, {member.key: member for member in fold.members}
+    inputs, named = study.inputs, {member.key: member for member in fold.networks}
     training = list(inputs.split.training(fold.fold))
+    alone = spec.model_copy(update={"folds": (fold,), "calibration": None})  # it is the calibration of all folds' mean
     description = describe(
-        spec.model_copy(update={"folds": (fold,), "calibration": None}),  # it is the calibration of all folds' mean
+        alone,
         {fold.fold: inputs.encoder(fold.fold)},
         inputs.target,
+        table_models=inputs.table_models(alone),
         cohort=summarise(
             inputs.table.loc[training],
             inputs.label[training],
             inputs.predictors,
+            inputs.own,
             synthetic=has_synthetic(training),
         ),
     )

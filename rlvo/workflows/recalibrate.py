@@ -15,7 +15,7 @@ from rlvo.config.workdir import Workdir
 from rlvo.ensemble.calibration import CALIBRATOR, Isotonic, Platt, fit_update, update_calibrator
 from rlvo.errors import RlvoError
 from rlvo.evaluation.calibration import Calibration, measure_calibration
-from rlvo.files import atomic_write
+from rlvo.files import atomic_write, parse_json
 from rlvo.inference.description import DESCRIPTION
 from rlvo.progress import ShowProgress, no_progress
 from rlvo.registry.card import ADDED
@@ -128,7 +128,7 @@ def recalibrate(
 def _update(description: Path, intercept: float, slope: float, provenance: dict[str, str]) -> list[Platt | Isotonic]:
     """Update every variant's calibrator in a model's description; return them."""
     calibrators = []
-    content = json.loads(description.read_bytes())
+    content = parse_json(description.read_bytes())
     for spec in (variant["spec"] for variant in content["variants"]):
         if spec["calibration"] is not None:
             updated = update_calibrator(CALIBRATOR.validate_python(spec["calibration"]), intercept, slope)

@@ -16,7 +16,7 @@ from rlvo.report.exhibit import Section, write_exhibits
 from rlvo.report.guidelines import guidelines_section
 from rlvo.report.model_tables import METRICS, models_exhibit
 from rlvo.report.study_page import TRUST, TRUST_TITLE, study_page
-from rlvo.study.folder import EndedTrials, read_ended_trials
+from rlvo.study.folder import EndedTrials
 from rlvo.study.membership import patient_marks
 from rlvo.study.openings import Openings
 from rlvo.study.state import StudyState
@@ -86,7 +86,7 @@ def write_report(study: ReadStudy, page: Path, *, progress: ShowProgress = no_pr
 
 def _ended(study: ReadStudy) -> EndedTrials | None:
     try:
-        return read_ended_trials(study.folder)
+        return study.ended_trials()
     except RlvoError:  # none has finished
         return None
 

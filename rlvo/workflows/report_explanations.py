@@ -24,7 +24,7 @@ from rlvo.report.exhibit import Section
 from rlvo.report.importance import importance_exhibits
 from rlvo.report.kept_section import keep_section, kept_section
 from rlvo.report.saliency_examples import ShownExample, examples_exhibit
-from rlvo.study.folder import member_weights, read_declared, read_ended_trials
+from rlvo.study.folder import member_weights, read_declared
 from rlvo.workflows.importance import readers, variable_importance
 from rlvo.workflows.study import OpenStudy, ReadStudy
 
@@ -88,10 +88,10 @@ def _saliency(study: OpenStudy, spec: EnsembleSpec, progress: ShowProgress) -> S
 
 def _choose(study: OpenStudy, spec: EnsembleSpec) -> Iterator[tuple[Example, FoldSpec, dict[str, float]]]:
     """The patients to show, with their fold, and what its networks say: `label`, `score`, `vote`, probabilities."""
-    validation = Validation.of(read_ended_trials(study.folder).predictions)
+    validation = Validation.of(study.ended_trials().predictions)
     parts = []
     for fold in spec.folds:
-        table = validation.table(fold.fold, spec.configurations)
+        table = validation.table(fold.fold, spec.contenders)
         parts.append(score_patients(fold, table, spec.weighting).join(table.drop(columns="label")))
     answers = pd.concat(parts)
     rows, folds = answers.to_dict("index"), {fold.fold: fold for fold in spec.folds}
@@ -105,7 +105,7 @@ def _look(
 ) -> ShownExample:
     """Ask the fold's networks where they look in one of its validation patients."""
     inputs, patient = study.inputs, example.patient
-    named = {member.key: member for member in fold.members}
+    named = {member.key: member for member in fold.networks}
     networks = Members(lambda name: (member_weights(study.folder, named[name]), None))
     labels = {member.configuration.key: member.configuration.label for member in named.values()}
     if len({*labels.values()}) < len(labels):

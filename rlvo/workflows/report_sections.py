@@ -9,7 +9,7 @@ import pandas as pd
 
 from rlvo.about import code_version
 from rlvo.cohort.selection import flow
-from rlvo.cohort.variables import VARIABLES
+from rlvo.cohort.variables import known_variables
 from rlvo.config.base import by_path, content_hash
 from rlvo.config.study import StudyConfig
 from rlvo.ensemble.build import STUDY_ENSEMBLE
@@ -17,7 +17,7 @@ from rlvo.ensemble.selection import MODALITIES
 from rlvo.errors import RlvoError
 from rlvo.evaluation.odds import events_per_variable
 from rlvo.registry.register import provenance
-from rlvo.report.baselines import few_events, forest_plot, in_larger_steps
+from rlvo.report.baselines import few_events, forest_plot, in_larger_steps, unbeaten
 from rlvo.report.calibration import Reliability, calibration_exhibits
 from rlvo.report.cohort_pictures import missingness_plot
 from rlvo.report.curves import precision_recall_exhibit, roc_exhibit
@@ -27,10 +27,10 @@ from rlvo.report.model_tables import ScoredModel, models_exhibit, paired_exhibit
 from rlvo.report.search_figures import history_exhibit, importance_exhibit, parallel_exhibit
 from rlvo.report.search_tables import compute_exhibit, configurations_exhibit, settings_exhibit
 from rlvo.report.subgroup_pictures import subgroups_exhibit
-from rlvo.report.table_one import CAPTION, HEADINGS, table_one
+from rlvo.report.table_one import CAPTION, HEADINGS, predictors_and_scores, table_one
 from rlvo.search.history import read_history
 from rlvo.study.folder import EndedTrials, read_hashes
-from rlvo.study.state import StudyState
+from rlvo.study.state import StudyState, finished_configurations
 from rlvo.training.baseline import clinical_odds
 from rlvo.training.usage import read_code, read_energy
 from rlvo.workflows.cohort import draw_flow
@@ -57,8 +57,8 @@ def cohort_section(study: ReadStudy) -> Section:
         if patients:
             counts.append((name, len(patients), int(inputs.label[list(patients)].sum())))
     table = pd.DataFrame(counts, columns=["step", "patients", "remaining, or with rLVO"])
-    characteristics = table_one(inputs.table, inputs.label, inputs.split.test)
-    values = inputs.table.filter([name for name, v in VARIABLES.items() if v.role in ("predictor", "score")])
+    characteristics = table_one(inputs.table, inputs.label, inputs.split.test, inputs.own)
+    values = predictors_and_scores(inputs.table, known_variables(inputs.own))
     missing = []
     if (count := values.isna().sum()).any():
         absent = count.rename_axis("variable").rename("patients_without").reset_index()
@@ -95,7 +95,9 @@ def models_section(evidence: Evidence) -> Section:
     )
     found = {(each.a, each.b): each.found for each in evidence.tests}
     paired = [paired_exhibit(found, standing=standing, about=about)] if found else []
-    return Section("models", "Modalities, clinical baselines and the ensemble", [], [table, *paired])
+    auc = {model.name: float(model.estimates["value"]["auc"]) for model in [*baselines, own]}
+    told = unbeaten(auc.pop(own.name), auc)
+    return Section("models", "Modalities, clinical baselines and the ensemble", told, [table, *paired])
 
 
 def specs_section(evidence: Evidence) -> Section:
@@ -163,7 +165,7 @@ def subgroup_sections(evidence: Evidence) -> Iterator[Section]:
 def clinical_section(study: ReadStudy) -> Section:
     """Odds ratios of the clinical variables."""
     inputs = study.inputs
-    odds = clinical_odds(inputs.table, inputs.label, inputs.split, inputs.predictors)
+    odds = clinical_odds(inputs.table, inputs.label, inputs.split, inputs.predictors, inputs.own)
     development = list(inputs.split.development)
     note = few_events(events_per_variable(inputs.label[development], len(odds)))
     bold = "" if note else " bold: p < 0.05, not corrected;"
@@ -186,12 +188,16 @@ def search_section(study: ReadStudy, state: StudyState, trials: EndedTrials | No
         for trial in each.trials
     ]
     exhibits = [compute_exhibit(pd.DataFrame(rows))] if rows else []
-    finished = {each.key for each in state.configurations if each.state == "finished"}
+    repeats = {
+        repeat.key: {"configuration": each.key, "label": each.label}
+        for each in finished_configurations(state.configurations)
+        for repeat in each.repeats
+    }
     best = [
-        {"configuration": r.identity.configuration, "label": r.configuration.label, "epochs": r.epochs}
-        | {"seconds": r.seconds, **r.metrics}
+        {**repeats[r.identity.configuration], "fold": r.identity.fold, "epochs": r.epochs, "seconds": r.seconds}
+        | r.metrics
         for r in (trials.records if trials else ())
-        if r.identity.configuration in finished
+        if r.identity.configuration in repeats
     ]
     if best:
         exhibits.insert(0, configurations_exhibit(pd.DataFrame(best)))
@@ -201,6 +207,13 @@ def search_section(study: ReadStudy, state: StudyState, trials: EndedTrials | No
     except RlvoError:
         why = f"'rlvo search {study.config.name}' says why"
         history, text = None, [f"Optuna's record of the search cannot be read now; {why}."]
+    if state.at_chance:
+        text.append(
+            f"{state.at_chance} trial(s) never left chance: their networks do not even tell apart the patients they "
+            "were trained on."
+        )
+    if state.restarted:
+        text.append(f"{state.restarted} trial(s) had not left chance and started again with another seed.")
     if history is not None:
         proposals, importance = history.proposals, history.importance
         drawn = [history_exhibit(proposals), importance_exhibit(importance) if len(importance) else None]
@@ -230,5 +243,4 @@ def _codes(study: ReadStudy) -> list[tuple[str, object]]:
 
 def _settings(config: StudyConfig) -> list[tuple[str, object]]:
     found = by_path(config.model_dump(mode="json", exclude=PRIVATE))
-    named = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in found.items()}
-    return [(name, value) for name, value in named.items() if value is not None]
+    return [(name, value) for name, value in found.items() if value is not None]

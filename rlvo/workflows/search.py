@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlvo.cohort.encoding import TabularEncoder
+from rlvo.cohort.encoding import unfitted_encoder
 from rlvo.cohort.pseudonym import cohort_key, pseudonym
 from rlvo.cohort.reading import read_cohort
 from rlvo.cohort.splits import Split, make_split, read_split
@@ -61,7 +61,7 @@ def plan(
     table, notes = cohort or config.cohort.table, tuple[str, ...]()
     patients = holdout = development = None
     if table is not None:
-        raw = read_table(table, config.cohort.columns)
+        raw = read_table(table, config.cohort.columns, own=config.cohort.own)
         patients, notes = len(raw.cells), raw.notes
         try:
             label, split = _labelled_split(config, table, work)
@@ -73,9 +73,8 @@ def plan(
     with progress("models") as advance:
         planned = plan_study(config, patients=patients, holdout=holdout, advance=advance)
 
-    def measured(at_once: int) -> dict[Spec, Measured | str]:
-        cohort = config.cohort
-        encoder = TabularEncoder(predictors=cohort.predictors, missing_flags=cohort.missing_flags, fill={}, bounds={})
+    def measured(config: StudyConfig, at_once: int) -> dict[Spec, Measured | str]:
+        encoder = unfitted_encoder(config.cohort)
         with progress("measuring networks") as advance:
             return measure_models(config, at_once, encoder, advance)
 
@@ -86,7 +85,7 @@ def plan(
 
 def _labelled_split(config: StudyConfig, table: Path, work: Workdir) -> tuple[pd.Series, Split]:
     """Each patient's label, and the split the study would have. Raises RlvoError if there is none yet."""
-    cohort = read_cohort(table, config.cohort.predictors, mapping=config.cohort.columns)
+    cohort = read_cohort(table, config.cohort.names, config.cohort.own, mapping=config.cohort.columns)
     if config.folds.of_study is None:
         return cohort.label, make_split(cohort.label, config.folds, cohort.included)
     split = read_split(StudyFolder(work.study(config.folds.of_study)).split)
@@ -145,11 +144,11 @@ def search(
         fix = "Give it (--cohort), or set cohort.table in the configuration"
         raise RlvoError("no cohort table is named", where=config.name, fix=fix)
     folder = StudyFolder(Workdir.at(work.path).study(config.name))
-    with study_lock(folder):
+    with study_lock(folder) as heartbeat:
         config = settle(config, folder)
         reserved = check_start(config, folder, address, warn)
-        if trouble := tracking_of(work, config).trouble():
-            warn(f"MLflow does not answer ({trouble}): the search goes on, and MLflow gets everything once it answers")
+        if trouble := tracking_of(work, config).trouble(config.name):
+            warn(f"the search goes on, and MLflow gets everything once it can: {trouble}")
         inputs = open_study(config, table, work, progress=progress, reserved=reserved)
         opened = OpenStudy(read_config(folder), work, inputs)
         if warning := opened_among_training(inputs, work):
@@ -157,7 +156,12 @@ def search(
         pseudonymise = partial(pseudonym, key=cohort_key(inputs.cohort_folder))
         shown = show_state(inputs) if show_state else _count_trials(progress)
         with Mirror(config, folder, opened.tracking, pseudonymise), shown as on_state:
-            return opened, run_search(config, inputs, folder, on_state=on_state, address=address)
+
+            def told(state: StudyState) -> None:
+                heartbeat.check()
+                on_state(state)
+
+            return opened, run_search(config, inputs, folder, on_state=told, address=address)
 
 
 def opened_among_training(inputs: StudyInputs, work: Workdir) -> str | None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -14,12 +14,13 @@ from rlvo.config.commands import command_line
 from rlvo.config.loading import named_study
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
-from rlvo.ensemble.spec import EnsembleSpec
+from rlvo.ensemble.spec import TABLE, EnsembleSpec
 from rlvo.errors import MachineError
 from rlvo.mlflow_client import Tracking
 from rlvo.progress import ShowProgress, no_progress
 from rlvo.registry.versions import logged_model
-from rlvo.study.folder import StudyFolder, read_config
+from rlvo.study.folder import EndedTrials, StudyFolder, read_config, read_ended_trials
+from rlvo.study.image_baseline import read_image_baselines
 from rlvo.study.inputs import StudyInputs, StudyPatients, open_study, read_patients
 from rlvo.tracking.after_search import log_model_metrics, log_summary_run
 from rlvo.tracking.datasets import PatientGroup, StudyGroups
@@ -50,11 +51,23 @@ class ReadStudy:
         """The rows of the patients who are held out."""
         return self.inputs.table.loc[list(self.inputs.split.test)]
 
+    def ended_trials(self) -> EndedTrials:
+        """What its trials left (`read_ended_trials`), with the predictions of the table's models among theirs.
+
+        Errors are those of `read_ended_trials`.
+        """
+        trials = read_ended_trials(self.folder)
+        every = pd.concat([trials.predictions, self.inputs.table_predictions()], ignore_index=True)
+        return replace(trials, predictions=every)
+
     @cached_property
     def baselines(self) -> dict[str, BaselineResult]:
-        """The clinical baselines on the study's folds, by name."""
+        """The clinical baselines on the study's folds by name, and those of the volumes if an ensemble was built."""
         inputs = self.inputs
-        return clinical_baselines(inputs.table, inputs.label, inputs.split, inputs.predictors, inputs.cohort.imputation)
+        clinical = clinical_baselines(
+            inputs.table, inputs.label, inputs.split, inputs.predictors, inputs.cohort.imputation, inputs.own
+        )
+        return clinical | read_image_baselines(self.folder, inputs.label)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,8 +202,14 @@ def defined(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def labels_by_modality(spec: EnsembleSpec) -> dict[str, str]:
-    """The labels and keys of an ensemble's configurations by modality; one that counts twice says so."""
+    """The labels and keys of an ensemble's configurations by modality, and of its model of the table under `table`.
+
+    One that counts twice says so.
+    """
     labels: dict[str, list[str]] = {}
     for c, times in Counter(spec.configurations).items():
         labels.setdefault(c.model.modality, []).append(f"{c.label} ({c.key})" + (f" × {times}" if times > 1 else ""))
-    return {modality: "; ".join(each) for modality, each in labels.items()}
+    found = {modality: "; ".join(each) for modality, each in labels.items()}
+    if times := spec.contenders.count(TABLE):
+        found["table"] = "ridge" + (f" × {times}" if times > 1 else "")
+    return found

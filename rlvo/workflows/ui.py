@@ -59,7 +59,7 @@ def mlflow_server(work: Workdir, tracking: Tracking, port: int) -> Iterator[subp
     Raises:
         MachineError: it does not start; the error holds the last line that it wrote.
     """
-    arguments = {"backend-store-uri": tracking.uri, "default-artifact-root": tracking.artifacts, "host": HOST}
+    arguments = {"backend-store-uri": tracking.uri, "default-artifact-root": tracking.artifacts.as_uri(), "host": HOST}
     options = [f"--{name}={value}" for name, value in {**arguments, "port": port, "workers": 1}.items()]
     with tempfile.TemporaryFile("w+") as log:
         process = start_interpreter(
@@ -100,7 +100,7 @@ def _wait_for(process: subprocess.Popen[Any], port: int) -> None:
     deadline = time.monotonic() + STARTING_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         with suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-            urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=5).close()
+            urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=5).close()  # nosec B310 # always our own server
             return
         time.sleep(0.2)
     raise TimeoutError

@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 from support import commands
 from support.commands import call
+from support.privacy import open_to_others
 
 from rlvo.cohort.splits import Split, make_split, write_split
 from rlvo.config.grid import PRESETS
@@ -112,6 +113,8 @@ def test_findings_come_as_a_table_in_json_and_on_a_page(tmp_path: Path, table: p
     assert (told["patient"], told["value"], told["allowed"]) == ("003", "200", "0 to 120 years")
     assert set(told) == {"patient", "column", "value", "what", "allowed", "fix"}
     assert "0 to 120 years" in page.read_text()
+    assert "003" in page.read_text()
+    assert page.stat().st_mode & 0o077 == 0
 
 
 def test_columns_of_other_names_are_read_where_they_are_mapped(tmp_path: Path, table: pd.DataFrame) -> None:
@@ -290,6 +293,7 @@ def test_isles_becomes_a_cohort_table_that_cannot_train(tmp_path: Path) -> None:
     assert report["missing"]["smoking"] == 1
     written = pd.read_csv(tmp_path / "out" / "cohort.csv", dtype=str)
     assert list(written[["patient_id", "age", "sex", "nihss"]].iloc[0]) == ["sub-stroke0001", "71", "F", "12"]
+    assert not open_to_others(tmp_path / "out", "sub-stroke0001")
     with pytest.raises(CohortError, match="cannot train rLVO"):
         run("validate", str(tmp_path / "out" / "cohort.csv"))
 
@@ -315,6 +319,7 @@ def test_every_patient_is_prepared(cohort: Path) -> None:
     assert len(list(store.glob("*/*/cta.npy"))) == 10
     pictures = list((store / "contact-sheets" / "cohort" / "pictures").glob("*.png"))
     assert len(pictures) == 10
+    assert not open_to_others(cohort.parent, *(each["patient_id"] for each in patients))
     drawn = {path: path.stat().st_mtime_ns for path in pictures}
     assert "10 prepared, 0 to review, 0 refused" in run(*arguments(cohort))
     assert {path: path.stat().st_mtime_ns for path in pictures} == drawn

@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from support.commands import run
+from support.commands import refused, run
 from support.registered_study import Registered
 
 pytestmark = pytest.mark.slow
@@ -62,9 +63,14 @@ def test_building_again_says_that_it_is_registered(registered: Registered, tmp_p
     assert "next: rlvo evaluate tiny" in shown.stderr
 
 
-def test_a_comparison_registers_nothing(registered: Registered) -> None:
+def test_a_comparison_registers_nothing(registered: Registered, tmp_path: Path) -> None:
     before, arguments = versions(registered), ("ensemble", "tiny", "--compare", "--workdir")
-    assert "nested" in run(*arguments, registered.study.workdir.path).stderr
+    file = tmp_path / "ways.csv"
+    shown_as_table = run(*arguments, registered.study.workdir.path, "--csv", file).stderr
+    assert all(name in shown_as_table for name in ("the study's own", "weighting: youden", "highest of all", "nested"))
+    assert len(pd.read_csv(file)) == 3 * 5 * 2 * 2 * 2
+    alone = refused("ensemble", "tiny", "--csv", file, "--workdir", registered.study.workdir.path)
+    assert "--csv needs --compare" in alone
     shown = json.loads(run(*arguments, registered.study.workdir.path, "--json").stdout)
-    assert len(shown["out_of_fold"]) == 3 * 5 * 2 * 2
+    assert len(shown["out_of_fold"]) == 3 * 5 * 2 * 2 * 2
     assert versions(registered) == before

@@ -10,6 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from sklearn.metrics import roc_auc_score
 from support.commands import refused, run
+from support.privacy import open_to_others
 from support.registered_study import Registered
 from support.tiny_study import TinyStudy
 
@@ -179,6 +180,13 @@ def test_two_models_are_compared_on_the_same_patients(evaluated: TinyStudy, othe
     shown_as_table = run("models", "compare", CHAMPION, other, elsewhere, *work).stderr
     assert "10 patients (2 with rLVO) whom both answer for" in " ".join(shown_as_table.split())
     assert "neither answers for 1 patients" in shown_as_table
+
+
+def test_only_their_owner_may_read_the_files_that_name_patients(evaluated: TinyStudy) -> None:
+    """The study's own and those of the commands above: search, ensemble, evaluate, report, models compare."""
+    named = [path for path in evaluated.workdir.path.rglob("*.csv") if "PLANTED" in path.read_text()]
+    assert named, "a study's validation predictions are by id"
+    assert not open_to_others(evaluated.workdir.path, "PLANTED", *(f'"B-{i}"' for i in range(12)), "\nB-1")
 
 
 def test_a_studys_own_patients_are_refused(evaluated: TinyStudy, other: Path) -> None:

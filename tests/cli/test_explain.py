@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from support.commands import refused, run
+from support.privacy import open_to_others
 from support.tiny_study import GRID, TinyStudy
 
 from rlvo.about import NOTICE
@@ -41,6 +42,8 @@ def test_the_page_shows_the_answer_and_leaves_nothing_of_an_earlier_patient(
     for each in files.glob("*.csv"):
         assert first not in each.read_text()
     assert pd.read_csv(files / "decision.csv")["contribution"].sum() == pytest.approx(added)
+    assert not open_to_others(tmp_path, first)
+    assert {each.stat().st_mode & 0o777 for each in files.iterdir()} == {0o600}  # the patient's images and values
 
     (files / "mine.txt").write_text("kept")
     result = run("explain", package, path, "--patient", second, "-o", page, "--no-checks")

@@ -22,8 +22,10 @@ CASES = [
     ("explain", "model", "cohort.csv", "--patient", "a", "--out", f"{PLACE}.html"),
     ("report", "study", "--out", f"{PLACE}.html"),
     ("bundle", "model", "--output", f"{PLACE}.tar.gz"),
+    ("bundle", "model", "--output", "model.tar.gz", "--wheels", PLACE),
     *(("predict", "model", "cohort.csv", option, PLACE) for option in ("--output", "--sr")),
     *((command, "demo", "--workdir", PLACE) for command in ("search", "ensemble", "evaluate", "ablate")),
+    ("ensemble", "study", "--compare", "--csv", PLACE),
     ("demo", "--workdir", PLACE),
 ]
 WRITES = re.compile(r"\b[Ww]rite\b|Folder for|Store folder|Archive to")

@@ -13,6 +13,8 @@ import pydicom
 import pytest
 from support.catalogue import write_series
 from support.commands import call, refused, run
+from support.privacy import open_to_others
+from support.registered_study import Registered
 from support.tiny_study import TinyStudy
 
 import rlvo
@@ -48,6 +50,24 @@ def test_it_answers_as_the_model_does_and_continues(
     table.drop(columns="rlvo").rename(columns=names).to_csv(theirs, index=False)
     run("predict", package, theirs, "-o", tmp_path / "out.csv", "--columns", tmp_path / "names.yaml")
     assert pd.read_csv(tmp_path / "out.csv")["votes"].tolist() == [9] * 5  # the rows are the same to the model
+    assert not open_to_others(tmp_path, "PLANTED")
+
+
+@pytest.mark.slow
+def test_a_copied_work_folder_answers_the_same_from_its_own_files(
+    registered: Registered, predictor: EnsemblePredictor, tmp_path: Path
+) -> None:
+    study = registered.study.copy(tmp_path / "another 100%41?")
+    listed = json.loads(run("models", "--workdir", study.workdir.path, "--json").stdout)
+    assert listed == json.loads(run("models", "--workdir", registered.study.workdir.path, "--json").stdout)
+    table = study.raw.head(1)
+    table.to_csv(study.cohort.parent / "one.csv", index=False)
+    arguments = ("rlvo-ensemble", study.cohort.parent / "one.csv", "-o", tmp_path / "out.csv")
+    said = run("predict", *arguments, "--workdir", study.workdir.path)
+    assert NOTICE in said.stderr
+    expected = predictor.predict(table, study.cohort.parent)
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "out.csv")["score"], expected["score"], rtol=0, atol=1e-6)
+    assert study.workdir.path in rlvo.load_model("rlvo-ensemble", study.workdir.path).folder.parents
 
 
 @pytest.mark.slow
@@ -150,3 +170,24 @@ def test_a_server_that_cannot_start_says_why_in_one_line(
         assert call("serve", package, "--data-root", tmp_path, "--port", port).exit_code == 2
     [line] = [line for line in capfd.readouterr().err.splitlines() if "error" in line.lower()]
     assert line.startswith(f"error: 127.0.0.1:{port}: Address already in use")
+
+
+def test_other_machines_need_a_token_or_a_proxy(tmp_path: Path) -> None:
+    """All of it is told before the model is looked for."""
+    root, token = ("--data-root", tmp_path), tmp_path / "token"
+    for host in ("0.0.0.0", "::", "10.0.0.1", "hospital.example"):
+        assert "anyone on them could ask" in refused("serve", "no-such-model", *root, "--host", host)
+    guarded = (*root, "--host", "0.0.0.0", "--token-file", token)
+    assert "cannot be read" in refused("serve", "no-such-model", *guarded)
+    for content in ("short", "a b" * 20, "é" * 40, "a" * 40 + "\n" + "b" * 40, ""):
+        token.write_text(content)
+        token.chmod(0o600)
+        assert "not a token" in refused("serve", "no-such-model", *guarded)
+    token.write_text("a" * 64 + "\n")
+    for mode in (0o644, 0o640, 0o602):
+        token.chmod(mode)
+        assert f"chmod 600 {token}" in refused("serve", "no-such-model", *guarded)
+    token.chmod(0o600)
+    elsewhere = ("--workdir", tmp_path / "none")
+    for accepted in (guarded, (*root, "--host", "0.0.0.0", "--behind-proxy"), (*root, "--host", "127.0.0.2"), root):
+        assert "no registry" in refused("serve", "no-such-model", *accepted, *elsewhere)

@@ -78,6 +78,25 @@ def test_the_page_tells_counts_the_best_and_every_reason_in_full(work: Path) -> 
     assert run("--workdir", work)[1] == page  # the only study needs no name
 
 
+def test_repeats_of_a_configuration_are_called_the_best_by_their_mean(tmp_path: Path) -> None:
+    space = {"model.modality": ["NCCT", "CTA"], "training.repeat": [0, 1]}
+    study = StudyConfig.model_validate({"name": "again", "folds": {"folds": 2}, "space": {"enumerate": space}})
+    atomic_write(tmp_path / "studies" / "again" / "study.json", study.model_dump_json())
+    aucs = {("NCCT", 0): 0.6, ("NCCT", 1): 0.9, ("CTA", 0): 0.8, ("CTA", 1): 0.79}
+    keys = {}
+    for (modality, repeat), auc in aucs.items():
+        configuration = study.configuration({"model.modality": modality, "training.repeat": repeat})
+        keys[modality, repeat] = configuration.key
+        for fold in range(2):
+            write_trial(tmp_path, "again", configuration, fold, auc)
+    page = run("again", "--workdir", tmp_path)[1]
+    assert f"best densenet169 CTA daft ({keys['CTA', 0]}), val/auc 0.795 ± 0.000" in page
+    assert "mean of 2 repeats" in page
+    assert keys["NCCT", 1] in page
+    told = json.loads(run("again", "--workdir", tmp_path, "--json")[0])
+    assert (told["best"], told["best_val/auc"]) == (keys["CTA", 0], pytest.approx(0.795))
+
+
 def test_several_studies_are_an_overview(work: Path) -> None:
     write_study(work, "other")
     lines = run("--workdir", work)[1].splitlines()
@@ -95,6 +114,8 @@ def test_json_is_one_study_or_all(work: Path) -> None:
     assert study["complete"] is False
     best = next(each for each in study["configurations"] if each["key"] == study["best"])
     assert best["val/auc"] == pytest.approx(0.75)
+    assert best["val/auc_se"] == pytest.approx(0.05), "half the difference of two folds"
+    assert {each["val/auc_se"] for each in study["configurations"] if each["state"] != "finished"} == {None}
     assert [fold["auc"] for fold in best["folds"]] == [0.7, 0.8]
     everything = json.loads(run("--workdir", work, "--json")[0])
     assert [each["study"] for each in everything["studies"]] == ["small"]

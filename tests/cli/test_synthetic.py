@@ -56,6 +56,7 @@ def test_demo_from_nothing_to_a_registered_model_and_again(tmp_path: Path, monke
     first = run(*arguments)
     result = json.loads(first.stdout)
     baselines = {"NIHSS", "ASPECTS", "NIHSS + ASPECTS", "all clinical", "all clinical, ridge", "all clinical, boosted"}
+    baselines |= {"linear image", "linear image + table"}
     assert set(result["holdout"]) == baselines | {"NCCT", "CTA", "densenet121 none", "densenet121 daft", "ensemble"}
     assert list(result["holdout"])[-1] == "ensemble"
     assert all(model["patients"] == 12 for model in result["holdout"].values())

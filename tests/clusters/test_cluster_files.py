@@ -1,5 +1,6 @@
 """The cluster files say what Ray, Kubernetes, SLURM and Docker understand, and open no door."""
 
+import os
 import re
 import shlex
 import shutil
@@ -33,6 +34,16 @@ def test_scripts_pass_shellcheck(script: Path) -> None:
         pytest.skip("no shellcheck on this machine (Debian package shellcheck)")
     done = subprocess.run(["shellcheck", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", ["partition", "account"])
+def test_a_slurm_job_with_a_placeholder_is_refused_in_one_line(name: str) -> None:
+    script = FOLDER / "slurm.sbatch"
+    assert f"#SBATCH --{name}={name.upper()}\n" in script.read_text()
+    settings = {"SLURM_JOB_PARTITION": "gpu", "SLURM_JOB_ACCOUNT": "stroke", f"SLURM_JOB_{name.upper()}": name.upper()}
+    done = subprocess.run(["bash", script], env={**os.environ, **settings}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(rf"slurm.sbatch: the {name} is still a placeholder.*sbatch --{name}=.*\n", done.stderr)
 
 
 @pytest.mark.parametrize("name", LAUNCHED)
@@ -140,6 +151,11 @@ def test_the_image_installs_the_pinned_packages() -> None:
     unmet = [line for line in done.stderr.splitlines() if "No matching distribution" in line]
     assert done.returncode == 0 or all("wheel" in line for line in unmet), done.stderr
     assert "Would install" not in done.stdout, "this environment already has them, at the pinned versions"
+
+
+def test_the_image_has_what_rays_launcher_and_kuberays_probes_call() -> None:
+    (installs,) = (argument for kind, argument in dockerfile() if kind == "RUN" and argument.startswith("apt-get"))
+    assert {"openssh-client", "rsync", "wget"} <= set(shlex.split(installs))
 
 
 def test_the_image_is_no_root_and_names_no_registry() -> None:

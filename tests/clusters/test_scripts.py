@@ -1,5 +1,6 @@
 """The scripts that start a Ray really do, and end it."""
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -26,7 +27,9 @@ pytestmark = pytest.mark.cluster
 FOLDER = Path(__file__).parents[2] / "ray_cluster"
 STUBS = {
     "scontrol": 'test "$*" = "show hostnames node[1-1]" && echo 127.0.0.1',
-    "srun": 'while [ "$1" != ray ]; do shift; done; exec "$@" --object-store-memory 80000000',
+    "srun": """test "$SRUN_CPUS_PER_TASK" = 3 || exit 1
+while [ "$1" != ray ]; do shift; done
+exec "$@" --object-store-memory 80000000""",
     "rlvo": 'test "$1 $2 $3" = "search study.yaml --address" && exec python "$(dirname "$0")/driver.py" "$4"',
 }
 """What SLURM does on one node, and a driver instead of a study."""
@@ -49,7 +52,8 @@ def environment(folder: Path, **values: str) -> dict[str, str]:
     return {**os.environ, "PATH": path, "HOME": str(folder), **values}
 
 
-def test_a_slurm_job_starts_a_ray_and_ends_it(tmp_path: Path, short_path: Path) -> None:
+def test_a_slurm_job_starts_a_ray_and_ends_it(tmp_path: Path) -> None:
+    (long_path := tmp_path / "a-folder-of-the-job-whose-path-is-longer-than-sockets-may-have").mkdir()
     for name, program in STUBS.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{program}\n")
         (tmp_path / name).chmod(0o755)
@@ -58,7 +62,7 @@ def test_a_slurm_job_starts_a_ray_and_ends_it(tmp_path: Path, short_path: Path) 
     slurm = {"SLURM_JOB_ID": job, "SLURM_JOB_NODELIST": "node[1-1]", "SLURM_JOB_NUM_NODES": "1"}
     done = subprocess.run(
         ["bash", FOLDER / "slurm.sbatch", "search", "study.yaml"],
-        env=environment(tmp_path, **slurm, SLURM_CPUS_PER_TASK="3", TMPDIR=str(short_path)),
+        env=environment(tmp_path, **slurm, SLURM_CPUS_PER_TASK="3", TMPDIR=str(long_path)),
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -67,6 +71,7 @@ def test_a_slurm_job_starts_a_ray_and_ends_it(tmp_path: Path, short_path: Path) 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "('token', 3.0)" in done.stdout
     assert not [line for line in command_lines() if f"ray-{job}" in line]
+    shutil.rmtree(f"/tmp/ray-{job}")
 
 
 def test_one_machines_ray_asks_for_the_token(tmp_path: Path, short_path: Path) -> None:
@@ -170,9 +175,10 @@ def check_loopback(pid: int, dashboard: int, ports: dict[str, str]) -> None:
     served = {dashboard, int(ports["RAY_AGENT_PORT"]), int(ports["RAY_CLIENT_PORT"])}
     found = {}
     for process in psutil.Process(pid).children(recursive=True):
-        for each in process.net_connections():
-            if each.status == "LISTEN" and each.laddr.port in served:
-                found.setdefault(each.laddr.port, set()).add(each.laddr.ip.removeprefix("::ffff:"))
+        with contextlib.suppress(psutil.NoSuchProcess):  # workers come and go; what is served stays
+            for each in process.net_connections():
+                if each.status == "LISTEN" and each.laddr.port in served:
+                    found.setdefault(each.laddr.port, set()).add(each.laddr.ip.removeprefix("::ffff:"))
     assert set(found) == served
     assert set.union(*found.values()) <= {"127.0.0.1", "127.0.0.2"}
 

@@ -10,7 +10,7 @@ from support.malformed import BINARIES
 from rlvo.cohort.encoding import Scaling, TabularEncoder, fit_encoder
 from rlvo.cohort.reading import examine_table
 from rlvo.cohort.variables import TMAX_VOLUMES
-from rlvo.config.study import PAPER_PREDICTORS
+from rlvo.config.predictors import PAPER_PREDICTORS
 from rlvo.errors import RlvoError
 
 CONTINUOUS = ("age", "nihss", "cbf_lt30_ml", "tmax_gt4_ml", "tmax_gt6_ml", "tmax_gt10_ml")

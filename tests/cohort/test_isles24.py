@@ -8,7 +8,7 @@ import pytest
 from rlvo.cohort.isles24 import isles24_cohort, perfusion_volumes
 from rlvo.cohort.reading import examine_table, read_cohort, volume_paths
 from rlvo.cohort.tables import read_table
-from rlvo.config.study import PAPER_PREDICTORS
+from rlvo.config.predictors import PAPER_PREDICTORS
 from rlvo.errors import CohortError, RlvoError
 
 BASELINE = {

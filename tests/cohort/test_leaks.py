@@ -5,7 +5,7 @@ from sklearn.metrics import roc_auc_score
 
 from rlvo.cohort.leaks import suspected_leaks
 from rlvo.cohort.reading import examine_table
-from rlvo.config.study import PAPER_PREDICTORS
+from rlvo.config.predictors import PAPER_PREDICTORS
 
 
 @pytest.fixture

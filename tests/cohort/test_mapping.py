@@ -77,7 +77,8 @@ def test_items_that_are_not_a_mapping_are_refused(items: tuple[str, ...]) -> Non
 
 
 @pytest.mark.parametrize(
-    "content", ["- age", "age", "age: [a, b]", "age: Edad\nage: Alter", "a: b: c", "", "age: 1.5", "age: ''"]
+    "content",
+    ["- age", "age", "age: [a, b]", "age: Edad\nage: Alter", "a: b: c", "", "age: 1.5", "age: ''", "[" * 5000],
 )
 def test_files_that_are_not_a_mapping_are_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "map.yaml").write_text(content)

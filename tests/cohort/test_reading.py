@@ -8,7 +8,7 @@ from support.malformed import COLUMNS, check_refused, csv, full_rows, workbook, 
 
 from rlvo.cohort.label import derive_label
 from rlvo.cohort.reading import Cohort, data_hash, examine_table, read_cohort, volume_paths
-from rlvo.config.study import PAPER_PREDICTORS
+from rlvo.config.predictors import PAPER_PREDICTORS
 from rlvo.errors import CohortError, RlvoError
 
 

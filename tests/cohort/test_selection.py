@@ -3,7 +3,7 @@ import pandas as pd
 
 from rlvo.cohort.pseudonym import pseudonym
 from rlvo.cohort.selection import REFUSED, FlowStep, flow, select_patients
-from rlvo.config.study import PAPER_PREDICTORS
+from rlvo.config.predictors import PAPER_PREDICTORS
 
 CTP_VOLUMES = {"cbf_lt30_ml": 1.0, "tmax_gt4_ml": 4.0, "tmax_gt6_ml": 3.0, "tmax_gt10_ml": 2.0}
 

@@ -74,7 +74,7 @@ def test_a_split_round_trips_and_an_edited_one_is_refused(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [("", ""), ("[]", ""), ("{}", ""), ('{"hash": "x", "test": ["a"]}', ": Field required"),
+    [("", ""), ("[]", ""), ("[" * 100_000, ""), ("{}", ""), ('{"hash": "x", "test": ["a"]}', ": Field required"),
      ('{"hash": "x", "test": ["a", "b"], "folds": [["b", "c"], ["d"]]}', ": patients in more than one part: b")],
 )  # fmt: skip
 def test_damaged_split_files_are_refused(tmp_path: Path, content: str, reason: str) -> None:

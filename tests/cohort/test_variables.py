@@ -1,7 +1,7 @@
 import pytest
 
 from rlvo.cohort.variables import CTP, VARIABLES, check_predictors, known_after_procedure, source_columns
-from rlvo.config.study import PAPER_PREDICTORS
+from rlvo.config.predictors import PAPER_PREDICTORS
 from rlvo.errors import RlvoError
 
 
@@ -19,6 +19,8 @@ def test_a_column_that_cannot_be_a_predictor_is_refused_by_name(name: str) -> No
 
 def test_everything_wrong_with_predictors_is_reported_at_once() -> None:
     check_predictors(("aspects",), scores=True)
+    with pytest.raises(RlvoError, match="siphon is not a variable that rlvo knows; a study can declare it"):
+        check_predictors(("siphon",))
     names = ("etici", "age", "rlvo", "agee", "aspects", "age")
     says = (
         r"etici is an outcome, known only after.*rlvo is an outcome.*agee .*mean 'age'.*aspects can be .*baselines only"

@@ -18,9 +18,25 @@ def sampled(**axis: object) -> dict[str, object]:
         ({"trainning": {}}, "unknown key 'trainning'; did you mean 'training'?"),
         ({"training": {"epoch": 3}}, "unknown key 'training.epoch'; did you mean 'epochs'?"),
         ({"model": {"daft": {"bottleneck": 3}}}, "key 'model.daft.bottleneck'; did you mean 'bottleneck_ratio'?"),
+        ({"training": {"epochs": True}}, "training.epochs: a number is needed here, not true or false"),
+        ({"training": {"learning_rate": float("inf")}}, "training.learning_rate: Input should be a finite number"),
+        (sampled(low=1e-4, high=float("inf")), "Input should be a finite number"),
+        ({"model": {"resnet": {"widths": [4, True, 4, 4]}}}, "model.resnet.widths: a number is needed here"),
+        ({"seed": -1}, "seed: Input should be greater than or equal to 0 (got -1)"),
+        ({"search": {"seed": 2**32}}, "search.seed: Input should be less than 4294967296"),
+        ({"search": {"configurations": 10**9}}, "search.configurations: Input should be less than or equal to 100000"),
+        ({"name": "Default"}, "name: MLflow keeps this name"),
+        ({"name": "a" * 101}, "name: String should have at most 100 characters"),
+        ({"space": {"enumerate": {"model.prior": [False, False]}}}, "model.prior: false is given twice"),
+        ({"space": {"enumerate": {"model.prior": ["no", False]}}}, "model.prior: false is given twice, in two ways"),
+        ({"space": {"enumerate": {"training.batch_size": ["4", 4]}}}, "training.batch_size: 4 is given twice"),
+        (sampled(choices=[1, 1.0]), "learning_rate: 1.0 is given twice"),
         ({"training": {"epochs": 0}}, "training.epochs: Input should be greater than 0 (got 0)"),
         ({"model": {"backbone": "densenet"}}, "model.backbone"),
-        ({"grid": "papper"}, "grid: unknown preset; use paper, head, whole, focus, or give shape, spacing and origin"),
+        (
+            {"grid": "papper"},
+            "grid: unknown preset; use paper, head, whole, focus, arteries, or give shape, spacing and origin",
+        ),
         (
             {"space": {"enumerate": {"model.modalty": ["NCCT"]}}},
             "space.enumerate.model.modalty: there is no field 'model.modalty'; did you mean 'model.modality'?",
@@ -61,7 +77,7 @@ def test_a_file_is_read_as_yaml_1_2_with_paths_relative_to_it(tmp_path: Path) ->
     assert study.space.sample["training.learning_rate"].choices == (1e-3, 1e-5)
 
 
-@pytest.mark.parametrize("text", ["", "- a\n", "a: [\n", "name: a\nname: b\n", "\x00"])
+@pytest.mark.parametrize("text", ["", "- a\n", "a: [\n", "name: a\nname: b\n", "\x00", "[" * 5000])
 def test_a_file_that_is_not_a_study_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(text)

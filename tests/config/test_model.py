@@ -40,6 +40,39 @@ def test_a_batch_that_is_computed_whole_is_the_same_trial_whatever_its_largest_p
     assert [trained(micro_batch=size).training.at_once for size in (None, 1, 3, 4, 9)] == [4, 1, 3, 4, 4]
 
 
+def test_a_trial_that_must_repeat_on_a_gpu_is_another_one() -> None:
+    repeats, plain = (Configuration(training=TrainingConfig(deterministic=asked)) for asked in (True, False))
+    assert repeats.key != plain.key == "9d6edcb3769e"
+    assert "deterministic" not in json.loads(plain.model_dump_json())["training"], "as written before"
+    assert Configuration.model_validate_json(repeats.model_dump_json()) == repeats
+
+
+@pytest.mark.parametrize(
+    ("section", "option", "value"),
+    [
+        ("training", "ema", 0.99),
+        ("training", "checkpoint", "auc"),
+        ("training", "label_smoothing", 0.1),
+        ("training", "restarts", 1),
+        ("training", "repeat", 2),
+        ("model", "norm", "group"),
+    ],
+)
+def test_a_later_option_is_another_trial_only_if_it_is_used(section: str, option: str, value: object) -> None:
+    used = Configuration.model_validate({section: {option: value}})
+    assert used.key != Configuration().key
+    assert Configuration.model_validate_json(used.model_dump_json()) == used
+    assert option not in json.loads(Configuration().model_dump_json())[section], "as written before"
+
+
+def test_repeats_differ_in_nothing_but_their_number() -> None:
+    one, other = (Configuration.model_validate({"training": {"repeat": n, "epochs": 3}}) for n in (0, 2))
+    assert one.key != other.key
+    assert other.first_repeat == one == one.first_repeat
+    assert other.first_repeat.key == one.key
+    assert (one.label, other.label) == ("densenet169 BOTH daft", "densenet169 BOTH daft #2")
+
+
 def test_batch_norms_momentum_is_monais_only_in_files_from_before_it_was_an_option() -> None:
     efficientnet = {"backbone": "efficientnet-b0"}
     assert ModelConfig.model_validate(efficientnet).efficientnet.batch_norm_momentum == 0.1

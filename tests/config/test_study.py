@@ -26,6 +26,45 @@ def test_a_study_and_its_configurations_read_back_as_they_were_written(name: str
         assert (again, again.key) == (configuration, configuration.key)
 
 
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        (
+            {"activation_checkpointing": True, "compile": "default"},
+            r"^resources: set either activation_checkpointing or",
+        ),
+        ({"cpus": 1.5}, r"^resources\.cpus: .*integer.*got 1\.5"),
+        ({"cpus": 0.5}, r"^resources\.cpus: .*integer.*got 0\.5"),
+        (
+            {"gpus": 1.5},
+            r"^resources\.gpus: a part of one GPU .*, a whole number of them, or auto \(got 1\.5\)$",
+        ),
+        ({"gpus": -1}, r"^resources\.gpus: a part of one GPU"),
+        ({"gpus": float("nan")}, r"^resources\.gpus: a part of one GPU"),
+        ({"gpus": "all"}, r"^resources\.gpus: a part of one GPU"),
+    ],
+)
+def test_shares_that_ray_cannot_give_are_refused_in_one_line(resources: dict[str, object], message: str) -> None:
+    with pytest.raises(RlvoError, match=message):
+        parse_study({"name": "study", "resources": resources})
+
+
+@pytest.mark.parametrize(("gpus", "known"), [("auto", 0), (0.25, 0.25), (1, 1), (2.0, 2)])
+def test_shares_of_a_gpu(gpus: object, known: float) -> None:
+    study = parse_study({"name": "study", "resources": {"gpus": gpus}})
+    assert (study.resources.gpus, study.resources.known_gpus) == (gpus, known)
+    assert study.configuration({}).key == parse_study({"name": "study"}).configuration({}).key
+
+
+def test_configurations_are_counted_anew_for_a_copy() -> None:
+    config = load_study(Path("paper_grid"))
+    assert config.configurations == 24
+    fewer = config.with_setting("search.configurations", 7)
+    assert (fewer.configurations, config.configurations) == (7, 24)
+    wider = config.with_setting("space.enumerate", {**config.space.enumerate, "training.batch_size": (1, 2)})
+    assert wider.configurations == 48
+
+
 def test_the_paper_grid_is_96_trials_of_distinct_configurations() -> None:
     study = CONFIGS["paper_grid"]
     keys = {study.configuration(values).key for values in study.space.grid()}
@@ -89,3 +128,21 @@ def test_names_of_models_that_mlflow_refuses_are_refused(name: str) -> None:
 def test_names_of_models_that_mlflow_takes_are_taken(name: str) -> None:
     _validate_model_name(name)
     assert parse_study({"name": "a", "mlflow": {"registered_model": name}}).mlflow.registered_model == name
+
+
+def test_repeats_are_those_of_the_same_configuration() -> None:
+    repeats = {"enumerate": {"training.repeat": [0, 1]}}
+    drawn = {**repeats, "sample": {"model.dropout": {"choices": [0.0, 0.2]}}}
+    study = StudyConfig.model_validate({"name": "s", "space": drawn, "search": {"sampler": "grid"}})
+    keys = {study.configuration(values).first_repeat.key for values in study.space.grid()}
+    assert (len(keys), study.configurations) == (2, 4)
+    for space, search, message in (
+        (
+            drawn,
+            {"sampler": "random", "configurations": 4},
+            "repeats share what is drawn only if search.sampler is grid",
+        ),
+        (repeats, {"pruning": "halving"}, "pruning would choose among repeats"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            StudyConfig.model_validate({"name": "s", "space": space, "search": search})

@@ -11,6 +11,7 @@ import pytest
 from scipy.special import expit, logit
 from support.stored_predictions import FOLDS, MODALITIES, RECORDS, THREE, configuration, fitted, record, stored
 
+from rlvo.config.model import Configuration, TrainingConfig
 from rlvo.config.study import EnsembleConfig
 from rlvo.ensemble.build import fit_fallbacks, score_out_of_fold, study_ensembles, validation_metrics
 from rlvo.ensemble.fitting import Validation
@@ -312,6 +313,37 @@ def test_fallbacks_are_the_champions_members_that_can_still_answer() -> None:
     assert fit_fallbacks(fitted(THREE[2:], predictions, settings), predictions) == {}
 
 
+def test_a_member_trained_to_do_without_a_volume_answers_without_it() -> None:
+    both = Configuration(model=THREE[2].model, training=TrainingConfig(modality_dropout=0.3))
+    every = [*THREE[:2], both]
+    predictions = stored(every)
+    rng, asked = np.random.default_rng(4), {"without CTA": ("cta",), "without NCCT": ("ncct",)}
+    own = predictions["member"].str.startswith(both.key)
+    extra = {
+        name: predictions[own].assign(
+            member=predictions["member"] + f" without {absent[0]}",
+            probability=(predictions["probability"] + rng.random(len(predictions))) / 2,
+        )
+        for name, absent in asked.items()
+    }
+    settings = EnsembleConfig(weighting="mean")
+    found = fit_fallbacks(fitted(every, predictions, settings), pd.concat([predictions, *extra.values()]))
+    assert list(found) == ["without CTA", "without NCCT"]
+    for (name, spec), other in zip(found.items(), every[:2], strict=True):
+        said = extra[name].assign(member=extra[name]["member"].str.partition(" ")[0])
+        expected = fitted([other, both], pd.concat([predictions[~own], said]), settings)
+        assert {m.configuration.key: m.absent for m in spec.members} == {other.key: (), both.key: asked[name]}
+        cleared = [
+            fold.model_copy(update={"members": tuple(m.model_copy(update={"absent": ()}) for m in fold.members)})
+            for fold in spec.folds
+        ]
+        assert spec.model_copy(update={"folds": tuple(cleared)}) == expected
+        assert EnsembleSpec.model_validate_json(spec.model_dump_json()) == spec
+        needed = {"without CTA": {"ncct"}, "without NCCT": {"cta"}}[name]
+        assert all(set(member.channels) == needed for member in spec.members)
+    assert "absent" not in fitted(every, predictions, settings).model_dump_json()
+
+
 @pytest.mark.slow
 def test_building_needs_no_heavy_library_and_reading_a_spec_no_scikit_learn(tmp_path: Path) -> None:
     stored(THREE).to_pickle(tmp_path / "predictions")
@@ -319,6 +351,7 @@ def test_building_needs_no_heavy_library_and_reading_a_spec_no_scikit_learn(tmp_
     script = f"""
 import sys
 import pandas as pd
+from rlvo.config.model import Configuration, TrainingConfig
 from rlvo.config.study import EnsembleConfig
 from rlvo.ensemble.spec import EnsembleSpec
 assert "sklearn" not in sys.modules

@@ -1,10 +1,12 @@
 """Optimistic and nested estimates against the ensembles themselves, hand computation, and noise."""
 
+from typing import get_args
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binom, norm
-from support.stored_predictions import FOLDS, MODALITIES, THREE, configuration, noise, records_of, stored
+from support.stored_predictions import FOLDS, MODALITIES, THREE, configuration, noise, records_of, stored, with_table
 
 from rlvo.config.model import Configuration, FusionName
 from rlvo.config.study import EnsembleConfig
@@ -16,6 +18,7 @@ from rlvo.ensemble.comparison import (
     every_way,
     nested_margins,
     nested_probabilities,
+    one_change,
     optimistic_margins,
     simulate_votes,
 )
@@ -34,13 +37,22 @@ def mean_of(selection: Selection) -> list[EnsembleConfig]:
 
 
 def test_every_selection_and_weighting_has_both_estimates() -> None:
-    predictions = stored(MANY[:6])
+    predictions = with_table(stored(MANY[:6]))
     ways = every_way(EnsembleConfig())
     table = compare_ensembles(records_of(predictions, MANY[:6]), predictions, ways)
     assert tuple(table.columns) == COLUMNS
-    assert len(table) == 3 * 5 * 2 * 2
-    assert not table.duplicated(["selection", "weighting", "member_scale", "estimate"]).any()
+    assert len(table) == 3 * 5 * 2 * 2 * 2
+    assert not table.duplicated(["selection", "weighting", "member_scale", "table_member", "estimate"]).any()
     assert ((table["low"] <= table["auc"]) & (table["auc"] <= table["high"])).all()
+    own = EnsembleConfig(weighting="youden", table_member="ridge")
+    near = one_change(table, own)
+    assert near["change"].value_counts().to_dict() == dict.fromkeys(
+        ["", "selection: same_spec", "selection: greedy", "weighting: class_rates", "weighting: balanced_accuracy",
+         "weighting: mean", "weighting: stacked", "member_scale: platt", "table_member: none"], 2
+    )  # fmt: skip
+    (changed,) = near[(near["change"] == "member_scale: platt") & (near["estimate"] == "nested")].to_dict("records")
+    assert changed["weighting"] == "youden"
+    assert changed["auc"] == table.loc[near.index[near["change"] == "member_scale: platt"][1], "auc"]
     averages = table.groupby("estimate")["balanced_accuracy"].mean()
     assert averages["optimistic"] > averages["nested"]
 
@@ -82,19 +94,45 @@ def test_nested_margins_equal_rates_and_thresholds_of_the_other_folds_by_hand() 
         np.testing.assert_allclose(nested[nested["fold"] == fold]["score"], score(p[fold]) - threshold, atol=1e-9)
 
 
-@pytest.mark.parametrize("selection", ["best_per_modality", "same_spec", "greedy"])
-def test_what_a_folds_own_patients_say_decides_nothing_in_the_nested_estimate(selection: Selection) -> None:
+LATER = [
+    EnsembleConfig(selection="best_per_modality", weighting="stacked", table_member="ridge"),
+    EnsembleConfig(selection="same_spec", weighting="youden", member_scale="platt", table_member="ridge"),
+    EnsembleConfig(selection="greedy", weighting="stacked", member_scale="platt", table_member="ridge"),
+]
+"""Ways that came later than the paper's."""
+
+
+@pytest.mark.parametrize(
+    "way",
+    [*(EnsembleConfig(selection=each) for each in get_args(Selection)), *LATER],
+    ids=lambda way: f"{way.selection} {way.weighting}",
+)
+def test_what_a_folds_own_patients_say_decides_nothing_in_the_nested_estimate(way: EnsembleConfig) -> None:
     """Fold 2's labels exchanged: its patients keep their margins."""
-    predictions = stored(MANY[:8], seed=2)
+    predictions = with_table(stored(MANY[:8], seed=2))
     lying = predictions.assign(label=predictions["label"].where(predictions["fold"] != 2, 1 - predictions["label"]))
     margins = [
-        nested_margins(records_of(table, MANY[:8]), Validation.of(table), selection, "class_rates")
+        nested_margins(records_of(table, MANY[:8]), Validation.of(table, way), way.selection, way.weighting)
         for table in (predictions, lying)
     ]
     own, same = (table.loc[table["fold"] == 2, "score"] for table in margins)
     pd.testing.assert_series_equal(own, same)
     others, changed = (table.loc[table["fold"] != 2, "score"] for table in margins)
     assert not others.equals(changed)
+
+
+def test_on_noise_every_way_is_chance_nested() -> None:
+    """With a table that knows nothing either. An AUC of 400 patients, a quarter positive, has an SE of .033."""
+    found = []
+    for seed in range(6):
+        predictions = noise(MANY[:4], seed)
+        table = with_table(predictions, signal=0, seed=seed)
+        records, aucs = records_of(predictions, MANY[:4]), []
+        for way in LATER:
+            scored = nested_margins(records, Validation.of(table, way), way.selection, way.weighting)
+            aucs.append(classification_metrics(scored["label"], scored["score"], 0.0)["auc"])
+        found.append(aucs)
+    assert (np.abs(np.mean(found, axis=0) - 0.5) < 3 * 0.033 / np.sqrt(6)).all()
 
 
 @pytest.mark.slow

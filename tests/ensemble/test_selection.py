@@ -10,9 +10,10 @@ from support.stored_predictions import FOLDS, MODALITIES, THREE, configuration, 
 from rlvo.config.loading import parse_study
 from rlvo.config.model import Configuration
 from rlvo.config.study import EnsembleConfig
-from rlvo.ensemble.build import validation_metrics
+from rlvo.ensemble.build import STUDY_ENSEMBLE, study_ensembles, validation_metrics
 from rlvo.ensemble.fitting import Validation
-from rlvo.ensemble.selection import greedy, rank_configurations, searched_modalities
+from rlvo.ensemble.selection import greedy, rank_configurations, searched_modalities, select_configurations
+from rlvo.ensemble.spec import apply_ensemble
 from rlvo.ensemble.weighting import Weighting
 from rlvo.errors import RlvoError
 
@@ -28,6 +29,55 @@ def mean_auc(chosen: list[Configuration], predictions: pd.DataFrame, weighting: 
 def chosen_by(predictions: pd.DataFrame, weighting: Weighting = "class_rates") -> list[Configuration]:
     ranked = rank_configurations(records_of(predictions, SIX)).candidates
     return greedy(ranked, Validation.of(predictions), range(FOLDS), weighting)
+
+
+@pytest.mark.parametrize(("narrow", "tiny", "chosen"), [(0.785, 0.75, 1), (0.78, 0.75, 0), (0.785, 0.79, 2)])
+def test_the_simplest_within_one_standard_error_is_chosen_if_asked(narrow: float, tiny: float, chosen: int) -> None:
+    """Folds of .80 ± .03: SD .0346, standard error .0173."""
+    widths = ((64, 128, 256, 512), (32, 64, 128, 256), (4, 8, 8, 16))
+    resnets = [
+        Configuration.model_validate(
+            {
+                "model": {"backbone": "resnet18", "modality": "CTA", "resnet": {"widths": each}},
+                "training": {"epochs": n},
+            }
+        )
+        for n, each in enumerate(widths, start=1)
+    ]
+    means, spread = (0.8, narrow, tiny), (-0.03, 0.03, -0.03, 0.03)
+    records = [
+        record(each, fold, mean + off)
+        for each, mean in zip(resnets, means, strict=True)
+        for fold, off in enumerate(spread)
+    ]
+    ranked, predictions = rank_configurations(records).candidates, stored(resnets)
+    assert ranked[0].standard_error == pytest.approx(0.03464 / 2, abs=1e-5)
+    for choice, expected in (("best", resnets[0]), ("one_standard_error", resnets[chosen])):
+        validation = Validation.of(predictions, EnsembleConfig.model_validate({"choice": choice}))
+        taken = select_configurations("best_per_modality", ranked, validation, range(FOLDS), "class_rates")
+        assert taken == [expected]
+
+
+def test_repeats_are_compared_by_their_mean_and_taken_together() -> None:
+    """The best single network is a lucky repeat; its configuration is not the best."""
+
+    def repeated(fusion: str) -> list[Configuration]:
+        model = {"backbone": "resnet18", "modality": "CTA", "fusion": fusion}
+        return [Configuration.model_validate({"model": model, "training": {"repeat": n}}) for n in range(3)]
+
+    lucky, steady = repeated("daft"), repeated("none")
+    means = dict(zip((*lucky, *steady), (0.9, 0.6, 0.6, 0.75, 0.7, 0.8), strict=True))
+    records = [record(each, fold, mean) for each, mean in means.items() for fold in range(FOLDS)]
+    ranked = rank_configurations(records).candidates
+    assert ranked[0].configuration == lucky[0]
+    predictions = stored([*lucky, *steady])
+    built = study_ensembles(records, predictions, EnsembleConfig())
+    assert list(built[STUDY_ENSEMBLE].configurations) == list(built["resnet18 none"].configurations) == steady
+    assert list(built["resnet18 daft"].configurations) == lucky
+    said = {
+        f"{each.key}-f{fold}": np.array([0.1 * n, 0.2]) for n, each in enumerate(steady, 1) for fold in range(FOLDS)
+    }
+    assert apply_ensemble(built[STUDY_ENSEMBLE], said).probability["CTA"] == pytest.approx([0.2, 0.2])
 
 
 @pytest.mark.parametrize("weighting", ["class_rates", "balanced_accuracy", "mean"])

@@ -7,7 +7,13 @@ import pandas as pd
 import pytest
 
 from rlvo.errors import RlvoError
-from rlvo.evaluation.predictions import check_out_of_fold, check_predictions, read_predictions, write_predictions
+from rlvo.evaluation.predictions import (
+    check_out_of_fold,
+    check_predictions,
+    read_all_predictions,
+    read_predictions,
+    write_predictions,
+)
 
 
 @pytest.fixture
@@ -28,6 +34,27 @@ def test_what_is_written_is_read(tmp_path: Path, predictions: pd.DataFrame) -> N
     path = tmp_path / "predictions.csv"
     write_predictions(predictions[predictions.columns[::-1]], path)
     pd.testing.assert_frame_equal(read_predictions(path), check_predictions(predictions), check_exact=True)
+
+
+def test_many_files_read_at_once_are_what_each_holds(tmp_path: Path, predictions: pd.DataFrame) -> None:
+    """And one that cannot be read costs itself alone."""
+    paths = [tmp_path / f"{number}.csv" for number in range(3)]
+    for number, path in enumerate(paths):
+        own = {"patient": ["=1", "a,b"] * 2, "member": [f"{number}-f0"] * 2 + [f"{number}-f1"] * 2}
+        write_predictions(predictions.assign(**own, probability=number / 3), path)
+    expected = pd.concat([read_predictions(path) for path in paths], ignore_index=True)
+    assert read_all_predictions([]) == ([], {})
+    tables, refused = read_all_predictions(paths)
+    assert (len(tables), refused) == (1, {})
+    pd.testing.assert_frame_equal(tables[0], expected, check_exact=True)
+    for damage in ("", "patient,member\n", paths[1].read_text()[:-3], '"' + paths[1].read_text()):
+        paths[1].write_text(damage)
+        tables, refused = read_all_predictions(paths)
+        assert list(refused) == [paths[1]]
+        others = pd.concat([read_predictions(paths[0]), read_predictions(paths[2])])
+        pd.testing.assert_frame_equal(pd.concat(tables), others, check_exact=True)
+    paths[1].unlink()
+    assert list(read_all_predictions(paths)[1]) == [paths[1]]
 
 
 def test_single_precision_reads_back_as_itself(tmp_path: Path, predictions: pd.DataFrame) -> None:

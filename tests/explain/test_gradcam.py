@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from support.networks import BACKBONES, narrow
+from support.networks import BACKBONES, enliven, narrow
 from torch import Tensor, nn
 
 from rlvo.config.model import BackboneName, DaftOptions, ModelConfig, ResNetOptions
@@ -12,7 +12,7 @@ from rlvo.models.classifier import Classifier
 from rlvo.models.streamlining import streamline
 
 SHAPE = (6, 5, 4)
-FUSIONS = ("none", "concat", "film", "daft")
+FUSIONS = ("none", "concat", "film", "daft", "offset")
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def _seed() -> None:
 def lively(config: ModelConfig, tabular: int) -> Classifier:
     """A classifier with random weights whose map is not all zero: channels count for rLVO, scales are near 1."""
     options = {"bottleneck_ratio": 2, "identity_init": True}
-    classifier = Classifier(config.model_copy(update={"daft": DaftOptions.model_validate(options)}), tabular)
+    classifier = enliven(Classifier(config.model_copy(update={"daft": DaftOptions.model_validate(options)}), tabular))
     with torch.no_grad():
         classifier.head.weight.abs_()
         if classifier.modulation is not None:
@@ -104,7 +104,7 @@ def test_every_backbone_and_fusion_gives_maps_on_the_inputs_grid(backbone: Backb
     volume, table, shape = 20 * torch.randn(2, 3, 33, 24, 20), torch.rand(2, 5), (2, 33, 24, 20)
     maps = before_and_after(classifier, volume, table)
     assert all(each.shape == shape and bool(each.isfinite().all()) and float(each.min()) >= 0 for each in maps)
-    assert torch.equal(*maps) == (fusion in ("none", "concat"))
+    assert torch.equal(*maps) == (fusion in ("none", "concat", "offset"))
     assert classifier.training  # as it was: a network in training mode is asked in evaluation mode all the same
     assert not any(parameter.requires_grad for parameter in classifier.parameters())
     alone = before_and_after(classifier, volume[1:], table[1:])

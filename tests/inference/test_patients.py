@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from support.tiny_study import GRID, TinyStudy
 
+from rlvo.config.predictors import OwnPredictor
 from rlvo.errors import RlvoError
 from rlvo.imaging.cohort_preparation import find_entry
 from rlvo.imaging.prepare import prepare
@@ -38,6 +39,14 @@ def test_rows_that_cannot_be_told_apart_are_refused(study: TinyStudy) -> None:
         CheckedTable.read(study.raw.iloc[[0, 0]], study.cohort.parent, ["age"])
     with pytest.raises(RlvoError, match="patient_id"):
         CheckedTable.read(study.raw.drop(columns="patient_id"), study.cohort.parent, ["age"])
+
+
+def test_a_declared_predictor_is_read_from_its_source(study: TinyStudy) -> None:
+    own = OwnPredictor(name="siphon", kind="continuous", unit="mm3", range=(0, 2000), source="Calcio (mm3)")
+    table = study.raw.head(2).assign(**{"Calcio (mm3)": [10, 20]})
+    for given in (table, table.rename(columns={"Calcio (mm3)": "siphon"}), table.assign(siphon=[10, 20])):
+        rows = CheckedTable.read(given, study.cohort.parent, ["age", "siphon"], [own])
+        assert rows.typed["siphon"].tolist() == [10, 20]
 
 
 @pytest.mark.parametrize("how", ["files overwritten", "put by hand", "put by hand with figures"])

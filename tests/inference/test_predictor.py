@@ -283,7 +283,7 @@ def test_an_ensemble_that_ignores_the_table_imputes_nothing_and_answers_without_
 ) -> None:
     blind = {"images only": specs["resnet18 none"]}
     description = describe(specs["resnet18 daft"], study.encoders, predictor.description.target, fallbacks=blind)
-    named = description.members()
+    named = description.networks()
     members = Members(lambda name: (study.weights(*named[name]), None))
     table = study.raw[["patient_id", "ncct", "cta"]].head(1)
     got = EnsemblePredictor(description, members).predict(table, study.cohort.parent)

@@ -2,9 +2,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from support.tiny_study import TinyStudy
 
 from rlvo.errors import RlvoError
-from rlvo.inference.service import DATA_ROOT, ForbiddenPathError, allowed_folder
+from rlvo.inference.predictor import EnsemblePredictor
+from rlvo.inference.service import DATA_ROOT, AbandonedError, ForbiddenPathError, Service, allowed_folder
 
 
 @pytest.fixture
@@ -75,3 +77,18 @@ def test_cells_must_be_single_values(data: Path) -> None:
             allowed_folder(pd.DataFrame([{"patient_id": "a", "age": cell}]), ".", "")
     with pytest.raises(RlvoError, match="same name"):
         allowed_folder(pd.DataFrame([["a", 1, 2]], columns=["patient_id", "age", "age"]), ".", "")
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_an_answer_that_nobody_waits_for_ends_with_the_patient_at_hand(
+    study: TinyStudy, predictor: EnsemblePredictor, monkeypatch: pytest.MonkeyPatch, served: bool
+) -> None:
+    monkeypatch.setenv(DATA_ROOT, str(study.cohort.parent))
+    if served:
+        monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
+    service, asked = Service(predictor), iter([False, True])
+    service.is_abandoned = lambda: next(asked)
+    with pytest.raises(AbandonedError, match="2 of 5 patients were scored"):
+        service.predict(study.raw.head(5), "." if served else str(study.cohort.parent), "")
+    service.is_abandoned = lambda: False
+    assert len(service.predict(study.raw.head(1), "." if served else str(study.cohort.parent), "")) == 1

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rlvo.config.study import PAPER_PREDICTORS
+from rlvo.config.predictors import PAPER_PREDICTORS, OwnPredictor
 from rlvo.inference.training_cohort import CohortSummary, shift_warnings, summarise
 
 
@@ -92,3 +92,19 @@ def test_every_predictor_of_the_paper_is_summarised() -> None:
     summary = summarise(empty, [0, 1], PAPER_PREDICTORS)
     assert set(summary.missing) == set(PAPER_PREDICTORS)
     assert set(summary.missing.values()) == {1.0}
+
+
+def test_a_studys_own_predictors_are_summed_up_and_compared() -> None:
+    siphon = OwnPredictor(name="siphon", kind="continuous", unit="mm3", range=(0, 2000))
+    grade = OwnPredictor(name="grade", kind="ordinal", levels=("none", "poor", "good"))
+    random, names = np.random.default_rng(0), ("siphon", "grade")
+    table = pd.DataFrame({"siphon": random.normal(300, 50, 200), "grade": random.choice(["none", "poor", "good"], 200)})
+    summary = summarise(table, [0, 1] * 100, names, (siphon, grade))
+    assert CohortSummary.model_validate_json(summary.model_dump_json()) == summary
+    assert summary.shares["grade"] == table["grade"].value_counts(normalize=True).to_dict()
+    assert summary.continuous["siphon"].in_words("siphon", summary.variables).count(" mm3 (SD ") == 1
+    assert shift_warnings(summary, table.head(60)) == []
+    moved = table.assign(siphon=table["siphon"] + 100, grade="none")
+    told = "\n".join(shift_warnings(summary, moved))
+    assert f"Siphon: mean {moved['siphon'].mean():.0f} mm3 in these patients" in told
+    assert "Grade, none: 100% of these patients" in told

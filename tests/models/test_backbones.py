@@ -1,11 +1,11 @@
 import pytest
 import torch
 from monai.networks.nets.efficientnet import EfficientNetBN
-from support.networks import narrow
+from support.networks import BACKBONES, narrow
 
-from rlvo.config.model import ModelConfig
+from rlvo.config.model import BackboneName, ModelConfig
 from rlvo.errors import RlvoError
-from rlvo.models.backbones import build_backbone, check_volume, smallest_volume
+from rlvo.models.backbones import build_backbone, check_volume, group_count, smallest_volume
 
 
 @pytest.mark.slow
@@ -79,3 +79,34 @@ def test_resnet_passes_gradient_through_its_shortcuts() -> None:
     backbone(volume).square().sum().backward()
     assert volume.grad is not None
     assert volume.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups"), [(1664, 32), (64, 16), (128, 32), (1280, 32), (24, 6), (14, 2), (13, 1), (4, 1), (1, 1)]
+)
+def test_groups_are_equal_and_at_least_four_channels(channels: int, groups: int) -> None:
+    assert group_count(channels) == groups
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_group_norm_takes_the_place_of_batch_norm_everywhere(backbone: BackboneName) -> None:
+    batch, group = (build_backbone(narrow(backbone, norm=norm)) for norm in ("batch", "group"))
+    replaced = {name for name, layer in batch.named_modules() if isinstance(layer, torch.nn.BatchNorm3d)}
+    found = {name: layer for name, layer in group.named_modules() if isinstance(layer, torch.nn.GroupNorm)}
+    assert replaced == set(found)
+    assert not [layer for layer in group.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
+    statistics = {name for name in batch.state_dict() if "running_" in name or "num_batches" in name}
+    assert batch.state_dict().keys() - statistics == group.state_dict().keys()
+    assert {layer.eps for layer in found.values()} == {1e-3 if backbone == "efficientnet-b0" else 1e-5}
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_with_group_norm_a_patient_is_seen_alike_alone_and_in_training(backbone: BackboneName) -> None:
+    model = narrow(backbone, norm="group")
+    check_volume(model, (32, 32, 32), batch_size=1)
+    network = build_backbone(model).eval()
+    volumes = 3 * torch.randn(3, 2, 32, 32, 32) + 1
+    together = network(volumes)
+    torch.testing.assert_close(network(volumes[1:2]), together[1:2], rtol=1e-4, atol=1e-5)
+    if backbone != "efficientnet-b0":  # whose blocks are dropped at random in training
+        torch.testing.assert_close(network.train()(volumes), together, rtol=1e-4, atol=1e-5)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from monai.networks.nets.densenet import DenseNet
-from support.networks import BACKBONES, narrow
+from support.networks import BACKBONES, enliven, narrow
 
 from rlvo.config.model import BackboneName, DenseNetOptions, FusionName, Modality, ModelConfig
 from rlvo.models.classifier import Classifier
@@ -13,9 +13,9 @@ def _seed() -> None:
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("fusion", ["none", "concat", "film", "daft"])
+@pytest.mark.parametrize("fusion", ["none", "concat", "film", "daft", "offset"])
 def test_every_weight_takes_part(backbone: BackboneName, fusion: FusionName) -> None:
-    classifier = Classifier(narrow(backbone, fusion=fusion, prior=True), 5)
+    classifier = enliven(Classifier(narrow(backbone, fusion=fusion, prior=True), 5))
     logits = classifier(torch.randn(4, 3, 40, 36, 32), torch.rand(4, 5))
     assert logits.shape == (4,)
     logits.square().sum().backward()
@@ -23,9 +23,11 @@ def test_every_weight_takes_part(backbone: BackboneName, fusion: FusionName) -> 
     assert without == []
 
 
-@pytest.mark.parametrize(("fusion", "uses_table"), [("none", False), ("concat", True), ("film", True), ("daft", True)])
+@pytest.mark.parametrize(
+    ("fusion", "uses_table"), [("none", False), ("concat", True), ("film", True), ("daft", True), ("offset", True)]
+)
 def test_the_table_counts_if_there_is_a_fusion(fusion: FusionName, uses_table: bool) -> None:
-    classifier = Classifier(narrow(fusion=fusion), 5).eval()
+    classifier = enliven(Classifier(narrow(fusion=fusion), 5)).eval()
     volume = torch.randn(2, 2, 32, 24, 20)
     tables = torch.rand(2, 2, 5)
     assert (not torch.equal(classifier(volume, tables[0]), classifier(volume, tables[1]))) == uses_table

@@ -1,4 +1,4 @@
-"""Depthwise convolutions: torch's own figures and gradients, in whichever way they are computed."""
+"""Depthwise convolutions: torch's own figures and gradients, computed in another way."""
 
 import numpy as np
 import pytest
@@ -8,19 +8,9 @@ from torch import Tensor, nn
 from rlvo.config.model import ModelConfig
 from rlvo.models import depthwise
 from rlvo.models.backbones import build_backbone
-from rlvo.models.depthwise import (
-    DepthwiseConv3d,
-    kernel_gradient_by_convolution,
-    kernel_gradient_by_taps,
-)
+from rlvo.models.depthwise import DepthwiseConv3d
 
 Triple = tuple[int, int, int]
-
-
-@pytest.fixture(params=[kernel_gradient_by_convolution, kernel_gradient_by_taps], ids=["convolution", "taps"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel's gradient is computed so."""
-    monkeypatch.setitem(depthwise.FASTEST, "cpu", request.param)
 
 
 def both(kernel: Triple, stride: Triple, padding: Triple, *, bias: bool = False) -> tuple[nn.Conv3d, DepthwiseConv3d]:
@@ -37,7 +27,6 @@ def gradients(conv: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
     return (y, *torch.autograd.grad(y, [x, *conv.parameters()], torch.from_numpy(gradient).to(y)))
 
 
-@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding"),
     [
@@ -59,7 +48,6 @@ def test_output_and_gradients_are_torchs(
         torch.testing.assert_close(ours, torchs, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.usefixtures("way")
 def test_single_precision_loses_little_where_many_voxels_are_added_up() -> None:
     exact, conv = both((3, 3, 3), (1, 1, 1), (1, 1, 1))
     x = 1 + torch.randn(1, 6, 40, 40, 40, dtype=torch.float64)  # a mean, so that sums grow
@@ -68,7 +56,6 @@ def test_single_precision_loses_little_where_many_voxels_are_added_up() -> None:
     assert (found - expected).norm() < 3e-6 * expected.norm()
 
 
-@pytest.mark.usefixtures("way")
 def test_autocast_narrows_the_convolution_and_not_the_gradients_of_the_weights() -> None:
     _, conv = both((3, 3, 3), (1, 1, 1), (1, 1, 1))
     x, conv = torch.randn(2, 6, 8, 8, 8), conv.float()
@@ -82,7 +69,8 @@ def test_autocast_narrows_the_convolution_and_not_the_gradients_of_the_weights()
 
 
 def test_only_what_is_needed_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(depthwise.FASTEST, "cpu", lambda *given: pytest.fail("no gradient of the kernel was asked for"))
+    unasked = "no gradient of the kernel was asked for"
+    monkeypatch.setattr(depthwise, "kernel_gradient", lambda *given: pytest.fail(unasked))
     _, conv = both((3, 3, 3), (1, 1, 1), (1, 1, 1))
     conv.requires_grad_(False)
     x = torch.randn(1, 6, 4, 4, 4, dtype=torch.float64, requires_grad=True)
@@ -117,7 +105,7 @@ def test_an_efficientnet_trains_as_with_torchs_own_convolutions(monkeypatch: pyt
         return features, torch.cat([weight.grad.flatten() for weight in backbone.parameters()])
 
     features, gradient = trained()
-    monkeypatch.setattr(depthwise, "FASTEST", {})
+    monkeypatch.setattr(depthwise, "DEVICES", set())
     torchs, expected = trained()
     assert torch.equal(features, torchs)
     assert 0 < (gradient - expected).norm() < 1e-4 * expected.norm()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.networks import BACKBONES, narrow
+from support.networks import BACKBONES, enliven, narrow
 from torch import nn
 
 from rlvo.config.model import BackboneName, FusionName
@@ -10,12 +10,12 @@ from rlvo.models.classifier import Classifier
 from rlvo.models.streamlining import PaddedConv, streamline
 
 
-@pytest.mark.parametrize("fusion", ["none", "daft"])
+@pytest.mark.parametrize("fusion", ["none", "daft", "offset"])
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("shape", [(32, 33, 34), (45, 38, 40), (32, 24, 20)])
 def test_logits_are_the_same(backbone: BackboneName, fusion: FusionName, shape: tuple[int, int, int]) -> None:
     torch.manual_seed(0)
-    classifier = Classifier(narrow(backbone, fusion=fusion), 4).eval().double()
+    classifier = enliven(Classifier(narrow(backbone, fusion=fusion), 4)).eval().double()
     for layer in classifier.modules():
         if isinstance(layer, nn.BatchNorm3d):
             assert layer.running_mean is not None
@@ -33,6 +33,17 @@ def test_logits_are_the_same(backbone: BackboneName, fusion: FusionName, shape: 
     left = [type(layer) for layer in classifier.backbone.features.modules()]
     assert nn.ConstantPad3d not in left
     assert (nn.BatchNorm3d in left) == (backbone == "densenet121")  # whose batch norms come before convolutions too
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_group_norm_stays(backbone: BackboneName) -> None:
+    torch.manual_seed(0)
+    classifier = Classifier(narrow(backbone, fusion="daft", norm="group"), 4).eval().double()
+    volumes, tabular = torch.randn(2, 2, 32, 33, 34).double(), torch.rand(2, 4).double()
+    with torch.inference_mode():
+        expected = classifier(volumes, tabular)
+        streamline(classifier)
+        torch.testing.assert_close(classifier(volumes, tabular), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("padding", [(0, 1), (1, 0), (1, 2), (2, 2), (0, 3)])

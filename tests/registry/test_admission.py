@@ -15,6 +15,7 @@ from support.documents import ROOT
 from support.registered_study import Registered
 
 from rlvo.errors import RlvoError
+from rlvo.files import file_sha256
 from rlvo.mlflow_client import Tracking
 from rlvo.registry.admission import RECORD, admit_model
 from rlvo.registry.gate import GATE_TAG
@@ -110,14 +111,16 @@ def test_on_demand_it_answers_and_every_answer_says_so(failed: Registered, tmp_p
         assert (first, second) == (caution, "imputed: Smoking")
 
     run("bundle", NAME, "-o", tmp_path / "model.tar.gz", *to)
-    with tarfile.open(tmp_path / "model.tar.gz") as archive:
-        archive.extractall(tmp_path, filter="data")
+    with tarfile.open(tmp_path / "model.tar.gz") as tar:
+        tar.extractall(tmp_path, filter="data")
     unpacked = tmp_path / "rlvo-model"
     assert (unpacked / RECORD).read_text() == "failed: on trial\n"
-    subprocess.run([sys.executable, unpacked / "verify.py"], check=True)
+    archive = tmp_path / "model.tar.gz"
+    verify = [sys.executable, "-I", unpacked / "verify.py", archive, file_sha256(archive)]
+    subprocess.run(verify, check=True)
     assert "did not pass its gate" in refused("predict", unpacked / "model", table, "--json")
     (unpacked / RECORD).unlink()
-    assert subprocess.run([sys.executable, unpacked / "verify.py"], check=False).returncode == 1
+    assert subprocess.run(verify, check=False).returncode == 1
 
 
 @pytest.mark.slow

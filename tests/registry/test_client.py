@@ -9,8 +9,11 @@ import pytest
 from support.tiny_study import TinyStudy
 
 from rlvo.cohort.tables import RawTable
+from rlvo.config.predictors import OwnPredictor
 from rlvo.errors import CohortError, RlvoError
-from rlvo.registry.client import PatientTable, answer_table, check_patients, shift_warnings
+from rlvo.inference.description import DESCRIPTION
+from rlvo.registry.client import PatientTable, answer_table, check_patients, own_predictors, shift_warnings
+from rlvo.registry.location import ARTIFACT_PATH
 
 
 def patients(study: TinyStudy, package: Path, cells: pd.DataFrame, *, decimal_comma: bool = False) -> PatientTable:
@@ -82,3 +85,15 @@ def test_patients_who_differ_from_the_training_patients_are_reported(study: Tiny
     age, nihss = shift_warnings(package, shifted)
     assert age.startswith("Age: mean 95 years in these patients, ")
     assert nihss == "NIHSS: missing in 100% of these patients, 0% in training"
+
+
+def test_declarations_are_read_from_whatever_description_there_is(tmp_path: Path) -> None:
+    own = {"name": "siphon", "kind": "continuous", "unit": "mm3", "range": [0, 2000]}
+    place = tmp_path / ARTIFACT_PATH / DESCRIPTION
+    assert own_predictors(tmp_path) == ()
+    place.parent.mkdir(parents=True)
+    for encoder, declared in (({"predictors": ["age"]}, []), ({"own": [own]}, [own]), ({"own": [{"other": 1}]}, [])):
+        place.write_text(json.dumps({"variants": [{"encoders": {"0": encoder}}]}))
+        assert own_predictors(tmp_path) == tuple(map(OwnPredictor.model_validate, declared))
+    place.write_text(json.dumps({"variants": []}))
+    assert own_predictors(tmp_path) == ()

@@ -46,8 +46,8 @@ def add(name: str) -> Callable[[Path], None]:
     return tamper
 
 
-def link_a_folder(root: Path) -> None:
-    (root / "code/numpy").symlink_to(root / "artifacts")
+def link(name: str, to: str) -> Callable[[Path], None]:
+    return lambda root: (root / name).symlink_to(root / to)
 
 
 TAMPERED: dict[str, tuple[str, Callable[[Path], None]]] = {
@@ -58,8 +58,11 @@ TAMPERED: dict[str, tuple[str, Callable[[Path], None]]] = {
     "missing": ("code/rlvo/files.py", lambda root: (root / "code/rlvo/files.py").unlink()),
     "added": ("code/torch.py", add("code/torch.py")),
     "compiled": ("code/rlvo/__pycache__/x.pyc", add("code/rlvo/__pycache__/x.pyc")),
-    "linked": ("code/numpy", link_a_folder),
+    "linked": ("code/numpy", link("code/numpy", "artifacts")),
+    "a link for MLflow's note": ("registered_model_meta", link("registered_model_meta", "MLmodel")),
+    "a linked folder for it": ("registered_model_meta", link("registered_model_meta", "code")),
     "manifest": ("manifest.json", lambda root: (root / "manifest.json").write_text("{")),
+    "a deep manifest": ("manifest.json", lambda root: (root / "manifest.json").write_text("[" * 100_000)),
 }
 ONLY_OURS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "MLmodel": ("MLmodel", flip("MLmodel")),

@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 import pytest
+from support.attacks import CANARY, TOKEN, attacks, get
 from support.documents import ROOT, blocks
 from support.processes import free_port
 from support.tiny_study import TinyStudy
@@ -29,6 +30,7 @@ from rlvo.inference.service import DATA_ROOT
 
 MIB = 2**20
 MAX_BYTES = 20_000
+MAX_ROWS = 20
 Reply = tuple[int, Any]
 
 
@@ -41,8 +43,11 @@ def server(
     (root / "link").symlink_to("/etc") if not (root / "link").is_symlink() else None
     port = str(free_port())
     if request.param == "rlvo":
-        options = ["--data-root", str(root), "--audit", str(folder / "audit.jsonl"), "--max-bytes", str(MAX_BYTES)]
-        command = ["-m", "rlvo.cli.main", "serve", str(package), "--port", port, *options]
+        (folder / "token").write_text(f"{TOKEN}\n")
+        (folder / "token").chmod(0o600)
+        options = ["--data-root", str(root), "--audit", str(folder / "audit.jsonl"), "--token-file", folder / "token"]
+        limits = ["--max-bytes", str(MAX_BYTES), "--max-rows", str(MAX_ROWS)]
+        command = ["-m", "rlvo.cli.main", "serve", str(package), "--port", port, *map(str, options), *limits]
     else:
         command = ["-m", "mlflow", "models", "serve", "-m", str(package), "--env-manager", "local", "--port", port]
     scripts = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -83,7 +88,8 @@ def post(
 ) -> Reply:
     connection = http.client.HTTPConnection(urllib.parse.urlsplit(address).netloc, timeout=300)
     sent = body if isinstance(body, str) else json.dumps(body)
-    connection.request(method, path, sent, {"Content-Type": kind} if kind else {})
+    headers = {"Authorization": f"Bearer {TOKEN}"}  # MLflow's server does not mind
+    connection.request(method, path, sent, headers | ({"Content-Type": kind} if kind else {}))
     reply = connection.getresponse()
     text = reply.read().decode()
     connection.close()
@@ -180,6 +186,7 @@ def check_audit(audit: Path, wanted: list[tuple[str, object]], replies: list[Rep
 
 
 HEAD = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+HEAD += f"Authorization: Bearer {TOKEN}\r\n".encode()
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 PING = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n"
 END = b"0\r\n\r\n"
@@ -203,18 +210,24 @@ RAW: dict[str, tuple[int, list[bytes]]] = {
 """Requests, byte for byte, and the status of the only answer. Most are followed by one that would be answered alone."""
 
 
+def exchange(port: int, sent: bytes) -> bytes:
+    """All that a server answers to these bytes until it closes the connection."""
+    received = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=300) as client:
+        with contextlib.suppress(ConnectionError):  # it may close before all was sent
+            client.sendall(sent)
+        with contextlib.suppress(ConnectionError):
+            while part := client.recv(65536):
+                received += part
+    return received
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("server", ["rlvo"], indirect=True)
 def test_the_bytes_that_come_count_and_an_unclear_end_closes_the_connection(server: tuple[str, str, Path]) -> None:
     port = int(server[1].rpartition(":")[2])
     for name, (status, sent) in RAW.items():
-        received = b""
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
-            with contextlib.suppress(ConnectionError):  # it may close before all was sent
-                client.sendall(b"".join(sent))
-            with contextlib.suppress(ConnectionError):
-                while part := client.recv(4096):
-                    received += part
+        received = exchange(port, b"".join(sent))
         assert re.findall(rb"HTTP/1.1 (\d+)", received) == [str(status).encode()], (name, received)
     assert post(server[1], "", method="GET", path="/ping")[0] == 200
 
@@ -223,7 +236,9 @@ def test_the_bytes_that_come_count_and_an_unclear_end_closes_the_connection(serv
 @pytest.mark.parametrize("server", ["rlvo"], indirect=True)
 def test_the_documented_request_is_answered(server: tuple[str, str, Path]) -> None:
     [block] = [block for block in blocks(ROOT / "docs/inference.md") if block.text.startswith("curl")]
-    command = block.text.replace("localhost:8080", server[1])
+    command = block.text.replace("localhost:8080", server[1]).replace(
+        "curl", f"curl -H 'Authorization: Bearer {TOKEN}'"
+    )
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     [answer] = json.loads(done.stdout)["predictions"]
     assert (answer["patient_id"], answer["rlvo"]) == ("a", None)  # no such patient here
@@ -244,3 +259,92 @@ def test_what_only_our_server_refuses(server: tuple[str, str, Path], study: Tiny
         assert "\n" not in answer["error"]
     assert post(address, "", method="GET")[0] == 405
     assert post(address, "{}", path="/nothing")[0] in (400, 404)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["rlvo"], indirect=True)
+def test_strangers_get_one_line_and_others_their_answers(
+    server: tuple[str, str, Path], study: TinyStudy, predictor: EnsemblePredictor
+) -> None:
+    """The table of attacks from eight callers at once, then 1,000 of those that are refused, which leave no memory."""
+    _, address, folder = server
+    port = int(address.rpartition(":")[2])
+    row = json.loads(study.raw.head(1).drop(columns="rlvo").to_json(orient="records"))[0]
+    [expected] = predictor.predict(study.raw.head(1), study.cohort.parent)["score"]
+    table = attacks(row, max_bytes=MAX_BYTES, max_rows=MAX_ROWS)
+
+    def attack(name: str) -> tuple[str, bytes]:
+        return name, exchange(port, table[name].sent)
+
+    with ThreadPoolExecutor(8) as strangers:
+        replies = list(strangers.map(attack, table))
+        before = memory(str(port))
+        refused = [name for name, each in table.items() if each.status >= 400]
+        while_attacked = strangers.map(attack, itertools.islice(itertools.cycle(refused), 1000))
+        for _ in range(5):
+            status, answer = post(address, {"dataframe_records": [row]})
+            assert status == 200
+            assert answer["predictions"][0]["score"] == pytest.approx(expected, abs=1e-6)
+        replies += list(while_attacked)
+    assert memory(str(port)) - before < 20
+    for name, received in replies:
+        head, _, body = received.partition(b"\r\n\r\n")
+        assert re.findall(rb"HTTP/1.1 (\d+)", received) == [str(table[name].status).encode()], (name, received)
+        assert b"content-type: application/json" in head.lower(), (name, received)
+        assert (list(json.loads(body)) == ["error"]) == (table[name].status >= 400), (name, received)
+        assert b"\n" not in body, name
+        assert b"Traceback" not in body, name
+    assert b"row 2" in dict(replies)["an id twice"]
+    assert row["patient_id"].encode() not in dict(replies)["an id twice"]
+    log = (folder / "log").read_text()
+    assert "Traceback" not in log, log
+    for text in (log, (folder / "audit.jsonl").read_text()):
+        assert not {word for word in (CANARY, TOKEN, "PLANTED", "constructor", "evil.example") if word in text}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["rlvo"], indirect=True)
+def test_whoever_leaves_gives_up_the_turn(server: tuple[str, str, Path], study: TinyStudy) -> None:
+    """15 callers ask about 20 patients each and leave: none of the 300 is answered for, the next caller is."""
+    _, address, folder = server
+    port = int(address.rpartition(":")[2])
+    rows = json.loads(study.raw.head(MAX_ROWS).drop(columns="rlvo").to_json(orient="records"))
+    body = json.dumps({"dataframe_records": rows}).encode()
+    answered, abandoned = (
+        (folder / "audit.jsonl").read_text().count('"answer"'),
+        metric(address, "rlvo_abandoned_total"),
+    )
+    callers = [socket.create_connection(("127.0.0.1", port)) for _ in range(15)]
+    for caller in callers:
+        caller.sendall(HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    for caller in callers:
+        caller.close()
+    assert post(address, {"dataframe_records": rows[:1]})[0] == 200
+    assert (folder / "audit.jsonl").read_text().count('"answer"') == answered + 1
+    assert metric(address, "rlvo_abandoned_total") == abandoned + 15
+    assert metric(address, "rlvo_waiting") == 0
+    assert "Traceback" not in (folder / "log").read_text()
+
+
+def metric(address: str, name: str) -> float:
+    return float(re.findall(rf"^{name} (\S+)$", shown(address), re.M)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["rlvo"], indirect=True)
+def test_health_readiness_and_metrics(server: tuple[str, str, Path], study: TinyStudy) -> None:
+    _, address, folder = server
+    port = int(address.rpartition(":")[2])
+    for path, body in {"/ping": b"\n", "/health": b"\n", "/ready": b'{"ready":true}'}.items():  # without a token
+        head, _, answer = exchange(port, get(path, token=None)).partition(b"\r\n\r\n")
+        assert (head[:15], answer) == (b"HTTP/1.1 200 OK", body)
+    row = json.loads(study.raw.head(1).drop(columns="rlvo").to_json(orient="records"))[0]
+    before = metric(address, 'rlvo_patients_total\\{scored="yes"\\}') if "scored=" in shown(address) else 0
+    assert post(address, {"dataframe_records": [row]})[0] == 200
+    assert metric(address, 'rlvo_patients_total\\{scored="yes"\\}') == before + 1
+    assert metric(address, "process_resident_memory_bytes") > 50 * MIB
+    assert not re.search(f"PLANTED|{CANARY}|{re.escape(str(folder))}", shown(address))
+
+
+def shown(address: str) -> str:
+    return str(post(address, "", method="GET", path="/metrics")[1])

@@ -9,7 +9,14 @@ from matplotlib.figure import Figure
 
 from rlvo.evaluation.calibration import measure_calibration
 from rlvo.evaluation.odds import events_per_variable
-from rlvo.report.baselines import draw_baselines, few_events, forest_plot, in_larger_steps
+from rlvo.report.baselines import (
+    draw_baselines,
+    few_events,
+    forest_plot,
+    in_larger_steps,
+    unbeaten,
+    unbeaten_by_networks,
+)
 
 ODDS = pd.DataFrame(
     [
@@ -87,3 +94,13 @@ def test_pictures_are_written_as_vectors_and_pixels(tmp_path: Path) -> None:
     paths = draw_baselines(tmp_path, ODDS, {"a": validation}, {"a": found}, title="t")
     names = {f"{name}.{kind}" for name in ("odds_ratios", "calibration", "decision_curve") for kind in ("svg", "png")}
     assert {path.name for path in paths} == {path.name for path in tmp_path.iterdir()} == names
+
+
+def test_what_is_not_beaten_is_said_and_silence_means_that_all_are() -> None:
+    found = unbeaten(0.75, {"NIHSS": 0.6, "linear image": 0.8, "all clinical": 0.75})
+    assert found == ["The ensemble (AUC 0.75) does not beat linear image (0.80), all clinical (0.75)."]
+    assert unbeaten(0.81, {"linear image": 0.8}) == []
+    behind = unbeaten_by_networks([0.6, 0.8, 0.9], "linear image", 0.8)
+    assert behind == ["2 of 3 networks do not beat linear image (0.80) in mean AUC over the folds."]
+    assert unbeaten_by_networks([0.7], "linear image", 0.8)[0].startswith("The network does not beat")
+    assert unbeaten_by_networks([0.9], "linear image", 0.8) == []

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rlvo.config.study import PAPER_PREDICTORS
+from rlvo.config.predictors import PAPER_PREDICTORS
 from rlvo.explain.ranking import agreement, rank_predictors
 from rlvo.report.importance import importance_rows, radar_plot
 

@@ -23,7 +23,7 @@ def test_each_fold_is_compared_with_its_own_threshold() -> None:
     assert exhibit.shown["p, NCCT"].tolist() == ["0.20, 0.30", "0.90, 0.80"]
     assert exhibit.shown["Vote"].tolist() == ["against", "for rLVO"]
     assert exhibit.shown["Margin"].tolist() == ["−0.100", "0.000"]
-    assert "1 networks have no say" in exhibit.caption
+    assert "1 members have no say" in exhibit.caption
     assert exhibit.table["NCCT"].tolist() == ["0.2 0.3", "0.9 0.8"]
 
 

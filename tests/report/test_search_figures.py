@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from rlvo.report.search_figures import history_exhibit, importance_exhibit, parallel_exhibit
-from rlvo.report.search_tables import MOST, compute_exhibit, configurations_exhibit
+from rlvo.report.search_tables import MOST, compute_exhibit, configurations_exhibit, settings_exhibit
 
 PROPOSALS = pd.DataFrame(
     {
@@ -41,9 +41,10 @@ def test_parallel_coordinates_show_what_varied_the_most_important_first() -> Non
 def test_configurations_come_best_first_and_all_are_in_the_file() -> None:
     trials = pd.DataFrame(
         [
-            {"configuration": f"k{number}", "label": f"c{number}", "epochs": 2, "seconds": 30.0, "val/auc": auc}
+            {"configuration": f"k{number}", "label": f"c{number}", "fold": fold, "epochs": 2, "seconds": 30.0}
+            | {"val/auc": 0.5 + fold / 10 + number / 100}
             for number in range(MOST + 2)
-            for auc in (0.5 + number / 100, 0.6 + number / 100)
+            for fold in range(2)
         ]
     )
     found = configurations_exhibit(trials)
@@ -51,8 +52,36 @@ def test_configurations_come_best_first_and_all_are_in_the_file() -> None:
     assert found.shown is not None
     assert len(found.shown) == MOST
     assert found.shown.loc[0, "AUC (optimistic)"] == "0.71±0.07"
+    assert found.shown.loc[0, "SE of AUC"] == "0.050"
     assert found.shown.loc[0, "minutes"] == "1.0"
     assert f"The first {MOST} of {MOST + 2}." in found.caption
+    assert "repeats" not in found.shown
+
+
+def test_settings_are_in_words() -> None:
+    siphon = {"name": "siphon", "kind": "continuous", "unit": "mm3", "range": [0.0, 2000.0], "levels": None}
+    found = settings_exhibit("settings", "Settings", [("cohort.predictors", ["age", siphon]), ("folds.folds", 4)])
+    shown = dict(found.table.itertuples(index=False))
+    assert shown["cohort.predictors"] == "age, siphon (kind continuous; unit mm3; range 0.0, 2000.0)"
+    assert shown["folds.folds"] == "4"
+
+
+def test_repeats_are_one_row_with_their_mean() -> None:
+    aucs = {"lucky": [(0.9, 0.9), (0.5, 0.6)], "steady": [(0.8, 0.7)]}
+    trials = pd.DataFrame(
+        {"configuration": name, "label": name, "fold": fold, "epochs": 2, "seconds": 30.0, "val/auc": auc}
+        for name, repeats in aucs.items()
+        for repeat in repeats
+        for fold, auc in enumerate(repeat)
+    )
+    found = configurations_exhibit(trials)
+    assert found.shown is not None
+    assert found.shown["configuration"].tolist() == ["steady", "lucky"]
+    assert found.shown["repeats"].tolist() == ["1", "2"]
+    assert found.shown["epochs"].tolist() == ["4", "8"]
+    lucky = found.table.iloc[1]
+    assert (lucky["val/auc_mean"], lucky["val/auc_se"]) == pytest.approx((0.725, 0.025))
+    assert "of the mean over repeats" in found.caption
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 from scipy.stats import chi2_contingency, fisher_exact, kruskal
 
+from rlvo.config.predictors import OwnPredictor
 from rlvo.report.console import format_p
 from rlvo.report.table_one import HEADINGS, table_one, table_one_table
 
@@ -122,3 +123,24 @@ def test_it_fits_a_terminal(rows: pd.DataFrame) -> None:
     [line] = [line for line in text.getvalue().splitlines() if line.startswith("Hypertension")]
     shown = rows.loc["Hypertension", ["development", "development_rlvo", "test", "test_rlvo", "smd"]]
     assert line.split() == ["Hypertension", *" ".join(shown).split()]
+
+
+def test_a_studys_own_predictors_have_their_rows_with_unit_and_digits(table: pd.DataFrame, label: pd.Series) -> None:
+    random, n = np.random.default_rng(4), len(table)
+    own = (
+        OwnPredictor(name="troponin", kind="continuous", unit="ng/mL", range=(0, 0.5)),
+        OwnPredictor(name="collaterals", kind="ordinal", levels=("none", "poor", "good")),
+        OwnPredictor(name="anaemia", kind="binary"),
+    )
+    more = table.assign(
+        troponin=random.uniform(0, 0.1, n),
+        collaterals=random.choice(["none", "poor", "good"], n),
+        anaemia=random.integers(0, 2, n).astype(float),
+    )
+    rows = table_one(more, label, table.index[::5], own).set_index("variable")
+    assert rows.loc["Troponin, ng/mL", "test"] == quartiles(more["troponin"][IS_TEST], 3)
+    levels = rows.loc[["Collaterals, none", "Collaterals, poor", "Collaterals, good"], "test"]
+    counts = more["collaterals"][IS_TEST].value_counts()[["none", "poor", "good"]]
+    assert [int(cell.split(" ")[0]) for cell in levels] == counts.tolist()
+    assert rows.loc["Anaemia", "test"].startswith(f"{more['anaemia'][IS_TEST].sum():.0f} (")
+    assert not {"Troponin, ng/mL", "Anaemia"} & {*table_one(more, label, table.index[::5])["variable"]}

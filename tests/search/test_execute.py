@@ -18,6 +18,7 @@ from ray.tune.experiment import Trial
 from ray.tune.utils.callback import _create_default_callbacks
 from sklearn.metrics import roc_auc_score
 from support.planted import optuna_trials
+from support.privacy import open_to_others
 from support.small_study import MakeStudy, OpenStudy
 
 from rlvo.config.loading import parse_study
@@ -219,7 +220,8 @@ def test_a_search_from_start_to_end(make_small: MakeStudy, open_small: OpenStudy
         assert set(predictions["patient"]) == set(inputs.split.validation(fold))
         aucs.append(roc_auc_score(predictions["label"], predictions["probability"]))
     assert sound.objective == pytest.approx(sum(aucs) / 2)
-    assert result.best is max(sound, of_cta, key=lambda each: each.objective or 0.0)
+    assert result.best is not None
+    assert result.best.repeats == (max(sound, of_cta, key=lambda each: each.objective or 0.0),)
     assert "nan" in next(iter(diverged.reasons("failed").values()))
     complete = [(TrialState.COMPLETE, sound.objective), (TrialState.COMPLETE, of_cta.objective)]
     assert told(folder) == [*complete, *[(TrialState.FAIL, None)] * 2]
@@ -231,6 +233,7 @@ def test_a_search_from_start_to_end(make_small: MakeStudy, open_small: OpenStudy
     assert last.is_complete
     assert any(state.count("running") for state in seen)
     assert not seen[0].is_complete
+    assert not open_to_others(small_work.path, *inputs.split.development)
 
     before = written(folder)  # again: what has a record is not run
     again: list[StudyState] = []
@@ -276,9 +279,11 @@ def test_a_patients_bad_volume_stops_the_search_and_once_it_is_repaired_the_sear
 def test_one_and_two_trials_at_a_time_give_the_same_bit_for_bit(
     make_small: MakeStudy, open_small: OpenStudy, small_work: Workdir
 ) -> None:
+    """Ray has no GPU here, so `auto` means none."""
     results, epochs = [], []
     for at_once in (1, 2):
         study = make_small(
+            resources={"gpus": "auto"},
             training={"epochs": 3, "batch_size": 4},
             space={"enumerate": {"model.modality": ["NCCT", "BOTH"]}},
             search={"concurrent_trials": at_once},
@@ -324,11 +329,11 @@ def test_a_pruned_search_trains_step_by_step_and_its_records_say_who_was_pruned(
     assert {path: after[path] for path in before} == before  # what had ended was left alone
 
     assert sorted(each.state for each in result.configurations) == ["finished", "pruned", "pruned", "pruned"]
-    finished = result.best
-    assert finished is not None
+    assert result.best is not None
+    (finished,) = result.best.repeats
     for each in result.configurations:
         records = [read_record(folder.trial(each.key, fold)) for fold in range(2)]
-        if each is finished:
+        if each.key == finished.key:
             assert [record and (record.status, record.epochs) for record in records] == [("finished", 4)] * 2
             continue
         assert records[1] is None

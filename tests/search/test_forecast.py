@@ -67,6 +67,17 @@ def test_what_has_ended_or_trained_takes_no_time(make_small: MakeStudy) -> None:
     assert seconds(config, 1, failed) == pytest.approx(6 * QUICK)
 
 
+def test_a_trial_that_started_again_has_its_epochs_before_it(make_small: MakeStudy) -> None:
+    training = {"epochs": 10, "batch_size": 4, "restarts": 2}
+    config = make_small(space={"enumerate": {"model.modality": ["NCCT"]}}, training=training, folds={"folds": 2})
+
+    def left(epoch: int) -> float:
+        running = trials(config, "NCCT", ("finished", 10), ("running", epoch))
+        return seconds(config, 1, replace(before(config), configurations=(running,)))
+
+    assert [left(epoch) for epoch in (9, 10, 11, 20, 24)] == pytest.approx([QUICK, 0, 9 * QUICK, 0, 6 * QUICK])
+
+
 def halving(make_small: MakeStudy, rates: Sequence[float] = (1e-3, 1e-4, 1e-5, 1e-6)) -> StudyConfig:
     """Four configurations: all train 2 epochs on fold 0, two of them 4, one of them all 8 on both folds."""
     return make_small(
@@ -110,9 +121,11 @@ def test_halving_goes_on_from_where_it_stands(make_small: MakeStudy) -> None:
 def test_a_planted_search_ends_when_it_was_foretold(
     search: dict[str, object], workers: int, quick_folder: Path
 ) -> None:
-    """Epochs take by the network, on a clock of the test's own; foretold at the start and half-way."""
+    """Epochs take by the network, on a clock of the test's own; foretold at the start and half-way. Other draws of the
+    networks' speeds: docs/search.md."""
     config, problem = planted_study(**search), PlantedTrials(0)
-    by_spec = {spec: Pace(random.Random(str(spec)).uniform(1, 3), 2.0) for spec in map(spec_of, model_specs(config))}
+    specs = dict.fromkeys(map(spec_of, model_specs(config)))
+    by_spec = {spec: Pace(random.Random(f"1 {number}").uniform(1, 3), 2.0) for number, spec in enumerate(specs)}
     searcher = FoldSearcher(config, Proposals(config, StudyFolder(quick_folder)), problem)
     foretold = [(0.0, seconds_to_go(config, before(config), by_spec, workers))]
     now, number, ends = 0.0, 0, dict[str, float]()

@@ -12,11 +12,13 @@ from optuna.trial import TrialState
 from support.planted import EPOCHS, FOLDS, PRUNING, PlantedTrials, full_grid, optuna_trials, planted_study, search
 
 from rlvo.config.loading import parse_study
+from rlvo.config.model import Configuration
 from rlvo.config.study import SearchConfig, StudyConfig
 from rlvo.errors import RlvoError
 from rlvo.search.halving import Bracket, Rung, Verdict, epochs_to_train, ladder, objective_at
 from rlvo.search.plan import plan_study
 from rlvo.search.proposals import Proposals
+from rlvo.search.searcher import FoldSearcher
 from rlvo.study.folder import StudyFolder
 from rlvo.study.state import StudyState
 
@@ -174,6 +176,29 @@ def test_the_survivors_depend_on_no_order_no_number_of_workers_and_no_death(stud
 
 
 @pytest.mark.slow
+def test_what_a_complete_bracket_condemns_is_pruned_by_one_event_each(study: StudyFolder) -> None:
+    """Half of a search's configurations at once would hold up those that train: pruning writes to disk."""
+    by_event = [set[str]()]
+
+    class Counting(FoldSearcher):
+        def __getattribute__(self, name: str) -> Any:
+            if name in ("suggest", "on_trial_result", "on_trial_complete"):
+                by_event.append(set())
+            return super().__getattribute__(name)
+
+    class Noting(PlantedTrials):
+        def prune(self, key: str, fold: int, configuration: Configuration, reason: str) -> None:
+            by_event[-1].add(key)
+            super().prune(key, fold, configuration, reason)
+
+    trials = Noting(0)
+    state = search(planted_study(**PRUNING), trials, study, workers=4, searcher=Counting)
+    pruned = {each.key for each in state.configurations if each.state == "pruned"}
+    assert set().union(*by_event) == pruned
+    assert max(map(len, by_event)) == 1
+    assert {trial.state.name for trial in optuna_trials(study, "planted")} == {"COMPLETE", "PRUNED"}
+
+
 def test_a_finished_search_can_be_extended_and_nothing_is_trained_twice(study: StudyFolder) -> None:
     trials = PlantedTrials(2)
     first = ended(search(planted_study(configurations=24, **PRUNING), trials, study))

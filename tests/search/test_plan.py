@@ -47,6 +47,16 @@ def test_sampled_axes_are_planned_at_their_ends(make_small: MakeStudy) -> None:
     assert large.activation_bytes == 3 * small.activation_bytes
 
 
+def test_trials_that_may_start_again_are_told(make_small: MakeStudy) -> None:
+    again = make_small(grid=GRID, training={"epochs": 7, "batch_size": 4, "restarts": 2})
+    assert plan_study(make_small(grid=GRID)).restarts == 0
+    assert (plan_study(again).restarts, plan_study(again).epochs) == (2, 2 * 7)
+    drawn = {"sample": {"training.restarts": {"choices": [0, 3]}}}
+    assert (
+        plan_study(make_small(grid=GRID, space=drawn, search={"sampler": "random", "configurations": 2})).restarts == 3
+    )
+
+
 def test_a_grid_too_small_is_refused(make_small: MakeStudy) -> None:
     with pytest.raises(RlvoError, match="smallest cube"):
         plan_study(make_small(training={"batch_size": 1}))
@@ -74,6 +84,14 @@ def test_memory_is_that_of_the_patients_that_are_computed_at_once(make_small: Ma
     assert (whole.batch_size, whole.at_once, parts.batch_size, parts.at_once) == (8, 8, 8, 2)
     assert trial_bytes(parts, whole_grid := (40, 36, 34)) == trial_bytes(small, whole_grid)
     assert parts.activation_bytes * 4 == whole.activation_bytes
+
+
+def test_memory_counts_what_is_computed_again_only_once(make_small: MakeStudy) -> None:
+    kept, again = (
+        plan_study(make_small(grid=GRID, resources={"activation_checkpointing": asked})) for asked in (False, True)
+    )
+    assert again.models[0].activation_bytes < kept.models[0].activation_bytes
+    assert trial_bytes(again.models[0], GRID["shape"]) < trial_bytes(kept.models[0], GRID["shape"])
 
 
 def test_a_part_of_one_patient_needs_a_last_map_of_more_than_a_voxel(make_small: MakeStudy) -> None:

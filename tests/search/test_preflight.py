@@ -124,8 +124,9 @@ def test_what_a_trial_asks_for_is_compared_with_this_machine_unless_nothing_is_l
 
 
 def test_a_cluster_that_does_not_answer_is_told_before_anything_is_prepared(
-    make_small: MakeStudy, tmp_path: Path
+    make_small: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests of this process may share a Ray
     with pytest.raises(MachineError, match="no Ray cluster answers"):
         check_start(make_small(resources={"gpus": 99}), StudyFolder(tmp_path), "127.0.0.1:1")
 

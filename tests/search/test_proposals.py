@@ -16,6 +16,7 @@ from support.planted import optuna_trials
 from rlvo.config.loading import parse_study
 from rlvo.config.study import StudyConfig
 from rlvo.errors import MachineError, RlvoError
+from rlvo.search.preflight import check_start
 from rlvo.search.proposals import ADDRESS, Proposal, Proposals
 from rlvo.study.folder import StudyFolder
 from rlvo.tracking.study_items import shareable
@@ -115,6 +116,26 @@ def test_a_proposal_under_way_is_taken_up_and_one_that_was_not_drawn_yet_is_drop
     again.tell(asked, 0.5)
     told = [(trial.state, trial.value) for trial in stored(tmp_path)]
     assert told == [(TrialState.COMPLETE, 0.5), (TrialState.FAIL, None)]
+
+
+@pytest.mark.parametrize("tail", [b"\n", b"\n\n", bytes(4096), b"\n" + bytes(10) + b"\r\n"])
+def test_blank_lines_and_zeros_at_the_end_of_the_journal_lose_nothing(tmp_path: Path, tail: bytes) -> None:
+    study, journal = a_study(), StudyFolder(tmp_path).journal
+    first = Proposals(study, StudyFolder(tmp_path)).propose()
+    written = journal.read_bytes()
+    journal.write_bytes(written + tail)
+    again = Proposals(study, StudyFolder(tmp_path))
+    assert journal.read_bytes().startswith(written)
+    assert again.earlier() == [first]
+    again.tell(first, 0.5)
+    assert [trial.value for trial in stored(tmp_path)] == [0.5]
+
+
+@pytest.mark.parametrize("content", [b"\n", bytes(100), b"{}\n\0\n{}\n"])
+def test_a_journal_that_lost_what_it_held_is_damaged(tmp_path: Path, content: bytes) -> None:
+    StudyFolder(tmp_path).journal.write_bytes(content)
+    with pytest.raises(RlvoError, match="journal: damaged"):
+        Proposals(a_study(), StudyFolder(tmp_path))
 
 
 def test_optunas_dashboard_shows_the_metric_and_where_a_configuration_is(tmp_path: Path) -> None:
@@ -246,7 +267,7 @@ def test_a_database_that_is_away_is_one_line_without_the_password(tmp_path: Path
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    for address in (f"postgresql+psycopg://me:secret@127.0.0.1:{port}/optuna", "secret", f"sqlite:///{tmp_path}/no/db"):
+    for address in (f"postgresql+psycopg://me:secret@127.0.0.1:{port}/optuna", f"sqlite:///{tmp_path}/no/db"):
         with pytest.raises(MachineError) as refusal:
             Proposals(a_study(storage=address), StudyFolder(tmp_path))
         line = str(refusal.value)
@@ -254,3 +275,31 @@ def test_a_database_that_is_away_is_one_line_without_the_password(tmp_path: Path
         assert "\n" not in line
         assert "secret" not in line
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "what"),
+    [
+        ("postgresql+psycopg://me:secret@db:port/optuna", "the port of this address is no number"),
+        ("me:secret@db/optuna", "this is no address of a database"),
+        ("/secret/optuna.db", "this is no address of a database"),
+        ("postgres://me:secret@db/optuna", "SQLAlchemy knows no database by what stands before ://"),
+    ],
+)
+def test_what_is_no_address_is_one_line_without_the_password(
+    address: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals, named = [], a_study(storage=address)
+    for check in (
+        lambda study: Proposals(study, StudyFolder(tmp_path)),
+        lambda study: check_start(study, StudyFolder(tmp_path), None),
+    ):
+        with pytest.raises(RlvoError, match=rf"^search\.storage: {what}") as refusal:
+            check(named)
+        refusals.append(refusal.value)
+    monkeypatch.setenv(ADDRESS, address)
+    with pytest.raises(RlvoError, match=f"^{ADDRESS}: {what}") as refusal:
+        Proposals(a_study(), StudyFolder(tmp_path))
+    refusals.append(refusal.value)
+    assert {each.exit_code for each in refusals} == {2}
+    assert not any("secret" in str(each) or "\n" in str(each) for each in refusals)

@@ -106,7 +106,7 @@ def test_hours_and_energy_follow_from_what_was_measured(make_small: MakeStudy, t
     )
     told: list[int] = []
 
-    def measure(at_once: int) -> dict[Spec, Measured | str]:
+    def measure(config: StudyConfig, at_once: int) -> dict[Spec, Measured | str]:
         told.append(at_once)
         return {spec_of(each): measured for each in model_specs(study)}
 
@@ -125,6 +125,6 @@ def test_hours_and_energy_follow_from_what_was_measured(make_small: MakeStudy, t
         plan_study(study),
         Workdir(tmp_path),
         development=100,
-        measure=lambda _: {spec_of(each): "out of memory" for each in model_specs(study)},
+        measure=lambda *_: {spec_of(each): "out of memory" for each in model_specs(study)},
     )
     assert (broken.hours, broken.kwh, broken.measured) == (None, None, ("out of memory",))

@@ -197,3 +197,26 @@ def test_missing_flags_are_a_setting_of_the_cohort(make_small: MakeStudy, open_s
     data = inputs.fold_data(0)
     assert data.encoder.feature_names[-1].endswith("=missing")
     assert data.training.tabular.shape[1] == len(data.encoder.feature_names)
+
+
+def test_a_study_on_anothers_folds_may_declare_a_predictor(
+    make_small: MakeStudy, open_small: OpenStudy, small_cohort: Path
+) -> None:
+    own = {"name": "siphon", "kind": "continuous", "unit": "mm3", "range": [0, 100], "source": "Calcio"}
+    first = open_small(make_small("first"))
+    cohort = {"predictors": ["age", own]}
+    config = make_small("second", cohort=cohort, folds={"folds": 2, "of_study": "first"})
+    with pytest.raises(RlvoError, match="siphon: the table has no such column"):
+        open_small(config)
+    table = pd.read_csv(small_cohort)
+    wider = small_cohort.with_name("wider.csv")
+    table.assign(Calcio=range(1, 25)).to_csv(wider, index=False)
+    second = open_small(config, wider)
+    assert second.split.hash == first.split.hash
+    assert second.encoder(0).feature_names == ("age", "siphon")
+    assert second.table["siphon"].tolist() == list(range(1, 25))
+    known = make_small(
+        "third", cohort={"predictors": ["age", own | {"name": "nihss"}]}, folds=config.folds.model_dump()
+    )
+    with pytest.raises(RlvoError, match="nihss is declared, but rlvo knows it"):
+        open_small(known, wider)

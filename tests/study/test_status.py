@@ -116,7 +116,15 @@ def test_a_note_that_is_damaged_or_from_before_the_last_start_is_ignored(started
 
 
 @pytest.mark.parametrize("name", ["record.json", "epochs.jsonl"])
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"\0" * len(data)])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: b"\0" * len(data),
+        lambda data: b"[" * 100_000 + b"]" * 100_000,
+        lambda data: b"[]",
+    ],
+)
 def test_a_damaged_file_is_told_and_stops_nothing(
     started: StudyOnDisk, name: str, damage: Callable[[bytes], bytes]
 ) -> None:

@@ -1,6 +1,13 @@
 """Networks narrow enough to run in a test."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from rlvo.config.model import BackboneName, DenseNetOptions, EfficientNetOptions, ModelConfig, ResNetOptions
+
+if TYPE_CHECKING:
+    from rlvo.models.classifier import Classifier
 
 STUDY = """
 grid: focus
@@ -20,3 +27,13 @@ def narrow(backbone: BackboneName = "densenet121", **choices: object) -> ModelCo
         "resnet": ResNetOptions(widths=(4, 8, 8, 16)),
     }
     return ModelConfig.model_validate({"backbone": backbone, **options, **choices})
+
+
+def enliven(classifier: Classifier) -> Classifier:
+    """Give a network with fusion `offset`, whose head starts at zero, a random head and a random regression."""
+    from torch import nn
+
+    if classifier.offset is not None:
+        nn.init.normal_(classifier.head.weight, 0, 0.1)
+        nn.init.normal_(classifier.offset.coefficients)
+    return classifier

@@ -14,6 +14,7 @@ from rlvo.ensemble.fitting import Validation
 from rlvo.ensemble.spec import EnsembleSpec
 from rlvo.evaluation.metrics import classification_metrics
 from rlvo.training.records import CompletionRecord, TrialIdentity
+from rlvo.training.table_model import table_member_key
 
 FOLDS = 4
 MODALITIES: tuple[Modality, ...] = ("NCCT", "CTA", "BOTH")
@@ -51,6 +52,14 @@ def stored(configurations: Sequence[Configuration], seed: int = 0) -> pd.DataFra
             for i in range(25) for split in ("train", "validation")
         ]  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def with_table(predictions: pd.DataFrame, signal: float = 1.5, seed: int = 9) -> pd.DataFrame:
+    """The same, and what a model of the table says; `signal`: how far it sets the classes apart, in log-odds."""
+    own = predictions[predictions["split"] == "validation"].drop_duplicates("patient")
+    logit = signal * own["label"] + np.random.default_rng(seed).normal(size=len(own)) - 0.5
+    member = [table_member_key(fold) for fold in own["fold"]]
+    return pd.concat([predictions, own.assign(member=member, probability=1 / (1 + np.exp(-logit)))])
 
 
 def noise(configurations: Sequence[Configuration], seed: int, patients: int = 100) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from rlvo.cohort.pseudonym import pseudonym
 from rlvo.cohort.splits import Split, write_split
 from rlvo.config.model import Configuration
 from rlvo.config.study import StudyConfig
+from rlvo.config.workdir import sqlite_address
 from rlvo.evaluation.predictions import write_predictions
 from rlvo.files import atomic_write, file_sha256
 from rlvo.study.folder import StudyFolder, write_configuration
@@ -73,7 +74,7 @@ class StudyOnDisk:
     def tracking(self) -> "Tracking":
         from rlvo.mlflow_client import Tracking
 
-        return Tracking(f"sqlite:///{self.workdir / 'mlflow.db'}", self.artifacts)
+        return Tracking(sqlite_address(self.workdir / "mlflow.db"), self.artifacts)
 
     def trial(self, configuration: Configuration, fold: int) -> Path:
         return self.folder.trial(configuration.key, fold)

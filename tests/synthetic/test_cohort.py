@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from rlvo.config.grid import PRESETS, Grid
-from rlvo.config.study import PAPER_PREDICTORS
+from rlvo.config.predictors import PAPER_PREDICTORS
 from rlvo.errors import RlvoError
 from rlvo.synthetic.ceilings import BLOCKS
 from rlvo.synthetic.cohort import has_synthetic, occlusion_places, write_synthetic_cohort

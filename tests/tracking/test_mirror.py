@@ -13,8 +13,11 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from scipy.stats import sem
+from support.file_calls import count_calls
 from support.mlflow_server import wait_until
 from support.study_on_disk import CTA, KEY, NCCT, StudyOnDisk
 
@@ -23,6 +26,7 @@ from rlvo.errors import MachineError, RlvoError
 from rlvo.mlflow_client import Tracking
 from rlvo.search.proposals import Proposals
 from rlvo.study.status import Note, write_note
+from rlvo.tracking import study_items
 
 pytestmark = pytest.mark.slow
 
@@ -126,6 +130,7 @@ def test_a_configuration_has_mean_and_sd_once_all_folds_are_done(on_disk: StudyO
     assert configuration.info.status == "FINISHED"
     assert configuration.data.metrics["val/auc_mean"] == pytest.approx(np.mean(aucs), abs=1e-12)
     assert configuration.data.metrics["val/auc_sd"] == pytest.approx(np.std(aucs, ddof=1), abs=1e-12)
+    assert configuration.data.metrics["val/auc_se"] == pytest.approx(sem(aucs), abs=1e-12)
 
 
 def test_a_second_sync_and_a_new_process_write_nothing(on_disk: StudyOnDisk) -> None:
@@ -139,6 +144,76 @@ def test_a_second_sync_and_a_new_process_write_nothing(on_disk: StudyOnDisk) -> 
     assert everything(on_disk) == before
     on_disk.mirror().sync()
     assert everything(on_disk) == before
+
+
+def test_a_sync_of_what_is_delivered_costs_the_same_however_much_that_is(
+    new_study: Callable[..., StudyOnDisk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_items, "AGAIN", 1)
+    on_disk = new_study(space={"enumerate": {"training.repeat": list(range(6))}}, search={"configurations": 6})
+    configurations = [on_disk.config.configuration({"training.repeat": repeat}) for repeat in range(6)]
+    calls = []
+    for number in (1, 6):
+        on_disk.end_all(*configurations[:number])
+        mirror = on_disk.mirror()
+        mirror.sync()
+        calls.append(count_calls(mirror.sync))
+    assert calls[0] == calls[1]
+
+
+def test_what_was_delivered_is_looked_at_again_in_turn_and_at_the_end(
+    on_disk: StudyOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record that somebody deletes, so that the trial is completed again."""
+    monkeypatch.setattr(study_items, "AGAIN", 1)
+    on_disk.end_all(NCCT, CTA)
+    mirror = on_disk.mirror()
+    mirror.sync()
+    for configuration in (NCCT, CTA):
+        (on_disk.trial(configuration, 0) / "record.json").unlink()
+        for _ in range(2):
+            mirror.sync()
+        assert on_disk.statuses("trial").count("RUNNING") == 1
+        on_disk.end(configuration, 0, on_disk.epochs(0))
+        mirror.sync()
+        assert {*on_disk.statuses("trial")} == {"FINISHED"}
+    (on_disk.trial(NCCT, 1) / "record.json").unlink()
+    mirror.close(interrupted=True)
+    assert on_disk.statuses("trial").count("KILLED") == 1
+
+
+def test_what_mlflow_holds_is_not_read_again_but_weights_are_checked_before_they_are_copied(
+    new_study: Callable[..., StudyOnDisk],
+) -> None:
+    on_disk = new_study(mlflow={"keep_checkpoints": 1})
+    on_disk.end_all(NCCT)
+    assert on_disk.mirror().close() is None
+    kept = {run.data.params["fold"] for run in on_disk.runs("trial") if "rlvo.checkpoint" in run.data.tags}
+    (other,) = {"0", "1"} - kept
+    path = on_disk.trial(NCCT, int(other)) / "best/model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(b"\0" * len(whole))
+    assert on_disk.mirror().close() is None, "MLflow holds all of what it is to hold"
+    more = new_study(mlflow={"keep_checkpoints": 2})
+    problem = more.mirror().close()
+    assert problem is not None
+    assert problem.startswith("MLflow is missing 1 trial(s)")
+    assert "model.safetensors" in problem
+    path.write_bytes(whole)
+    assert more.mirror().close() is None
+    assert len([run for run in on_disk.runs("trial") if "rlvo.checkpoint" in run.data.tags]) == 2
+
+
+def test_a_database_that_was_lost_gets_everything_again(on_disk: StudyOnDisk) -> None:
+    on_disk.end_all(NCCT)
+    mirror = on_disk.mirror()
+    mirror.sync()
+    mirror._tree = None  # as after an error
+    for run in on_disk.runs():
+        on_disk.tracking.client().delete_run(run.info.run_id)
+    mirror.sync()
+    assert {*on_disk.statuses("trial")} == {"FINISHED"}
+    assert [on_disk.history(run)[-1][0] for run in on_disk.runs("trial")] == [3, 3]
 
 
 def test_epochs_arrive_by_step_across_mirrors_too(on_disk: StudyOnDisk) -> None:
@@ -224,6 +299,50 @@ def test_a_server_that_is_away_is_logged_once_and_gets_everything_later(
     assert len(on_disk.runs("trial")) == 1
 
 
+def test_a_store_that_takes_no_artifacts_holds_up_no_metrics(
+    on_disk: StudyOnDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with a full disk, but a file in the store's place refuses for sure, and root too."""
+    on_disk.artifacts.write_text("")
+    on_disk.end_all(NCCT, CTA)
+    mirror = on_disk.mirror()
+    with caplog.at_level(logging.WARNING, logger="rlvo"):
+        mirror.start(interval=0.05)
+        wait_until(lambda: len(on_disk.runs("trial")) == 4 and {*on_disk.statuses("trial")} == {"FINISHED"})
+        problem = mirror.close()
+    assert problem is not None
+    assert problem.startswith("MLflow is missing 4 trial(s) that are on disk: ")
+    assert len(caplog.records) == 1
+    for run in on_disk.runs("trial"):
+        assert [step for step, _ in on_disk.history(run)] == [1, 2, 3]
+        assert "best/auc" in run.data.metrics
+        assert not {"rlvo.digest", "rlvo.checkpoint", "rlvo.model"} & run.data.tags.keys()
+    on_disk.artifacts.unlink()
+    assert on_disk.mirror().close() is None
+    for run in on_disk.runs("trial"):
+        assert (on_disk.logged(run) / "best" / "model.safetensors").is_file()
+        assert (on_disk.logged(run) / "validation_predictions.csv").is_file()
+        assert {"rlvo.digest", "rlvo.checkpoint", "rlvo.model"} <= run.data.tags.keys()
+
+
+def test_a_model_that_was_logged_by_half_is_completed(on_disk: StudyOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    on_disk.end(NCCT, 0, on_disk.epochs(0))
+    mirror = on_disk.mirror()
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_outputs", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            mirror.sync()
+    assert on_disk.mirror().close() is None
+    client, (trial,) = on_disk.tracking.client(), on_disk.runs("trial")
+    (model,) = client.search_logged_models([trial.info.experiment_id])
+    assert (model.model_id, model.status) == (trial.data.tags["rlvo.model"], "READY")
+    assert [each.model_id for each in trial.outputs.model_outputs] == [model.model_id]
+    assert len(on_disk.history(trial, "best/auc")) == 2  # of the run, and of its model
+
+
 def test_a_pruned_configuration_is_killed_and_counts_as_ended(new_study: Callable[..., StudyOnDisk]) -> None:
     on_disk = new_study(search={"configurations": 2})
     on_disk.end(NCCT, 0, on_disk.epochs(0)[:1], reason="below the others at epoch 1", status="pruned")
@@ -274,6 +393,25 @@ def test_the_best_trial_and_configuration_are_tagged_and_they_alone(on_disk: Stu
         assert tagged("configuration") == tagged("trial") == best
     (best_trial,) = [run for run in on_disk.runs("trial") if "rlvo.best" in run.data.tags]
     assert best_trial.data.params["fold"] == "1"
+
+
+def test_a_lucky_repeat_is_not_the_best(on_disk: StudyOnDisk) -> None:
+    """CTA's mean over two repeats is .75, NCCT's .7 with one repeat at .9."""
+    mirror, epochs = on_disk.mirror(), on_disk.epochs(0)
+    keys = {}
+    for configuration, repeat, auc in ((NCCT, 0, 0.5), (NCCT, 1, 0.9), (CTA, 1, 0.8), (CTA, 0, 0.7)):
+        training = configuration.training.model_copy(update={"repeat": repeat})
+        own = configuration.model_copy(update={"training": training})
+        keys[configuration.model.modality, repeat] = own.key
+        for fold in range(2):
+            on_disk.end(own, fold, [*epochs, {**epochs[-1], "val/auc": auc + fold / 100}])
+    mirror.sync()
+    (best,) = [run for run in on_disk.runs("configuration") if "rlvo.best" in run.data.tags]
+    assert best.data.tags["rlvo.configuration"] == keys["CTA", 0]
+    (study,) = on_disk.runs("study")
+    assert study.data.metrics["best/auc_mean"] == pytest.approx(0.755)
+    assert study.data.metrics["best/auc_sd"] == pytest.approx(0.01 / 2**0.5)
+    assert keys["CTA", 0] in study.data.tags["rlvo.best_configuration"]
 
 
 def test_half_a_configuration_is_not_the_best(on_disk: StudyOnDisk) -> None:

@@ -12,7 +12,7 @@ from rlvo.cohort.pseudonym import pseudonym
 from rlvo.study.status import read_state
 from rlvo.tracking.after_search import log_summary_run
 from rlvo.tracking.study_items import hyperparameters, over_folds, without_identities
-from rlvo.training.records import Retry, read_record, write_record
+from rlvo.training.records import Computation, Retry, Start, read_record, write_record
 
 
 def test_no_id_path_user_or_password_in_database_or_artifacts(
@@ -91,6 +91,40 @@ def test_a_finished_trial_whose_objective_is_undefined_has_failed(on_disk: Study
     (configuration,) = on_disk.runs("configuration")
     assert (configuration.info.status, configuration.data.metrics) == ("FAILED", {})
     assert "rlvo.best" not in configuration.data.tags
+
+
+def test_a_trial_says_how_it_was_computed(on_disk: StudyOnDisk) -> None:
+    on_disk.end_all(NCCT)
+    folder = on_disk.trial(NCCT, 0)
+    record = read_record(folder)
+    assert record is not None
+    ways = (
+        Computation(device="cpu", threads=2, precision="float32", deterministic=True),
+        Computation(device="NVIDIA A100", threads=None, precision="bfloat16", deterministic=False),
+    )
+    write_record(folder, record.model_copy(update={"computed": ways}))
+    assert on_disk.mirror().close() is None
+    tags = {run.data.params["fold"]: run.data.tags for run in on_disk.runs("trial")}
+    assert tags["0"]["rlvo.computed"] == "cpu, 2 threads, float32, deterministic; NVIDIA A100, bfloat16"
+    assert "rlvo.computed" not in tags["1"]  # trained by an earlier version
+
+
+def test_a_trial_that_never_left_chance_says_so(on_disk: StudyOnDisk) -> None:
+    on_disk.end_all(NCCT)
+    stuck, learned = (Start(training_auc=auc, chance_limit=0.6) for auc in (0.55, 0.9))
+    for fold, starts in enumerate([(stuck, stuck), (stuck, learned)]):
+        record = read_record(on_disk.trial(NCCT, fold))
+        assert record is not None
+        write_record(on_disk.trial(NCCT, fold), record.model_copy(update={"starts": starts}))
+    assert on_disk.mirror().close() is None
+    tags = {run.data.params["fold"]: run.data.tags for run in on_disk.runs("trial")}
+    assert [(tags[fold]["rlvo.left_chance"], tags[fold]["rlvo.starts"]) for fold in ("0", "1")] == [
+        ("false", "2"),
+        ("true", "2"),
+    ]
+    lines = headlines(read_state(on_disk.folder))
+    assert "1 trial(s) never left chance, not even on their own training patients" in lines
+    assert "2 trial(s) had not left chance and started again with another seed" in lines
 
 
 def test_a_trial_that_ran_out_of_memory_says_so(on_disk: StudyOnDisk) -> None:

@@ -233,3 +233,12 @@ def test_nothing_is_saved_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     trial.saver.save()
     trial.saver.save()
     assert trial.saved == [1, 2]
+
+
+def test_the_first_of_equal_epochs_is_kept_unless_it_is_the_last_one() -> None:
+    epochs = [{"val/loss": loss, "val/auc": auc} for loss, auc in ((0.6, 0.5), (0.5, 0.7), (0.5, 0.7), (0.9, 0.6))]
+    for by, expected in (("loss", 2), ("auc", 2), ("last", 4)):
+        progress = Progress("trial")
+        for epoch in epochs:
+            progress.add(epoch, seconds=1.0, by=by)
+        assert progress.best_epoch == expected

@@ -5,10 +5,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from monai.networks.nets.efficientnet import MBConvBlock
+from support.networks import BACKBONES, narrow
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlvo.config.model import AugmentationConfig, DenseNetOptions, ModelConfig, TrainingConfig
+from rlvo.config.model import AugmentationConfig, BackboneName, DenseNetOptions, ModelConfig, TrainingConfig
+from rlvo.models.backbones import build_backbone
 from rlvo.models.classifier import Classifier
 from rlvo.training.dataset import FoldData, Volumes
 from rlvo.training.epoch import (
@@ -84,7 +87,7 @@ def train(
     losses = []
     for epoch in range(3):
         torch.manual_seed(epoch)
-        losses.append(train_epoch(classifier, volumes, data, settings, optimizer, schedule, 1.7))
+        losses.append(train_epoch(classifier, volumes, data, settings, optimizer, schedule, 1.7)["train/loss"])
     return losses, nn.utils.parameters_to_vector(classifier.parameters()).detach()
 
 
@@ -99,6 +102,27 @@ def test_the_gradient_is_that_of_the_whole_batch(fold_data: FoldData, micro_batc
     whole, of_parts = (train(fold_data, each, lambda channels: nn.GroupNorm(1, channels)) for each in (settings, split))
     assert of_parts[0] == pytest.approx(whole[0], rel=0, abs=1e-6)
     torch.testing.assert_close(of_parts[1], whole[1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_with_group_norm_single_patients_make_the_gradient_of_their_batch(backbone: BackboneName) -> None:
+    """4 × 1 is a batch of 4. What is dropped at random is drawn per part, so EfficientNet drops nothing here."""
+    torch.manual_seed(0)
+    network = build_backbone(narrow(backbone, norm="group")).double().train()
+    for layer in network.modules():
+        if isinstance(layer, MBConvBlock):
+            layer.drop_connect_rate = 0.0
+    volumes, labels = torch.randn(4, 2, 32, 28, 24, dtype=torch.double) + 1, torch.tensor([0.0, 1, 1, 0]).double()
+    gradients = []
+    for order in (torch.arange(4).split(4), torch.arange(4).split(1)):
+        network.zero_grad()
+        for part in order:
+            logits = network.activation(network(volumes[part])).mean(dim=(1, 2, 3, 4))
+            loss = nn.functional.binary_cross_entropy_with_logits(logits, labels[part])
+            (loss * len(part) / 4).backward()
+        gradients.append(nn.utils.parameters_to_vector(weight.grad for weight in network.parameters()))
+    assert gradients[0].abs().max() > 1e-3
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-6, atol=1e-12)
 
 
 def test_batch_norm_sees_the_parts(fold_data: FoldData) -> None:

@@ -15,6 +15,9 @@ from sklearn.metrics import log_loss, roc_auc_score
 from rlvo.config.model import Configuration, DenseNetOptions, ModelConfig, TrainingConfig
 from rlvo.errors import DiskFullError, MachineError, PatientError, RlvoError
 from rlvo.evaluation.predictions import read_predictions
+from rlvo.files import file_sha256
+from rlvo.models.classifier import Classifier
+from rlvo.training.average import WeightAverage
 from rlvo.training.checkpoint import Saver, load_last
 from rlvo.training.dataset import FoldData, Volumes
 from rlvo.training.fit import Report, fit
@@ -70,6 +73,22 @@ def assert_same(one: Path, other: Path) -> None:
             assert torch.equal(value, second[key]), f"{name}: {key}"
 
 
+def test_a_trial_computes_with_the_threads_of_its_share(fold_data: FoldData, tmp_path: Path) -> None:
+    before, computed = torch.get_num_threads(), list[int]()
+    try:
+        for threads in (2, 1, None):
+            configuration = configured(epochs=1)
+            identity = TrialIdentity(
+                study=str(threads), configuration=configuration.key, fold=1, split_hash="a" * 64, data_hash="b" * 64
+            )
+            folder = tmp_path / str(threads)
+            told = lambda *_: computed.append(torch.get_num_threads())  # noqa: E731
+            fit(configuration, fold_data, folder, identity, seed=1, device="cpu", threads=threads, report=told)
+    finally:
+        torch.set_num_threads(before)
+    assert computed == [2, 1, 1], "None keeps what the process has"
+
+
 def test_a_trial_learns_and_leaves_a_whole_record(fold_data: FoldData, tmp_path: Path) -> None:
     configuration = configured(epochs=12, batch_size=4, learning_rate=1e-2, schedule="one_cycle", optimizer="adamw")
     reported: list[tuple[int, dict[str, float]]] = []
@@ -104,6 +123,26 @@ def test_predictions_are_the_best_checkpoints_and_reproducible(fold_data: FoldDa
     np.testing.assert_allclose(again, table["probability"], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("version", ["this", "earlier"])
+def test_answers_of_a_best_epoch_outlast_an_interruption_and_are_asked_anew_if_missing(
+    fold_data: FoldData, tmp_path: Path, version: str
+) -> None:
+    """The process that was interrupted had the best epoch."""
+    configuration = configured(epochs=4, checkpoint="auc")
+    assert run(configuration, fold_data, tmp_path / "whole").best_epoch == 3
+    run(configuration, fold_data, tmp_path / "cut", until=3)
+    last = tmp_path / "cut" / "last"
+    state = torch.load(last / "state.pt", weights_only=True)
+    assert len(state["progress"]["best_answers"]) == len(fold_data.validation)
+    if version == "earlier":
+        del state["progress"]["best_answers"]
+        torch.save(state, last / "state.pt")
+        manifest = json.loads((last / "manifest.json").read_text())
+        (last / "manifest.json").write_text(json.dumps({**manifest, "state.pt": file_sha256(last / "state.pt")}))
+    run(configuration, fold_data, tmp_path / "cut")
+    assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
 def test_the_same_seed_gives_the_same_trial_and_another_does_not(fold_data: FoldData, tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         torch.rand(1)  # the caller's random state must not matter
@@ -120,13 +159,16 @@ def test_the_callers_random_state_is_left_alone(fold_data: FoldData, tmp_path: P
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("schedule", ["plateau", "one_cycle"])
+AVERAGED = {"ema": 0.9, "checkpoint": "auc", "label_smoothing": 0.1}
+
+
+@pytest.mark.parametrize("options", [{"schedule": "plateau"}, {"schedule": "one_cycle"}, AVERAGED])
 @pytest.mark.parametrize("epoch", [1, 3, 4])
 def test_an_interrupted_trial_continues_bit_identically(
-    fold_data: FoldData, tmp_path: Path, schedule: str, epoch: int
+    fold_data: FoldData, tmp_path: Path, options: dict[str, object], epoch: int
 ) -> None:
     jitter = {"intensity": 0.1}
-    configuration = configured(epochs=4, schedule=schedule, plateau_patience=0, clip_norm=1.0, augmentation=jitter)
+    configuration = configured(epochs=4, plateau_patience=0, clip_norm=1.0, augmentation=jitter, **options)
     whole = run(configuration, fold_data, tmp_path / "whole")
     with pytest.raises(InterruptedTrialError):
         run(configuration, fold_data, tmp_path / "parts", report=interrupt_after(epoch))
@@ -138,12 +180,18 @@ def test_an_interrupted_trial_continues_bit_identically(
     assert record.model_copy(update={"seconds": whole.seconds}) == whole
 
 
+@pytest.mark.parametrize("options", [{}, AVERAGED, {"ema": 0.99, "checkpoint": "last", "micro_batch": 1}])
 @pytest.mark.parametrize(("saved", "killed"), [({1}, 3), ({1, 3}, 4)])
 def test_a_killed_trial_repeats_what_it_had_not_saved_and_ends_the_same(
-    fold_data: FoldData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: set[int], killed: int
+    fold_data: FoldData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    saved: set[int],
+    killed: int,
+    options: dict[str, object],
 ) -> None:
     """It dies after an epoch whose line is on disk, while the last checkpoint is older."""
-    configuration, parts = configured(epochs=5, learning_rate=1e-2), tmp_path / "parts"
+    configuration, parts = configured(epochs=5, learning_rate=1e-2, **options), tmp_path / "parts"
     whole = run(configuration, fold_data, tmp_path / "whole")
     save = Saver.save
     with monkeypatch.context() as patched:
@@ -157,6 +205,101 @@ def test_a_killed_trial_repeats_what_it_had_not_saved_and_ends_the_same(
     assert seen == list(range(max(saved) + 1, 6))
     assert_same(tmp_path / "whole", parts)
     assert record.model_copy(update={"seconds": whole.seconds}) == whole
+
+
+def kept_epoch(folder: Path, by: str) -> int:
+    epochs = read_epochs(folder)
+    chosen = {
+        "loss": min(epochs, key=lambda line: line["val/loss"]),
+        "auc": max(epochs, key=lambda line: line["val/auc"]),  # the first of equals
+        "last": epochs[-1],
+    }[by]
+    return int(chosen["epoch"])
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_the_kept_epoch_is_the_chosen_one(fold_data: FoldData, tmp_path: Path, ema: float | None) -> None:
+    agreed = []
+    for by in ("loss", "auc", "last"):
+        configuration = configured(epochs=5, learning_rate=1e-3, checkpoint=by, ema=ema)
+        folder, patients = tmp_path / by, fold_data.validation
+        record = run(configuration, fold_data, folder)
+        assert record.best_epoch == kept_epoch(folder, by)
+        assert record.objective == read_epochs(folder)[record.best_epoch - 1]["val/auc"]
+        table = read_predictions(folder / "predictions.csv")
+        assert roc_auc_score(table["label"], table["probability"]) == pytest.approx(record.objective)
+        assert log_loss(table["label"], table["probability"]) == pytest.approx(record.metrics["val/loss"], abs=1e-6)
+        weights = load_classifier(folder / "best" / "model.safetensors", configuration.model, 4)
+        again = predict_probabilities(weights, Volumes(patients, configuration.model.channels), patients.tabular)
+        np.testing.assert_allclose(again, table["probability"], rtol=0, atol=1e-6)
+        agreed.append(len({kept_epoch(folder, each) for each in ("loss", "auc", "last")}))
+    assert max(agreed) > 1, "here the choice matters"
+
+
+def test_what_is_kept_is_the_average_over_the_steps(
+    fold_data: FoldData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights and batch norm's statistics, worked out from the network's after every step."""
+    steps: list[dict[str, torch.Tensor]] = []
+    update = WeightAverage.update
+
+    def watched(average: WeightAverage, network: Classifier) -> None:
+        if not steps:
+            steps.append({name: value.clone() for name, value in average.network.state_dict().items()})
+        steps.append({name: value.clone() for name, value in network.state_dict().items()})
+        update(average, network)
+
+    monkeypatch.setattr(WeightAverage, "update", watched)
+    configuration = configured(epochs=2, checkpoint="last", ema=0.8, learning_rate=1e-2)
+    run(configuration, fold_data, tmp_path)
+    kept, trained = (load_file(tmp_path / name / "model.safetensors") for name in ("best", "last"))
+    assert len(steps) == 1 + 2 * 11
+    for name, value in kept.items():
+        expected = steps[0][name].double()
+        for step, after in enumerate(steps[1:]):
+            decay = min(0.8, (1 + step) / (10 + step))
+            expected = decay * expected + (1 - decay) * after[name].double()
+        if value.is_floating_point():
+            torch.testing.assert_close(value.double(), expected, rtol=0, atol=1e-5)
+        else:
+            assert torch.equal(value, trained[name])
+    moved = {name for name, value in kept.items() if not torch.equal(value, trained[name])}
+    assert {name.rpartition(".")[2] for name in moved} == {"weight", "bias", "running_mean", "running_var"}
+
+
+def test_the_affected_side_survives_averaging(fold_data: FoldData, tmp_path: Path) -> None:
+    """The column of the table that tells it is a whole number, which an average would truncate."""
+    turned = configured(epochs=2, ema=0.9)
+    turned = turned.model_copy(update={"model": turned.model.model_copy(update={"side": "canonical"})})
+    run(turned, fold_data, tmp_path)
+    column = load_file(tmp_path / "best" / "model.safetensors")["symmetry.right"].item()
+    assert fold_data.encoder.feature_names[column] == "occlusion_side=right"
+
+
+def test_smoothed_labels_are_learned_and_plain_ones_validated(fold_data: FoldData, tmp_path: Path) -> None:
+    """With ε = .8 the best a network can say is .6 and .4, so the training loss stays above the entropy of that."""
+    losses = {}
+    for smoothing in (0.0, 0.8):
+        settings = {"epochs": 10, "batch_size": 4, "learning_rate": 1e-2, "schedule": "one_cycle", "checkpoint": "last"}
+        run(configured(**settings, label_smoothing=smoothing), fold_data, tmp_path / str(smoothing))
+        losses[smoothing] = [line["train/loss"] for line in read_epochs(tmp_path / str(smoothing))]
+        table = read_predictions(tmp_path / str(smoothing) / "predictions.csv")
+        validated = read_epochs(tmp_path / str(smoothing))[-1]["val/loss"]
+        assert validated == pytest.approx(log_loss(table["label"], table["probability"]), abs=1e-6)
+    floor = -(0.6 * np.log(0.6) + 0.4 * np.log(0.4))
+    assert min(losses[0.0]) < floor < min(losses[0.8])
+
+
+def test_validation_labels_reach_no_weight(fold_data: FoldData, tmp_path: Path) -> None:
+    """With the last epoch kept and a schedule by step, nothing that is learned may depend on them."""
+    options = {"checkpoint": "last", "ema": 0.9, "label_smoothing": 0.1, "schedule": "one_cycle", "pos_weight": True}
+    permuted = dataclasses.replace(fold_data.validation, labels=1 - fold_data.validation.labels)
+    for name, data in (("true", fold_data), ("permuted", dataclasses.replace(fold_data, validation=permuted))):
+        run(configured(epochs=2, **options), data, tmp_path / name)
+    for name in ("last", "best"):
+        true, other = (load_file(tmp_path / labels / name / "model.safetensors") for labels in ("true", "permuted"))
+        assert all(torch.equal(value, other[key]) for key, value in true.items())
+    assert (tmp_path / "true" / "epochs.jsonl").read_text() != (tmp_path / "permuted" / "epochs.jsonl").read_text()
 
 
 @pytest.mark.parametrize("until", [1, 3])

@@ -9,7 +9,8 @@ from support.networks import BACKBONES, narrow
 from rlvo.config.model import BackboneName
 from rlvo.errors import RlvoError
 from rlvo.models.classifier import Classifier
-from rlvo.training.member import load_classifier, predict_logits, predict_probabilities
+from rlvo.training.dataset import Patients, Volumes
+from rlvo.training.member import load_classifier, predict_logits, predict_probabilities, read_ahead
 
 CONFIG = narrow(fusion="concat", dropout=0.3)
 
@@ -27,6 +28,27 @@ def test_predictions_do_not_depend_on_the_batch(backbone: BackboneName) -> None:
     assert len(set(together)) == 7
     logits = predict_logits(classifier, volumes, tabular, 7).double()
     np.testing.assert_allclose(together, 1 / (1 + np.exp(-logits.numpy())))
+
+
+def test_reading_ahead_takes_one_thread_whatever_the_trials_share(tmp_path: Path) -> None:
+    """It starts no OpenMP threads of its own, which would take the cores of the network's."""
+    volume, before = np.ones((64, 64, 64), np.uint8), torch.get_num_threads()
+    for patient in range(8):
+        (tmp_path / str(patient)).mkdir()
+        np.save(tmp_path / str(patient) / "ncct.npy", volume)
+    ids = tuple(map(str, range(8)))
+    patients = Patients(ids, tuple(tmp_path / name for name in ids), np.zeros((8, 0), np.float32), np.zeros(8))
+    try:
+        torch.set_num_threads(4)
+        torch.ones(1 << 20).add_(1)  # starts the network's own
+        started = len(list(Path("/proc/self/task").iterdir()))
+        reading = []
+        for part in read_ahead(Volumes(patients, ["ncct"]), torch.arange(8).split(1), torch.device("cpu")):
+            reading.append(len(list(Path("/proc/self/task").iterdir())))
+            assert part.float().sum() == volume.size
+    finally:
+        torch.set_num_threads(before)
+    assert max(reading) <= started + 1
 
 
 def test_loaded_classifier_equals_the_saved_one(tmp_path: Path) -> None:

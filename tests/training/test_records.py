@@ -119,7 +119,9 @@ def test_epochs_read_back_to_the_bit(tmp_path: Path) -> None:
         write_epochs(tmp_path, [{"val/loss": float("nan")}])
 
 
-@pytest.mark.parametrize("damage", [b'{"epoch": 1, "val/lo', bytes(30), b"\xff\xfe\n"])
+@pytest.mark.parametrize(
+    "damage", [b'{"epoch": 1, "val/lo', bytes(30), b"\xff\xfe\n", b"[" * 100_000 + b"]" * 100_000, b"[]"]
+)
 def test_damaged_epochs_are_refused(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "epochs.jsonl").write_bytes(damage)
     with pytest.raises(RlvoError, match=r"epochs\.jsonl: the file is missing or altered"):

@@ -1,6 +1,7 @@
 """A trial that runs out of memory goes on with fewer patients at once, and what it learns is that of such a trial."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from rlvo.models.classifier import Classifier
 from rlvo.training.dataset import FoldData
 from rlvo.training.fit import Report, fit
 from rlvo.training.records import KILLED, CompletionRecord, Retry, TrialIdentity, read_epochs, read_record
-from rlvo.training.shortage import OutOfMemoryError, out_of_memory_errors
+from rlvo.training.shortage import OutOfMemoryError, keep_to_share, out_of_memory_errors
 
 EPOCHS = 3
 
@@ -148,13 +149,38 @@ def test_a_process_that_was_ended_for_lack_of_memory_goes_on_with_fewer_patients
         (RuntimeError("std::bad_alloc"), "out of memory"),
         (RuntimeError("could not create a primitive"), "out of memory"),
         (RuntimeError("CUDA error: out of memory"), "out of GPU memory"),
+        (
+            torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. … 35.00 GiB allowed"),
+            "out of GPU m",
+        ),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "out of GPU memory"),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), "out of GPU memory"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "out of GPU mem"),
     ],
 )
 def test_every_kind_of_shortage_is_recognised(error: Exception, what: str) -> None:
     with pytest.raises(OutOfMemoryError, match=f"^{what}"), out_of_memory_errors():
         raise error
+
+
+@pytest.mark.parametrize("memory", [16e9, 141e9])
+def test_trials_that_share_a_gpu_fit_on_it_with_what_their_processes_take(
+    memory: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What torch is told, on a GPU that is only described: `make bench-gpu` sees it refuse on a real one."""
+    told: list[float] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=memory))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", told.append)
+    for gpus in (0.0, 1.0, 2.0):
+        keep_to_share(gpus)
+    assert told == [], "alone on its GPU, or on a CPU"
+    for trials in (2, 3, 8):
+        keep_to_share(round(1 / trials, 4))
+        assert 0 < told[-1] < 1 / trials
+        context = 1e9 if memory > 100e9 else 0.4e9
+        assert trials * (told[-1] * memory + context) <= memory * 1.001
 
 
 def test_other_errors_pass() -> None:

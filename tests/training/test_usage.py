@@ -1,12 +1,24 @@
 """What epochs took of the machine is beside a trial's result, and a line that was cut short costs that line only."""
 
 import json
+import os
 import time
 from pathlib import Path
 
 import pytest
 
-from rlvo.training.usage import SECONDS, USAGE, Pace, UsageMeter, read_code, read_pace, read_usage
+from rlvo.training.energy import CPU
+from rlvo.training.usage import (
+    SECONDS,
+    USAGE,
+    Pace,
+    UsageMeter,
+    UsageReader,
+    read_code,
+    read_energy,
+    read_pace,
+    read_usage,
+)
 
 
 def test_every_epoch_is_measured_by_itself_and_the_lines_read_back(tmp_path: Path) -> None:
@@ -45,7 +57,7 @@ def test_the_pace_is_that_of_the_epochs_and_what_every_start_adds(tmp_path: Path
     assert 0.1 <= read_usage(tmp_path)[2][SECONDS] < 5
 
 
-@pytest.mark.parametrize("torn", ['{"epoch": 2, "system/im', "[]", "{}", ""])
+@pytest.mark.parametrize("torn", ['{"epoch": 2, "system/im', "[]", "{}", "", "[" * 100_000 + "]" * 100_000])
 def test_a_torn_line_is_left_out(tmp_path: Path, torn: str) -> None:
     UsageMeter(tmp_path, images=10).after_epoch(1)
     with (tmp_path / USAGE).open("a") as file:
@@ -63,3 +75,29 @@ def test_the_code_of_every_start_is_named_once(tmp_path: Path, monkeypatch: pyte
     assert read_code(tmp_path) == ("rlvo 1", "rlvo 2")
     assert set(read_usage(tmp_path)) == {1, 2}
     assert all(isinstance(value, int | float) for line in read_usage(tmp_path).values() for value in line.values())
+
+
+def test_a_file_is_read_again_only_if_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change within the clock's resolution changes the size; one of the same size, the time."""
+    reader, read, opened = UsageReader(), Path.read_text, list[Path]()
+    monkeypatch.setattr(Path, "read_text", lambda path: opened.append(path) or read(path))
+
+    def told(folder: Path) -> tuple[Pace | None, str]:
+        pace, joules = reader.pace_and_energy(folder)
+        return pace, str(joules)
+
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    assert told(one) == told(other) == (None, "nan")
+    assert opened == []
+    (one / USAGE).write_text(json.dumps({"epoch": 1, SECONDS: 4.0, CPU: 10.0}) + "\n")
+    assert told(one) == told(one) == (Pace(4), "10.0")
+    assert opened == [one / USAGE]
+    with (one / USAGE).open("a") as file:
+        file.write(json.dumps({"epoch": 2, SECONDS: 2.0, CPU: 20.0}) + "\n")
+    assert told(one) == (Pace(2, 2), "30.0")
+    (one / USAGE).write_text((one / USAGE).read_text().replace("2.0", "3.0"))
+    os.utime(one / USAGE, (1, 1))
+    assert told(one) == (Pace(3, 1), "30.0")
+    assert told(one)[0] == read_pace(one)
+    assert float(told(one)[1]) == read_energy(one)

@@ -167,3 +167,27 @@ def test_no_file_is_replaced_unasked(tmp_path: Path) -> None:
     check_target(there, force=True)
     with pytest.raises(RlvoError, match=r"ends in \.yaml"):
         check_target(tmp_path / "study.txt", force=False)
+
+
+def test_further_columns_of_numbers_are_named_in_a_comment_and_outcomes_are_not(tmp_path: Path) -> None:
+    random, table = np.random.default_rng(1), cohort(tmp_path)
+    table = table.assign(
+        **{"Calcio sifón (mm3)": random.uniform(0, 900, 120).round(1)},
+        glucose=random.integers(80, 200, 120),
+        mrs_90d=random.integers(0, 7, 120),
+        told=table["rlvo"] * 100 + random.integers(0, 9, 120),
+        row=range(120),
+        remarks="none",
+        same=1,
+    )
+    study, text, _ = propose(table, tmp_path)
+    assert study.cohort.predictors == PAPER_PREDICTORS
+    declared = [line.removeprefix("    # - ") for line in text.splitlines() if line.startswith("    # - ")]
+    assert [line.split(",")[0] for line in declared] == ["{name: calcio_sif_n_mm3", "{name: glucose"]
+    assert declared[0].endswith('source: "calcio sif\\u00f3n (mm3)"}')
+    # Filled in and without the mark of a comment, the lines are a sound study.
+    filled = text.replace("    # - {", "    - {").replace("UNIT", "mm3").replace("[LOWEST, HIGHEST]", "[0, 1000]")
+    (tmp_path / "studies" / "own.yaml").write_text(filled)
+    own = load_study(tmp_path / "studies" / "own.yaml").cohort
+    assert own.names == (*PAPER_PREDICTORS, "calcio_sif_n_mm3", "glucose")
+    assert read_cohort(tmp_path / "cohort.csv", own.names, own.own).table[list(own.names[-2:])].notna().all(axis=None)

@@ -1,0 +1,132 @@
+"""HTTP connections to strangers: what they send must come in time, and whatever is refused is refused in JSON.
+
+uvicorn parses (h11) and has no limit of time for a request; these are added here. `rlvo serve` loads this file into a
+process in which the rest of rlvo is the model's own: it imports none of it.
+"""
+
+import asyncio
+import ipaddress
+import json
+import resource
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+
+HEADER_SECONDS = 10
+"""From the opening of a connection to the end of a request's headers."""
+BODY_SECONDS = 30
+"""From there to the end of its body; also how long an answer may wait for its reader."""
+MOST_CONNECTIONS = 500
+"""Beyond them, the one whose request is nearest to being given up is closed."""
+
+
+class Connection(H11Protocol):
+    """uvicorn's connection, with limits.
+
+    Args:
+        on_refused: called with the status of each request that is refused before the application sees all of it.
+        options: of uvicorn's.
+    """
+
+    connections: set[Any]
+
+    def __init__(self, *, on_refused: Callable[[int], None], **options: Any) -> None:
+        super().__init__(**options)
+        self._on_refused = on_refused
+        self._limit: asyncio.TimerHandle | None = None
+        self._reader_limit: asyncio.TimerHandle | None = None
+        self._state: object = None
+
+    @property
+    def deadline(self) -> float:
+        """The loop's time at which the present request is given up; infinite if all of it has come."""
+        return self._limit.when() if self._limit is not None else float("inf")
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for headers. If there are too many connections, one that still sends is closed."""
+        super().connection_made(transport)
+        self._watch()
+        if len(self.connections) > most_connections():
+            min(self.connections, key=lambda each: each.deadline).refuse(429, "too many connections")
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come, and wait for what is still missing."""
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the next request, whose beginning may be here already."""
+        super().on_response_complete()
+        self._watch()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection, even if the last answer was not read."""
+        super().timeout_keep_alive_handler()
+        self.loop.call_later(BODY_SECONDS, self.transport.abort)
+
+    def pause_writing(self) -> None:
+        """An answer waits for its reader."""
+        super().pause_writing()
+        self._reader_limit = self.loop.call_later(BODY_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The reader reads."""
+        super().resume_writing()
+        if self._reader_limit is not None:
+            self._reader_limit.cancel()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop every clock."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP."""
+        self.refuse(400, msg.rstrip("."))
+
+    def refuse(self, status: int, why: str) -> None:
+        """Say why if nothing has been answered yet, and close."""
+        self._stop_waiting()
+        if self.transport.is_closing():
+            return
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self._on_refused(status)
+            body = json.dumps({"error": why}).encode()
+            headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+            headers.append((b"content-length", str(len(body)).encode()))
+            answer = h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status])
+            parts: Iterable[h11.Event] = (answer, h11.Data(data=body), h11.EndOfMessage())
+            self.transport.write(b"".join(self.conn.send(part) or b"" for part in parts))
+        self.transport.close()
+
+    def _watch(self) -> None:
+        """Start the clock of the part of a request that is being sent, when that part begins."""
+        state = self.conn.their_state
+        if state is self._state:
+            return
+        self._state = state
+        self._stop_waiting()
+        if state in (h11.IDLE, h11.SEND_BODY):
+            seconds = HEADER_SECONDS if state is h11.IDLE else BODY_SECONDS
+            self._limit = self.loop.call_later(seconds, self.refuse, 408, f"no whole request came in {seconds} s")
+
+    def _stop_waiting(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
+
+
+def most_connections() -> int:
+    """How many connections may be open: half of what the process may open, at most `MOST_CONNECTIONS`."""
+    return min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

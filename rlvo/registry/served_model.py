@@ -1,0 +1,213 @@
+"""The model behind `rlvo serve`: which requests it takes, what every answer says, what is recorded of it.
+
+It is loaded along with `server` into a process in which the rest of rlvo is the model's own, whichever version that is:
+it imports only what every version has.
+"""
+
+import hashlib
+import hmac
+import json
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self, cast
+
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PyFuncModel, scoring_server
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from starlette.exceptions import HTTPException
+
+from rlvo.cohort.pseudonym import cohort_key, pseudonym
+from rlvo.errors import RlvoError
+
+CONCEALED = ("patient_id", "warnings", "notice")
+"""Columns of an answer that the audit leaves out: ids, text that may name files, and the constant notice."""
+
+Cell = str | float | int | bool | None
+
+
+class Split(BaseModel):
+    """A table as pandas writes it with `orient="split"`."""
+
+    columns: list[str]
+    data: list[list[Cell]]
+    index: list[int | str] | None = None
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> Self:
+        if any(len(row) != len(self.columns) for row in self.data):
+            raise ValueError("a row has more or fewer cells than there are columns")
+        return self
+
+
+class Params(BaseModel):
+    """The parameters of the model's `predict` that a request may set."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    folder: str = "."
+    """A folder below the data root that volume paths are relative to."""
+    members: bool = False
+    precision: str = "float32"
+
+
+class Question(BaseModel):
+    """The body of a request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataframe_records: list[dict[str, Cell]] | None = None
+    dataframe_split: Split | None = None
+    params: Params | None = None
+
+    @model_validator(mode="after")
+    def _one_table(self) -> Self:
+        if (self.dataframe_records is None) == (self.dataframe_split is None):
+            raise ValueError("give one of dataframe_records and dataframe_split")
+        return self
+
+    def ids(self) -> list[Cell]:
+        """The id of each row; None if it has none."""
+        if self.dataframe_records is not None:
+            return [row.get("patient_id") for row in self.dataframe_records]
+        assert self.dataframe_split is not None
+        columns = self.dataframe_split.columns
+        at = columns.index("patient_id") if "patient_id" in columns else None
+        return [None if at is None else row[at] for row in self.dataframe_split.data]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """An append-only file of JSON lines (mode 0600). It names patients by pseudonym, and holds no path and no word of
+    the caller's."""
+
+    path: Path
+    version: Mapping[str, str]
+    """Name and manifest digest of the model that answers."""
+    columns: frozenset[str]
+    """Those that the model looks at; others are not named."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def record(self, asked: pd.DataFrame, answers: pd.DataFrame) -> None:
+        """Append one line per patient: which cells were given, a keyed hash of the row, and the answer."""
+        key = cohort_key(self.path.parent)
+        shown = answers.drop(columns=[name for name in CONCEALED if name in answers]).astype(object)
+        lines = []
+        for row, (_, answer) in enumerate(shown.where(shown.notna(), None).iterrows()):
+            cells = {str(name): None if pd.isna(cell) else str(cell) for name, cell in asked.iloc[row].items()}
+            line = {
+                "patient": pseudonym(str(answers["patient_id"].iloc[row]), key),
+                "given": sorted(name for name, cell in cells.items() if cell is not None and name in self.columns),
+                "row": hmac.new(key, json.dumps(cells, sort_keys=True).encode(), hashlib.sha256).hexdigest(),
+                "answer": answer.to_dict(),
+                "warned": bool(answers["warnings"].iloc[row]),
+            }
+            lines.append(line)
+        self.write(*lines)
+
+    def is_writable(self) -> bool:
+        """Whether a line could be appended; one that was moved away is begun again."""
+        return os.access(self.path if self.path.exists() else self.path.parent, os.W_OK)
+
+    def write(self, *lines: Mapping[str, Any]) -> None:
+        """Append lines, each with the time and the model: all of them or none."""
+        about = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **self.version}
+        text = "".join(f"{json.dumps({**about, **line})}\n" for line in lines)
+        with self._lock:
+            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A loaded model whose answers say what they must, and are recorded before they are given."""
+
+    model: PyFuncModel
+    caution: str | None
+    """What the warnings of every answer begin with."""
+    audit: Audit | None
+    max_rows: int
+
+    def read(self, body: bytes) -> Params | None:
+        """The parameters in the body of a request. Raises HTTPException (4xx) if its table cannot be asked about."""
+        try:
+            question = Question.model_validate_json(body)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            where, what = ".".join(map(str, first["loc"][:3])), first["msg"].removeprefix("Value error, ")
+            raise HTTPException(400, f"{where}: {what}" if where else what) from None
+        if len(ids := question.ids()) > self.max_rows:
+            raise HTTPException(413, f"the table has {len(ids)} rows; at most {self.max_rows} are answered at once")
+        _check_ids(ids)
+        return question.params
+
+    def answer(self, body: bytes, params: Params | None, abandoned: threading.Event) -> pd.DataFrame:
+        """Answer as the model does; one that can stops before the next patient once the caller has `abandoned` it.
+
+        `body` and `params` are what `read` was given and has returned.
+
+        Raises HTTPException: the table is at fault (4xx), or the model or the audit failed (500).
+        """
+        model: Any = self.model
+        service = getattr(model.unwrap_python_model(), "service", None)
+        if service is not None:
+            service.is_abandoned = abandoned.is_set
+        table = self._table(body)
+        try:
+            answers = model.predict(table, params=params.model_dump() if params is not None else None)
+        except MlflowException as error:
+            raise _refusal(error) from None
+        except OverflowError:
+            raise HTTPException(400, "a number is too large") from None
+        except Exception as error:  # noqa: BLE001
+            if not abandoned.is_set():
+                _log(error)
+            raise HTTPException(500, "the model failed; the server's log says where") from None
+        assert isinstance(answers, pd.DataFrame)
+        if self.caution is not None:
+            answers["warnings"] = ["; ".join(filter(None, (self.caution, each))) for each in answers["warnings"]]
+        try:
+            if self.audit is not None:
+                self.audit.record(table, answers)
+        except (OSError, RlvoError):
+            raise HTTPException(500, "the audit cannot be written") from None
+        return answers
+
+    def _table(self, body: bytes) -> pd.DataFrame:
+        """The table in the body of a request, typed by the model's signature."""
+        given = {name: value for name, value in json.loads(body).items() if name != "params"}
+        metadata: Any = self.model.metadata
+        try:
+            return cast(pd.DataFrame, scoring_server.infer_and_parse_data(given, metadata.get_input_schema()))
+        except MlflowException as error:
+            raise _refusal(error) from None
+        except Exception:  # noqa: BLE001
+            raise HTTPException(400, "the table cannot be read") from None
+
+
+def _check_ids(ids: Sequence[Cell]) -> None:
+    """Raise HTTPException if an id occurs twice: the model would name it, which no message over the network may."""
+    seen: dict[str, int] = {}
+    for row, cell in enumerate(ids, 1):
+        name = str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell).strip()
+        if cell is not None and name in seen:
+            raise HTTPException(400, f"patient_id, row {row}: it is the id of row {seen[name]}, too")
+        seen[name] = row
+
+
+def _refusal(error: Any) -> HTTPException:
+    """An MLflow exception in one line, without its echo of the request and its stack trace."""
+    return HTTPException(error.get_http_status_code(), " ".join(error.message.rpartition("Error: ")[2].split()))
+
+
+def _log(error: Exception) -> None:
+    """Say where the model failed; what the error says could name a patient."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    print(f"error: the model failed: {type(error).__name__} in {frame.name}, line {frame.lineno}", file=sys.stderr)

@@ -1,0 +1,202 @@
+"""A sign of life in a study's folder: it keeps away a second search on a host whose file locks do not meet this one's.
+
+On some network storage a lock holds on one host only. So the process that runs a search also changes a file every few
+seconds. Whoever starts and finds that file watches whether it changes, and takes the study over only if it does not: no
+two clocks are compared, and the times in the file are for people. A search that stood still for so long that another
+took its study over finds the other's file at its next beat, and ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rlvo.errors import RlvoError, get_logger
+from rlvo.files import parse_json
+from rlvo.study.folder import StudyFolder
+
+BEAT_SECONDS = 5.0
+WATCH_SECONDS = 70.0
+"""How long a file must not change until its search counts as dead: many beats, and more than the 60 s for which an NFS
+client may take what it has read for what is there."""
+POLL_SECONDS = 0.5
+
+logger = get_logger(__name__)
+
+
+class Heartbeat:
+    """Keep the study to this process for the length of the context.
+
+    Args:
+        study: its folder, which exists.
+        is_locked: this process holds the study's lock, so no other process of this kernel runs its search.
+
+    Raises:
+        RlvoError: on entering, another search is at work on it.
+    """
+
+    def __init__(self, study: StudyFolder, *, is_locked: bool = True) -> None:
+        self._study, self._path, self._is_locked = study, study.heartbeat, is_locked
+        self._token, self._since, self._beats = secrets.token_hex(8), _now(), 0
+        self._file = -1
+        self._has_ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True)
+        self._successor: str | None = None
+
+    def __enter__(self) -> Self:
+        while not self._create():
+            found = _read(self._path)
+            if found is not None:  # else its search has just ended
+                if not (self._is_locked and _parse(found).get("kernel") == kernel_id()):
+                    self._watch(found)
+                self._remove(found)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._has_ended.set()
+        self._thread.join()
+        with suppress(OSError):  # the storage is away
+            os.close(self._file)
+            if self._is_own(_read(self._path)):
+                self._path.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Raise RlvoError if another search has taken the study over, because this one stood still."""
+        if self._successor is not None:
+            raise RlvoError(
+                f"this search stood still, and another has taken the study over ({self._successor})",
+                where=self._study.path,
+                fix=f"Let that one run: `{self._study.command('status')}` shows how far it is",
+            )
+
+    def beat(self) -> None:
+        """Change the file, unless it is another search's by now."""
+        found = _read(self._path)
+        if found is None and self._create():  # somebody has removed it
+            return
+        if found and not self._is_own(found):
+            self._successor = _who(found)
+        else:
+            self._write()
+
+    def _keep_beating(self) -> None:
+        while self._successor is None and not self._has_ended.wait(BEAT_SECONDS):
+            with suppress(OSError):  # the storage is away, or the disk full: the next beat may succeed
+                self.beat()
+
+    def _create(self) -> bool:
+        """Make the file, of all who try at once only one; False: there is one already."""
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            return False
+        try:
+            self._hold(file)
+        except OSError:  # the disk is full
+            self._path.unlink()
+            raise
+        return True
+
+    def _remove(self, dead: bytes) -> None:
+        """Remove a dead search's file. Raises RlvoError if another search's is there by now, or it is not dead."""
+        aside = self._path.with_name(f".{self._path.name}.{self._token}")
+        with suppress(FileNotFoundError):
+            os.rename(self._path, aside)  # of those who try, one succeeds, and looks at what it got
+            if (found := aside.read_bytes()) != dead:
+                with suppress(OSError):  # if it cannot be put back, its search makes another at its next beat
+                    os.link(aside, self._path)
+            aside.unlink()
+            if found != dead:
+                raise at_work(self._study, _who(found))
+
+    def _hold(self, file: int) -> None:
+        """Write to this file from now on. If another takes its name, writing to it changes nothing."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = file
+        self._write()
+
+    def _write(self) -> None:
+        self._beats += 1
+        content = {
+            "process": os.getpid(),
+            "host": socket.gethostname(),
+            "kernel": kernel_id(),
+            "token": self._token,
+            "since": self._since,
+            "now": _now(),
+            "beat": f"{self._beats:012}",  # the length stays, so a full disk has room for it
+        }
+        os.pwrite(self._file, (json.dumps(content) + "\n").encode(), 0)
+        os.fsync(self._file)
+
+    def _watch(self, found: bytes) -> None:
+        """Return once the file has not changed for long enough. Raises RlvoError if it changes."""
+        logger.warning(
+            "%s: the last search here (%s) did not end in good order; watching for %.0f s whether it still runs",
+            self._study.path,
+            _who(found),
+            WATCH_SECONDS,
+        )
+        deadline = time.monotonic() + WATCH_SECONDS
+        while time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+            now = _read(self._path)
+            if now is None:
+                return
+            if now != found:
+                raise at_work(self._study, _who(now))
+
+    def _is_own(self, found: bytes | None) -> bool:
+        return found is not None and _parse(found).get("token") == self._token
+
+
+def at_work(study: StudyFolder, who: str) -> RlvoError:
+    """The error if another search works on a study."""
+    return RlvoError(
+        f"another search is at work on this study ({who})",
+        where=study.path,
+        fix=f"Wait for it (`{study.command('status')}` shows how far it is), or end that process",
+    )
+
+
+def kernel_id() -> str:
+    """The running kernel, which a host's containers share, until its next start: a lock holds at least within it."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return socket.gethostname()
+
+
+def _read(path: Path) -> bytes | None:
+    with suppress(FileNotFoundError):
+        return path.read_bytes()
+    return None
+
+
+def _parse(content: bytes) -> dict[str, object]:
+    """What a file says; nothing if it is just being written."""
+    with suppress(ValueError):
+        if isinstance(found := parse_json(content), dict):
+            return found
+    return {}
+
+
+def _who(content: bytes) -> str:
+    found = _parse(content)
+    return f"process {found.get('process', '?')} on {found.get('host', '?')}, since {found.get('since', '?')}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
