@@ -4,6 +4,9 @@ On some network storage a lock holds on one host only. So the process that runs 
 seconds. Whoever starts and finds that file watches whether it changes, and takes the study over only if it does not: no
 two clocks are compared, and the times in the file are for people. A search that stood still for so long that another
 took its study over finds the other's file at its next beat, and ends.
+
+Every search that takes a study over makes a file of the next generation, which only one process can, and removes those
+before it: to remove a file and then make it anew would let two that found the same dead search both go on.
 """
 
 from __future__ import annotations
@@ -45,20 +48,27 @@ class Heartbeat:
     """
 
     def __init__(self, study: StudyFolder, *, is_locked: bool = True) -> None:
-        self._study, self._path, self._is_locked = study, study.heartbeat, is_locked
+        self._study, self._is_locked = study, is_locked
         self._token, self._since, self._beats = secrets.token_hex(8), _now(), 0
-        self._file = -1
+        self._file, self._generation = -1, 0
         self._has_ended = threading.Event()
         self._thread = threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True)
         self._successor: str | None = None
 
     def __enter__(self) -> Self:
-        while not self._create():
-            found = _read(self._path)
-            if found is not None:  # else its search has just ended
-                if not (self._is_locked and _parse(found).get("kernel") == kernel_id()):
-                    self._watch(found)
-                self._remove(found)
+        while True:
+            left = self._found()
+            newest = max(left, default=None)
+            if newest is not None and not self._is_dead(newest, left[newest]):
+                continue  # its search has just ended in good order
+            if self._create(0 if newest is None else newest + 1):
+                break
+        for generation, content in self._found().items():
+            if generation != self._generation:
+                if left.get(generation) != content:
+                    self._end()
+                    raise at_work(self._study, _who(content))
+                self._path(generation).unlink(missing_ok=True)
         self._thread.start()
         return self
 
@@ -67,10 +77,7 @@ class Heartbeat:
     ) -> None:
         self._has_ended.set()
         self._thread.join()
-        with suppress(OSError):  # the storage is away
-            os.close(self._file)
-            if self._is_own(_read(self._path)):
-                self._path.unlink(missing_ok=True)
+        self._end()
 
     def check(self) -> None:
         """Raise RlvoError if another search has taken the study over, because this one stood still."""
@@ -82,12 +89,13 @@ class Heartbeat:
             )
 
     def beat(self) -> None:
-        """Change the file, unless it is another search's by now."""
-        found = _read(self._path)
-        if found is None and self._create():  # somebody has removed it
+        """Change the file, unless another search has taken the study over by now."""
+        found = self._found()
+        if self._generation not in found and self._create(self._generation):  # somebody has removed it
             return
-        if found and not self._is_own(found):
-            self._successor = _who(found)
+        generation = max(found, default=self._generation)
+        if generation > self._generation or not self._is_own(found.get(generation, b"")):
+            self._successor = _who(found.get(generation, b""))
         else:
             self._write()
 
@@ -96,30 +104,40 @@ class Heartbeat:
             with suppress(OSError):  # the storage is away, or the disk full: the next beat may succeed
                 self.beat()
 
-    def _create(self) -> bool:
-        """Make the file, of all who try at once only one; False: there is one already."""
+    def _found(self) -> dict[int, bytes]:
+        """What the files say that are there, by generation."""
+        base = self._study.heartbeat
+        generations = [
+            0,
+            *(int(path.suffix[1:]) for path in base.parent.glob(f"{base.name}.*") if path.suffix[1:].isdigit()),
+        ]
+        contents = ((generation, _read(self._path(generation))) for generation in generations)
+        return {generation: content for generation, content in contents if content is not None}
+
+    def _path(self, generation: int) -> Path:
+        base = self._study.heartbeat
+        return base.with_name(f"{base.name}.{generation}") if generation else base
+
+    def _create(self, generation: int) -> bool:
+        """Make the file of a generation, of all who try at once only one; False: there is one already."""
         try:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+            file = os.open(self._path(generation), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             return False
         try:
             self._hold(file)
         except OSError:  # the disk is full
-            self._path.unlink()
+            self._path(generation).unlink()
             raise
+        self._generation = generation
         return True
 
-    def _remove(self, dead: bytes) -> None:
-        """Remove a dead search's file. Raises RlvoError if another search's is there by now, or it is not dead."""
-        aside = self._path.with_name(f".{self._path.name}.{self._token}")
-        with suppress(FileNotFoundError):
-            os.rename(self._path, aside)  # of those who try, one succeeds, and looks at what it got
-            if (found := aside.read_bytes()) != dead:
-                with suppress(OSError):  # if it cannot be put back, its search makes another at its next beat
-                    os.link(aside, self._path)
-            aside.unlink()
-            if found != dead:
-                raise at_work(self._study, _who(found))
+    def _end(self) -> None:
+        path = self._path(self._generation)
+        with suppress(OSError):  # the storage is away
+            os.close(self._file)
+            if self._is_own(_read(path)):
+                path.unlink(missing_ok=True)
 
     def _hold(self, file: int) -> None:
         """Write to this file from now on. If another takes its name, writing to it changes nothing."""
@@ -142,8 +160,10 @@ class Heartbeat:
         os.pwrite(self._file, (json.dumps(content) + "\n").encode(), 0)
         os.fsync(self._file)
 
-    def _watch(self, found: bytes) -> None:
-        """Return once the file has not changed for long enough. Raises RlvoError if it changes."""
+    def _is_dead(self, generation: int, found: bytes) -> bool:
+        """Whether the search of the newest file is dead; False: it has just ended. Raises RlvoError if one runs."""
+        if self._is_locked and _parse(found).get("kernel") == kernel_id():
+            return True
         logger.warning(
             "%s: the last search here (%s) did not end in good order; watching for %.0f s whether it still runs",
             self._study.path,
@@ -153,11 +173,13 @@ class Heartbeat:
         deadline = time.monotonic() + WATCH_SECONDS
         while time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
-            now = _read(self._path)
-            if now is None:
-                return
-            if now != found:
-                raise at_work(self._study, _who(now))
+            now = self._found()
+            newest = max(now, default=0)
+            if newest > generation or now.get(generation, found) != found:
+                raise at_work(self._study, _who(now[newest]))
+            if generation not in now:
+                return False
+        return True
 
     def _is_own(self, found: bytes | None) -> bool:
         return found is not None and _parse(found).get("token") == self._token

@@ -85,7 +85,8 @@ def test_one_that_died_on_this_host_is_replaced_at_once(study: StudyFolder) -> N
     started = time.monotonic()
     with study_lock(study):
         assert time.monotonic() - started < 0.5
-        assert study.heartbeat.read_bytes() != left
+        assert [path.name for path in study.path.glob("search.heartbeat*")] == ["search.heartbeat.1"]
+    assert not list(study.path.glob("search.heartbeat*"))
     study.heartbeat.write_bytes(left)
     with Heartbeat(study, is_locked=False):
         assert time.monotonic() - started > 0.6, "without a lock nothing proves it"
@@ -124,6 +125,42 @@ def test_of_many_that_start_at_once_one_runs(study: StudyFolder, after_a_death: 
     for thread in threads:
         thread.join(20)
     assert sorted(outcomes) == ["another search is at work on this study"] * 5 + ["runs"]
+
+
+@pytest.mark.parametrize(
+    "meanwhile", ["one takes over", "one takes over and ends", "one takes over and ends, one starts"]
+)
+def test_who_stands_still_before_taking_a_study_over_finds_out(
+    study: StudyFolder, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    with Heartbeat(study):
+        left = study.heartbeat.read_bytes()
+    study.heartbeat.write_bytes(left)
+    late, first, second = (Heartbeat(study, is_locked=False) for _ in range(3))
+    watch = late._is_dead
+
+    def watch_and_stand_still(generation: int, found: bytes) -> bool:
+        is_dead = watch(generation, found)
+        first.__enter__()
+        if "ends" in meanwhile:
+            first.__exit__(None, None, None)
+        if "starts" in meanwhile:
+            second.__enter__()
+        return is_dead
+
+    monkeypatch.setattr(late, "_is_dead", watch_and_stand_still)
+    if meanwhile == "one takes over and ends":
+        late.__enter__()
+        late.check()
+        late.__exit__(None, None, None)
+    else:
+        with pytest.raises(RlvoError, match="another search is at work"):
+            late.__enter__()
+        running = second if "starts" in meanwhile else first
+        running.beat()
+        running.check()
+        running.__exit__(None, None, None)
+    assert not list(study.path.glob("search.heartbeat*"))
 
 
 def test_a_heart_beats_on_if_its_file_is_removed_or_cannot_be_written(
