@@ -19,7 +19,10 @@ from pydantic import (
 
 from rlvo.config.base import Section, content_hash
 
-BackboneName = Literal["densenet169", "efficientnet-b0", "densenet121", "resnet18"]
+BackboneName = Literal[
+    "densenet169", "efficientnet-b0", "densenet121", "resnet18",
+    "medicalnet-resnet10", "medicalnet-resnet18", "medicalnet-resnet34", "medicalnet-resnet50", "segresnet",
+]  # fmt: skip
 Modality = Literal["NCCT", "CTA", "BOTH"]
 FusionName = Literal["none", "concat", "film", "daft", "offset"]
 CheckpointName = Literal["loss", "auc", "last"]
@@ -107,7 +110,7 @@ class ModelConfig(Section):
     """Model spec: backbone × modality × prior × fusion, with the options of each."""
 
     backbone: BackboneName = "densenet169"
-    """The image network."""
+    """The image network; the last five have the shapes of networks that others have pretrained (docs/pretrained.md)."""
     modality: Modality = "BOTH"
     """The images it is given; BOTH: NCCT and CTA as two channels."""
     prior: bool = False

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rlvo.config.model import DenseNetOptions, EfficientNetOptions, ModelConfig, ResNetOptions
 from rlvo.errors import RlvoError
 from rlvo.models.depthwise import DepthwiseConv3d
+from rlvo.models.encoders import medicalnet, segresnet
 from rlvo.models.padding import FittingPad3d
 from rlvo.models.symmetry import Symmetry
 
@@ -68,6 +69,20 @@ def _with_batch_norm(config: ModelConfig) -> Backbone:
             return _efficientnet(config.efficientnet, channels)
         case "resnet18":
             return _resnet(config.resnet, channels)
+        case "medicalnet-resnet10":
+            return _pretrained_shape(*medicalnet(10, channels))
+        case "medicalnet-resnet18":
+            return _pretrained_shape(*medicalnet(18, channels))
+        case "medicalnet-resnet34":
+            return _pretrained_shape(*medicalnet(34, channels))
+        case "medicalnet-resnet50":
+            return _pretrained_shape(*medicalnet(50, channels))
+        case "segresnet":
+            return _pretrained_shape(*segresnet(channels))
+
+
+def _pretrained_shape(features: nn.Sequential, out_channels: int) -> Backbone:
+    return Backbone(features, nn.ReLU(), out_channels)
 
 
 def _densenet(options: DenseNetOptions, channels: int, block_config: Sequence[int]) -> Backbone:

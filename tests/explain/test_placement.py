@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.networks import narrow
+from support.networks import BACKBONES, narrow
 from torch import nn
 from torch.nn.functional import interpolate
 
@@ -32,8 +32,14 @@ def looking_ahead(network: nn.Module) -> nn.Module:
     return network
 
 
-@pytest.mark.parametrize("shape", [(72, 80, 66), (40, 47, 33)])
-@pytest.mark.parametrize("backbone", ["densenet121", "efficientnet-b0", "resnet18"])
+@pytest.mark.parametrize(
+    ("backbone", "shape"),
+    [
+        *((backbone, shape) for backbone in BACKBONES for shape in ((72, 80, 66), (40, 47, 33))),
+        ("medicalnet-resnet18", (40, 47, 33)),
+        ("segresnet", (20, 27, 17)),
+    ],
+)
 def test_a_feature_voxel_lies_where_it_looks(backbone: BackboneName, shape: tuple[int, int, int]) -> None:
     config = narrow(backbone, modality="NCCT", **DEEP if backbone == "densenet121" else {})
     features = build_backbone(config).features.eval()
@@ -49,7 +55,7 @@ def test_a_feature_voxel_lies_where_it_looks(backbone: BackboneName, shape: tupl
 
 
 @pytest.mark.parametrize("shape", [(32, 24, 20), (33, 47, 40)])
-@pytest.mark.parametrize("backbone", ["densenet121", "efficientnet-b0", "resnet18"])
+@pytest.mark.parametrize("backbone", [*BACKBONES, "medicalnet-resnet18", "segresnet"])
 def test_streamlining_moves_nothing(backbone: BackboneName, shape: tuple[int, int, int]) -> None:
     classifier = Classifier(narrow(backbone, fusion="none"), 0).eval()
     plain = place_features(classifier.backbone.features, 2, shape)
