@@ -15,10 +15,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 class Frozen(BaseModel):
     """An immutable configuration value that refuses unknown keys and validates its defaults too.
 
-    The docstring below a field is its description: in the JSON schema, and in docs/configuration.md.
+    The docstring below a field is its description: in the JSON schema, and in docs/configuration.md (`reference`).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class Section(Frozen):
@@ -30,6 +30,8 @@ class Section(Frozen):
     @classmethod
     def _no_switch_is_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         """To Python, and so to pydantic, True is 1."""
+        if not isinstance(value, bool | list | tuple):  # thousands of records hold a configuration each
+            return value
         within = value if isinstance(value, list | tuple) else (value,)
         field = cls.model_fields[info.field_name or ""]
         if any(isinstance(each, bool) for each in within) and not _mentions_bool(field.annotation):

@@ -3,13 +3,17 @@
 Arrays are indexed [x, y, z] in RAS+ order (x to the right, y to the front, z upwards); lengths are in millimetres.
 """
 
-from math import ceil, floor
-from typing import Annotated, Any, Literal
+from __future__ import annotations
 
-import numpy as np
+from math import ceil, floor
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
 from pydantic import BeforeValidator, PositiveFloat, PositiveInt
 
 from rlvo.config.base import Section
+
+if TYPE_CHECKING:
+    import numpy as np  # every command reads this module, and `rlvo status` starts without NumPy
 
 ATLAS_FIRST_VOXEL = (-98.0, -134.0, -72.0)
 """Centre of the first voxel of the ICBM152 2009a images at 1 mm (RAS mm)."""
@@ -37,6 +41,8 @@ class Grid(Section):
     @property
     def affine(self) -> np.ndarray:
         """4×4 voxel-to-RAS matrix."""
+        import numpy as np
+
         affine = np.diag([*self.spacing, 1.0])
         affine[:3, 3] = self.origin
         return affine

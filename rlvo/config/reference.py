@@ -1,8 +1,13 @@
 """What a study file may hold, from the configuration models alone: a JSON schema for editors, a page for people."""
 
+import ast
+import inspect
+import itertools
 import json
+from collections.abc import Iterator
 from typing import Any
 
+from rlvo.config.base import Section
 from rlvo.config.grid import PRESETS
 from rlvo.config.study import StudyConfig
 
@@ -25,6 +30,10 @@ This page is written by `rlvo schema -o docs/configuration.md` from the models i
 def study_schema() -> dict[str, Any]:
     """The JSON schema of a study file."""
     schema = StudyConfig.model_json_schema()
+    by_name = {**schema["$defs"], StudyConfig.__name__: schema}
+    for model in _models(Section):
+        if model.__name__ in by_name:
+            _describe(model, by_name[model.__name__]["properties"])
     _unfold_descriptions(schema)
     grid = StudyConfig.model_fields["grid"].default
     schema["properties"]["grid"]["default"] = next(name for name, preset in PRESETS.items() if preset == grid)
@@ -39,6 +48,22 @@ def schema_text() -> str:
 def reference_page() -> str:
     """docs/configuration.md: every field with its values, default and meaning, section by section."""
     return "\n".join([HEAD, *_sections("", study_schema(), study_schema()["$defs"])])
+
+
+def _models(base: type[Section]) -> Iterator[type[Section]]:
+    for model in base.__subclasses__():
+        yield model
+        yield from _models(model)
+
+
+def _describe(model: type[Section], fields: dict[str, Any]) -> None:
+    """Describe a model's fields by the docstrings below them. Pydantic can, but at every start of every command."""
+    [source] = ast.parse(inspect.getsource(model)).body
+    assert isinstance(source, ast.ClassDef)
+    for field, below in itertools.pairwise(source.body):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                fields[name] = dict(sorted({**fields[name], "description": inspect.cleandoc(text)}.items()))
 
 
 def _unfold_descriptions(node: Any) -> None:
