@@ -9,8 +9,8 @@ import unicodedata
 
 OBEYED = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 """Unicode categories that terminals obey or do not show: controls, marks of direction, zero width, surrogates."""
-FORMULA = r"\s*[=+\-@＝＋－＠\t\r\n]"
-"""How a cell begins that spreadsheets take for a formula."""
+FORMULA = re.compile(r"'*\s*[=+\-@＝＋－＠\t\r\n]")
+"""How a cell begins that spreadsheets take for a formula, or would but for its apostrophes."""
 
 
 def escape_controls(text: str) -> str:
@@ -28,12 +28,12 @@ def escape_formula(cell: str) -> str:
 
     A cell that has one or more apostrophes already gets one more, so that `unescape_formula` gives every cell back.
     """
-    return f"'{cell}" if re.match(rf"'*{FORMULA}", cell) else cell
+    return f"'{cell}" if FORMULA.match(cell) else cell
 
 
 def unescape_formula(cell: str) -> str:
     """A cell as it was before `escape_formula`."""
-    return cell[1:] if cell.startswith("'") and re.match(rf"'+{FORMULA}", cell) else cell
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 def _obeyed(text: str) -> set[str]:

@@ -98,6 +98,25 @@ def test_a_table_reads_back_from_csv_and_holds_no_formula(cells: list[str], numb
     assert text.splitlines()[0] == "id,'-x,votes"
 
 
+def test_a_table_is_written_as_pandas_would_but_for_what_is_obeyed() -> None:
+    table = pd.DataFrame(
+        {
+            "text": ["a,b", 'say "x"', None],
+            "float": [1e-7, float("nan"), 1e16],
+            "single": pd.Series([0.1, float("inf"), -2], dtype="float32"),
+            "integer": pd.array([1, None, -3], "Int64"),
+            "switch": [True, False, True],
+            "maybe": pd.array([True, None, False], "boolean"),
+            "mixed": [1, None, "z"],
+            "numbers": pd.Series([-1, float("nan"), 3], dtype=object),
+            "category": pd.Categorical(["u", None, "v"]),
+            7: [0.1 + 0.2, 123456789.123, 5e-324],
+        }
+    )
+    for each in (table, table[:0], table[["float"]], table[["text"]], table.iloc[::-1]):
+        assert csv_text(each) == each.infer_objects().to_csv(index=False)
+
+
 def test_ids_such_as_na_are_not_missing_and_control_characters_are_visible(tmp_path: Path) -> None:
     text = csv_text(
         pd.DataFrame({"id": ["NA", "a\x1b[31m\u202e"], "note": ["=cmd|'/c calc'!A0", None], "score": [-1.5, 2]})

@@ -1,15 +1,18 @@
 """`rlvo status`: where the studies of a work folder stand, from any terminal and after a crash."""
 
+import gc
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -22,6 +25,7 @@ from rlvo.report.console import align, literal, numeric, print_json, print_line,
 from rlvo.search.forecast import read_forecast
 from rlvo.study.folder import StudyFolder, no_study, started_studies
 from rlvo.study.state import ENDED, ConfigurationState, FinishedConfiguration, StudyState
+from rlvo.text import escape_controls
 from rlvo.training.usage import UsageReader
 
 INTERVAL = 2.0
@@ -59,7 +63,11 @@ def status(
     usage = UsageReader()
 
     def look() -> list[StudyState]:
-        return [read_forecast(folder, usage) for folder in _find_studies(work, study)]
+        gc.disable()  # it would search thousands of records again and again, and there are no circles among them
+        try:
+            return [read_forecast(folder, usage) for folder in _find_studies(work, study)]
+        finally:
+            gc.enable()
 
     if csv:
         _print_csv(work, _find_studies(work, study))
@@ -134,6 +142,16 @@ def headlines(study: StudyState) -> list[str]:
     return lines
 
 
+@dataclass(frozen=True)
+class _AsTheyAre:
+    """Lines that Rich need not fit into a width: a hundredth of the work."""
+
+    lines: Sequence[str]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Segment("".join(f"{escape_controls(line)}\n" for line in self.lines))
+
+
 def _one_line(text: str, style: str = "") -> RenderableType:
     line = literal(text, style)
     line.no_wrap, line.overflow = True, "ellipsis" if terminal.console.is_terminal else "ignore"
@@ -191,7 +209,7 @@ def _configurations(shown: Sequence[ConfigurationState], folds: int) -> Renderab
         rows.append((each.label, each.key, *marks, str(each.epochs), auc, _auc(each.standard_error), state))
     if not terminal.console.is_terminal:  # as wide as it is, and in a tenth of the time
         lines = align([("configuration", "key", *numbers, "state"), *rows], right=range(2, 2 + len(numbers)))
-        return Group(*map(_one_line, lines))
+        return _AsTheyAre(lines)
     columns = [Column("configuration", overflow="ellipsis", no_wrap=True), Column("key", no_wrap=True)]
     columns += [numeric(heading) for heading in numbers]
     return text_table([*columns, Column("state", no_wrap=True)], rows)

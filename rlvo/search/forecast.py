@@ -50,7 +50,9 @@ def with_forecast(state: StudyState, study: StudyFolder, config: StudyConfig, us
         for trial in each.trials:
             if trial.epoch:
                 record = trial.record
-                pace, energy = usage.pace_and_energy(study.trial(each.key, trial.fold), has_ended=record is not None)
+                pace, energy = usage.pace_and_energy(
+                    study.trial_place(each.key, trial.fold), has_ended=record is not None
+                )
                 joules.append(energy)
                 if pace is None and record is not None:  # trained by an earlier version
                     pace = Pace(record.seconds / record.epochs)

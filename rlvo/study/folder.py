@@ -114,7 +114,11 @@ class StudyFolder:
 
     def trial(self, configuration: str, fold: int) -> Path:
         """The folder of one trial, by the configuration's key and the fold."""
-        return Path(f"{self.path}/trials/{configuration}/fold-{fold}")
+        return Path(self.trial_place(configuration, fold))
+
+    def trial_place(self, configuration: str, fold: int) -> str:
+        """The same as text, because thousands are looked at."""
+        return f"{self.path}/trials/{configuration}/fold-{fold}"
 
     def configurations(self) -> list[Path]:
         """The folders of the configurations that were started, by key."""

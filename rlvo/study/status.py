@@ -11,7 +11,7 @@ from typing import Self
 from pydantic import Field, ValidationError
 
 from rlvo.config.base import Frozen
-from rlvo.files import atomic_write
+from rlvo.files import atomic_write, read_if_there
 from rlvo.study.folder import CONFIGURATION, StudyFolder, read_config, read_configuration, trial_place
 from rlvo.study.state import ConfigurationState, State, StudyState, TrialState, seconds_per_epoch, trial_state
 from rlvo.training.records import EPOCHS, RECORD, CompletionRecord, EpochMetrics, parse_epochs
@@ -96,8 +96,11 @@ def read_state(study: StudyFolder, *, now: float | None = None) -> StudyState:
     if note is None or noted is None or noted < (_modified(study.config) or 0.0):  # from before the last start
         note = noted = None
     said, is_alive = note or Note(), noted is not None and now - noted <= NOTE_SECONDS
-    folders = {folder: _traces(folder, config.folds.folds) for folder in study.configurations()}
-    traces = [trace for siblings in folders.values() for trace in siblings]
+    folders = [
+        (folder.name, read_configuration(folder), _traces(folder, config.folds.folds))
+        for folder in study.configurations()
+    ]
+    traces = [trace for *_, siblings in folders for trace in siblings]
     by_clock = [
         (trace.seen - trace.started) / len(trace.epochs)
         for trace in traces
@@ -120,10 +123,9 @@ def read_state(study: StudyFolder, *, now: float | None = None) -> StudyState:
         return trial_state(fold, trace.record, trace.epochs, failure=failure, pruning=pruning, unended=unended)
 
     configurations = []
-    for folder, siblings in folders.items():
-        trials = [state(folder.name, trace) for trace in siblings]
-        each = ConfigurationState.of(folder.name, read_configuration(folder), trials, config.training.epochs)
-        configurations.append(each)
+    for key, configuration, siblings in folders:
+        trials = [state(key, trace) for trace in siblings]
+        configurations.append(ConfigurationState.of(key, configuration, trials, config.training.epochs))
     seen = [when for when in (noted, *(trace.seen for trace in traces)) if when is not None]
     return StudyState(
         name=config.name,
@@ -148,24 +150,17 @@ def _trace(fold: int, folder: str, started: float | None) -> _Trace:
         return _Trace(fold)
     record, epochs, damage = None, tuple[EpochMetrics, ...](), None
     try:
-        if (written := _content(f"{folder}/{RECORD}")) is not None:
+        if (written := read_if_there(f"{folder}/{RECORD}")) is not None:
             record = CompletionRecord.model_validate_json(written)
     except ValueError:
         damage = f"{RECORD} cannot be read"
-    content = _content(f"{folder}/{EPOCHS}") or b""
+    content = read_if_there(f"{folder}/{EPOCHS}") or b""
     if record is None or hashlib.sha256(content).hexdigest() != record.files.get(EPOCHS):  # else it is as written
         try:
             epochs = tuple(parse_epochs(content))
         except ValueError:
             damage = damage or f"{EPOCHS} cannot be read"
     return _Trace(fold, record, epochs, damage, started, max(changed, started or changed))
-
-
-def _content(path: str) -> bytes | None:
-    """Of a file; None if it is missing."""
-    with suppress(FileNotFoundError), open(path, "rb", buffering=0) as file:
-        return file.read()
-    return None
 
 
 def _modified(path: str | Path) -> float | None:

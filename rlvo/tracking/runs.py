@@ -160,8 +160,9 @@ class RunTree:
     def _log_metrics(self, run: TrackedRun, metrics: Mapping[int, Mapping[str, float]], when: int) -> None:
         """Log metrics by step."""
         rows = [
-            Metric(name, value, int(values.get("when", when)), step)
+            Metric(name, value, at, step)
             for step, values in metrics.items()
+            for at in [int(values.get("when", when))]
             for name, value in values.items()
             if name not in ("epoch", "when")
         ]

@@ -282,8 +282,9 @@ def read_epochs(folder: Path) -> list[dict[str, float]]:
 
 def parse_epochs(content: bytes) -> list[dict[str, float]]:
     """The lines of `epochs.jsonl`, oldest first. Raises ValueError if they are damaged."""
-    lines = [parse_json(line) for line in content.splitlines()]
-    if not all(isinstance(line, dict) for line in lines):
+    written = content.splitlines()
+    lines: list[Any] = parse_json(b"[%b]" % b",".join(written))
+    if len(lines) != len(written) or not all(isinstance(line, dict) for line in lines):
         raise ValueError("a line is no JSON object")
     return lines
 

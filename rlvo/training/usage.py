@@ -4,7 +4,7 @@ import json
 import math
 import resource
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from rlvo.about import code_version
-from rlvo.files import file_version
+from rlvo.files import file_version, read_if_there
 from rlvo.training.energy import CPU, GPU, EnergyMeter
 
 USAGE = "usage.jsonl"
@@ -95,15 +95,19 @@ class UsageReader:
     """Reads what many trials took, again and again: only of those that have written something since the last time."""
 
     def __init__(self) -> None:
-        self._read: dict[Path, tuple[tuple[int, int] | None, bool, Pace | None, float]] = {}
+        self._read: dict[str, tuple[tuple[int, int] | None, bool, Pace | None, float]] = {}
 
-    def pace_and_energy(self, folder: Path, *, has_ended: bool = False) -> tuple[Pace | None, float]:
-        """As `read_pace` and `read_energy` tell them of the trial in `folder`; once it has ended, it writes no more."""
+    def pace_and_energy(self, folder: Path | str, *, has_ended: bool = False) -> tuple[Pace | None, float]:
+        """As `read_pace` and `read_energy` tell them of the trial in `folder`; once it has ended, it writes no more.
+
+        Thousands of trials are asked for: a folder that is given as text costs less.
+        """
+        folder = str(folder)
         known = self._read.get(folder)
         if known is None or not (has_ended and known[1]):
-            version = file_version(folder / USAGE)
+            version = file_version(f"{folder}/{USAGE}")
             if known is None or known[0] != version:
-                lines = list(_lines(folder))
+                lines = _lines(folder) if version is not None else []
                 known = (version, has_ended, _pace(lines), _energy(lines))
             self._read[folder] = known = (version, has_ended, *known[2:])
         return known[2:]
@@ -114,16 +118,16 @@ def read_code(folder: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(line["code"]) for line in _lines(folder) if "code" in line))
 
 
-def _lines(folder: Path) -> Iterator[dict[str, Any]]:
-    lines = (folder / USAGE).read_text().splitlines() if (folder / USAGE).exists() else []
+def _lines(folder: Path | str) -> list[dict[str, Any]]:
+    content = read_if_there(f"{folder}/{USAGE}") or b""
     try:
-        contents = from_json(f"[{','.join(lines)}]")
+        contents = from_json(b"[%b]" % content.strip().replace(b"\n", b","))
     except ValueError:  # some were cut short
-        contents = map(_from_json, lines)
-    yield from (content for content in contents if isinstance(content, dict))
+        contents = map(_from_json, content.splitlines())
+    return [content for content in contents if isinstance(content, dict)]
 
 
-def _from_json(line: str) -> Any:
+def _from_json(line: bytes) -> Any:
     with suppress(ValueError):
         return from_json(line)
     return None

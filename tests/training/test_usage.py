@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.file_calls import count_calls
 
 from rlvo.training.energy import CPU
 from rlvo.training.usage import (
@@ -77,10 +78,9 @@ def test_the_code_of_every_start_is_named_once(tmp_path: Path, monkeypatch: pyte
     assert all(isinstance(value, int | float) for line in read_usage(tmp_path).values() for value in line.values())
 
 
-def test_a_file_is_read_again_only_if_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_read_again_only_if_it_has_changed(tmp_path: Path) -> None:
     """A change within the clock's resolution changes the size; one of the same size, the time."""
-    reader, read, opened = UsageReader(), Path.read_text, list[Path]()
-    monkeypatch.setattr(Path, "read_text", lambda path: opened.append(path) or read(path))
+    reader = UsageReader()
 
     def told(folder: Path) -> tuple[Pace | None, str]:
         pace, joules = reader.pace_and_energy(folder)
@@ -89,10 +89,9 @@ def test_a_file_is_read_again_only_if_it_has_changed(tmp_path: Path, monkeypatch
     one, other = tmp_path / "one", tmp_path / "other"
     one.mkdir()
     assert told(one) == told(other) == (None, "nan")
-    assert opened == []
     (one / USAGE).write_text(json.dumps({"epoch": 1, SECONDS: 4.0, CPU: 10.0}) + "\n")
     assert told(one) == told(one) == (Pace(4), "10.0")
-    assert opened == [one / USAGE]
+    assert count_calls(lambda: told(one)) == 1, "it is opened again"
     with (one / USAGE).open("a") as file:
         file.write(json.dumps({"epoch": 2, SECONDS: 2.0, CPU: 20.0}) + "\n")
     assert told(one) == (Pace(2, 2), "30.0")
