@@ -110,12 +110,15 @@ class Contender:
     """Folds to hand to Tune, the next one first."""
     running: set[int] = field(default_factory=set)
     """Folds that Tune has, and has not yet said how they ended."""
+    is_pruned: bool = field(init=False)
+    """Whether one of its trials was."""
     _state: ConfigurationState | None = None
-    _values: dict[int, float] = field(default_factory=dict)
-    """Its objective at rungs it has arrived at."""
+    _arrived: list[float] | None = None
+    """Its objective at each rung it has arrived at; None if that is to be worked out."""
 
     def __post_init__(self) -> None:
         self.trials = [trial_state(fold, None, epochs) for fold, epochs in enumerate(self.epochs)]
+        self.is_pruned = False
         self.passed = sum(
             any(e and (fold >= rung.folds or len(e) > rung.epochs) for fold, e in enumerate(self.epochs))
             for rung in self.rungs[:-1]
@@ -131,9 +134,10 @@ class Contender:
         unended: State = "waiting",
     ) -> None:
         """Note what has become of a trial; the arguments are those of `trial_state`."""
-        self._state, epochs = None, self.epochs[fold]
-        self._values.clear()
+        self._state = self._arrived = None
+        epochs = self.epochs[fold]
         self.trials[fold] = trial_state(fold, record, epochs, failure=failure, pruning=pruning, unended=unended)
+        self.is_pruned = any(trial.state == "pruned" for trial in self.trials)
 
     @property
     def state(self) -> ConfigurationState:
@@ -172,21 +176,17 @@ class Contender:
         return len(self.epochs[fold]) >= rung.epochs
 
     @property
-    def is_pruned(self) -> bool:
-        return any(trial.state == "pruned" for trial in self.trials)
-
-    @property
     def values(self) -> Sequence[float]:
         """Its objective at each rung it has arrived at, which it has not before Tune has let go of all its trials."""
-        self.appraise()
-        arrived = [self._values[number] for number in sorted(self._values)]
+        arrived = self.appraise()
         return arrived[: self.rung] if self.running else arrived
 
-    def appraise(self) -> None:
+    def appraise(self) -> Sequence[float]:
         """Work out `values` when it has come further, and not of all configurations at once when they are compared."""
-        for number, rung in enumerate(self.rungs[:-1]):
-            if number not in self._values and (value := self._value(rung)) is not None:
-                self._values[number] = value
+        if self._arrived is None:
+            found = map(self._value, self.rungs[:-1])
+            self._arrived = [value for value in found if value is not None]
+        return self._arrived
 
     @property
     def means(self) -> dict[int, float]:
@@ -230,6 +230,8 @@ class Bracket:
         self._arrived: list[tuple[float, int]] = []
         """At that rung, best first: minus the value, and the contender's number."""
         self._coming, self._past = set[int](), set[int]()
+        self._on = self._out = Verdict(0)
+        """The verdicts on those that continue from that rung, and on those that do not: the same for all."""
 
     def judge(self) -> dict[str, Verdict]:
         """What is certain of every contender, by key, in the order they were proposed."""
@@ -263,11 +265,12 @@ class Bracket:
 
     def _compare(self, rung: int, starters: Sequence[int]) -> dict[int, Verdict]:
         """Verdicts on those who start for a rung, and for the rungs above if nobody is still to come."""
-        verdicts = {number: Verdict(rung) for number in starters}
+        verdicts = dict.fromkeys(starters, Verdict(rung))
         self._rung, self._starting, self._keep = rung, len(starters), math.ceil(len(starters) / self._factor)
         self._arrived, self._coming, self._past = [], set(), set()
         if rung == len(self._rungs) - 1:
             return verdicts
+        self._on, self._out = Verdict(rung + 1), Verdict(rung, self._reason())
         for number in starters:
             if len(self._values[number]) > rung:
                 self._arrived.append((-self._values[number][rung], number))
@@ -285,16 +288,18 @@ class Bracket:
 
     def _verdict(self, place: int) -> dict[int, Verdict]:
         number = self._arrived[place][1]
-        contender, rung = self._contenders[number], self._rungs[self._rung]
+        contender = self._contenders[number]
         if contender.is_pruned and contender.passed <= self._rung:
             return {}
         if number in self._past or contender.passed > self._rung or place + len(self._coming) < self._keep:
             self._past.add(number)
-            return {number: Verdict(self._rung + 1)}
-        if place < self._keep:
-            return {}
-        reason = f"after {rung.epochs} epochs on {rung.folds} folds, {self._keep} of {self._starting} configurations "
-        return {number: Verdict(self._rung, reason + "went on and were better")}
+            return {number: self._on}
+        return {} if place < self._keep else {number: self._out}
+
+    def _reason(self) -> str:
+        """Why those that do not continue are pruned."""
+        rung, counts = self._rungs[self._rung], f"{self._keep} of {self._starting}"
+        return f"after {rung.epochs} epochs on {rung.folds} folds, {counts} configurations went on and were better"
 
     def _by_key(self, verdicts: Mapping[int, Verdict]) -> dict[str, Verdict]:
         return {self._contenders[number].key: verdicts[number] for number in sorted(verdicts)}
