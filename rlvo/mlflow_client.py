@@ -6,7 +6,9 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import sys
+import tempfile
 import textwrap
 import threading
 from collections.abc import Iterator, Mapping
@@ -26,6 +28,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from rlvo.config.commands import command_line
+from rlvo.config.workdir import sqlite_address
 from rlvo.errors import MachineError, RlvoError, encode_password, hide_passwords
 from rlvo.moved_folder import claim_artifacts, sqlite_file
 
@@ -70,8 +73,10 @@ class Tracking:
             logging.getLogger(name).setLevel(level)
         if re.match(r"(postgresql|mysql|mssql)\b", self.uri):  # one that refuses is tried for 100 s by MLflow
             sqlalchemy.create_engine(self.uri).connect().close()
+        if (file := self.database_file) is not None and not file.exists():
+            _create_database(file)
         client = MlflowClient(self.uri, self.uri)
-        if (file := self.database_file) is not None and file.absolute().parent == self.workdir.absolute():
+        if file is not None and file.absolute().parent == self.workdir.absolute():
             claim_artifacts(self.uri, self.artifacts.absolute())
         return client
 
@@ -198,6 +203,28 @@ class Tracking:
                     os.environ.pop(variable, None)
                     if value is not None:
                         os.environ[variable] = value
+
+
+def _create_database(file: Path) -> None:
+    """Make a database elsewhere, then move it into place: there it is whole or absent.
+
+    MLflow makes one in dozens of steps, and a process that meets one half made takes them too: both fail. If several
+    make one at once, the first that is ready stays.
+
+    Raises MlflowException if there is no room, or no writing to the folder.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            made = Path(folder, file.name)
+            MlflowClient(sqlite_address(made)).search_experiments(max_results=1)
+            with (
+                tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as beside,
+                contextlib.suppress(FileExistsError),
+            ):
+                os.link(shutil.copy(made, beside), file)
+    except OSError as error:
+        raise MlflowException(f"{file.name} cannot be made: {error.strerror or error}") from None
 
 
 def one_line(error: Exception) -> str:
