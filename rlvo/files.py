@@ -55,7 +55,7 @@ def parse_json(text: bytes | str) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def csv_text(table: "pd.DataFrame") -> str:
+def csv_text(table: "pd.DataFrame", *, separator: str = ",") -> str:
     """A table as CSV, without its index. No spreadsheet takes text in it for a formula, no terminal obeys it.
 
     Numbers stay numbers, and every float reads back as itself. `read_csv` and `rlvo.cohort.tables.read_table` read text
@@ -63,7 +63,7 @@ def csv_text(table: "pd.DataFrame") -> str:
     """
     columns = (table.iloc[:, number] for number in range(table.shape[1]))
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv.writer(file, delimiter=separator, lineterminator="\n")
     writer.writerow(map(_shown, table.columns))
     writer.writerows(zip(*map(_csv_cells, columns), strict=True))
     return file.getvalue()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,6 +27,7 @@ from rlvo.report.console import console, print_json, print_line, show_progress, 
 from rlvo.study.folder import load_or_started
 
 if TYPE_CHECKING:
+    from rlvo.imaging.biomarkers import Biomarkers
     from rlvo.imaging.cohort_preparation import Outcome, PreparedCohort
     from rlvo.imaging.store import VolumeStore
     from rlvo.report.cohort_page import CohortContents
@@ -260,6 +262,18 @@ def prepare(
     columns: ColumnsOption = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one per core")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to prepare on, e.g. auto or head:6379.")] = None,
+    biomarkers: Annotated[
+        Path | None,
+        typer.Option(
+            help="Measure imaging biomarkers, and write the table with them as further columns (docs/biomarkers.md).",
+            metavar="OUT.csv",
+            callback=writable_file,
+        ),
+    ] = None,
+    biomarker_pictures: Annotated[
+        Path | None,
+        typer.Option(help="Folder for a picture of each patient's biomarkers (PNG).", callback=writable_folder),
+    ] = None,
     workdir: WorkdirOption = Path(DEFAULT),
     json: JsonOption = False,
 ) -> None:
@@ -268,29 +282,44 @@ def prepare(
     Started again, it prepares only what is new, changed or damaged. A patient whose files cannot be used is refused;
     the others continue. A contact sheet shows every patient, the worst first. Exit code 2 if a patient was refused.
 
-    Example: rlvo prepare cohort.csv --store ./rlvo-work/store
+    Example: rlvo prepare cohort.csv --store ./rlvo-work/store --biomarkers with-biomarkers.csv
     """
     from rlvo.imaging.store import VolumeStore
     from rlvo.imaging.target import Target
+    from rlvo.workflows.biomarkers import check_biomarkers, write_biomarkers
     from rlvo.workflows.cohort import prepare_volumes
 
+    check_biomarkers(cohort, biomarkers, biomarker_pictures)
     study = load_or_started(config, Workdir.at(workdir, create=False).studies) if config is not None else None
     target = Target(grid=study.grid, atlas=study.atlas) if study else Target(grid=PRESETS[grid], atlas=atlas)
     volumes = VolumeStore(store if store is not None else Workdir.at(workdir).store)
+    mapping = (study.cohort.columns if study else {}) | column_mapping(columns)
     prepared, page, notes = prepare_volumes(
-        cohort,
-        target,
-        volumes,
-        workers=workers,
-        address=address,
-        mapping=(study.cohort.columns if study else {}) | column_mapping(columns),
-        progress=show_progress,
+        cohort, target, volumes, workers=workers, address=address, mapping=mapping, progress=show_progress
     )
     print_notes(notes)
+    measured: dict[str, Biomarkers] = {}
+    if biomarkers is not None:
+        measured = write_biomarkers(
+            cohort,
+            prepared,
+            volumes,
+            biomarkers,
+            pictures=biomarker_pictures,
+            mapping=mapping,
+            workers=workers,
+            progress=show_progress,
+        )
     if json:
-        print_json({"patients": [_described(*each, volumes) for each in prepared.outcomes.items()]})
+        described = {patient: _described(patient, each, volumes) for patient, each in prepared.outcomes.items()}
+        for patient, each in measured.items():
+            values = {name: None if math.isnan(value) else value for name, value in each.values.items()}
+            described[patient]["biomarkers"] = values | {"side": each.side, "doubts": each.doubts}
+        print_json({"patients": [*described.values()]})
     else:
         _print_preparation(prepared, volumes.path, page)
+        if biomarkers is not None:
+            _print_biomarkers(measured, biomarkers, biomarker_pictures)
     if prepared.refused:
         what = f"{len(prepared.refused)} of {len(prepared.outcomes)} patients refused"
         raise RlvoError(what, where=cohort, fix="Fix or remove them")
@@ -322,6 +351,17 @@ def _print_preparation(result: PreparedCohort, store: Path, page: Path) -> None:
     counts = f"{len(result.prepared) - review} prepared, {review} to review, {len(result.refused)} refused"
     print_line(f"{counts}; store: {store}")
     print_line(f"look at them: {page}")
+
+
+def _print_biomarkers(measured: Mapping[str, Biomarkers], out: Path, pictures: Path | None) -> None:
+    """How often each was measured, how many patients need a look, and where the table and the pictures are."""
+    names = {name for each in measured.values() for name in each.values}
+    missing = {name: sum(math.isnan(each.values[name]) for each in measured.values()) for name in sorted(names)}
+    doubtful = sum(bool(each.doubts) for each in measured.values())
+    print_line(f"biomarkers of {len(measured)} patients, {doubtful} with doubts: {out}")
+    print_line(f"not measured: {_join_or_none(f'{name} {count}' for name, count in missing.items() if count)}")
+    if pictures is not None:
+        print_line(f"pictures of them: {pictures}")
 
 
 def import_isles(

@@ -159,10 +159,10 @@ def examine_table(
     """
     if "patient_id" not in table:
         raise RlvoError("the column is missing", where="patient_id", fix="Every row needs the patient's id")
-    patients = pd.Index([_text(cell) or "" for cell in table["patient_id"]], name="patient_id", dtype="str")
+    patients = pd.Index([cell_text(cell) or "" for cell in table["patient_id"]], name="patient_id", dtype="str")
     text, variables = pd.DataFrame(index=patients), known_variables(own)
     for name in (name for name in variables if name in table and name != "patient_id"):
-        cells = pd.Series([_text(cell) for cell in table[name]], index=patients, dtype="str")
+        cells = pd.Series([cell_text(cell) for cell in table[name]], index=patients, dtype="str")
         text[name] = cells.mask(cells.str.lower().isin(missing_words(variables[name])))
     findings = [*_id_findings(patients), *ambiguous_separators(table, decimal_comma, variables)]
     if decimal_comma:
@@ -235,7 +235,7 @@ def _empty_columns(typed: pd.DataFrame, predictors: Sequence[str]) -> list[Findi
     return [Finding(None, name, what, fix) for name in empty]
 
 
-def _text(cell: Any) -> str | None:
+def cell_text(cell: Any) -> str | None:
     """Return a cell's text as its writer saw it: 7.0 is "7", True is "TRUE"."""
     if isinstance(cell, str):
         return cell.strip()

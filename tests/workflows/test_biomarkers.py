@@ -1,0 +1,116 @@
+"""Imaging biomarkers from a cohort's files to its table, and to a study that is given them as predictors."""
+
+import json
+import stat
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+from support.commands import call, refused
+from support.privacy import open_to_others
+
+from rlvo.cohort.reading import read_cohort
+from rlvo.cohort.tables import read_table
+from rlvo.config.grid import Grid
+from rlvo.imaging.biomarkers import DECLARED, declarations
+from rlvo.synthetic.cohort import write_synthetic_cohort
+
+GRID = Grid(shape=(50, 62, 50), spacing=(3, 3, 3), origin=(-73.5, -109.5, -61.5))
+PATIENTS = 3
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three synthetic patients; the third's NCCT is damaged. With them a study of their grid."""
+    folder = tmp_path_factory.mktemp("cohort")
+    write_synthetic_cohort(folder, patients=10, profile="demo", seed=0, grid=GRID, workers=1)
+    table = pd.read_csv(folder / "cohort.csv", dtype=str, keep_default_na=False).head(PATIENTS)
+    table.to_csv(folder / "cohort.csv", index=False)
+    ncct = folder / table["ncct"][2]
+    ncct.write_bytes(ncct.read_bytes()[:-100])
+    (folder / "study.yaml").write_text(f"name: x\ngrid: {GRID.model_dump_json()}\n")
+    return folder / "cohort.csv"
+
+
+def prepare(cohort: Path, out: Path, *more: object) -> list[object]:
+    return ["prepare", cohort, "--biomarkers", out, *more]
+
+
+def on_grid(cohort: Path) -> tuple[object, ...]:
+    return ("--config", cohort.parent / "study.yaml", "--workdir", cohort.parent / "work")
+
+
+@pytest.fixture(scope="module")
+def measured(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The table with biomarkers, in a folder of its own, with `pictures` beside it."""
+    folder = tmp_path_factory.mktemp("measured")
+    out, pictures = folder / "with.csv", ("--biomarker-pictures", folder / "pictures")
+    assert "1 of 3 patients refused" in refused(*prepare(cohort, out, *on_grid(cohort), *pictures, "--workers", 2))
+    return out
+
+
+def test_the_table_gets_columns_and_keeps_its_own(cohort: Path, measured: Path) -> None:
+    before, after = (pd.read_csv(path, dtype=str, keep_default_na=False) for path in (cohort, measured))
+    assert [*after][: len(before.columns)] == [*before]
+    assert [*after][len(before.columns) :] == [f"biomarkers.{name}" for name in (*DECLARED, "side", "doubts")]
+    for name in before:
+        if name in ("ncct", "cta", "vessels"):
+            places = [(measured.parent / cell).resolve() for cell in after[name]]
+            assert places == [(cohort.parent / cell).resolve() for cell in before[name]]
+        else:
+            assert after[name].tolist() == before[name].tolist()
+    assert after["biomarkers.side"].tolist()[:2] == before["occlusion_side"].tolist()[:2]
+    assert after["biomarkers.doubts"][2] == "not prepared"
+    numbers = after[[f"biomarkers.{name}" for name in DECLARED]]
+    assert (numbers.loc[2] == "").all()
+    own = declarations()
+    named = [each.name for each in own if (numbers[str(each.source)] != "").any()]
+    assert len(named) > 5
+    read = read_cohort(measured, named, own)
+    assert float(numbers["biomarkers.collaterals"][0]) == read.table["biomarkers_collaterals"].iloc[0]
+
+
+def test_the_pictures_are_their_owners_alone(cohort: Path, measured: Path) -> None:
+    patients = pd.read_csv(cohort, dtype=str)["patient_id"]
+    drawn = sorted((measured.parent / "pictures").glob("*"))
+    assert [path.name for path in drawn] == [f"{patient}.png" for patient in patients[:2]]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (measured, *drawn)} == {0o600}
+    assert not open_to_others(measured.parent, *patients)
+    assert matplotlib.image.imread(drawn[0])[..., :3].std() > 0.1
+
+
+def test_measured_again_from_a_table_with_commas(cohort: Path, measured: Path, tmp_path: Path) -> None:
+    commas, columns, again = measured.with_name(cohort.name), tmp_path / "columns.yaml", tmp_path / "again.csv"
+    table = pd.read_csv(measured, dtype=str, keep_default_na=False).replace(r"^(\d+)\.(\d+)$", r"\1,\2", regex=True)
+    table.rename(columns={"patient_id": "NHC"}).to_csv(commas, index=False, sep=";")
+    columns.write_text("patient_id: NHC\n")
+    refused(*prepare(commas, again, *on_grid(cohort), "--columns", columns, "--workers", 1))
+    raw, before = read_table(again, {"patient_id": "nhc"}), read_table(measured).cells
+    assert raw.decimal_comma
+    assert [*raw.cells] == [*before]
+    for name in (f"biomarkers.{name}" for name in DECLARED):
+        assert not raw.cells[name].str.contains(".", regex=False).any()
+        values = [pd.to_numeric(cells[name].str.replace(",", ".")).tolist() for cells in (raw.cells, before)]
+        np.testing.assert_array_equal(*values)
+
+
+def test_what_is_asked_must_go_together(cohort: Path, tmp_path: Path) -> None:
+    for options, why in (
+        (("--biomarkers", cohort), "the cohort table itself"),
+        (("--biomarkers", tmp_path / "out.xlsx"), "a CSV file"),
+        (("--biomarker-pictures", tmp_path), "Add --biomarkers"),
+    ):
+        assert why in refused("prepare", cohort, *options)
+
+
+def test_json_names_values_sides_and_doubts(cohort: Path, tmp_path: Path) -> None:
+    asked = prepare(cohort, tmp_path / "out.csv", *on_grid(cohort), "--workers", 1, "--json")
+    patients = json.loads(call(*asked).stdout)["patients"]
+    assert set(patients[0]["biomarkers"]) == {*DECLARED, "side", "doubts"}
+    assert "biomarkers" not in patients[2]
+    table = pd.read_csv(tmp_path / "out.csv")
+    for name in DECLARED:
+        told = patients[0]["biomarkers"][name]
+        assert np.isclose(np.nan if told is None else told, table[f"biomarkers.{name}"][0], atol=0.006, equal_nan=True)
