@@ -37,13 +37,14 @@ from rlvo.imaging.store import VolumeStore
 from rlvo.progress import Advance, no_progress
 from rlvo.report.console import print_line, show_progress
 from rlvo.study.folder import StudyFolder, read_ended_trials
+from rlvo.study.image_baseline import fit_image_baselines, image_predictions
 from rlvo.study.inputs import StudyInputs, open_study
 from rlvo.synthetic.cohort import write_synthetic_cohort
 from rlvo.training.dataset import Patients, Volumes
 from rlvo.training.fit import fit
-from rlvo.training.linear_image import LinearImage, read_blocks
+from rlvo.training.linear_image import fit_linear_image, read_blocks
 from rlvo.training.member import load_classifier, predict_probabilities
-from rlvo.training.records import BEST_WEIGHTS, CompletionRecord, member_key
+from rlvo.training.records import BEST_WEIGHTS, CompletionRecord, linear_member_key, member_key
 from rlvo.training.table_model import NAME, table_member_key
 
 DEMO = Path(__file__).parents[1] / "tune_configs" / "demo.yaml"
@@ -72,7 +73,14 @@ TRAINING: dict[str, dict[str, Any]] = {
 GRIDS = {"paper": "arteries"}
 """Where a profile's images are read, if not on the demo's grid."""
 PAPERS = EnsembleConfig()
-WAYS = [way for way in every_way(PAPERS) if way.selection != "same_spec"]
+LINEAR_WAYS = [
+    EnsembleConfig(selection="greedy", weighting="stacked", linear_image="alone"),
+    EnsembleConfig(selection="greedy", weighting="stacked", linear_image="with_table"),
+]
+WAYS = [
+    *(way for way in every_way(PAPERS) if way.selection != "same_spec" and way.linear_image == "none"),
+    *LINEAR_WAYS,
+]
 FACTS = ["profile", "patients", "seed", "option"]
 """What a row of learning.csv is about."""
 
@@ -114,7 +122,7 @@ def train(setting: Setting, work: Path) -> tuple[float, pd.DataFrame]:
     """Train every configuration on every fold, and ask each about the fresh patients.
 
     Returns:
-        The processor's seconds, of an interrupted training those since it went on; and what the table's models say of
+        The processor's seconds, of an interrupted training those since it went on; and what the linear models say of
         their validation patients.
     """
     config, study = setting.config, setting.study(work)
@@ -136,7 +144,9 @@ def train(setting: Setting, work: Path) -> tuple[float, pd.DataFrame]:
             advance(done, len(trials))
     answers += _ask_baselines(inputs, asked)
     pd.concat(answers).to_parquet(setting.fresh(work))
-    return time.process_time() - started, inputs.table_predictions()
+    seconds = time.process_time() - started
+    fit_image_baselines(study, inputs, config.grid, no_progress)
+    return seconds, pd.concat([inputs.table_predictions(), image_predictions(study, inputs.label)])
 
 
 def _cohort(setting: Setting, work: Path, advance: Advance) -> tuple[Path, Path]:
@@ -194,12 +204,12 @@ def _ask_baselines(inputs: StudyInputs, asked: _FreshPatients) -> list[pd.DataFr
         fresh, known = asked.of(fold), inputs.patients(inputs.split.training(fold), inputs.encoder(fold))
         is_right = inputs.table.loc[list(known.ids), "occlusion_side"] == "right"
         blocks = read_blocks(known, spacing, is_right)
-        alone = LinearImage.fit(blocks, known.labels)
-        joint = LinearImage.fit(blocks, known.labels, known.tabular)
+        alone = fit_linear_image(blocks, known.labels)
+        joint = fit_linear_image(blocks, known.labels, known.tabular)
         answers += [
             _answers(table_member_key(fold), fresh, inputs.table_model(fold).predict(fresh.tabular)),
-            _answers(f"{LINEAR}-f{fold}", fresh, alone.predict(fresh_blocks)),
-            _answers(f"{LINEAR} + table-f{fold}", fresh, joint.predict(fresh_blocks, fresh.tabular)),
+            _answers(linear_member_key(fold, with_table=False), fresh, alone.predict(fresh_blocks)),
+            _answers(linear_member_key(fold, with_table=True), fresh, joint.predict(fresh_blocks, fresh.tabular)),
         ]
     return answers
 
@@ -212,7 +222,7 @@ def measure(setting: Setting, work: Path, table: pd.DataFrame) -> dict[str, floa
     """AUC on the fresh patients, for each way to build an ensemble from each kind of members: `members, way`.
 
     Args:
-        table: what the table's models say of their validation patients (`StudyPatients.table_predictions`).
+        table: what the linear models say of their validation patients.
     """
     trials, fresh = read_ended_trials(setting.study(work)), pd.read_parquet(setting.fresh(work))
     label = fresh.groupby("patient")["label"].first()
@@ -223,8 +233,8 @@ def measure(setting: Setting, work: Path, table: pd.DataFrame) -> dict[str, floa
     images = [record for record in trials.records if record.configuration.model.fusion == "none"]
     fused = [record for record in trials.records if record.configuration.model.fusion != "none"]
     measured = {}
-    for name in (NAME, LINEAR, f"{LINEAR} + table"):
-        folds = [probability for member, probability in said.items() if member.rpartition("-f")[0] == name]
+    for name, key in {NAME: NAME, LINEAR: "linear-image", f"{LINEAR} + table": "linear-image-table"}.items():
+        folds = [probability for member, probability in said.items() if member.rpartition("-f")[0] == key]
         measured[f"all, no network: {name}"] = float(roc_auc_score(label, np.mean(folds, axis=0)))
     for kind, records in {"image only": images, "multimodal": fused, "all": [*images, *fused]}.items():
         members = {member_key(record.configuration, record.identity.fold) for record in records}
@@ -238,7 +248,9 @@ def measure(setting: Setting, work: Path, table: pd.DataFrame) -> dict[str, floa
 def way_name(way: EnsembleConfig) -> str:
     """How members are chosen and combined, in words of the study file."""
     scale, table = way.member_scale != "none", way.table_member != "none"
-    return " ".join((way.selection, way.weighting, *(("platt",) if scale else ()), *(("+ table",) if table else ())))
+    linear = {"none": (), "alone": ("+ linear image",), "with_table": ("+ linear image + table",)}[way.linear_image]
+    others = (*(("platt",) if scale else ()), *(("+ table",) if table else ()), *linear)
+    return " ".join((way.selection, way.weighting, *others))
 
 
 def read_measured() -> pd.DataFrame:

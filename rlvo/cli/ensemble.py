@@ -19,7 +19,8 @@ from rlvo.study.folder import StudyFolder, read_config
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rlvo.workflows.ensemble import BuiltEnsemble, TieRules
+    from rlvo.workflows.ensemble import BuiltEnsemble
+    from rlvo.workflows.ensemble_comparison import TieRules
 
 
 def ensemble(
@@ -33,7 +34,8 @@ def ensemble(
     csv: Annotated[
         Path | None,
         typer.Option(
-            help="With --compare: write every selection × weighting × scale, without and with the table's model.",
+            help="With --compare: write every selection × weighting × scale, without and with the table's model, "
+            "and the study's own with either linear model of the volumes.",
             callback=writable_file,
         ),
     ] = None,
@@ -56,6 +58,7 @@ def ensemble(
     """
     from rlvo.ensemble.comparison import one_change
     from rlvo.workflows import ensemble as workflow
+    from rlvo.workflows import ensemble_comparison
     from rlvo.workflows.study import labels_by_modality, open_searched_study, where_in_mlflow
 
     work = Workdir.at(workdir)
@@ -63,8 +66,8 @@ def ensemble(
         fix = command_line("ensemble", study, "--compare", "--csv", csv, workdir=work.path)
         raise RlvoError("--csv needs --compare", fix=f"Call `{fix}`")
     if compare:
-        name, compared = workflow.compare(study, work)
-        ties = workflow.compare_tie_rules(study, work)
+        name, compared = ensemble_comparison.compare(study, work)
+        ties = ensemble_comparison.compare_tie_rules(study, work)
         if json:
             from rlvo.evaluation.performance import INTERVAL_METHODS
 
@@ -159,7 +162,8 @@ def _validation_table(built: BuiltEnsemble, study: str) -> Table:
     for name, spec in built.specs.items():
         metrics = built.validation[name]
         members = ", ".join(dict.fromkeys(f"{c.model.modality} {c.model.fusion}" for c in spec.configurations))
-        members += ", table" if spec.has_table else ""
+        baselines = dict.fromkeys(each for each in spec.contenders if isinstance(each, str))
+        members = ", ".join([members, *(each.replace("_", " ") for each in baselines)])
         shown = [metrics[column] for column in ("auc", "balanced_accuracy", "sensitivity", "specificity")]
         rows.append((name, members, *(f"{values.mean():.2f} ({values.std():.2f})" for values in shown)))
     return text_table(

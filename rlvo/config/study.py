@@ -205,6 +205,9 @@ class EnsembleConfig(Section):
     """Whether a model of the table alone is one more member of each fold (late fusion). ridge: a penalised logistic
     regression, fitted to the fold's training patients; with `selection: greedy` it is taken if that raises the AUC of
     the validation patients."""
+    linear_image: Annotated[Literal["none", "alone", "with_table"], Field(exclude_if="none".__eq__)] = "none"
+    """Whether the linear model of the volumes, a baseline that networks have to beat, is one more member of each fold,
+    as the table's model is. alone: it reads NCCT and CTA; with_table: the table too, and `table_member` adds little."""
     weighting: Literal["class_rates", "balanced_accuracy", "mean", "youden", "stacked"] = "class_rates"
     """How members count within a fold. class_rates: by their validation TPR and TNR (the paper's); youden: in log-odds,
     by Youden's J; stacked: by a ridge regression on their log-odds."""

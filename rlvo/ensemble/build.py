@@ -43,12 +43,12 @@ def study_ensembles(
     """Build every ensemble a study declares, by name: those that one opening of the hold-out may evaluate.
 
     `ensemble` is selected as `settings` say; `NCCT`, `CTA` and `BOTH` are its networks of one modality; each model spec
-    (`densenet121 daft`, …) serves all modalities. The table's model is a member of `ensemble` alone.
+    (`densenet121 daft`, …) serves all modalities. Baselines are members of `ensemble` alone.
 
     Args:
         records: of all the study's trials.
         predictions: stored predictions of the finished trials (columns of `rlvo.evaluation.predictions`), and of the
-            table's model if it may be a member.
+            baselines that may be members.
         modalities: those the study searched (`selection.searched_modalities`).
         missing: what is already known to be missing.
         partial: build even if trials or modalities are missing; the specs' notes name them.
@@ -92,14 +92,18 @@ def calibration_folds(records: Sequence[CompletionRecord], settings: EnsembleCon
 
 
 def fit_fallbacks(
-    champion: EnsembleSpec, predictions: pd.DataFrame, *, calibrate_on: Collection[int] = ()
+    champion: EnsembleSpec,
+    predictions: pd.DataFrame,
+    *,
+    calibrate_on: Collection[int] = (),
 ) -> dict[str, EnsembleSpec]:
     """Fit what answers if a volume is missing, by name, the best equipped first.
 
     Each consists of the champion's networks whose channels are all there; of those that were trained to do without the
-    ones that are not, fitted to what they then say; and of the table's model if the champion has it. Rates are their
-    own, but thresholds and a calibrator are fitted to them together. A name is left out if no network remains, or the
-    same ones as for an earlier name. `calibrate_on` is that of `fit_ensemble`.
+    ones that are not, fitted to what they then say; of the table's model if the champion has it, and of its linear
+    model of the volumes, which needs NCCT and CTA. Rates are their own, but thresholds and a calibrator are fitted to
+    them together. A name is left out if no network remains, or the same members as for an earlier name. `calibrate_on`
+    is that of `fit_ensemble`.
     """
     available = {
         "without vessels": {"ncct", "cta"},
@@ -117,17 +121,18 @@ def fit_fallbacks(
     )
     validation = Validation.of(predictions, settings)
     absences = {c: {(), *c.answers_without} for c in champion.configurations}
-    served: set[tuple[tuple[Configuration, tuple[str, ...]], ...]] = {tuple((c, ()) for c in champion.configurations)}
+    baselines = [contender for contender in champion.contenders if isinstance(contender, str)]
+    served: set[tuple[object, ...]] = {(tuple((c, ()) for c in champion.configurations), tuple(baselines))}
     found = {}
-    table = [contender for contender in champion.contenders if contender == TABLE]
     for name, channels in available.items():
         lacking = {c: tuple(each for each in c.model.channels if each not in channels) for c in absences}
         remaining = tuple((c, lacking[c]) for c in champion.configurations if lacking[c] in absences[c])
-        if remaining and remaining not in served:
-            served.add(remaining)
+        others = tuple(each for each in baselines if each == TABLE or channels.issuperset({"ncct", "cta"}))
+        if remaining and (remaining, others) not in served:
+            served.add((remaining, others))
             hashes, absent = (champion.split_hash, champion.data_hash), {c: gone for c, gone in remaining if gone}
             seen = validation.without(absent)
-            own: list[Contender] = [*(configuration for configuration, _ in remaining), *table]
+            own: list[Contender] = [*(configuration for configuration, _ in remaining), *others]
             found[name] = _asked_without(
                 fit_ensemble(own, folds, seen, settings, hashes, calibrate_on=calibrate_on), absent
             )

@@ -24,10 +24,10 @@ from rlvo.evaluation.performance import measure_performance
 from rlvo.training.records import CompletionRecord
 
 COLUMNS = (
-    "selection", "weighting", "member_scale", "table_member", "estimate", "auc", "low", "high", "balanced_accuracy",
-    "sensitivity", "specificity", "basis",
+    "selection", "weighting", "member_scale", "table_member", "linear_image", "estimate", "auc", "low", "high",
+    "balanced_accuracy", "sensitivity", "specificity", "basis",
 )  # fmt: skip
-WAY = COLUMNS[:4]
+WAY = COLUMNS[:5]
 """Settings that make a way to build an ensemble."""
 ALL_FOLDS = "all folds"
 VOTERS = 20_000
@@ -35,9 +35,15 @@ VOTERS = 20_000
 
 
 def every_way(settings: EnsembleConfig) -> list[EnsembleConfig]:
-    """The settings with every selection × weighting × scale of the members, without and with the table's model."""
+    """The settings with every selection × weighting × scale of the members, without and with the table's model.
+
+    The linear model of the volumes would make three times as many: only the settings themselves are without it, and
+    with either kind of it.
+    """
     values = get_args(Selection), get_args(Weighting), ("none", "platt"), ("none", "ridge")
-    return [settings.model_copy(update=dict(zip(WAY, way, strict=True))) for way in product(*values)]
+    ways = [settings.model_copy(update=dict(zip(WAY, way, strict=False))) for way in product(*values)]
+    kinds = [each for each in ("none", "alone", "with_table") if each != settings.linear_image]
+    return [*ways, *(settings.model_copy(update={"linear_image": each}) for each in kinds)]
 
 
 def compare_ensembles(
@@ -63,9 +69,10 @@ def compare_ensembles(
     """
     estimates: dict[str, Callable[..., pd.DataFrame]] = {"optimistic": optimistic_margins, "nested": nested_margins}
     rows = []
-    validations = {(way.member_scale, way.table_member): Validation.of(predictions, way) for way in ways}
+    kinds = [(way.member_scale, way.table_member, way.linear_image) for way in ways]
+    validations = {kind: Validation.of(predictions, way) for kind, way in zip(kinds, ways, strict=True)}
     for way, estimate in product(ways, estimates):
-        validation = validations[way.member_scale, way.table_member]
+        validation = validations[way.member_scale, way.table_member, way.linear_image]
         scored = estimates[estimate](records, validation, way.selection, way.weighting)
         found = measure_performance(scored["label"], scored["score"], scored["vote"])
         decisions = found.balanced_accuracy, found.sensitivity, found.specificity
@@ -78,6 +85,8 @@ def compare_ensembles(
 def one_change(compared: pd.DataFrame, settings: EnsembleConfig) -> pd.DataFrame:
     """Of compared ways those that differ from a study's own in one setting at most; its own has an empty `change`.
 
+    Baselines that were not compared, because they could not be read, are left out of its own.
+
     Args:
         compared: from `compare_ensembles`.
         settings: the study's.
@@ -86,6 +95,8 @@ def one_change(compared: pd.DataFrame, settings: EnsembleConfig) -> pd.DataFrame
         The same columns, and `change`, e.g. `weighting: youden`.
     """
     own = {name: getattr(settings, name) for name in WAY}
+    for name in ("table_member", "linear_image"):
+        own[name] = own[name] if own[name] in set(compared[name]) else "none"
     changes = [
         [f"{name}: {way[name]}" for name in WAY if way[name] != own[name]] for way in compared.to_dict("records")
     ]
@@ -160,7 +171,7 @@ def nested_answers(
     """
     validation, ranked = Validation.of(predictions, settings), rank_configurations(records).candidates
     found = {STUDY_ENSEMBLE: nested_margins(records, validation, settings.selection, settings.weighting)}
-    networks = validation.without_table()
+    networks = validation.networks_alone()
     kinds: list[Callable[[Candidate], str]] = [lambda candidate: candidate.spec]
     if settings.selection == "best_per_modality":
         kinds.insert(0, lambda candidate: candidate.modality)

@@ -10,12 +10,11 @@ import pandas as pd
 from rlvo.config.model import Configuration
 from rlvo.config.study import EnsembleConfig
 from rlvo.ensemble.calibration import Platt, fit_calibrator, log_odds
-from rlvo.ensemble.spec import Contender, FoldSpec, Member, MemberSpec, TableMember
+from rlvo.ensemble.spec import TABLE, BaselineMember, Contender, FoldSpec, Member, MemberSpec, baseline_key
 from rlvo.ensemble.weighting import Weighting, fit_stack
 from rlvo.errors import RlvoError
 from rlvo.evaluation.thresholds import better_than_chance, youden_threshold
 from rlvo.training.records import member_key
-from rlvo.training.table_model import table_member_key
 
 LABEL = "label"
 
@@ -59,7 +58,8 @@ class Validation:
             key = _member_key(contender, fold)
             where, own = f"member {key}", self.members.get((fold, key))
             if own is None:
-                raise RlvoError("its validation predictions are missing", where=where, fix="Run the search again")
+                fix = "Build the ensemble again" if isinstance(contender, str) else "Run the search again"
+                raise RlvoError("its validation predictions are missing", where=where, fix=fix)
             label = own[LABEL] if label is None else label
             if not own.index.is_unique or not own.index.equals(label.index):
                 raise RlvoError("the members of a fold were not validated on the same patients", where=where)
@@ -75,13 +75,18 @@ class Validation:
             self._fitted[key] = fit_member(fold, contender, self.table(fold, [contender]), self.settings)
         return self._fitted[key]
 
-    def without_table(self) -> Self:
+    def networks_alone(self) -> Self:
         """The same, for ensembles of networks alone."""
-        return replace(self, settings=self.settings.model_copy(update={"table_member": "none"}))
+        return replace(self, settings=networks_alone(self.settings))
+
+
+def networks_alone(settings: EnsembleConfig) -> EnsembleConfig:
+    """The same settings for an ensemble without baselines."""
+    return settings.model_copy(update={"table_member": "none", "linear_image": "none"})
 
 
 def _member_key(contender: Contender, fold: int) -> str:
-    return table_member_key(fold) if isinstance(contender, str) else member_key(contender, fold)
+    return baseline_key(contender, fold) if isinstance(contender, str) else member_key(contender, fold)
 
 
 def _column(contender: Contender) -> str:
@@ -110,7 +115,9 @@ def fit_member(fold: int, contender: Contender, table: pd.DataFrame, settings: E
         "abstains": settings.chance_members != "count" and not has_signal,
         "scale": scale,
     }
-    return TableMember(**fitted) if isinstance(contender, str) else MemberSpec(configuration=contender, **fitted)
+    if isinstance(contender, str):
+        return BaselineMember(kind="ridge" if contender == TABLE else contender, **fitted)
+    return MemberSpec(configuration=contender, **fitted)
 
 
 def _fit_scale(label: np.ndarray, probability: np.ndarray) -> Platt:

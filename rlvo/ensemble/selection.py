@@ -11,9 +11,9 @@ import numpy as np
 from scipy.stats import rankdata
 
 from rlvo.config.model import Configuration, Modality
-from rlvo.config.study import StudyConfig
+from rlvo.config.study import EnsembleConfig, StudyConfig
 from rlvo.ensemble.fitting import LABEL, Validation
-from rlvo.ensemble.spec import TABLE, Contender
+from rlvo.ensemble.spec import IMAGE, IMAGE_TABLE, LABELS, TABLE, Contender
 from rlvo.ensemble.weighting import Weighting, combine
 from rlvo.errors import RlvoError
 from rlvo.training.records import OBJECTIVE, CompletionRecord, standard_error
@@ -133,6 +133,18 @@ def searched_modalities(study: StudyConfig) -> tuple[Modality, ...]:
     return tuple(modality for modality in MODALITIES if modality in values)
 
 
+def allowed_baselines(settings: EnsembleConfig) -> list[Contender]:
+    """Those that a study's ensemble may have as members beside networks (`table_member`, `linear_image`)."""
+    table: list[Contender] = [] if settings.table_member == "none" else [TABLE]
+    match settings.linear_image:
+        case "none":
+            return table
+        case "alone":
+            return [*table, IMAGE]
+        case "with_table":
+            return [*table, IMAGE_TABLE]
+
+
 def select_configurations(
     selection: Selection,
     ranked: Sequence[Candidate],
@@ -141,11 +153,11 @@ def select_configurations(
     weighting: Weighting,
 ) -> list[Contender]:
     """Select an ensemble's contenders by the validation patients of `folds`: configurations from `ranked` (best first),
-    and the table's model if the study's ensemble may have it (`ensemble.table_member`)."""
-    table: list[Contender] = [] if validation.settings.table_member == "none" else [TABLE]
+    and the baselines that the study's ensemble may have."""
+    baselines = allowed_baselines(validation.settings)
     match selection:
         case "best_per_modality":
-            return [*best_per_modality(ranked, validation.settings.choice), *table]
+            return [*best_per_modality(ranked, validation.settings.choice), *baselines]
         case "same_spec":
             auc = {each.configuration: each.auc for each in mean_over_repeats(ranked)}
             groups = per_spec(ranked, validation.settings.choice)
@@ -157,7 +169,7 @@ def select_configurations(
                     np.mean([auc[first] for first in {c.first_repeat: None for c in group}]),
                 ),
             )
-            return [*best, *table]
+            return [*best, *baselines]
         case "greedy":
             return greedy(ranked, validation, folds, weighting)
 
@@ -221,12 +233,12 @@ def greedy(
     Each round adds the configuration that makes the combined score's AUC, averaged over folds, highest; one that is
     added several times counts several times. The ensemble of the best round is returned. Ties go to the better ranked
     configuration and to the smaller ensemble. A stack would fit any candidate to these patients, so members of one are
-    chosen by Youden's J. The table's model, if the study's ensemble may have it, is one more candidate, but not the
-    first: alone it would be a baseline.
+    chosen by Youden's J. Baselines that the study's ensemble may have are further candidates, but not the first: alone
+    they would be baselines.
     """
     weighting = "youden" if weighting == "stacked" else weighting
     contenders: list[Contender] = [candidate.configuration for candidate in ranked]
-    contenders += [] if validation.settings.table_member == "none" else [TABLE]
+    contenders += allowed_baselines(validation.settings)
     evidence = [_Evidence.of(contenders, validation, fold) for fold in folds]
     chosen: list[int] = []
     best, best_auc = chosen, -1.0
@@ -241,10 +253,9 @@ def greedy(
 
 
 def by_modality(contenders: Iterable[Contender]) -> list[Contender]:
-    """In the order in which an ensemble lists them: NCCT, CTA, BOTH, the table."""
-    return sorted(
-        contenders, key=lambda c: len(MODALITIES) if isinstance(c, str) else MODALITIES.index(c.model.modality)
-    )
+    """In the order in which an ensemble lists them: NCCT, CTA, BOTH, the baselines."""
+    order: list[str] = [*MODALITIES, *LABELS]
+    return sorted(contenders, key=lambda c: order.index(c if isinstance(c, str) else c.model.modality))
 
 
 @dataclass(frozen=True)

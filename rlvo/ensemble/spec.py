@@ -14,7 +14,7 @@ from rlvo.config.model import Configuration, Modality
 from rlvo.ensemble.calibration import Calibrator, Platt, log_odds
 from rlvo.ensemble.voting import Tie, majority_vote
 from rlvo.ensemble.weighting import Stack, Weighting, combine, undecided
-from rlvo.training.records import member_key
+from rlvo.training.records import linear_member_key, member_key
 from rlvo.training.table_model import table_member_key
 
 
@@ -88,37 +88,60 @@ class MemberSpec(_Fitted):
         return tuple(name for name in self.configuration.model.channels if name not in self.absent)
 
 
-class TableMember(_Fitted):
-    """The fold's ridge model of the table (`training.table_model`), whose coefficients stand beside its encoder."""
+Baseline = Literal["table", "linear_image", "linear_image_table"]
+"""What can be a member beside networks: the ridge model of the table, and the linear model of the volumes, without and
+with the table."""
+TABLE: Literal["table"] = "table"
+IMAGE: Literal["linear_image"] = "linear_image"
+IMAGE_TABLE: Literal["linear_image_table"] = "linear_image_table"
+LABELS: dict[Baseline, str] = {TABLE: "table, ridge", IMAGE: "linear image", IMAGE_TABLE: "linear image + table"}
+"""In the order in which an ensemble lists them, after its networks."""
+Contender = Configuration | Baseline
+"""What an ensemble can choose: a network's configuration, or a baseline."""
 
-    kind: Literal["ridge"] = "ridge"
+
+class BaselineMember(_Fitted):
+    """A baseline that is fitted to the fold's training patients; its plain numbers stand beside the fold's encoder.
+
+    `training.table_model` and `training.linear_model` answer for patients.
+    """
+
+    kind: Literal["ridge", "linear_image", "linear_image_table"] = "ridge"
+    """ridge: that of the table."""
 
     @property
     def key(self) -> str:
         """As `MemberSpec.key`."""
-        return table_member_key(self.fold)
+        return baseline_key(self.origin, self.fold)
 
     @property
-    def origin(self) -> Literal["table"]:
+    def origin(self) -> Baseline:
         """As `MemberSpec.origin`."""
-        return TABLE
+        return TABLE if self.kind == "ridge" else self.kind
 
     @property
     def column(self) -> str:
         """As `MemberSpec.column`."""
-        return TABLE
+        return self.origin
 
     @property
     def label(self) -> str:
         """As `MemberSpec.label`."""
-        return "table, ridge"
+        return LABELS[self.origin]
+
+    @property
+    def reads_table(self) -> bool:
+        return self.origin != IMAGE
 
 
-Member = MemberSpec | TableMember
-TABLE: Literal["table"] = "table"
-"""Stands for the table's model where configurations are chosen."""
-Contender = Configuration | Literal["table"]
-"""What an ensemble can choose: a network's configuration, or the table's model."""
+def baseline_key(baseline: Baseline, fold: int) -> str:
+    """The key of a baseline's member in a fold."""
+    if baseline == TABLE:
+        return table_member_key(fold)
+    return linear_member_key(fold, with_table=baseline == IMAGE_TABLE)
+
+
+Member = MemberSpec | BaselineMember
 
 
 class FoldSpec(Frozen):
@@ -190,14 +213,20 @@ class EnsembleSpec(Frozen):
         return tuple(member.configuration for member in self.folds[0].networks)
 
     @property
+    def linear_image(self) -> Baseline | None:
+        """The linear model of the volumes, if it is a member."""
+        return next((each for each in (IMAGE, IMAGE_TABLE) if each in self.contenders), None)
+
+    @property
     def contenders(self) -> tuple[Contender, ...]:
-        """What each fold has a member of: `configurations`, and the table's model as often as it counts."""
+        """What each fold has a member of: `configurations`, and the baselines as often as they count."""
         return tuple(member.origin for member in self.folds[0].members)
 
     @property
     def reads_table(self) -> bool:
         """Whether any member looks at the clinical table for more than the affected side."""
-        return self.has_table or any(configuration.model.fusion != "none" for configuration in self.configurations)
+        fuses = any(configuration.model.fusion != "none" for configuration in self.configurations)
+        return fuses or self.has_table or self.linear_image == IMAGE_TABLE
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
-"""A trained member as a function of the table alone: its image network runs once per patient, then only the fusion."""
+"""A member as a function of the table alone: what it makes of a patient's image is computed once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from scipy.special import logit
 from torch import Tensor
 
 from rlvo.models.classifier import Classifier
@@ -12,6 +14,31 @@ from rlvo.training.member import VolumeSequence, full_precision
 
 CHUNK_BYTES = 1 << 26
 """Feature maps are fused in chunks of about this size."""
+
+
+@dataclass(frozen=True)
+class FixedLinear:
+    """A linear model of volumes and table, and N patients' images."""
+
+    image: np.ndarray
+    """What each image adds to the log-odds, [N]."""
+    coefficients: np.ndarray
+    """Of the encoded table, [T]."""
+
+    @classmethod
+    def of(cls, coefficients: ArrayLike, probability: ArrayLike, tabular: np.ndarray) -> "FixedLinear":
+        """From what the model says, [N], of patients with these encoded rows [N, T]."""
+        of_table = np.asarray(coefficients, np.float64)
+        kept = np.clip(np.asarray(probability, np.float64), 1e-12, 1 - 1e-12)
+        return cls(logit(kept) - tabular.astype(np.float64) @ of_table, of_table)
+
+    def logits(self, tabular: np.ndarray) -> np.ndarray:
+        """The logits [N] of encoded rows [N, T]; row i is about patient i."""
+        return np.asarray(self.image + tabular.astype(np.float64) @ self.coefficients)
+
+    def of_one(self, patient: int) -> Callable[[np.ndarray], np.ndarray]:
+        """Gives the logits [M] of encoded rows [M, T], all with the image of one patient."""
+        return lambda tabular: np.asarray(self.image[patient] + tabular.astype(np.float64) @ self.coefficients)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The model folder: everything an ensemble needs to score a new patient, without the study it came from.
 
 ```
-ensemble.json          specs, encoders, models of the table, grid, summary of the training patients (`ModelDescription`)
+ensemble.json          specs, encoders, linear models, grid, summary of the training patients (`ModelDescription`)
 members.safetensors    every network's weights; tensors are named `<member>/<tensor>`
 atlas.npz              only if volumes were registered to the user's own template
 ```
@@ -29,6 +29,7 @@ from rlvo.imaging.alignment.template import load_atlas, write_template
 from rlvo.imaging.prepare import preparation_key
 from rlvo.imaging.target import Target
 from rlvo.inference.training_cohort import CohortSummary
+from rlvo.training.linear_model import LinearImage
 from rlvo.training.table_model import TableModel
 
 DESCRIPTION = "ensemble.json"
@@ -46,6 +47,8 @@ class Variant(Frozen):
     """By fold, fitted on the fold's training patients."""
     table_models: Annotated[dict[int, TableModel], Field(exclude_if=operator.not_)] = Field(default_factory=dict)
     """By fold, if the table's model is a member; they take what the fold's encoder gives."""
+    image_models: Annotated[dict[int, LinearImage], Field(exclude_if=operator.not_)] = Field(default_factory=dict)
+    """By fold, if the linear model of the volumes is a member."""
 
     @property
     def predictors(self) -> tuple[str, ...]:
@@ -59,7 +62,9 @@ class Variant(Frozen):
     @property
     def channels(self) -> tuple[str, ...]:
         """The volumes its members look at."""
-        return tuple(dict.fromkeys(name for member in self.spec.folds[0].networks for name in member.channels))
+        networks, linear = self.spec.folds[0].networks, self.image_models.values()
+        needed = [*(each.channels for each in networks), *(each.channels for each in linear)]
+        return tuple(dict.fromkeys(name for channels in needed for name in channels))
 
     @property
     def reads_table(self) -> bool:
@@ -128,6 +133,7 @@ def describe(
     target: Target,
     *,
     table_models: dict[int, TableModel] | None = None,
+    image_models: dict[int, LinearImage] | None = None,
     reduced: Sequence[Variant] = (),
     fallbacks: Mapping[str, EnsembleSpec] | None = None,
     cohort: CohortSummary | None = None,
@@ -138,12 +144,15 @@ def describe(
     Args:
         encoders: of the study's predictors, by fold.
         table_models: the table's models by fold, if the ensemble has them as members.
+        image_models: the linear models of the volumes by fold, likewise.
         reduced: ensembles of fewer predictors (the paper's Model B), which answer if CT perfusion is missing.
         fallbacks: ensembles of the same study by name, which answer if a volume is missing.
     """
     specs, models = {"all inputs": spec, **(fallbacks or {})}, table_models or {}
+    linear = {name: (image_models or {}) if each.linear_image else {} for name, each in specs.items()}
     champion, *others = (
-        Variant(name=name, spec=each, encoders=encoders, table_models=models) for name, each in specs.items()
+        Variant(name=name, spec=each, encoders=encoders, table_models=models, image_models=linear[name])
+        for name, each in specs.items()
     )
     return ModelDescription(
         variants=(champion, *reduced, *others),

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from rlvo.config.grid import Grid
 from rlvo.config.model import Modality
 from rlvo.config.predictors import OwnPredictor
-from rlvo.ensemble.spec import MemberSpec, fold_margins
+from rlvo.ensemble.spec import TABLE, MemberSpec, baseline_key, fold_margins
 from rlvo.errors import RlvoError
 from rlvo.explain.faithfulness import Faithfulness
 from rlvo.explain.fixed_image import FixedImages
@@ -36,7 +36,6 @@ from rlvo.inference.saliency import Group, Saliency, check_steps, explain, patie
 from rlvo.inference.table_values import TableValue, table_game, table_values
 from rlvo.progress import Advance
 from rlvo.training.dataset import stack_channels
-from rlvo.training.table_model import table_member_key
 
 FACTS, ARRAYS = "explanation.json", "arrays.npz"
 
@@ -54,7 +53,8 @@ class Vote:
     """The members' combined score; the fold votes for rLVO if it is at least the threshold."""
     threshold: float
     table: float | None = None
-    """Probability of the fold's model of the table, if it has one."""
+    """Probability of the fold's model of the table, if it has one; likewise of the linear model of the volumes."""
+    linear_image: float | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Facts:
     """How many training patients there were, and the share of them with rLVO; None if the model does not say."""
     prevalence: float | None = None
     typical_score: float | None = None
-    """The score with these images and typical table values; None if no network reads the table."""
+    """The score with these images and typical table values; None if no member reads the table."""
     values: tuple[TableValue, ...] = ()
     own: tuple[OwnPredictor, ...] = ()
     """The declarations of predictors that rlvo does not know."""
@@ -210,6 +210,7 @@ def _votes(variant: Variant, said: Mapping[str, float]) -> tuple[Vote, ...]:
         for member in fold.networks:
             by_modality[member.modality] = (*by_modality.get(member.modality, ()), said[member.key])
         abstaining = sum(member.abstains for member in fold.members)
-        table = said[table_member_key(fold.fold)] if variant.spec.has_table else None
-        votes.append(Vote(fold.fold, by_modality, abstaining, margin + fold.threshold, fold.threshold, table))
+        baselines = [TABLE if variant.spec.has_table else None, variant.spec.linear_image]
+        others = [None if each is None else said[baseline_key(each, fold.fold)] for each in baselines]
+        votes.append(Vote(fold.fold, by_modality, abstaining, margin + fold.threshold, fold.threshold, *others))
     return tuple(votes)

@@ -11,7 +11,7 @@ import pandas as pd
 from rlvo.cohort.labels import format_numbers, names_in_words, variable_name, with_unit
 from rlvo.cohort.variables import CTP, TMAX_VOLUMES, source_columns
 from rlvo.config.model import Modality
-from rlvo.ensemble.spec import EnsembleSpec, MemberSpec, apply_ensemble
+from rlvo.ensemble.spec import TABLE, EnsembleSpec, MemberSpec, apply_ensemble, baseline_key
 from rlvo.errors import RlvoError
 from rlvo.imaging.store import VolumeStore
 from rlvo.inference.description import WEIGHTS, ModelDescription, Variant, read_description
@@ -20,7 +20,6 @@ from rlvo.inference.patients import NOT_ANSWERED, CheckedTable, Patient, format_
 from rlvo.inference.training_cohort import SYNTHETIC, predictor_values
 from rlvo.progress import Advance
 from rlvo.training.member import Precision
-from rlvo.training.table_model import table_member_key
 
 ANSWER_COLUMNS = (
     "patient_id", "rlvo", "score", "probability", "votes", "folds", "p_ncct", "p_cta", "p_both", "warnings", "notice",
@@ -130,7 +129,9 @@ def ask_members(
     patient: Patient,
     precision: Precision = "float32",
 ) -> PatientAnswers:
-    """Ask networks, and the variant's models of the table if it has them, about one patient.
+    """Ask networks, and the variant's linear models if it has them, about one patient.
+
+    A linear model of volumes that the patient lacks says nothing.
 
     Args:
         members: the networks to ask, by their names in `networks`.
@@ -142,8 +143,22 @@ def ask_members(
     asked = networks.probabilities(members, patient.volumes, features, precision)
     probabilities = {members[name].key: probability for name, probability in asked.items()}
     for fold, model in variant.table_models.items():
-        probabilities[table_member_key(fold)] = float(model.predict(features[fold])[0])
+        probabilities[baseline_key(TABLE, fold)] = float(model.predict(features[fold])[0])
+    if (kind := variant.spec.linear_image) is not None:
+        is_right = _side(variant, patient.row) == "right"
+        for fold, linear in variant.image_models.items():
+            if patient.volumes.keys() >= {*linear.channels}:
+                blocks = linear.blocks(patient.volumes, is_right)
+                probabilities[baseline_key(kind, fold)] = float(linear.predict(blocks, features[fold])[0])
     return PatientAnswers(patient.id, probabilities, (*patient.warnings, *_table_warnings(variant, patient.row)))
+
+
+def _side(variant: Variant, row: pd.DataFrame) -> str | None:
+    """Of the occlusion; None if it is missing, or none of the variant's predictors."""
+    if "occlusion_side" not in variant.predictors:
+        return None
+    side = predictor_values(row, "occlusion_side").iloc[0]
+    return None if pd.isna(side) else str(side)
 
 
 def shape_answers(spec: EnsembleSpec, asked: Sequence[PatientAnswers], notice: str) -> pd.DataFrame:
@@ -210,6 +225,8 @@ def _table_warnings(variant: Variant, row: pd.DataFrame) -> list[str]:
     """Which predictors are imputed, and which are clipped to the training patients' range."""
     imputed = variant.imputed(row)
     warnings = [f"imputed: {names_in_words(imputed)}{_proportion(variant, row)}"] if imputed else []
+    if variant.image_models and "occlusion_side" in variant.predictors and _side(variant, row) is None:
+        warnings.append("no occlusion side: the linear model of the volumes takes the head as it is")
     if not variant.reads_table:
         return warnings
     encoders = tuple(variant.encoders.values())

@@ -9,9 +9,9 @@ from scipy.special import expit
 
 from rlvo.cohort.encoding import TabularEncoder
 from rlvo.cohort.variables import source_columns
-from rlvo.ensemble.spec import EnsembleAnswer, Member, MemberSpec, TableMember, apply_ensemble
+from rlvo.ensemble.spec import TABLE, BaselineMember, EnsembleAnswer, Member, MemberSpec, apply_ensemble
 from rlvo.explain.decision import coalition_shapley
-from rlvo.explain.fixed_image import FixedImages
+from rlvo.explain.fixed_image import FixedImages, FixedLinear
 from rlvo.inference.description import Variant
 from rlvo.inference.training_cohort import CohortSummary, predictor_values
 
@@ -85,13 +85,17 @@ def table_game(
         image: runs a network on the patient's image.
     """
     readers: dict[Member, Callable[[np.ndarray], np.ndarray]] = {}
+    encoded = {fold: encoder.transform(row) for fold, encoder in variant.encoders.items()}
     for member in variant.spec.members:
-        if isinstance(member, TableMember):
-            readers[member] = variant.table_models[member.fold].logits
+        if isinstance(member, BaselineMember):
+            if member.origin == TABLE:
+                readers[member] = variant.table_models[member.fold].logits
+            elif (of_table := variant.image_models[member.fold].coefficients) is not None:
+                readers[member] = FixedLinear.of(of_table, [said[member.key]], encoded[member.fold]).of_one(0)
         elif member.configuration.model.fusion != "none":
             readers[member] = image(member).of_one(0)
     others = {member.key: said[member.key] for member in variant.spec.members if member not in readers}
-    own = {fold: encoder.transform(row)[0] for fold, encoder in variant.encoders.items()}
+    own = {fold: rows[0] for fold, rows in encoded.items()}
     typical = {fold: encoder.transform(typical_row(encoder))[0] for fold, encoder in variant.encoders.items()}
     return TableGame(variant, others, readers, own, typical)
 

@@ -124,8 +124,8 @@ def _made(description: ModelDescription) -> str:
 
 def _count(spec: EnsembleSpec) -> str:
     """How many members there are, in words."""
-    models = len(spec.members) - len(spec.networks)
-    return f"{len(spec.networks)} networks" + (f" and {models} models of the table" if models else "")
+    linear = len(spec.members) - len(spec.networks)
+    return f"{len(spec.networks)} networks" + (f" and {linear} linear models" if linear else "")
 
 
 def _results(validation: pd.DataFrame) -> str:

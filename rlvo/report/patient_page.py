@@ -53,16 +53,16 @@ def votes_exhibit(votes: pd.DataFrame) -> Exhibit:
 
     Args:
         votes: one row per fold: `fold`, a column of each modality with its members' probabilities (a tuple),
-            `abstaining` (members without a say), `score`, `threshold`; `table`, the probability of the fold's model
-            of the table, if it has one.
+            `abstaining` (members without a say), `score`, `threshold`; `table` and `linear_image`, the probabilities of
+            the fold's models of the table and of the volumes, if it has them.
     """
     modalities = [name for name in get_args(Modality) if name in votes]
-    has_table = "table" in votes
+    baselines = {column: column.replace("_", " ") for column in ("table", "linear_image") if column in votes}
     rows = [
         {
             "Fold": f"{row['fold']}",
             **{f"p, {name}": ", ".join(f"{p:.2f}" for p in row[name]) for name in modalities},
-            **({"p, table": f"{row['table']:.2f}"} if has_table else {}),
+            **{f"p, {name}": f"{row[column]:.2f}" for column, name in baselines.items()},
             "Combined": f"{row['score']:.3f}",
             "Threshold": f"{row['threshold']:.3f}",
             "Margin": format_signed(row["score"] - row["threshold"]),

@@ -95,6 +95,8 @@ class StudyFolder:
     """The ensemble's reliability curve, without a suffix."""
     image_baselines = Inside("ensemble/linear-image.csv")
     """What the linear models of the volumes say of the patients whom they were not trained on."""
+    image_models = Inside("ensemble/linear-image.json")
+    """These models, which may be members of the ensemble."""
     holdout_figures = Inside("ensemble/holdout.json")
     """What the last opening of the hold-out showed; the predictions of its patients lie beside it."""
     holdout_answers = Inside("ensemble/holdout-answers.csv")

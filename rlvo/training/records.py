@@ -83,6 +83,11 @@ def member_key(configuration: Configuration, fold: int, absent: Collection[str] 
     return f"{configuration.key}-f{fold}{without}"
 
 
+def linear_member_key(fold: int, *, with_table: bool) -> str:
+    """The name in predictions and files of the linear model of the volumes (`training.linear_model`)."""
+    return f"linear-image-table-f{fold}" if with_table else f"linear-image-f{fold}"
+
+
 class Retry(Frozen):
     """Memory ran out, and the trial went on from its last checkpoint with fewer patients at once."""
 

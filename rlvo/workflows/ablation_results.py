@@ -150,7 +150,7 @@ def _compare(
 def _nested_answers(trials: EndedTrials, spec: EnsembleSpec, study: ReadStudy) -> pd.DataFrame:
     """Of an ensemble of the configurations that Model A has, and no others."""
     own = [r for r in trials.records if r.configuration in spec.configurations or r.outcome == "pruned"]
-    settings = study.config.ensemble
+    settings = study.usable_settings(trials)
     found = nested_margins(own, Validation.of(trials.predictions, settings), settings.selection, settings.weighting)
     return found.rename(columns={"vote": "rlvo"})
 

@@ -130,7 +130,7 @@ class Study:
 
     def compare(self) -> pd.DataFrame:
         """Every way to select and weight trials, on out-of-fold patients: `optimistic` and `nested` estimates."""
-        from rlvo.workflows.ensemble import compare
+        from rlvo.workflows.ensemble_comparison import compare
 
         return compare(self.name, self.work)[1]
 

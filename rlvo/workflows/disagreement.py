@@ -13,6 +13,7 @@ from rlvo.files import atomic_write, parse_json
 from rlvo.inference.description import describe
 from rlvo.progress import ShowProgress
 from rlvo.study.folder import StudyFolder
+from rlvo.study.image_baseline import read_image_models
 from rlvo.workflows.holdout import ask
 from rlvo.workflows.study import OpenStudy
 
@@ -42,8 +43,9 @@ def measure_disagreement(
         table = study.test.sample(min(UNLABELLED, len(study.test)), random_state=0)
         encoders = {fold.fold: study.inputs.encoder(fold.fold) for fold in champion.folds}
         with progress("folds' disagreement") as advance:
-            models = study.inputs.table_models(champion)
-            description = describe(champion, encoders, study.inputs.target, table_models=models)
+            models, linear = study.inputs.table_models(champion), read_image_models(study.folder, champion)
+            target = study.inputs.target
+            description = describe(champion, encoders, target, table_models=models, image_models=linear)
             asked = ask(study, description, networks, table, advance)
         answers = {key: np.array([each.probabilities.get(key, np.nan) for each in asked]) for key in members}
         measured |= {keys[name]: disagreement(fold_margins(spec, answers)) for name, spec in own.items()}

@@ -1,6 +1,5 @@
-"""From trials to a registered model, and the ways to combine trials side by side."""
+"""From trials to a registered model."""
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,9 +9,7 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from rlvo.config.base import content_hash
-from rlvo.config.loading import named_study
 from rlvo.config.study import StudyConfig
-from rlvo.config.workdir import Workdir
 from rlvo.ensemble.build import (
     STUDY_ENSEMBLE,
     calibrate_to_answers,
@@ -21,16 +18,12 @@ from rlvo.ensemble.build import (
     study_ensembles,
     validation_metrics,
 )
-from rlvo.ensemble.calibration import within_class_variance
 from rlvo.ensemble.comparison import (
     compare_ensembles,
-    every_way,
     nested_basis,
-    nested_margins,
     nested_probabilities,
-    simulate_votes,
 )
-from rlvo.ensemble.fitting import Validation
+from rlvo.ensemble.fitting import networks_alone
 from rlvo.ensemble.selection import (
     IncompleteError,
     UnfinishedError,
@@ -56,21 +49,16 @@ from rlvo.study.folder import (
     StudyFolder,
     altered_weights,
     member_weights,
-    read_config,
-    read_ended_trials,
     write_declared,
 )
-from rlvo.study.image_baseline import IMAGE, JOINT, fit_image_baselines
+from rlvo.study.image_baseline import IMAGE, JOINT, fit_image_baselines, read_image_models
 from rlvo.synthetic.cohort import has_synthetic
 from rlvo.tracking.datasets import PatientGroup
-from rlvo.workflows.disagreement import measure_disagreement, read_disagreements
+from rlvo.workflows.disagreement import measure_disagreement
 from rlvo.workflows.ensemble_artifacts import ensemble_figures
-from rlvo.workflows.study import OpenStudy, open_searched_study, read_study
+from rlvo.workflows.study import OpenStudy, open_searched_study
 
 logger = get_logger(__name__)
-
-ASSUMED = 0.6
-"""Correlation of two folds' margins if it was not measured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +121,7 @@ def freeze_ensembles(
     Arguments and errors are those of `build_and_register`.
     """
     study.tracking.open_experiment(study.config.name)  # if MLflow is away, it is told before minutes of work
-    trials = study.ended_trials()
+    trials = _ended_trials(study, partial, progress)
     specs, trials = _choose(study, trials, partial)
     fit_image_baselines(study.folder, study.inputs, study.config.grid, progress)
     _check_trained_on(study, specs[STUDY_ENSEMBLE], trials)
@@ -176,6 +164,18 @@ def freeze_ensembles(
         specs, validation, tuple(pictures), description, compared, trials.predictions, figures, run_id,
         _unbeaten(study, trials, nested["nested/auc"], calibrated.index),
     )  # fmt: skip
+
+
+def _ended_trials(study: OpenStudy, partial: bool, progress: ShowProgress) -> EndedTrials:
+    """Those of a study, with what its linear models say if they may be members."""
+    trials, settings = study.ended_trials(), study.config.ensemble
+    if settings.linear_image == "none":
+        return trials
+    # If trials are missing, that is told before every volume is read.
+    networks = study.config.model_copy(update={"ensemble": networks_alone(settings)})
+    declare(study.folder, networks, trials, partial)
+    fit_image_baselines(study.folder, study.inputs, study.config.grid, progress, need_models=True)
+    return study.ended_trials()
 
 
 def _unbeaten(study: OpenStudy, trials: EndedTrials, auc: float, scored: pd.Index) -> tuple[str, ...]:
@@ -243,58 +243,6 @@ def build_and_register(
     )  # fmt: skip
 
 
-def compare(study: str | Path | StudyConfig, work: Workdir) -> tuple[str, pd.DataFrame]:
-    """Every selection, weighting and scale side by side, without and with the table's model, on out-of-fold patients.
-
-    Nothing is written or registered.
-
-    Returns:
-        The study's name and the columns of `rlvo.ensemble.comparison.compare_ensembles`, one row each for the
-        optimistic and the nested estimate.
-    """
-    name, _ = named_study(study)
-    folder = StudyFolder(work.study(name))
-    ways, trials = every_way(read_config(folder).ensemble), read_ended_trials(folder)
-    try:
-        trials = read_study(study, work).ended_trials()
-    except RlvoError as error:
-        logger.warning("compared without the model of the table, which cannot be read: %s", error)
-        ways = [way for way in ways if way.table_member == "none"]
-    with _finishing(folder):
-        return name, compare_ensembles(trials.records, trials.predictions, ways)
-
-
-@dataclass(frozen=True, eq=False)
-class TieRules:
-    """What each rule for ties is worth to a study's ensemble, by simulation."""
-
-    correlation: float
-    """Of two folds' margins within a class."""
-    is_measured: bool
-    """Whether the correlation is that of the study's own ensemble, or assumed."""
-    votes: pd.DataFrame
-    """As from `rlvo.ensemble.comparison.simulate_votes`."""
-
-
-def compare_tie_rules(study: str | Path | StudyConfig, work: Workdir) -> TieRules:
-    """Simulate the vote of a study's ensemble under each rule for ties.
-
-    The folds' correlation is known once the ensemble was built (`rlvo ensemble`); before, it is taken to be ASSUMED.
-    """
-    folder = StudyFolder(work.study(named_study(study)[0]))
-    config, trials = read_config(folder), read_ended_trials(folder)
-    if config.ensemble.table_member != "none":
-        trials = read_study(study, work).ended_trials()
-    settings, validation = config.ensemble, Validation.of(trials.predictions, config.ensemble)
-    spec = _declare(folder, config, trials, partial=True)[STUDY_ENSEMBLE]
-    scored = nested_margins(trials.records, validation, settings.selection, settings.weighting)
-    spread = read_disagreements(folder).get(content_hash(spec))
-    variance = within_class_variance(scored["fold"], scored["label"], scored["score"])
-    is_measured = spread is not None and math.isfinite(spread) and variance > 0
-    correlation = min(max(1 - spread / variance, 0.0), 1.0) if is_measured and spread is not None else ASSUMED
-    return TieRules(correlation, is_measured, simulate_votes(scored, len(spec.folds), correlation))
-
-
 def mean_and_sd(metrics: pd.DataFrame) -> dict[str, float]:
     """`val/<metric>_mean` and `val/<metric>_sd` over folds, one row of `metrics` each."""
     means = {f"val/{name}_mean": value for name, value in metrics.mean().items()}
@@ -309,25 +257,26 @@ def nested_figures(compared: pd.DataFrame) -> dict[str, float]:
     return {f"nested/{name}": float(row[column]) for column, name in names.items()}
 
 
-def _declare(study: StudyFolder, config: StudyConfig, trials: EndedTrials, partial: bool) -> dict[str, EnsembleSpec]:
+def declare(study: StudyFolder, config: StudyConfig, trials: EndedTrials, partial: bool) -> dict[str, EnsembleSpec]:
+    """Every ensemble that a study declares, by name: `rlvo.ensemble.build.study_ensembles`."""
     settings, modalities = config.ensemble, searched_modalities(config)
-    with _finishing(study):
+    with finishing(study):
         return study_ensembles(
             trials.records, trials.predictions, settings, modalities=modalities, missing=trials.missing, partial=partial
         )
 
 
 def _choose(study: OpenStudy, trials: EndedTrials, partial: bool) -> tuple[dict[str, EnsembleSpec], EndedTrials]:
-    """The ensembles of `_declare`, and the trials without those that would be members but for altered weights."""
-    specs = _declare(study.folder, study.config, trials, partial)
+    """The ensembles of `declare`, and the trials without those that would be members but for altered weights."""
+    specs = declare(study.folder, study.config, trials, partial)
     while altered := altered_weights(study.folder, trials, specs):
         trials = trials.without(altered)
-        specs = _declare(study.folder, study.config, trials, partial)
+        specs = declare(study.folder, study.config, trials, partial)
     return specs, trials
 
 
 @contextmanager
-def _finishing(study: StudyFolder) -> Iterator[None]:
+def finishing(study: StudyFolder) -> Iterator[None]:
     """Have errors about trials that have not finished say how they do."""
     try:
         yield
@@ -378,19 +327,21 @@ def _describe(
 ) -> ModelDescription:
     reduced = []
     if fewer is not None:
-        specs, trials = _choose(fewer, fewer.ended_trials(), partial)
+        specs, trials = _choose(fewer, _ended_trials(fewer, partial, progress), partial)
         spec = specs[STUDY_ENSEMBLE]
         spread = measure_disagreement(fewer, spec, {STUDY_ENSEMBLE: spec}, progress).get(STUDY_ENSEMBLE)
         spec = _calibrate(spec, trials, spread)
         name = f"fewer predictors ({fewer.config.name})"
         encoders, models = {f.fold: fewer.inputs.encoder(f.fold) for f in spec.folds}, fewer.inputs.table_models(spec)
-        reduced = [Variant(name=name, spec=spec, encoders=encoders, table_models=models)]
+        linear = read_image_models(fewer.folder, spec)
+        reduced = [Variant(name=name, spec=spec, encoders=encoders, table_models=models, image_models=linear)]
     development, predictors = study.development, study.inputs.predictors
     return describe(
         champion,
         {fold.fold: study.inputs.encoder(fold.fold) for fold in champion.folds},
         study.inputs.target,
         table_models=study.inputs.table_models(champion),
+        image_models=read_image_models(study.folder, champion),
         reduced=reduced,
         fallbacks=fallbacks,
         cohort=summarise(

@@ -70,21 +70,22 @@ def gather_evidence(study: ReadStudy, trials: EndedTrials, evaluation: Evaluatio
         RlvoError: no configuration has finished all its folds, or kept files are damaged.
     """
     config, records, predictions = study.config, trials.records, trials.predictions
+    settings = study.usable_settings(trials)
     is_frozen = study.folder.declared.is_file()
     specs = (
         read_declared(study.folder)
         if is_frozen
         else study_ensembles(
-            records, predictions, config.ensemble, modalities=searched_modalities(config), missing=trials.missing,
+            records, predictions, settings, modalities=searched_modalities(config), missing=trials.missing,
             partial=True,
         )
     )  # fmt: skip
     nested = {
         name: own.rename(columns={"vote": "rlvo"})
-        for name, own in nested_answers(records, predictions, config.ensemble).items()
+        for name, own in nested_answers(records, predictions, settings).items()
     }
     spread = read_disagreements(study.folder).get(content_hash(specs[STUDY_ENSEMBLE]), math.nan)
-    calibrated = nested_probabilities(records, predictions, config.ensemble, spread if math.isfinite(spread) else None)
+    calibrated = nested_probabilities(records, predictions, settings, spread if math.isfinite(spread) else None)
     nested[STUDY_ENSEMBLE] = nested[STUDY_ENSEMBLE].assign(probability=calibrated["probability"])
     scored = nested[STUDY_ENSEMBLE].index
     nested |= {name: result.nested_answers().loc[scored] for name, result in study.baselines.items()}
@@ -134,7 +135,7 @@ def _design(spec: EnsembleSpec) -> dict[str, str]:
     """What an ensemble is made of, by column."""
     models = [configuration.model for configuration in spec.configurations]
     parts: Mapping[str, list[str]] = {
-        "backbone": [model.backbone for model in models],
+        "backbone": [*(model.backbone for model in models), *(["linear"] if spec.linear_image else [])],
         "prior": ["yes" if model.prior else "no" for model in models],
         "fusion": [*(model.fusion for model in models), *(["late"] if spec.has_table else [])],
         "modalities": [model.modality for model in models],

@@ -56,7 +56,7 @@ class ExplainedPatient:
         """One row per fold: the members' probabilities by modality, the combined score, the threshold."""
         votes = [asdict(vote) for vote in self.explanation.facts.votes]
         rows = pd.DataFrame([{"fold": vote["fold"], **vote.pop("probabilities"), **vote} for vote in votes])
-        return rows.dropna(axis="columns", how="all")  # most ensembles have no model of the table
+        return rows.dropna(axis="columns", how="all")  # most ensembles have no baselines
 
     @cached_property
     def values(self) -> pd.DataFrame:

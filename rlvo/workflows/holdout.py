@@ -226,11 +226,10 @@ def ask(
     table: pd.DataFrame,
     advance: Advance | None,
 ) -> list[PatientAnswers]:
-    """What each of the networks, by its key, says of each patient of a table, and the models of the table.
+    """What each of the networks, by its key, says of each patient of a table, and the linear models.
 
     Args:
-        description: of the study's own ensemble, whose encoders, models of the table, grid and preparation are those of
-            all.
+        description: of the study's own ensemble, whose encoders, linear models, grid and preparation are those of all.
     """
     networks = Members(lambda key: (member_weights(study.folder, members[key]), None))
     channels = tuple(dict.fromkeys(c for member in members.values() for c in member.configuration.model.channels))

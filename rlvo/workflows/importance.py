@@ -16,22 +16,26 @@ from scipy.special import expit
 from rlvo.cohort.variables import CTP, PERFUSION
 from rlvo.ensemble.build import STUDY_ENSEMBLE
 from rlvo.ensemble.fitting import Validation
-from rlvo.ensemble.spec import EnsembleSpec, FoldSpec, Member, TableMember
+from rlvo.ensemble.spec import TABLE, BaselineMember, EnsembleSpec, FoldSpec, Member
 from rlvo.ensemble.weighting import Weighting
 from rlvo.errors import RlvoError
 from rlvo.explain.attribution import Contributions, Formula, contributions
-from rlvo.explain.fixed_image import FixedImages
+from rlvo.explain.fixed_image import FixedImages, FixedLinear
 from rlvo.explain.permutation import SHUFFLES, permutation_drops
 from rlvo.explain.ranking import VariableImportance, rank_predictors
 from rlvo.explain.shapley import shapley_values
 from rlvo.models.fusion import DAFT
 from rlvo.progress import ShowProgress, no_progress
 from rlvo.study.folder import member_weights, read_declared
+from rlvo.study.image_baseline import read_image_models
 from rlvo.training.dataset import Patients, Volumes
+from rlvo.training.linear_model import LinearImage
 from rlvo.training.member import load_classifier
 from rlvo.training.table_model import TableModel
 from rlvo.workflows.study import OpenStudy
 
+Reader = FixedImages | FixedLinear | TableModel
+"""A member as a function of the table."""
 EXPLAINED, BACKGROUND = 40, 20
 """Validation patients per fold whose Shapley values are computed, and training patients they are compared with."""
 
@@ -70,13 +74,13 @@ def variable_importance(
         what = "no member of this ensemble reads the table and has a say"
         fix = "Name another ensemble of the study, or search with fusion daft, film, concat or offset"
         raise RlvoError(what, where=f"{study.config.name}, {ensemble}", fix=fix)
-    validation = Validation.of(study.ended_trials().predictions)
+    validation, linear = Validation.of(study.ended_trials().predictions), read_image_models(study.folder, spec)
     moved: list[Contributions] = []
     drops, values = [], []
     with progress("variable importance") as advance:
         done = 0
         for fold in (fold for fold in spec.folds if readers(fold, spec.weighting)):
-            data = _Fold(study, fold, validation.table(fold.fold, spec.contenders), spec.weighting)
+            data = _Fold(study, fold, validation.table(fold.fold, spec.contenders), spec.weighting, linear)
             asked = {member.key: data.reader(member) for member in readers(fold, spec.weighting)}
             drops.append(data.drops(asked, shuffles, seed))
             for reader in asked.values():
@@ -111,7 +115,7 @@ def readers(fold: FoldSpec, weighting: Weighting) -> list[Member]:
     members = [
         member
         for member in dict.fromkeys(fold.members)
-        if isinstance(member, TableMember) or member.configuration.model.fusion != "none"
+        if (member.reads_table if isinstance(member, BaselineMember) else member.configuration.model.fusion != "none")
     ]
     return [member for member in members if weighting == "mean" or not member.abstains]
 
@@ -125,6 +129,8 @@ class _Fold:
     stored: pd.DataFrame
     """Label and stored probabilities by configuration, index patient."""
     weighting: Weighting
+    linear: Mapping[int, LinearImage]
+    """The linear models of the volumes by fold, if they are members."""
 
     @cached_property
     def patients(self) -> Patients:
@@ -135,16 +141,20 @@ class _Fold:
     def groups(self) -> dict[str, tuple[int, ...]]:
         return self.study.inputs.encoder(self.spec.fold).feature_groups
 
-    def reader(self, member: Member) -> FixedImages | TableModel:
-        """The member's weights, and what its image network says about the patients if it has one."""
-        if isinstance(member, TableMember):
-            return self.study.inputs.table_model(member.fold)
+    def reader(self, member: Member) -> Reader:
+        """The member's weights, and what it makes of the patients' images if it looks at them."""
+        if isinstance(member, BaselineMember):
+            if member.origin == TABLE:
+                return self.study.inputs.table_model(member.fold)
+            of_table, said = self.linear[member.fold].coefficients, self.stored[member.column]
+            assert of_table is not None
+            return FixedLinear.of(of_table, said, self.patients.tabular)
         model, weights = member.configuration.model, member_weights(self.study.folder, member)
         classifier = load_classifier(weights, model, self.patients.tabular.shape[1])
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return FixedImages.of(classifier.to(device), Volumes(self.patients, model.channels), self.patients.tabular)
 
-    def drops(self, readers: Mapping[str, FixedImages | TableModel], shuffles: int, seed: int) -> pd.DataFrame:
+    def drops(self, readers: Mapping[str, Reader], shuffles: int, seed: int) -> pd.DataFrame:
         """The AUC that the fold's combined score loses, by predictor and for CT perfusion: one row per shuffle."""
         fixed = {m.key: self.stored[m.column].to_numpy() for m in self.spec.members}
 
@@ -163,7 +173,7 @@ class _Fold:
         tabular, ids = self.patients.tabular, self.patients.ids
         return contributions(daft, images.features, tabular, self.groups, formula=formula, patients=ids).shares()
 
-    def shapley(self, reader: FixedImages | TableModel, explained: int, background: int, seed: int) -> pd.DataFrame:
+    def shapley(self, reader: Reader, explained: int, background: int, seed: int) -> pd.DataFrame:
         """The Shapley values of some of the patients for one member, [n, P]."""
         random, inputs = np.random.default_rng([seed, self.spec.fold]), self.study.inputs
         training = inputs.table.loc[list(inputs.split.training(self.spec.fold))]
@@ -172,7 +182,7 @@ class _Fold:
         chosen = _draw(random, len(self.patients), explained)
         values = []
         for patient in chosen:
-            own = reader.of_one(patient) if isinstance(reader, FixedImages) else reader.logits
+            own = reader.logits if isinstance(reader, TableModel) else reader.of_one(patient)
             values.append(shapley_values(own, self.patients.tabular[patient], rows, self.groups, seed=seed))
         return pd.DataFrame(values, columns=list(self.groups))
 

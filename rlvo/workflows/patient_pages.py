@@ -15,6 +15,7 @@ from rlvo.inference.predictor import EnsemblePredictor
 from rlvo.inference.training_cohort import summarise
 from rlvo.progress import Advance, ShowProgress, no_progress
 from rlvo.study.folder import member_weights, read_declared
+from rlvo.study.image_baseline import read_image_models
 from rlvo.synthetic.cohort import has_synthetic
 from rlvo.workflows.explanation import ExplainedPatient, occlusion_side, warnings_of
 from rlvo.workflows.study import OpenStudy
@@ -85,6 +86,7 @@ def _explain(
         {fold.fold: inputs.encoder(fold.fold)},
         inputs.target,
         table_models=inputs.table_models(alone),
+        image_models=read_image_models(study.folder, alone),
         cohort=summarise(
             inputs.table.loc[training],
             inputs.label[training],

@@ -12,20 +12,23 @@ import pandas as pd
 from rlvo.config.base import content_hash
 from rlvo.config.commands import command_line
 from rlvo.config.loading import named_study
-from rlvo.config.study import StudyConfig
+from rlvo.config.study import EnsembleConfig, StudyConfig
 from rlvo.config.workdir import Workdir
-from rlvo.ensemble.spec import TABLE, EnsembleSpec
-from rlvo.errors import MachineError
+from rlvo.ensemble.spec import IMAGE, TABLE, EnsembleSpec
+from rlvo.errors import MachineError, get_logger
 from rlvo.mlflow_client import Tracking
 from rlvo.progress import ShowProgress, no_progress
 from rlvo.registry.versions import logged_model
 from rlvo.study.folder import EndedTrials, StudyFolder, read_config, read_ended_trials
-from rlvo.study.image_baseline import read_image_baselines
+from rlvo.study.image_baseline import image_predictions, read_image_baselines
 from rlvo.study.inputs import StudyInputs, StudyPatients, open_study, read_patients
 from rlvo.tracking.after_search import log_model_metrics, log_summary_run
 from rlvo.tracking.datasets import PatientGroup, StudyGroups
 from rlvo.tracking.views import study_pages
 from rlvo.training.baseline import BaselineResult, clinical_baselines
+from rlvo.training.records import linear_member_key
+
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +55,22 @@ class ReadStudy:
         return self.inputs.table.loc[list(self.inputs.split.test)]
 
     def ended_trials(self) -> EndedTrials:
-        """What its trials left (`read_ended_trials`), with the predictions of the table's models among theirs.
+        """What its trials left (`read_ended_trials`), with the predictions of the linear models among theirs.
 
-        Errors are those of `read_ended_trials`.
+        Those of the volumes are there once they were fitted (`rlvo ensemble`). Errors are those of `read_ended_trials`.
         """
-        trials = read_ended_trials(self.folder)
-        every = pd.concat([trials.predictions, self.inputs.table_predictions()], ignore_index=True)
+        trials, inputs = read_ended_trials(self.folder), self.inputs
+        linear = [inputs.table_predictions(), image_predictions(self.folder, inputs.label)]
+        every = pd.concat([trials.predictions, *(each for each in linear if len(each))], ignore_index=True)
         return replace(trials, predictions=every)
+
+    def usable_settings(self, trials: EndedTrials) -> EnsembleConfig:
+        """As `usable_settings`, and a word about what is not as the study says."""
+        settings = usable_settings(self.config.ensemble, trials)
+        if settings != self.config.ensemble:
+            what = "without the linear model of the volumes, which is not fitted yet; '%s' fits it"
+            logger.warning(what, self.folder.command("ensemble"))
+        return settings
 
     @cached_property
     def baselines(self) -> dict[str, BaselineResult]:
@@ -143,6 +155,17 @@ class OpenStudy(ReadStudy):
             )
 
 
+def knows_linear_image(trials: EndedTrials) -> bool:
+    """Whether the predictions of the linear models of the volumes are among those of ended trials."""
+    return linear_member_key(0, with_table=False) in set(trials.predictions["member"])
+
+
+def usable_settings(settings: EnsembleConfig, trials: EndedTrials) -> EnsembleConfig:
+    """How ended trials can be combined: as a study says, but without a linear model that is not fitted yet."""
+    is_fitted = settings.linear_image == "none" or knows_linear_image(trials)
+    return settings if is_fitted else settings.model_copy(update={"linear_image": "none"})
+
+
 def open_searched_study(
     study: str | Path | StudyConfig, work: Workdir, *, cohort: Path | None = None, progress: ShowProgress = no_progress
 ) -> OpenStudy:
@@ -202,7 +225,7 @@ def defined(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def labels_by_modality(spec: EnsembleSpec) -> dict[str, str]:
-    """The labels and keys of an ensemble's configurations by modality, and of its model of the table under `table`.
+    """The labels and keys of an ensemble's configurations by modality; its baselines under `table` and `linear_image`.
 
     One that counts twice says so.
     """
@@ -212,4 +235,7 @@ def labels_by_modality(spec: EnsembleSpec) -> dict[str, str]:
     found = {modality: "; ".join(each) for modality, each in labels.items()}
     if times := spec.contenders.count(TABLE):
         found["table"] = "ridge" + (f" × {times}" if times > 1 else "")
+    if (kind := spec.linear_image) is not None:
+        times = spec.contenders.count(kind)
+        found["linear_image"] = ("alone" if kind == IMAGE else "with table") + (f" × {times}" if times > 1 else "")
     return found

@@ -18,7 +18,7 @@ from rlvo.errors import RlvoError
 from rlvo.search.preflight import study_lock
 from rlvo.study.ablation import read_plan
 from rlvo.study.folder import load_or_started, read_config, read_declared, read_ended_trials
-from rlvo.workflows.ensemble import compare_tie_rules
+from rlvo.workflows.ensemble_comparison import compare_tie_rules
 
 GROUP = typer.main.get_command(app)
 COMMANDS = [*GROUP.commands]  # type: ignore[attr-defined]

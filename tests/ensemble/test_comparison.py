@@ -6,7 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binom, norm
-from support.stored_predictions import FOLDS, MODALITIES, THREE, configuration, noise, records_of, stored, with_table
+from support.stored_predictions import (
+    FOLDS,
+    MODALITIES,
+    THREE,
+    configuration,
+    noise,
+    records_of,
+    stored,
+    with_baseline,
+    with_table,
+)
 
 from rlvo.config.model import Configuration, FusionName
 from rlvo.config.study import EnsembleConfig
@@ -24,6 +34,7 @@ from rlvo.ensemble.comparison import (
 )
 from rlvo.ensemble.fitting import Validation
 from rlvo.ensemble.selection import Selection, folds_unseen_by_pruning
+from rlvo.ensemble.spec import IMAGE, IMAGE_TABLE
 from rlvo.evaluation.metrics import auc_interval, classification_metrics
 from rlvo.evaluation.thresholds import youden_threshold
 from rlvo.training.records import CompletionRecord
@@ -32,24 +43,36 @@ FUSIONS: tuple[FusionName, ...] = ("none", "concat", "film", "daft")
 MANY = [configuration(m, f, prior=prior) for m in MODALITIES for f in FUSIONS for prior in (False, True)]
 
 
+def with_baselines(predictions: pd.DataFrame, signal: float = 1.5, seed: int = 9) -> pd.DataFrame:
+    """What all baselines say, too."""
+    predictions = with_table(predictions, signal, seed)
+    for number, baseline in enumerate((IMAGE, IMAGE_TABLE), 1):
+        predictions = with_baseline(predictions, baseline, signal, seed + 100 * number)
+    return predictions
+
+
 def mean_of(selection: Selection) -> list[EnsembleConfig]:
     return [EnsembleConfig(selection=selection, weighting="mean")]
 
 
 def test_every_selection_and_weighting_has_both_estimates() -> None:
-    predictions = with_table(stored(MANY[:6]))
-    ways = every_way(EnsembleConfig())
+    predictions = with_baselines(stored(MANY[:6]))
+    ways = every_way(EnsembleConfig(weighting="youden", table_member="ridge"))
     table = compare_ensembles(records_of(predictions, MANY[:6]), predictions, ways)
     assert tuple(table.columns) == COLUMNS
-    assert len(table) == 3 * 5 * 2 * 2 * 2
-    assert not table.duplicated(["selection", "weighting", "member_scale", "table_member", "estimate"]).any()
+    assert len(table) == (3 * 5 * 2 * 2 + 2) * 2
+    way = ["selection", "weighting", "member_scale", "table_member", "linear_image", "estimate"]
+    assert not table.duplicated(way).any()
     assert ((table["low"] <= table["auc"]) & (table["auc"] <= table["high"])).all()
     own = EnsembleConfig(weighting="youden", table_member="ridge")
     near = one_change(table, own)
     assert near["change"].value_counts().to_dict() == dict.fromkeys(
         ["", "selection: same_spec", "selection: greedy", "weighting: class_rates", "weighting: balanced_accuracy",
-         "weighting: mean", "weighting: stacked", "member_scale: platt", "table_member: none"], 2
+         "weighting: mean", "weighting: stacked", "member_scale: platt", "table_member: none",
+         "linear_image: alone", "linear_image: with_table"], 2
     )  # fmt: skip
+    unread = one_change(table[table["linear_image"] == "none"], own.model_copy(update={"linear_image": "alone"}))
+    assert (unread["change"] == "").sum() == 2
     (changed,) = near[(near["change"] == "member_scale: platt") & (near["estimate"] == "nested")].to_dict("records")
     assert changed["weighting"] == "youden"
     assert changed["auc"] == table.loc[near.index[near["change"] == "member_scale: platt"][1], "auc"]
@@ -98,6 +121,8 @@ LATER = [
     EnsembleConfig(selection="best_per_modality", weighting="stacked", table_member="ridge"),
     EnsembleConfig(selection="same_spec", weighting="youden", member_scale="platt", table_member="ridge"),
     EnsembleConfig(selection="greedy", weighting="stacked", member_scale="platt", table_member="ridge"),
+    EnsembleConfig(selection="greedy", weighting="stacked", linear_image="with_table"),
+    EnsembleConfig(selection="best_per_modality", weighting="mean", table_member="ridge", linear_image="alone"),
 ]
 """Ways that came later than the paper's."""
 
@@ -109,7 +134,7 @@ LATER = [
 )
 def test_what_a_folds_own_patients_say_decides_nothing_in_the_nested_estimate(way: EnsembleConfig) -> None:
     """Fold 2's labels exchanged: its patients keep their margins."""
-    predictions = with_table(stored(MANY[:8], seed=2))
+    predictions = with_baselines(stored(MANY[:8], seed=2))
     lying = predictions.assign(label=predictions["label"].where(predictions["fold"] != 2, 1 - predictions["label"]))
     margins = [
         nested_margins(records_of(table, MANY[:8]), Validation.of(table, way), way.selection, way.weighting)
@@ -122,11 +147,11 @@ def test_what_a_folds_own_patients_say_decides_nothing_in_the_nested_estimate(wa
 
 
 def test_on_noise_every_way_is_chance_nested() -> None:
-    """With a table that knows nothing either. An AUC of 400 patients, a quarter positive, has an SE of .033."""
+    """With baselines that know nothing either. An AUC of 400 patients, a quarter positive, has an SE of .033."""
     found = []
     for seed in range(6):
         predictions = noise(MANY[:4], seed)
-        table = with_table(predictions, signal=0, seed=seed)
+        table = with_baselines(predictions, signal=0, seed=seed)
         records, aucs = records_of(predictions, MANY[:4]), []
         for way in LATER:
             scored = nested_margins(records, Validation.of(table, way), way.selection, way.weighting)

@@ -11,10 +11,9 @@ from rlvo.config.model import Configuration, FusionName, Modality, ModelConfig
 from rlvo.config.study import EnsembleConfig
 from rlvo.ensemble.build import fit_ensemble
 from rlvo.ensemble.fitting import Validation
-from rlvo.ensemble.spec import EnsembleSpec
+from rlvo.ensemble.spec import TABLE, Baseline, EnsembleSpec, baseline_key
 from rlvo.evaluation.metrics import classification_metrics
 from rlvo.training.records import CompletionRecord, TrialIdentity
-from rlvo.training.table_model import table_member_key
 
 FOLDS = 4
 MODALITIES: tuple[Modality, ...] = ("NCCT", "CTA", "BOTH")
@@ -56,9 +55,14 @@ def stored(configurations: Sequence[Configuration], seed: int = 0) -> pd.DataFra
 
 def with_table(predictions: pd.DataFrame, signal: float = 1.5, seed: int = 9) -> pd.DataFrame:
     """The same, and what a model of the table says; `signal`: how far it sets the classes apart, in log-odds."""
+    return with_baseline(predictions, TABLE, signal, seed)
+
+
+def with_baseline(predictions: pd.DataFrame, baseline: Baseline, signal: float = 1.5, seed: int = 9) -> pd.DataFrame:
+    """The same for any baseline."""
     own = predictions[predictions["split"] == "validation"].drop_duplicates("patient")
     logit = signal * own["label"] + np.random.default_rng(seed).normal(size=len(own)) - 0.5
-    member = [table_member_key(fold) for fold in own["fold"]]
+    member = [baseline_key(baseline, fold) for fold in own["fold"]]
     return pd.concat([predictions, own.assign(member=member, probability=1 / (1 + np.exp(-logit)))])
 
 

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from rlvo.training.dataset import Patients
-from rlvo.training.linear_image import VERSION, LinearImage, read_blocks
+from rlvo.training.linear_image import VERSION, fit_linear_image, read_blocks
 
 SHAPE, SPACING = (16, 12, 10), (4.0, 4.0, 4.0)
 
@@ -35,7 +35,7 @@ def auc(patients: Patients, blocks: np.ndarray, labels: np.ndarray, tabular: np.
     known, new = slice(0, half), slice(half, None)
     one, other = (None, None) if tabular is None else (tabular[known], tabular[new])
     return float(
-        roc_auc_score(labels[new], LinearImage.fit(blocks[known], labels[known], one).predict(blocks[new], other))
+        roc_auc_score(labels[new], fit_linear_image(blocks[known], labels[known], one).predict(blocks[new], other))
     )
 
 
@@ -76,7 +76,7 @@ def test_what_it_says_belongs_to_its_version() -> None:
     index = np.arange(12 * 2 * 4 * 3 * 2).reshape(12, 2, 4, 3, 2)
     blocks, labels = (40 + 20 * np.sin(0.7 * index**1.5)).astype(np.float32), np.arange(12) % 3 == 0
     table = np.cos(np.arange(36)).reshape(12, 3)
-    said = [LinearImage.fit(blocks[:9], labels[:9], own).predict(blocks[9:], new)
+    said = [fit_linear_image(blocks[:9], labels[:9], own).predict(blocks[9:], new)
             for own, new in ((None, None), (table[:9], table[9:]))]  # fmt: skip
     assert VERSION == 1
     np.testing.assert_allclose(said, [[0.33527, 0.33083, 0.36826], [0.33155, 0.33234, 0.36607]], atol=5e-5)
@@ -87,7 +87,7 @@ def test_a_patient_is_answered_alike_alone_and_new_patients_change_nothing(
 ) -> None:
     patients, is_right = planted
     blocks = read_blocks(patients, SPACING, is_right)
-    model = LinearImage.fit(blocks[:100], patients.labels[:100], patients.tabular[:100])
+    model = fit_linear_image(blocks[:100], patients.labels[:100], patients.tabular[:100])
     together = model.predict(blocks[100:], patients.tabular[100:])
     alone = [float(model.predict(blocks[i : i + 1], patients.tabular[i : i + 1])[0]) for i in range(100, 110)]
     np.testing.assert_allclose(alone, together[:10], rtol=1e-4)

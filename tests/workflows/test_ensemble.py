@@ -4,21 +4,30 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from support.made_up_study import write_study, write_table
 from support.registered_study import Registered
 from support.tiny_study import TinyStudy
 
 from rlvo.config.space import Space
 from rlvo.config.study import CohortConfig, EnsembleConfig
+from rlvo.config.workdir import Workdir
 from rlvo.errors import RlvoError
 from rlvo.inference.predictor import EnsemblePredictor
 from rlvo.progress import no_progress
-from rlvo.study.folder import StudyFolder
+from rlvo.study.folder import StudyFolder, read_declared
+from rlvo.study.image_baseline import JOINT, read_image_baselines
 from rlvo.study.inputs import open_study
+from rlvo.study.openings import Openings
 from rlvo.training.fit import fit
 from rlvo.workflows.ensemble import BuiltEnsemble, build_and_register
-from rlvo.workflows.study import open_searched_study
+from rlvo.workflows.ensemble_comparison import compare, compare_tie_rules
+from rlvo.workflows.evidence import gather_evidence
+from rlvo.workflows.holdout import kept_evaluation, open_holdout
+from rlvo.workflows.study import open_searched_study, read_study
 
 pytestmark = pytest.mark.slow
 
@@ -61,6 +70,7 @@ def test_a_study_of_fewer_predictors_answers_without_perfusion(study: TinyStudy,
             "cohort": CohortConfig(predictors=("age", "sex", "nihss")),
             "model": study.config.model.model_copy(update={"fusion": "daft"}),
             "space": Space(),
+            "ensemble": EnsembleConfig(linear_image="with_table"),  # without the side of the occlusion, too
         }
     )
     inputs = open_study(fewer, study.cohort, study.workdir, progress=no_progress, workers=1)
@@ -75,12 +85,58 @@ def test_a_study_of_fewer_predictors_answers_without_perfusion(study: TinyStudy,
 
     table = study.raw.head(2).astype(object)
     table.loc[1, "tmax_gt6_ml"] = None
-    whole, without = EnsemblePredictor.load(built.folder).predict(table, study.cohort.parent)["warnings"]
+    answers = EnsemblePredictor.load(built.folder).predict(table, study.cohort.parent, members=True)
+    whole, without = answers["warnings"]
     assert whole == ""
     assert "answered by the ensemble 'fewer predictors (tiny-b)'" in without
     assert "imputed" not in without
+    linear = answers.filter(regex="^p_linear-image-table-f[01]-")
+    assert linear.notna().sum(axis=1).tolist() == [0, 2]
 
     other = fewer.model_copy(update={"name": "tiny-c", "folds": fewer.folds.model_copy(update={"seed": 9})})
     open_study(other, study.cohort, study.workdir, progress=no_progress, workers=1)
     with pytest.raises(RlvoError, match="another split"):
         build(study, reduced="tiny-c")
+
+
+def test_the_linear_model_of_the_volumes_is_a_member_from_the_study_to_the_hold_out(
+    registered: Registered, tmp_path: Path
+) -> None:
+    study = registered.study.copy(tmp_path / "work")
+    study.folder.image_models.unlink()  # as older versions of rlvo left it
+    way = EnsembleConfig(linear_image="with_table", weighting="mean")
+    opened = open_searched_study(study.config.model_copy(update={"ensemble": way}), study.workdir)
+    built = build_and_register(opened)
+    champion = MlflowClient(study.workdir.tracking_uri()).get_model_version_by_alias("rlvo-ensemble", "champion")
+    assert (built.version, str(champion.version)) == ("2", "2")
+    assert champion.tags["rlvo.gate"].startswith("passed")
+    assert champion.description is not None
+    assert "linear image + table" in champion.description
+
+    specs = read_declared(study.folder)
+    open_holdout(opened, specs, Openings(study.workdir.path))
+    members = pd.read_csv(study.folder.holdout_members).set_index(["member", "patient"])["probability"]
+    baseline = read_image_baselines(study.folder, opened.inputs.label)[JOINT]
+    for number, fold in enumerate(baseline.folds):
+        answered = members[f"linear-image-table-f{number}"]
+        assert {*answered.index} == {*opened.inputs.split.test}
+        np.testing.assert_allclose(answered, fold.probability(opened.test.loc[answered.index]), atol=1e-6)
+    assert kept_evaluation(read_study("tiny", study.workdir)) is not None
+
+    ways = compare("tiny", study.workdir)[1]
+    assert ways["linear_image"].value_counts().to_dict() == {"with_table": 120, "none": 2, "alone": 2}
+
+
+def test_before_the_linear_model_is_fitted_a_study_is_shown_without_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    work, table = Workdir.at(tmp_path / "work"), write_table(tmp_path / "planted-hospital", 60)
+    space = {"model.modality": ["NCCT", "CTA", "BOTH"]}
+    write_study(work.path, table, space, ensemble={"linear_image": "alone", "table_member": "ridge"})
+    ways = compare("made-up", work)[1]
+    assert set(ways["linear_image"]) == {"none"}
+    assert "not fitted yet; 'rlvo ensemble made-up" in caplog.text
+    assert not compare_tie_rules("made-up", work).is_measured
+    study = read_study("made-up", work)
+    spec = gather_evidence(study, study.ended_trials()).specs["ensemble"]
+    assert (spec.has_table, spec.linear_image) == (True, None)

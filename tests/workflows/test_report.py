@@ -134,7 +134,7 @@ def test_the_hold_out_stays_shut(made_up: Workdir, closed: Report) -> None:
 def test_without_an_opening_it_shows_the_nested_figures_of_compare(made_up: Workdir, closed: Report) -> None:
     compared = rlvo.Study("made-up", workdir=made_up.path).compare()
     way = {"selection": "best_per_modality", "weighting": "class_rates", "member_scale": "none", "estimate": "nested"}
-    way |= {"table_member": "none"}
+    way |= {"table_member": "none", "linear_image": "none"}
     chosen = compared[(compared[list(way)] == pd.Series(way)).all(axis="columns")]
     own = table(closed, "table-2").set_index("model").loc["ensemble"]
     names = {"auc": "auc", "low": "auc_low", "high": "auc_high", "balanced_accuracy": "balanced_accuracy"}
