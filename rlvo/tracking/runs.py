@@ -194,6 +194,9 @@ class RunTree:
         self.set_tags(identity, {tag: digest} if tag else {})
 
     def _store_artifact(self, place: str, name: str, content: str | Path) -> None:
+        if isinstance(content, str) and (root := local_path(place)) is not None:
+            self._put(root / name, content)
+            return
         # MLflow's client remembers a run's place by its id, which is the same in a copy of the work folder.
         repository, folder = get_artifact_repository(place, self._tracking_uri), os.path.dirname(name) or None
         if isinstance(content, Path):
@@ -203,6 +206,12 @@ class RunTree:
             file = Path(temporary) / os.path.basename(name)
             file.write_text(content, encoding="utf-8")
             repository.log_artifact(str(file), folder)  # type: ignore[no-untyped-call]
+
+    def _put(self, path: Path, text: str) -> None:
+        """What MLflow does in ten times as many steps, by way of a folder for temporary files."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (new := path.with_name(f".{path.name}.new")).write_text(text, encoding="utf-8")
+        new.replace(path)
 
     def _delete_artifact(self, place: str, name: str) -> None:
         if (folder := local_path(place)) is None:
