@@ -44,7 +44,7 @@ def read_forecast(study: StudyFolder, usage: UsageReader | None = None) -> Study
 
 def with_forecast(state: StudyState, study: StudyFolder, config: StudyConfig, usage: UsageReader) -> StudyState:
     """The state with the time to go and the energy so far, from what the trials in the study's folder measured."""
-    measured, joules = defaultdict[Spec, list[Pace]](list), list[float]()
+    measured, joules, is_complete = defaultdict[Spec, list[Pace]](list), list[float](), state.is_complete
     for each in state.configurations:
         own = list[Pace]()
         for trial in each.trials:
@@ -57,11 +57,11 @@ def with_forecast(state: StudyState, study: StudyFolder, config: StudyConfig, us
                 if pace is None and record is not None:  # trained by an earlier version
                     pace = Pace(record.seconds / record.epochs)
                 own += [] if pace is None else [pace]
-        if own and each.configuration is not None:
+        if own and each.configuration is not None and not is_complete:
             measured[spec_of(each.configuration)] += own
     counted = math.fsum(each for each in joules if math.isfinite(each))
     state = replace(state, energy_kwh=counted / JOULES_PER_KWH if counted else None)
-    if state.is_complete or not measured or not (slots := max(state.at_once, state.count("running"))):
+    if is_complete or not measured or not (slots := max(state.at_once, state.count("running"))):
         return state
     paces = {spec: mean_pace(each) for spec, each in measured.items()}
     return replace(state, eta_seconds=seconds_to_go(config, state, paces, slots))

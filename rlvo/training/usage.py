@@ -83,12 +83,12 @@ def read_usage(folder: Path) -> dict[int, Mapping[str, float]]:
 
 def read_pace(folder: Path) -> Pace | None:
     """Mean over the trial's epochs so far; None if none has ended, or their duration was not written down."""
-    return _pace(_lines(folder))
+    return _pace_and_energy(_lines(folder))[0]
 
 
 def read_energy(folder: Path) -> float:
     """Joules that the trial's epochs took, those included that were trained twice; NaN if none was counted."""
-    return _energy(_lines(folder))
+    return _pace_and_energy(_lines(folder))[1]
 
 
 class UsageReader:
@@ -108,7 +108,7 @@ class UsageReader:
             version = file_version(f"{folder}/{USAGE}")
             if known is None or known[0] != version:
                 lines = _lines(folder) if version is not None else []
-                known = (version, has_ended, _pace(lines), _energy(lines))
+                known = (version, has_ended, *_pace_and_energy(lines))
             self._read[folder] = known = (version, has_ended, *known[2:])
         return known[2:]
 
@@ -133,18 +133,18 @@ def _from_json(line: bytes) -> Any:
     return None
 
 
-def _pace(lines: Iterable[Mapping[str, Any]]) -> Pace | None:
-    first, later, has_started = list[float](), list[float](), True
+def _pace_and_energy(lines: Iterable[Mapping[str, Any]]) -> tuple[Pace | None, float]:
+    first, later, joules, has_started = list[float](), list[float](), list[float](), True
     for line in lines:
         if SECONDS in line:
             (first if has_started else later).append(line[SECONDS])
+        if CPU in line:
+            joules.append(line[CPU])
+        if GPU in line:
+            joules.append(line[GPU])
         has_started = "code" in line
+    energy = float(sum(joules)) if joules else math.nan
     if not first:
-        return None
+        return None, energy
     epoch = fmean(later or first)
-    return Pace(epoch, max(fmean(first) - epoch, 0.0))
-
-
-def _energy(lines: Iterable[Mapping[str, Any]]) -> float:
-    counted = [line[name] for line in lines for name in (CPU, GPU) if name in line]
-    return float(sum(counted)) if counted else math.nan
+    return Pace(epoch, max(fmean(first) - epoch, 0.0)), energy
