@@ -18,6 +18,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rlvo.digits import gigabytes
 from rlvo.errors import MachineError, RlvoError
 
 CONNECT_SECONDS = 10
@@ -114,10 +115,13 @@ def is_local(address: str | None) -> bool:
     return not (address or os.environ.get("RAY_ADDRESS") or ray.is_initialized())
 
 
-def check_resources(*, cpus: float, gpus: float, available: Mapping[str, float] | None = None) -> None:
+def check_resources(
+    *, cpus: float, gpus: float, memory: float = 0.0, available: Mapping[str, float] | None = None
+) -> None:
     """Raise RlvoError if there is too little for one trial: Tune would wait for ever.
 
     Args:
+        memory: bytes.
         available: what there is, by Ray's names; None: what the connected Ray has.
     """
     available = ray.cluster_resources() if available is None else available
@@ -128,6 +132,13 @@ def check_resources(*, cpus: float, gpus: float, available: Mapping[str, float] 
                 where="resources",
                 fix=f"Ask for less (resources.{kind.lower()}s), or name a cluster with --address",
             )
+    if memory > (has := available.get("memory", 0.0)):
+        need, left = gigabytes(memory, has)
+        raise RlvoError(
+            f"a trial asks for {need} of memory, but Ray has {left} of this machine",
+            where="resources.memory_gb",
+            fix="Ask for less, or name a cluster with --address",
+        )
 
 
 @contextmanager

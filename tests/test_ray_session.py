@@ -91,3 +91,6 @@ def test_a_trials_share_must_fit_the_machine() -> None:
         check_resources(cpus=99, gpus=0)
     with pytest.raises(RlvoError, match="1 GPU"):
         check_resources(cpus=1, gpus=1)
+    check_resources(cpus=1, gpus=0, memory=1e6)
+    with pytest.raises(RlvoError, match=r"memory_gb: a trial asks for 1000000.0 GB of memory, but Ray has \d.* GB"):
+        check_resources(cpus=1, gpus=0, memory=1e15)

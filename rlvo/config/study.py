@@ -137,6 +137,9 @@ class ResourcesConfig(Section):
     """GPUs per trial; with 0.5, two trials share one, and neither takes more than its half of the memory. 0: trials
     train on CPUs. auto: as many trials share a GPU as its memory, measured before the first starts, and the node's
     cores have room for; 0 if there is no GPU."""
+    memory_gb: Annotated[NonNegativeFloat | None, Field(allow_inf_nan=False)] = None
+    """Main memory that Ray sets aside for a trial, in 1e9 bytes; 0: none. None: on a cluster what a trial is estimated
+    to take, on one machine none."""
     activation_checkpointing: bool = False
     """Whether training keeps only the inputs of a network's blocks and computes their maps again: less
     memory for one more forward pass, and the same results (docs/search.md)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import time
@@ -28,9 +29,10 @@ from rlvo.search.packing import settle_on_cluster
 from rlvo.search.plan import plan_study
 from rlvo.search.preflight import check_disk, check_memory, cut_torn_line
 from rlvo.search.proposals import Proposals
+from rlvo.search.room import RoomWatch, asked_by_trial
 from rlvo.search.searcher import FoldSearcher
 from rlvo.search.trainable import STOPS, train_fold
-from rlvo.search.workers import KeepWorkers
+from rlvo.search.workers import IDLE_SECONDS, KeepWorkers, asking_for_all
 from rlvo.study.folder import StudyFolder, TrialStore
 from rlvo.study.inputs import StudyInputs
 from rlvo.study.state import StudyState
@@ -90,10 +92,15 @@ def run_search(
                 store = next(iter(inputs.volumes.values())).parents[1]
                 with ray_session((study.path, store), address) as is_local, _quiet():
                     config = settle_on_cluster(config, planned)
+                    asked = asked_by_trial(config, planned, of_cluster=not is_local)
                     if is_local:
-                        check_resources(cpus=config.resources.cpus, gpus=config.resources.known_gpus)
+                        check_resources(cpus=asked["CPU"], gpus=asked["GPU"], memory=asked.get("memory", 0.0))
                         check_memory(planned, on_gpu=config.resources.known_gpus > 0)
-                    _tune(config, inputs, study, searcher, events)
+                    else:
+                        events.room = RoomWatch(asked)
+                    with asking_for_all(of_cluster=not is_local):
+                        keeper = KeepWorkers(searcher.is_needless, math.inf if is_local else IDLE_SECONDS)
+                        _tune(config, inputs, study, searcher, events, keeper, asked)
                 events.tell([])
                 if not searcher.finished:
                     raise KeyboardInterrupt
@@ -104,17 +111,23 @@ def run_search(
 
 
 def _tune(
-    config: StudyConfig, inputs: StudyInputs, study: StudyFolder, searcher: FoldSearcher, events: TuneEvents
+    config: StudyConfig,
+    inputs: StudyInputs,
+    study: StudyFolder,
+    searcher: FoldSearcher,
+    events: TuneEvents,
+    keeper: KeepWorkers,
+    asked: dict[str, float],
 ) -> None:
     trainable = tune.with_parameters(train_fold, config=config, inputs=inputs, study=study)
     shutil.rmtree(study.tune, ignore_errors=True)
     try:
         tune.run(
-            tune.with_resources(trainable, {"cpu": config.resources.cpus, "gpu": config.resources.known_gpus}),
+            tune.with_resources(trainable, asked),
             name=config.name,
             storage_path=str(study.tune),
             search_alg=searcher,
-            scheduler=KeepWorkers(),
+            scheduler=keeper,
             num_samples=-1,
             max_concurrent_trials=config.search.concurrent_trials,
             reuse_actors=True,
@@ -150,10 +163,15 @@ class TuneEvents(TrialProgressCallback):  # type: ignore[misc]
         self._told, self._note, self._noted = 0.0, Note(), -NOTE_INTERVAL
         self._at_once, self._forecast, self._foretold = 0, searcher.state, -FORECAST_INTERVAL
         self._usage, self._live = UsageReader(), LiveMetrics(config.name)
+        self.room: RoomWatch | None = None
+        """Set for a cluster."""
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         if time.monotonic() - self._told >= INTERVAL:
             self.tell(trials)
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._searcher.note_running(trial.trial_id, is_running=True)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -177,6 +195,9 @@ class TuneEvents(TrialProgressCallback):  # type: ignore[misc]
         """Tell the state, given the trials that Tune has."""
         for trial in trials:
             self._searcher.note_running(trial.trial_id, is_running=trial.status == Trial.RUNNING)
+        if self.room is not None:
+            found = {trial.status for trial in trials}
+            self.room.look(is_stuck=Trial.PENDING in found and Trial.RUNNING not in found)
         state = self._foretell(self._searcher.state)
         self._on_state(state)
         self._live.show(state)

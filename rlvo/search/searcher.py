@@ -42,6 +42,8 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
         self._brackets: dict[tuple[int, tuple[object, ...]], Bracket] = {}
         self._waiting: OrderedDict[str, Contender] = OrderedDict()
         self._running: dict[str, tuple[Contender, int]] = {}
+        self._unstarted = set[str]()
+        """Trials that Tune has and has not started yet."""
         self._condemned: OrderedDict[str, str] = OrderedDict()
         """Configurations that are to be pruned, and why: one by each event, as that writes to disk."""
         for proposal in proposals.earlier():
@@ -69,27 +71,40 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
         return self._proposals.is_spent and not (self._waiting or self._running or self._condemned)
 
     def fill(self) -> bool:
-        """Propose until a trial waits to be started. False: there is nothing left to start."""
-        while not self._waiting and not self._proposals.is_spent:
+        """Propose until a trial waits to be started. False: there is nothing to start now."""
+        while not self._waiting and self._may_propose():
             self._prune_condemned(len(self._condemned))  # a proposal depends on what Optuna was told
             self._take(self._proposals.propose())
             self._complete_brackets()
         self._prune_condemned(1 if self._waiting or self._running else len(self._condemned))
         return bool(self._waiting)
 
+    def _may_propose(self) -> bool:
+        """Whether the next configuration may be chosen yet.
+
+        A sampler that learns chooses as late as it can: once all trials have started that Tune was given. Only within
+        a bracket it learns nothing from one configuration for the next.
+        """
+        if self._proposals.is_spent:
+            return False
+        begins = len(self._rungs) == 1 or (self._last_number + 1) % self._bracket_size == 0
+        return not (self._unstarted and begins and self._config.search.sampler == "tpe")
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial for Tune: `configuration` (JSON), its `key`, the `fold`, and `until`, the epoch to stop after.
 
-        None while it depends on the trials that are running which one that is.
+        None while it depends on the trials that Tune has which one that is.
         """
         if not self.fill():
-            return None if self._running and len(self._rungs) > 1 else str(Searcher.FINISHED)
+            more = not self._proposals.is_spent or (self._running and len(self._rungs) > 1)
+            return None if more else str(Searcher.FINISHED)
         key, contender = next(iter(self._waiting.items()))
         fold = contender.waiting.pop(0)
         if not contender.waiting:
             del self._waiting[key]
         contender.running.add(fold)
         self._running[trial_id] = contender, fold
+        self._unstarted.add(trial_id)
         configuration = contender.configuration.model_dump_json()
         return {"key": key, "fold": fold, "until": self._rungs[contender.rung].epochs, "configuration": configuration}
 
@@ -98,32 +113,47 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
         if trial_id in self._running:
             contender, fold = self._running[trial_id]
             contender.note(fold, unended="running" if is_running else "waiting")
+        if is_running:
+            self._unstarted.discard(trial_id)
+
+    def is_needless(self, trial_id: str) -> bool:
+        """Whether Tune need not start a trial that it has: another fold of its configuration has failed."""
+        return trial_id in self._unstarted and self._running[trial_id][0].has_ended
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Hand Optuna the mean over folds of the epochs that all folds have trained."""
         if trial_id in self._running:
             contender, fold = self._running[trial_id]
             self._read_epochs(contender, fold)
-            contender.note(fold, unended="running")
+            self.note_running(trial_id, is_running=True)
         self._prune_condemned(1)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Note how a fold ended, from its completion record."""
+        """Note how a fold ended, from its completion record; without a result, it was taken back before it started."""
         contender, fold = self._running.pop(trial_id)
         contender.running.remove(fold)
-        reason = (result or {}).get("reason") or ("its process died" if error else "it left no completion record")
-        try:
-            record = self._trials.record(contender.key, fold)
-        except RlvoError as damaged:
-            record, error, reason = None, True, str(damaged)
-        self._read_epochs(contender, fold)
-        has_failed = record is None and (error or "reason" in (result or {}) or not contender.has_arrived(fold))
-        self._note_end(contender, fold, record, reason if has_failed else None)
+        is_taken_back = trial_id in self._unstarted and result is None and not error
+        self._unstarted.discard(trial_id)
+        if is_taken_back:
+            contender.note(fold)
+        else:
+            self._read_end(contender, fold, result or {}, error=error)
         self._tell_if_ended(contender)
         contender.appraise()
         if (bracket := self._brackets.get(contender.bracket)) is not None:
             self._apply(bracket.update(contender))
         self._prune_condemned(1)
+
+    def _read_end(self, contender: Contender, fold: int, result: Mapping[str, Any], *, error: bool) -> None:
+        """Note how a trial that was started has ended."""
+        reason = result.get("reason") or ("its process died" if error else "it left no completion record")
+        try:
+            record = self._trials.record(contender.key, fold)
+        except RlvoError as damaged:
+            record, error, reason = None, True, str(damaged)
+        self._read_epochs(contender, fold)
+        has_failed = record is None and (error or "reason" in result or not contender.has_arrived(fold))
+        self._note_end(contender, fold, record, reason if has_failed else None)
 
     def explain(self, key: str, fold: int, reason: str) -> None:
         """Say more precisely why a fold failed without a record."""

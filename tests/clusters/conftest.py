@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import json
 import os
 import secrets
 import shutil
@@ -15,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
+from support.growing import LAUNCHES, GrowingProvider
 from support.mlflow_server import is_up
 from support.processes import free_port, kill_node, listens, wait_until
 
@@ -190,4 +194,88 @@ def two_nodes(tmp_path: Path) -> Iterator[Cluster]:
     finally:
         for node in reversed(nodes):
             kill_node(node)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+COMMANDS = ("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands",
+            "head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files")  # fmt: skip
+"""What an autoscaler runs and copies on machines of its own; it insists on having them."""
+
+
+@dataclass(frozen=True)
+class GrowingCluster:
+    """A Ray whose autoscaler starts its workers when trials wait."""
+
+    address: str
+    environment: dict[str, str]
+    """What a user's shell has."""
+    requests: Path
+    """A line for each request for nodes: how many."""
+
+    def launches(self) -> list[int]:
+        """How many nodes the autoscaler asked for, request by request."""
+        return [int(line) for line in self.requests.read_text().split()] if self.requests.exists() else []
+
+
+@pytest.fixture
+def growing_cluster(tmp_path: Path) -> Iterator[GrowingCluster]:
+    """A head without a core, and up to three workers of one core that Ray's own autoscaler starts and ends."""
+    bin_folder, scratch = Path(sys.executable).parent, Path(tempfile.mkdtemp(prefix="ray-"))
+    port, requests = free_port(), tmp_path / "launches.txt"
+    clouds = yaml.safe_load((REPOSITORY / "ray_cluster/aws.yaml").read_text())
+    memory = 80 * 2**20
+    worker = {"resources": {"CPU": 1, "memory": 10**9, "object_store_memory": memory}, "node_config": {}}
+    config = {
+        "cluster_name": "growing",
+        "max_workers": 3,
+        "upscaling_speed": clouds["upscaling_speed"],
+        "idle_timeout_minutes": 60,
+        "provider": {
+            "type": "external",
+            "module": f"{GrowingProvider.__module__}.{GrowingProvider.__qualname__}",
+            "gcs_address": f"127.0.0.1:{port}",
+            "head_node_id": FAKE_HEAD_NODE_ID,
+            "launch_multiple": True,
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+        },
+        "available_node_types": {
+            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "worker": {**worker, "min_workers": 0, "max_workers": 3},
+        },
+        "head_node_type": "ray.head.default",
+        "auth": {},
+        "file_mounts": {},
+        **{name: [] for name in COMMANDS},
+    }
+    (tmp_path / "growing.yaml").write_text(json.dumps(config))
+    (tmp_path / "ray.token").write_text(secrets.token_hex(32))
+    environment = {
+        **os.environ,
+        "PATH": f"{bin_folder}:{os.environ['PATH']}",
+        "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(tmp_path / "ray.token"),
+    }
+    of_autoscaler = {
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "RAY_FAKE_CLUSTER": "1",
+        "RAY_enable_autoscaler_v2": "1",
+        "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
+        LAUNCHES: str(requests),
+    }
+    command = ["ray", "start", "--head", "--block", "--port", str(port), "--node-ip-address", "127.0.0.1"]
+    command += ["--num-cpus", "0", "--object-store-memory", str(memory), "--temp-dir", str(scratch / "r")]
+    command += ["--include-dashboard", "false", "--dashboard-agent-listen-port", str(free_port())]
+    command += ["--autoscaling-config", str(tmp_path / "growing.yaml")]
+    with (scratch / "head.log").open("wb") as log:
+        head = subprocess.Popen(
+            command, cwd=tmp_path, env=environment | of_autoscaler, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        wait_until(lambda: listens(port), head)
+        yield GrowingCluster(f"127.0.0.1:{port}", environment, requests)
+    finally:
+        kill_node(head)  # with its autoscaler, whose children the workers are
         shutil.rmtree(scratch, ignore_errors=True)

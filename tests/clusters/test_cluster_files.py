@@ -75,6 +75,15 @@ def test_cloud_workers_are_spot_and_the_head_is_not(name: str) -> None:
     assert types["head"]["resources"]["CPU"] == 0, "no trial on the head"
 
 
+@pytest.mark.parametrize("name", ["aws.yaml", "gcp.yaml"])
+def test_clouds_start_all_workers_at_once_that_trials_can_use(name: str) -> None:
+    config = read(name)
+    assert config["upscaling_speed"] >= config["max_workers"], "so many nodes are started at once from none"
+    worker = config["available_node_types"]["gpu_spot"]
+    if worker["resources"]:  # on AWS, Ray looks them up
+        assert worker["resources"]["memory"] > 4e9, "trials ask for memory, and Ray believes what is written here"
+
+
 def test_the_ray_job_is_one_for_this_ray() -> None:
     job = read("kuberay.yaml")
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
@@ -102,6 +111,8 @@ def test_rays_autoscaler_reads_the_ray_job_as_meant() -> None:
     study = yaml.safe_load((REPOSITORY / "tune_configs/paper_grid.yaml").read_text())
     assert workers["resources"]["CPU"] >= study["resources"]["cpus"]
     assert workers["resources"]["GPU"] >= study["resources"]["gpus"]
+    assert workers["resources"]["memory"] == 24 * 2**30
+    assert config["upscaling_speed"] >= config["max_workers"]
 
 
 def test_jobs_bring_the_package_and_nothing_else() -> None:
@@ -166,3 +177,15 @@ def test_the_image_is_no_root_and_names_no_registry() -> None:
         assert not re.search(
             r"\b(docker|ghcr|quay|gcr|pypi|nvcr|ecr)\.(io|org|com|aws)\b|pkg\.dev", path.read_text()
         ), path
+
+
+def test_the_tests_that_the_readme_names_exist() -> None:
+    section = (FOLDER / "README.md").read_text().partition("## What was run, and what was not")[2]
+    named = set(re.findall(r"`(test_\w+)`", section))
+    there = "".join(
+        path.read_text() for name in ("clusters", "imaging") for path in FOLDER.parent.glob(f"tests/{name}/*.py")
+    )
+    assert len(named) > 10
+    assert not [name for name in named if f"def {name}(" not in there]
+    files = {path.name for path in FOLDER.iterdir()} - {"README.md", "Dockerfile.dockerignore"}
+    assert not [name for name in files if f"`{name}`" not in section]

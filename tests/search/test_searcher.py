@@ -29,10 +29,15 @@ class Desk(PlantedTrials):
     """A study whose trials end as the test says. `open` is what a new process would do."""
 
     def __init__(
-        self, folder: Path, space: dict[str, Any], configurations: int | None = None, sampler: str = "grid"
+        self,
+        folder: Path,
+        space: dict[str, Any],
+        configurations: int | None = None,
+        sampler: str = "grid",
+        **pruning: object,
     ) -> None:
         super().__init__(seed=0)
-        search = {"sampler": sampler, "configurations": configurations}
+        search = {"sampler": sampler, "configurations": configurations, **pruning}
         self.config = parse_study({"name": "study", "space": space, "search": search, "folds": {"folds": FOLDS}})
         self.study = StudyFolder(folder)
         self.open()
@@ -46,6 +51,13 @@ class Desk(PlantedTrials):
         if isinstance(trial, dict):
             self.running[f"trial-{len(self.running)}"] = trial
         return trial
+
+    def take_back(self) -> list[tuple[str, int]]:
+        """Let Tune drop what it need not start: keys and folds."""
+        needless = [name for name in self.running if self.searcher.is_needless(name)]
+        for name in needless:
+            self.searcher.on_trial_complete(name)
+        return [(self.running[name]["key"], self.running[name]["fold"]) for name in needless]
 
     def start_all(self) -> list[dict[str, Any]]:
         trials = []
@@ -140,6 +152,52 @@ def test_a_training_that_failed_stays_failed_and_a_crash_gets_another_chance(tmp
     desk.open()
     assert [(t["key"], t["fold"]) for t in desk.start_all()] == [(trials[3]["key"], 0)]
     assert len(desk.proposed()) == 2
+
+
+def test_a_sampler_that_learns_chooses_once_all_trials_have_started(tmp_path: Path) -> None:
+    space = {"sample": {"training.learning_rate": {"low": 1e-5, "high": 1e-2}}}
+    desk = Desk(tmp_path / "random", space, configurations=4, sampler="random")
+    assert len(desk.start_all()) == 4 * FOLDS, "what is drawn does not depend on other configurations"
+    assert desk.start() == Searcher.FINISHED
+    desk = Desk(tmp_path / "tpe", space, configurations=4, sampler="tpe")
+    for configurations in range(1, 5):
+        assert len(desk.start_all()) == FOLDS
+        assert len(desk.proposed()) == configurations
+        for number, name in enumerate(list(desk.running)[-FOLDS:]):
+            assert configurations == 4 or desk.start() is None, f"{FOLDS - number} folds wait for room"
+            desk.searcher.note_running(name, is_running=True)
+    assert desk.start() == Searcher.FINISHED
+
+
+def test_within_a_bracket_nothing_is_learned_and_all_can_start(tmp_path: Path) -> None:
+    space = {"sample": {"training.learning_rate": {"low": 1e-5, "high": 1e-2}}}
+    pruning = {"pruning": "halving", "bracket": 3, "first_folds": 2, "compare_within": []}
+    desk = Desk(tmp_path, space, configurations=6, sampler="tpe", **pruning)
+    assert len(desk.start_all()) == 3 * 2
+    for name in desk.running:
+        desk.searcher.note_running(name, is_running=True)
+    assert len(desk.start_all()) == 3 * 2
+    assert len(desk.proposed()) == 6
+    assert desk.start() is None
+
+
+def test_folds_that_tune_has_not_started_are_taken_back_if_another_fails(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, TWO)
+    trials = desk.start_all()
+    for name in list(desk.running)[:2]:
+        desk.searcher.note_running(name, is_running=True)
+    assert desk.take_back() == []
+    desk.end(trials[0], None, "the loss became nan")
+    assert desk.take_back() == [(trials[0]["key"], 2)], "fold 1 is being trained already"
+    assert desk.told()[0] == (TrialState.RUNNING, None)
+    desk.end(trials[1], 0.9)
+    assert desk.told()[0] == (TrialState.FAIL, None)
+    assert [trial.state for trial in desk.searcher.state.configurations[0].trials] == ["failed", "finished", "skipped"]
+    for trial in trials[3:]:
+        desk.end(trial, 0.9)
+    assert desk.searcher.finished
+    desk.open()
+    assert desk.start() == Searcher.FINISHED
 
 
 def test_duplicates_of_a_configuration_share_their_trials(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A search whose rung waits for its last trial goes on in the processes it has."""
 
+import math
 import os
 import signal
 import time
@@ -54,13 +55,17 @@ def train(trial: dict[str, Any]) -> dict[str, int]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize(("kills", "needed"), [(False, AT_ONCE), (True, AT_ONCE + 1)])
-def test_workers_wait_for_the_next_rung(tmp_path: Path, *, kills: bool, needed: int) -> None:
+@pytest.mark.parametrize(
+    ("kills", "idle_seconds", "needed"),
+    [(False, math.inf, AT_ONCE), (True, math.inf, AT_ONCE + 1), (False, 0.0, 3 * AT_ONCE)],
+    ids=["kept", "killed", "released"],
+)
+def test_workers_wait_for_the_next_rung(tmp_path: Path, *, kills: bool, idle_seconds: float, needed: int) -> None:
     found = tune.run(
         tune.with_resources(train, {"cpu": 1}),
         storage_path=str(tmp_path / "tune"),
         search_alg=Rungs(tmp_path, kills=kills),
-        scheduler=KeepWorkers(),
+        scheduler=KeepWorkers(idle_seconds=idle_seconds),
         num_samples=-1,
         max_concurrent_trials=AT_ONCE,
         reuse_actors=True,

@@ -178,6 +178,7 @@ def search(
     while True:
         while len(running) < workers and isinstance(trial := searching.suggest(str(started)), dict):
             running[str(started)] = trial
+            searching.note_running(str(started), is_running=True)
             started += 1
         if not running:
             assert searching.finished
