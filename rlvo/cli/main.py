@@ -6,7 +6,7 @@ import sys
 import threading
 import traceback
 from types import FrameType, TracebackType
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -100,11 +100,20 @@ def main() -> None:
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            print_line("interrupted: run the same command again to continue")
-            sys.exit(TERMINATED if terminated.is_set() else INTERRUPTED)
+            _end_interrupted(terminated.is_set())
+        raise
+    except BaseException:
+        if terminated.is_set():  # it came before or after the command, or a library made another error of it
+            _end_interrupted(True)
         raise
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # all is done: what comes now need not be told
         gc.freeze()  # else Python looks through every object of torch, pandas and MLflow before it ends: a second
+
+
+def _end_interrupted(is_terminated: bool) -> NoReturn:
+    print_line("interrupted: run the same command again to continue")
+    sys.exit(TERMINATED if is_terminated else INTERRUPTED)
 
 
 def _interrupt_on_sigterm() -> threading.Event:

@@ -1,6 +1,7 @@
 """SIGTERM, as SLURM, systemd, Kubernetes and `ray job stop` send it: a command ends as after Ctrl-C, with code 143."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,6 +37,41 @@ def test_a_search_closes_its_runs_and_goes_on_later(tmp_path: Path) -> None:
     victim.finish()
     assert all(victim.epochs()[trial][: len(lines)] == lines for trial, lines in before.items())
     check_mlflow(victim, victim.database)
+
+
+MADE_ANOTHER_ERROR = """
+import os, signal, sys
+from rlvo.cli import main
+
+def start():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+    except KeyboardInterrupt:
+        raise ImportError("initialization failed") from None  # as compiled modules do while they are loaded
+
+main.app.command()(start)
+sys.argv = ["rlvo", "start"]
+main.main()
+"""
+COMES_LATE = """
+import atexit, os, signal, sys
+from rlvo.cli import main
+
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))
+sys.argv = ["rlvo", "--version"]
+main.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "said"),
+    [(MADE_ANOTHER_ERROR, 143, f"{INTERRUPTED}\n"), (COMES_LATE, -signal.SIGTERM, "")],
+    ids=["an error", "too late"],
+)
+def test_it_is_no_error_whatever_it_meets(program: str, code: int, said: str) -> None:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, said)
 
 
 def check_terminated(*arguments: str | Path, when: Callable[[], bool]) -> None:
