@@ -84,8 +84,12 @@ class PatientError(RlvoError):
     """A patient's prepared volumes are at fault. Every trial would fail on them, so the search stops."""
 
 
-class DiskFullError(MachineError):
-    """The disk is full. Every trial would fail on that, so the search stops."""
+class StorageError(MachineError):
+    """The study's storage takes nothing any more. Every trial would fail on that, so the search stops."""
+
+
+class DiskFullError(StorageError):
+    """The disk is full."""
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from rlvo.errors import DiskFullError, RlvoError
+from rlvo.errors import DiskFullError, RlvoError, StorageError
 from rlvo.text import escape_controls, escape_formula, unescape_formula
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EFBIG: "file size limit"}
+REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
+"""What storage says that was made read-only, was taken away or has broken in the meantime."""
 
 
 def atomic_write(path: Path, data: bytes | str, *, durable: bool = True) -> None:
@@ -121,15 +123,18 @@ def check_writable(path: Path, *, folder: bool = False) -> None:
 
 
 @contextmanager
-def disk_full_errors(folder: Path) -> Iterator[None]:
-    """Raise DiskFullError if the disk has no room for what the context writes to `folder`."""
+def storage_errors(folder: Path) -> Iterator[None]:
+    """Raise StorageError if the disk takes no more of what the context writes to `folder`; if full, DiskFullError."""
+    then = "then start the search again: it continues from the last checkpoints"
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
-            raise
-        fix = "Free some space, then start the search again: it continues from the last checkpoints"
-        raise DiskFullError(FULL[error.errno], where=folder, fix=fix) from None
+        if error.errno in FULL:
+            raise DiskFullError(FULL[error.errno], where=folder, fix=f"Free some space, {then}") from None
+        if error.errno in REFUSED:
+            what = f"there is no writing or reading here any more ({os.strerror(error.errno)})"
+            raise StorageError(what, where=error.filename or folder, fix=f"Restore access, {then}") from None
+        raise
 
 
 def read_if_there(path: Path | str) -> bytes | None:

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from ray.tune.experiment import Trial
 from ray.tune.progress_reporter import TrialProgressCallback
 
 from rlvo.config.study import StudyConfig
-from rlvo.errors import DiskFullError, RlvoError
-from rlvo.files import disk_full_errors
+from rlvo.errors import RlvoError, StorageError
+from rlvo.files import storage_errors
 from rlvo.ray_session import check_resources, ray_session
 from rlvo.search.forecast import with_forecast
 from rlvo.search.live_metrics import LiveMetrics
@@ -77,11 +77,11 @@ def run_search(
         KeyboardInterrupt: after an orderly stop; the next call continues.
         RlvoError: a completion record is damaged, the machine cannot hold a trial, a patient's volumes are missing or
             damaged (PatientError), or a node of the cluster does not see the study's folder (NotSharedError).
-        MachineError: there is too little disk space, or (DiskFullError) none is left.
+        MachineError: there is too little disk space, or (StorageError) the study's folder takes nothing any more.
     """
     study = StudyFolder(study.path.resolve())
     try:
-        with disk_full_errors(study.path):
+        with storage_errors(study.path):
             searcher = FoldSearcher(config, Proposals(config, study), TrialStore(study, inputs.identity))
             events = TuneEvents(searcher, config, study, on_state)
             has_work = searcher.fill()
@@ -105,8 +105,9 @@ def run_search(
                 if not searcher.finished:
                     raise KeyboardInterrupt
             return searcher.state
-    except DiskFullError:
-        cut_torn_line(study.journal)
+    except StorageError:
+        with suppress(OSError):  # it cannot be written at all
+            cut_torn_line(study.journal)
         raise
 
 

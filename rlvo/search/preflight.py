@@ -15,7 +15,7 @@ import ray
 from rlvo.config.study import StudyConfig
 from rlvo.digits import gigabytes
 from rlvo.errors import MachineError, RlvoError, get_logger
-from rlvo.files import disk_full_errors
+from rlvo.files import storage_errors
 from rlvo.imaging.cohort_preparation import worker_pool
 from rlvo.ray_session import check_resources, cluster_nodes, is_local
 from rlvo.search.heartbeat import Heartbeat, at_work
@@ -37,10 +37,10 @@ def study_lock(study: StudyFolder) -> Iterator[Heartbeat]:
 
     Raises:
         RlvoError: another search is at work on it.
-        DiskFullError: the disk is full, or becomes so in the context.
+        StorageError: the disk is full or takes nothing for another reason, then or later in the context.
     """
     study.path.mkdir(parents=True, exist_ok=True)
-    with disk_full_errors(study.path), study.lock.open("a+") as file:
+    with storage_errors(study.path), study.lock.open("a+") as file:
         is_locked = True
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases it when the process ends

@@ -11,8 +11,8 @@ from ray import tune
 
 from rlvo.config.model import Configuration
 from rlvo.config.study import StudyConfig
-from rlvo.errors import DiskFullError, MachineError, PatientError, RlvoError
-from rlvo.files import disk_full_errors
+from rlvo.errors import MachineError, PatientError, RlvoError, StorageError
+from rlvo.files import storage_errors
 from rlvo.imaging.store import local_copy
 from rlvo.ray_session import NotSharedError, not_shared
 from rlvo.study.folder import StudyFolder, write_configuration
@@ -60,7 +60,7 @@ def train_fold(
     try:
         if not study.progress.exists():  # the driver wrote it; this node may have joined after the start's check
             raise not_shared(study.path)
-        with disk_full_errors(folder):
+        with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             write_configuration(folder.parent, configuration)  # for those who watch
         data = _on_this_node(inputs.fold_data(fold))
@@ -80,7 +80,7 @@ def train_fold(
             until=trial["until"],
             report=report,
         )
-    except (PatientError, DiskFullError, NotSharedError) as error:
+    except (PatientError, StorageError, NotSharedError) as error:
         return {STOPS: error}
     except RlvoError as error:
         return {"reason": str(error)}

@@ -19,7 +19,7 @@ from rlvo.config.model import Configuration, TrainingConfig, auxiliary_targets
 from rlvo.config.study import Compile
 from rlvo.errors import RlvoError, get_logger
 from rlvo.evaluation.predictions import write_predictions
-from rlvo.files import disk_full_errors, file_sha256
+from rlvo.files import file_sha256, storage_errors
 from rlvo.models.auxiliary import AuxiliaryHeads
 from rlvo.models.backbones import check_volume
 from rlvo.models.classifier import Classifier
@@ -111,7 +111,7 @@ def fit(
         RlvoError: the volumes are too small for the network, or `folder` holds damaged files or another trial.
         PatientError: a patient's volumes are missing or damaged.
         MachineError: there is not enough memory, also with a quarter of the patients at once (OutOfMemoryError), or
-            disk space (DiskFullError); the last checkpoint is kept.
+            disk space, or no writing to `folder` (StorageError); the last checkpoint is kept.
     """
     if record := read_record(folder):
         _check_same(record.identity.key, identity, folder)
@@ -121,7 +121,7 @@ def fit(
     check_volume(configuration.model, data.brain_mask.shape, smallest_part(len(data.training), configuration.training))
     chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     how = Execution(chosen, configuration.training, activation_checkpointing, compile)
-    with disk_full_errors(folder), torch.random.fork_rng(), how.libraries():
+    with storage_errors(folder), torch.random.fork_rng(), how.libraries():
         if (folder / KILLED).exists():
             _retry(folder, configuration.training)
             (folder / KILLED).unlink()

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import log_loss, roc_auc_score
 
 from rlvo.config.model import Configuration, DenseNetOptions, ModelConfig, TrainingConfig
-from rlvo.errors import DiskFullError, MachineError, PatientError, RlvoError
+from rlvo.errors import DiskFullError, MachineError, PatientError, RlvoError, StorageError
 from rlvo.evaluation.predictions import read_predictions
 from rlvo.files import file_sha256
 from rlvo.models.classifier import Classifier
@@ -392,6 +392,12 @@ def test_a_patients_bad_volume_is_reported_with_the_patient(
 def test_too_little_memory_is_told_apart(fold_data: FoldData, tmp_path: Path) -> None:
     with pytest.raises(MachineError, match=r"out of memory\. Set a smaller training\.batch_size.*resources\.gpus"):
         run(configured(init_features=10**9), fold_data, tmp_path)
+
+
+def test_a_folder_that_takes_nothing_is_one_line(fold_data: FoldData) -> None:
+    folder = Path("/sys/kernel/trial")  # nobody makes one there, root neither
+    with pytest.raises(StorageError, match=rf"{folder}: there is no writing or reading here any more.*Restore access"):
+        run(configured(epochs=1), fold_data, folder)
 
 
 def test_after_a_full_disk_the_trial_continues_once_there_is_room(fold_data: FoldData, tmp_path: Path) -> None:
