@@ -209,7 +209,7 @@ def calibrate_to_answers(
         calibrate_on: that of `fit_ensemble`.
     """
     assert spec.calibration is not None
-    scored = score_out_of_fold(spec, Validation.of(predictions))
+    scored = score_out_of_fold(spec, Validation.of_members(spec, predictions))
     if calibrate_on:
         scored = scored[scored["fold"].isin(calibrate_on)]
     label = scored["label"]
@@ -228,6 +228,6 @@ def score_out_of_fold(spec: EnsembleSpec, validation: Validation) -> pd.DataFram
 
 def validation_metrics(spec: EnsembleSpec, predictions: pd.DataFrame) -> pd.DataFrame:
     """`answer_metrics` of `score_out_of_fold`, one row per fold. Just as optimistic: say so if you show it."""
-    by_fold = score_out_of_fold(spec, Validation.of(predictions)).groupby("fold")
+    by_fold = score_out_of_fold(spec, Validation.of_members(spec, predictions)).groupby("fold")
     rows = {fold: answer_metrics(own["label"], own["score"], own["vote"]) for fold, own in by_fold}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("fold")

@@ -177,9 +177,10 @@ def nested_answers(
         kinds.insert(0, lambda candidate: candidate.modality)
     for kind in kinds:
         of_group = {candidate.configuration: kind(candidate) for candidate in ranked}
+        grouped = [(record, of_group.get(record.configuration)) for record in records]  # hashes take long
         for name in dict.fromkeys(of_group.values()):
             # With what was pruned, which decides whose patients are unseen.
-            own = [r for r in records if r.outcome == "pruned" or of_group.get(r.configuration) == name]
+            own = [record for record, group in grouped if record.outcome == "pruned" or group == name]
             found[name] = nested_margins(own, networks, "best_per_modality", settings.weighting)
     return found
 

@@ -10,7 +10,16 @@ import pandas as pd
 from rlvo.config.model import Configuration
 from rlvo.config.study import EnsembleConfig
 from rlvo.ensemble.calibration import Platt, fit_calibrator, log_odds
-from rlvo.ensemble.spec import TABLE, BaselineMember, Contender, FoldSpec, Member, MemberSpec, baseline_key
+from rlvo.ensemble.spec import (
+    TABLE,
+    BaselineMember,
+    Contender,
+    EnsembleSpec,
+    FoldSpec,
+    Member,
+    MemberSpec,
+    baseline_key,
+)
 from rlvo.ensemble.weighting import Weighting, fit_stack
 from rlvo.errors import RlvoError
 from rlvo.evaluation.thresholds import better_than_chance, youden_threshold
@@ -37,6 +46,12 @@ class Validation:
         groups = rows.set_index("patient").groupby(["fold", "member"])[[LABEL, "probability"]]
         tables = {(int(fold), str(member)): own.sort_index() for (fold, member), own in groups}  # type: ignore[call-overload]
         return cls(tables, settings=settings or EnsembleConfig())
+
+    @classmethod
+    def of_members(cls, spec: EnsembleSpec, predictions: pd.DataFrame) -> Self:
+        """The same of an ensemble's own members: a study may have thousands of others."""
+        own = {_member_key(contender, fold.fold) for fold in spec.folds for contender in spec.contenders}
+        return cls.of(predictions[predictions["member"].isin(own)])
 
     def without(self, absent: Mapping[Configuration, tuple[str, ...]]) -> Self:
         """What the same members say if some configurations are asked without these channels."""

@@ -202,6 +202,17 @@ def test_out_of_fold_scores_each_patient_by_its_own_fold() -> None:
     assert metrics.loc[1, "auc"] == pytest.approx(np.mean(pairs))
 
 
+def test_an_ensembles_metrics_are_read_from_its_own_members_alone() -> None:
+    """A study may have thousands of others."""
+    predictions = stored([*THREE, configuration("CTA", "none")])
+    spec = fitted(THREE, predictions)
+    read = Validation.of_members(spec, predictions).members
+    assert {*read} == {(fold.fold, member.key) for fold in spec.folds for member in fold.members}
+    own = {key for _, key in read}
+    alone = validation_metrics(spec, predictions[predictions["member"].isin(own)])
+    pd.testing.assert_frame_equal(validation_metrics(spec, predictions), alone)
+
+
 def test_several_members_of_a_modality_and_one_that_counts_twice() -> None:
     other = configuration("CTA", "none")
     predictions = stored([*THREE, other])
