@@ -8,7 +8,19 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.victim import EPOCH_COUNT, TRIALS, Victim, check_mlflow, check_same, fill, kill, wait_for
+from support.victim import (
+    ARTIFACTS,
+    EPOCH_COUNT,
+    TRIALS,
+    Victim,
+    check_mlflow,
+    check_same,
+    check_whole,
+    fill,
+    is_training,
+    kill,
+    wait_for,
+)
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -21,13 +33,6 @@ def orphans() -> Iterator[list[psutil.Process]]:
     for process in processes:
         if process.is_running():
             process.kill()
-
-
-def is_training(process: psutil.Process) -> bool:
-    try:
-        return "ray::ImplicitFunc" in process.cmdline()[0]
-    except (psutil.Error, IndexError):
-        return False
 
 
 def agree(some: list[str], others: list[str]) -> bool:
@@ -58,6 +63,21 @@ def test_the_driver_killed_at_random_moments(
     assert all(victim.ended()[trial] == files for trial, files in ended.items())
     check_same(victim, undisturbed)
     check_mlflow(victim, victim.database)
+
+
+def test_the_driver_killed_during_the_last_sync(undisturbed: Victim, tmp_path: Path, moments: random.Random) -> None:
+    """Every trial has ended, and MLflow has nothing of them yet, as after a search through which it was away."""
+    victim = undisturbed.beside(tmp_path, copied=True)
+
+    def artifacts() -> int:
+        return sum(path.is_file() for path in victim.work.glob("mlflow-artifacts/*/artifacts/**/*"))
+
+    for wanted in sorted(moments.sample(range(1, TRIALS * len(ARTIFACTS)), 3)):
+        process = victim.start()
+        wait_for(lambda wanted=wanted: artifacts() >= wanted, process)
+        kill(process)
+    victim.finish()
+    check_whole(victim, undisturbed)
 
 
 def test_workers_killed(undisturbed: Victim, tmp_path: Path, rounds: int, moments: random.Random) -> None:

@@ -10,8 +10,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 from mlflow import MlflowClient
@@ -44,12 +45,16 @@ CONFIG = {
 class Victim:
     """The study in `root`, beside a cohort; `root`/work is its work folder."""
 
-    def __init__(self, root: Path, cohort: Path | None = None, *, epochs: int = EPOCH_COUNT) -> None:
+    def __init__(
+        self, root: Path, cohort: Path | None = None, *, epochs: int = EPOCH_COUNT, name: str = "victim"
+    ) -> None:
         self.root, self.cohort, self.work = root, cohort or root / "cohort", root / "work"
-        self.folder = self.work / "studies" / "victim"
+        self.name, self.folder = name, self.work / "studies" / name
         self.database = f"sqlite:///{self.work / 'mlflow.db'}"
         self.result: dict = {}
-        (root / "victim.yaml").write_text(json.dumps({**CONFIG, "training": {**CONFIG["training"], "epochs": epochs}}))
+        content = {**CONFIG, "name": name, "training": {**CONFIG["training"], "epochs": epochs}}
+        self._config, self._said = root / f"{name}.yaml", root / f"{name}-stderr.txt"
+        self._config.write_text(json.dumps(content))
 
     def beside(self, root: Path, *, copied: bool = False, epochs: int = EPOCH_COUNT) -> "Victim":
         """Another work folder on the same cohort and prepared volumes; with what this one's study has, if `copied`."""
@@ -60,12 +65,23 @@ class Victim:
             shutil.copytree(self.folder, other.folder)
         return other
 
-    def start(self, *options: str) -> subprocess.Popen[str]:
-        """`rlvo search`, in the background."""
-        command = [sys.executable, "-m", "rlvo.cli.main", "search", str(self.root / "victim.yaml"), "--json"]
+    def start(
+        self, *options: str, through: Sequence[str] = (), environment: Mapping[str, str] = {}
+    ) -> subprocess.Popen[str]:
+        """`rlvo search`, in the background.
+
+        Args:
+            through: a command that runs it, in place of the shell.
+            environment: more variables of it.
+        """
+        command = [*through, sys.executable, "-m", "rlvo.cli.main", "search", str(self._config), "--json"]
         where = ["--cohort", str(self.cohort / "cohort.csv"), "--workdir", str(self.work)]
         return subprocess.Popen(
-            [*command, *where, *options], stdout=subprocess.PIPE, stderr=(self.root / "stderr.txt").open("w"), text=True
+            [*command, *where, *options],
+            stdout=subprocess.PIPE,
+            stderr=self._said.open("w"),
+            text=True,
+            env={**os.environ, **environment},
         )
 
     def wait(self, process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -73,11 +89,11 @@ class Victim:
         output, _ = process.communicate(timeout=600)
         if process.returncode == 0:
             self.result = json.loads(output)
-        return process.returncode, (self.root / "stderr.txt").read_text()
+        return process.returncode, self._said.read_text()
 
-    def finish(self) -> None:
-        """Run to the end, which must be a good one."""
-        code, said = self.wait(self.start())
+    def finish(self, **how: Any) -> None:
+        """Run to the end, which must be a good one. `how`: as for `start`."""
+        code, said = self.wait(self.start(**how))
         assert code == 0, said
         assert len(self.ended()) == TRIALS
 
@@ -106,10 +122,38 @@ def check_same(victim: Victim, other: Victim) -> None:
     assert victim.result == other.result
 
 
+def count_losses(victim: Victim, uri: str) -> tuple[int, int]:
+    """How many trials, or epochs of them, are lost on disk or in MLflow, and how many are there twice."""
+    client, lost, doubled = MlflowClient(uri), TRIALS - len(victim.ended()), 0
+    experiment = client.get_experiment_by_name(victim.name)
+    assert experiment is not None
+    runs: dict[str, list[str]] = {}
+    for run in client.search_runs([experiment.experiment_id], "tags.`rlvo.kind` = 'trial'"):
+        runs.setdefault(run.data.tags["rlvo.identity"], []).append(run.info.run_id)
+    for trial in victim.ended():
+        record = read_record(trial)
+        assert record is not None
+        found, wanted = runs.get(record.identity.key, []), range(1, record.epochs + 1)
+        steps = Counter(metric.step for run in found for metric in client.get_metric_history(run, "val/loss"))
+        lines = Counter(epoch["epoch"] for epoch in read_epochs(trial))
+        lost += (not found) + sum((not steps[epoch]) + (not lines[epoch]) for epoch in wanted)
+        doubled += max(len(found) - 1, 0) + sum(number - 1 for count in (steps, lines) for number in count.values())
+    return lost, doubled
+
+
+def check_whole(victim: Victim, other: Victim) -> None:
+    """After all that happened to it: nothing lost, nothing doubled, the same results, and all of them in MLflow."""
+    lost, doubled = count_losses(victim, victim.database)
+    print(f"lost {lost}, doubled {doubled}")
+    assert (lost, doubled) == (0, 0)
+    check_same(victim, other)
+    check_mlflow(victim, victim.database)
+
+
 def check_mlflow(victim: Victim, uri: str) -> None:
     """What the records say, and nothing twice: a run each, ended, with every figure of every epoch, and the files."""
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("victim")
+    experiment = client.get_experiment_by_name(victim.name)
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     assert {run.info.status for run in runs} == {"FINISHED"}
@@ -155,6 +199,14 @@ def kill(process: subprocess.Popen[str]) -> list[psutil.Process]:
     process.send_signal(signal.SIGKILL)
     process.communicate()
     return children
+
+
+def is_training(process: psutil.Process) -> bool:
+    """Whether it is a worker of Ray that trains, or waits for a trial."""
+    try:
+        return "ray::ImplicitFunc" in process.cmdline()[0]
+    except (psutil.Error, IndexError):
+        return False
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
