@@ -15,7 +15,7 @@ from rlvo.imaging.volume import grid_axes
 BOX = Grid(shape=(145, 121, 116), spacing=(1, 1, 1), origin=(-72, -66, -54))
 """From the petrous carotid to above the Sylvian branches; x = 0 is its middle plane, so that it can be flipped."""
 COURSE = (
-    ((10, 2, -50), 10), ((11, 4, -30), 10), ((11, 5, -17), 9), ((24, 5, -15), 10), ((34, 6, -12), 12), ((42, 6, 2), 14),
+    ((10, 2, -50), 10), ((11, 4, -30), 10), ((11, 5, -17), 9), ((24, 5, -15), 11), ((34, 6, -12), 15), ((42, 6, 2), 18),
 )  # fmt: skip
 """Siphon, carotid end, M1 and proximal M2 on the right: points (RAS mm), and the distance (mm) up to which an artery
 may lie from them."""

@@ -32,8 +32,8 @@ VESSEL_SD_MM, CLOT_SD_MM, SHARP_SD_MM, AROUND_SD_MM = 0.7, 1.0, 0.4, 4.0
 """SD of the smoothing: of the CTA; of the NCCT when a clot is looked for, and measured; of the brain around a voxel."""
 FAINT_HU = 4.0
 """A clot exceeds the brain around it by this, and by three SDs of the smoothed noise."""
-HARD_HU = 60.0
-"""What exceeds the brain by more is calcium, not clot: clots have at most 90 HU."""
+HARD_HU = 50.0
+"""What exceeds the brain by more is calcium, not clot: clots have 50 to 80 HU."""
 CLOT_MM3, LONGEST_MM = 15.0, 60.0
 BRIGHTEST = 400
 """So many of a third's brightest voxels (mm³) stand for its branches."""

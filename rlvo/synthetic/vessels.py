@@ -48,12 +48,13 @@ CLOT_MM, PLAQUE_MM = 10.0, 6.0
 
 @dataclass(frozen=True)
 class Lesion:
-    """A patient's occlusion as in the table, and the two image latents."""
+    """A patient's occlusion as in the table, the two image latents, and the length of the clot, mm."""
 
     side: str
     site: str
     z_cta: float
     z_ncct: float
+    clot_mm: float = CLOT_MM
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def occlude(tree: Tree, lesion: Lesion, collateral: float, rng: np.random.Genera
         here = (tree.segment == name) & (tree.side == side)
         beyond[here] = offset + tree.along[here]
     at_host, after = (tree.segment == host) & (tree.side == side), beyond >= 0
-    clot = after & (beyond < CLOT_MM) & np.isin(tree.segment, TRUNK)
+    clot = after & (beyond < lesion.clot_mm) & np.isin(tree.segment, TRUNK)
     taper_mm = 8 * np.exp(0.4 * lesion.z_cta)
     contrast = np.where(clot, 0.0, np.where(after, collateral, 1.0))
     taper = np.minimum(1, -beyond / taper_mm)
