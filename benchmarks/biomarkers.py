@@ -92,19 +92,20 @@ def main() -> None:
     parser.add_argument("--spacings", nargs="+", type=float, default=[1.0, 2.0])
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    rows = {}
-    for profile in options.profiles:
-        for spacing in options.spacings:
-            table = pd.DataFrame(patients(options.patients, profile, spacing, options.seed))
-            rows[f"{profile}, {spacing:g} mm"] = (
-                *(correlation(table, name) for name in TRUTHS),
-                float(table["side"].mean()),
-                float(table["found clot_mm"].notna().mean()),
-                float((table["found clot_mm"] - table["true clot_mm"]).mean()),
-                float(table["seconds"].mean()),
-            )
-    columns = (*TRUTHS, "side right", "clot found", "clot_mm − true, mm", "s")
-    show(f"correlation with the truth, {options.patients} synthetic patients each", columns, rows)
+    found = {
+        f"{profile}, {spacing:g} mm": pd.DataFrame(patients(options.patients, profile, spacing, options.seed))
+        for profile in options.profiles
+        for spacing in options.spacings
+    }
+    tables = list(found.values())
+    rows = {name: tuple(correlation(table, name) for table in tables) for name in TRUTHS}
+    rows |= {
+        "side named right": tuple(float(table["side"].mean()) for table in tables),
+        "clot found": tuple(float(table["found clot_mm"].notna().mean()) for table in tables),
+        "clot too long, mm": tuple(float((table["found clot_mm"] - table["true clot_mm"]).mean()) for table in tables),
+        "seconds": tuple(float(table["seconds"].mean()) for table in tables),
+    }
+    show(f"correlation with the truth, {options.patients} synthetic patients each", tuple(found), rows)
 
 
 if __name__ == "__main__":

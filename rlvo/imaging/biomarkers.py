@@ -24,7 +24,7 @@ CALCIUM_HU = 130.0
 MG_PER_MM3_HU = 0.0008
 """Nominal mass factor at 120 kV; no scanner is calibrated here."""
 BONE_MM3 = 1000.0
-"""Connected dense voxels of more than this are skull. Calcium that touches bone is not told from it."""
+"""Connected dense voxels of more than this are skull. Calcium within 2 mm of bone is not told from it."""
 CONTRAST_HU = 60.0
 """A vessel of the CTA is filled from here on above the brain around it."""
 SOFT_HU = (0.0, 80.0)
@@ -130,6 +130,7 @@ def measure(
         return Biomarkers(values, None, (*doubts, "nothing was measured"))
     bone, calcium = _bone_and_calcium(plain, where)
     near_bone = ndimage.binary_dilation(bone, iterations=2)
+    calcium &= ~near_bone  # slivers of the skull base lie there: 6 mm3 in the sella of a real head
     brain = _brain_around(plain, near_bone, cta)
     filling = None if cta is None else np.where(near_bone, 0, _smooth(cta, VESSEL_SD_MM) - brain)
     if filling is not None and not _has_contrast(filling, where):
@@ -140,6 +141,8 @@ def measure(
     seen, asymmetry = _seen_side(filling, dense, where)
     if seen is None or asymmetry < EVEN:
         doubts.append("the images hardly show a side")
+    elif filling is None:
+        doubts.append(f"only the NCCT's density says that it is the {seen} side")
     elif side is not None and seen != side:
         doubts.append(f"the images show the {seen} side, but occlusion_side is {side}")
     affected = side or seen

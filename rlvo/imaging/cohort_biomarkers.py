@@ -22,8 +22,8 @@ from rlvo.progress import Advance
 
 FINE_MM = 0.75
 """Of scans with smaller voxels, a voxel of the box is the mean of 2×2×2 samples: a single one would be noisier."""
-THICK_MM = 3.0
-"""Slices above this hide small calcium and short clots."""
+THICK_MM = 1.5
+"""With larger voxels, a clot's density and length follow the truth hardly or not at all (docs/biomarkers.md)."""
 ROLES: tuple[Role, ...] = ("ncct", "cta")
 
 Draw = Callable[[str, Mapping[str, np.ndarray], Biomarkers], None]
@@ -101,10 +101,8 @@ def measure_patient(patient: str, asked: Asked, store: VolumeStore, draw: Draw |
             del sources["ncct"]
         for role, source in sources.items():
             scan = RegisteredScan(read_source(source), transforms[role])
-            if scan.scan.spacing.max() > THICK_MM:
-                doubts.append(
-                    f"{role.upper()}: slices of {scan.scan.spacing.max():.1f} mm hide small calcium and clots"
-                )
+            if (coarse := scan.scan.spacing.max()) > THICK_MM:
+                doubts.append(f"{role.upper()}: voxels of {coarse:.1f} mm: calcium and clot are uncertain")
             scans[role] = on_box(scan)
     except RlvoError as error:
         doubts.append(f"a scan could not be read again: {error.what}")
