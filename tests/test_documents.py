@@ -73,6 +73,9 @@ def test_the_examples_in_the_help_are_accepted() -> None:
 @pytest.fixture
 def desk(study: TinyStudy, tmp_path: Path) -> Path:
     """A folder with everything that the examples name; the study in it has ended, but nothing is registered yet."""
+    import torch  # here: most tests of documents do without
+    from monai.networks.nets.resnet import ResNetFeatures
+
     (desk := tmp_path / "desk").mkdir()
     study.copy(desk / "rlvo-work")
     (desk / "tune_configs").mkdir()
@@ -96,6 +99,8 @@ def desk(study: TinyStudy, tmp_path: Path) -> Path:
     for patient, volumes in zip(new["patient_id"], study.raw["patient_id"], strict=False):
         (desk / "incoming" / patient).symlink_to(study.cohort.parent / volumes)
     new.drop(columns=["ncct", "cta", "vessels"]).to_csv(desk / "table.csv", index=False)
+    network = ResNetFeatures("resnet10", pretrained=False, in_channels=1)
+    torch.save(network.state_dict(), desk / "resnet_10_23dataset.pth")
     return desk
 
 

@@ -26,6 +26,7 @@ from rlvo.cli import (
     status,
     synthetic,
     ui,
+    weights,
 )
 from rlvo.cli.command import Command, CommandGroup
 from rlvo.errors import RlvoError, hide_passwords
@@ -48,6 +49,7 @@ for command in (
     synthetic.synth,
     configure.init,
     configure.schema,
+    weights.convert_weights,
     cohort.validate,
     cohort.baseline,
     cohort.import_isles,

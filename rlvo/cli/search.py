@@ -153,6 +153,8 @@ def show_cohort_and_search(inputs: StudyInputs, review: str) -> Iterator[Callabl
         print_line(str(error))
     counted = f"{len(inputs.table)} patients ({int(inputs.label.sum())} rLVO)"
     print_line(f"{counted}: {len(split.validated)} in {len(split.folds)} folds, {len(split.test)} held out")
+    for line in inputs.pretrained:
+        print_line(f"pretrained weights: {line}")
     if split.training_only:
         print_line(f"{len(split.training_only)} more train every fold, and validate and test none")
     if inputs.doubts:

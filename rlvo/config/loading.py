@@ -22,7 +22,7 @@ def load_study(path: Path) -> StudyConfig:
     """Read and check a study configuration.
 
     The file is read as YAML 1.2, so `1e-4` is a number. Relative paths (`cohort.table`, `atlas`,
-    `folds.test_patients`) are resolved against the file's folder.
+    `folds.test_patients`, `model.pretrained.weights`) are resolved against the file's folder.
 
     Args:
         path: a YAML file, or the name of a study that comes with rlvo.
@@ -46,7 +46,9 @@ def load_study(path: Path) -> StudyConfig:
 
     cohort = study.cohort.model_copy(update={"table": beside(study.cohort.table)})
     folds = study.folds.model_copy(update={"test_patients": beside(study.folds.test_patients)})
-    return study.model_copy(update={"cohort": cohort, "folds": folds, "atlas": beside(study.atlas)})
+    pretrained = study.model.pretrained.model_copy(update={"weights": beside(study.model.pretrained.weights)})
+    model = study.model.model_copy(update={"pretrained": pretrained})
+    return study.model_copy(update={"cohort": cohort, "folds": folds, "model": model, "atlas": beside(study.atlas)})
 
 
 def named_study(study: str | Path | StudyConfig) -> tuple[str, StudyConfig | None]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -106,6 +107,25 @@ class DaftOptions(Section):
     """Whether the scale starts at 1 and the shift at 0, so that training starts as the image-only network."""
 
 
+class PretrainedOptions(Section):
+    """Weights that others trained, from which the image network starts (docs/pretrained.md)."""
+
+    weights: Annotated[Path | None, Field(exclude=True, repr=False)] = None
+    """The file, as `rlvo convert-weights` writes it (safetensors); a relative path is relative to the configuration
+    file. The work folder keeps a copy, and the path is written nowhere. None: the copy is there."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """The file's SHA-256, which `rlvo convert-weights` prints. It is a part of what a configuration is. None: random
+    weights."""
+    use: bool = True
+    """Whether networks start from them; enumerate [true, false] to compare with random weights."""
+
+    @model_validator(mode="after")
+    def _is_known(self) -> Self:
+        if self.weights is not None and self.sha256 is None:
+            raise ValueError("weights need their sha256, which rlvo convert-weights prints")
+        return self
+
+
 class ModelConfig(Section):
     """Model spec: backbone × modality × prior × fusion, with the options of each."""
 
@@ -139,6 +159,13 @@ class ModelConfig(Section):
     """Counts with backbone resnet18."""
     daft: DaftOptions = DaftOptions()
     """Counts with fusion daft, and film."""
+    pretrained: PretrainedOptions = PretrainedOptions()
+    """Weights that others trained, from which the image network starts instead of random ones (docs/pretrained.md)."""
+
+    @field_validator("pretrained")
+    @classmethod
+    def _used_only_if_known(cls, pretrained: PretrainedOptions) -> PretrainedOptions:
+        return RANDOM if pretrained.sha256 is None else pretrained
 
     @model_serializer(mode="wrap")
     def _leave_out(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
@@ -149,7 +176,8 @@ class ModelConfig(Section):
         """What else names it besides backbone, modality and fusion, e.g. `+prior`."""
         sides = (self.side,) if self.side != "as_is" else ()
         difference = ("+difference",) if self.contrast != "none" else ()
-        return (*(("+prior",) if self.prior else ()), *sides, *difference)
+        pretrained = ("+pretrained",) if self.pretrained.use else ()
+        return (*(("+prior",) if self.prior else ()), *sides, *difference, *pretrained)
 
     @property
     def input_channels(self) -> int:
@@ -169,7 +197,14 @@ class ModelConfig(Section):
         return (*images, "vessels") if self.prior else images
 
 
-MODEL_BEFORE: dict[str, Any] = {"side": "as_is", "contrast": "none", "norm": "batch"}
+RANDOM = PretrainedOptions(use=False)
+"""The image network starts from random weights."""
+MODEL_BEFORE: dict[str, Any] = {
+    "side": "as_is",
+    "contrast": "none",
+    "norm": "batch",
+    "pretrained": {"sha256": None, "use": False},
+}
 """What later options of a model are in files written before these existed."""
 
 
@@ -300,6 +335,13 @@ class Configuration(Section):
     def _only_one_comparison(cls, model: ModelConfig) -> ModelConfig:
         """Halves are compared by the network, so there is no difference to add."""
         return model.model_copy(update={"contrast": "none"}) if model.side == "halves" else model
+
+    @field_validator("model")
+    @classmethod
+    def _only_used_weights(cls, model: ModelConfig) -> ModelConfig:
+        """Weights that it does not start from are no part of a configuration; nor is the file's place."""
+        pretrained = PretrainedOptions(sha256=model.pretrained.sha256) if model.pretrained.use else RANDOM
+        return model.model_copy(update={"pretrained": pretrained})
 
     @field_validator("training")
     @classmethod

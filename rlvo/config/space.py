@@ -20,6 +20,7 @@ CONDITIONS: dict[str, tuple[str, tuple[Scalar, ...]]] = {
     "model.densenet.": ("model.backbone", ("densenet121", "densenet169")),
     "model.efficientnet.": ("model.backbone", ("efficientnet-b0",)),
     "model.efficientnet.batch_norm_momentum": ("model.norm", ("batch",)),
+    "model.pretrained.sha256": ("model.pretrained.use", (True,)),
     "model.resnet.": ("model.backbone", ("resnet18",)),
     "training.plateau_": ("training.schedule", ("plateau",)),
 }

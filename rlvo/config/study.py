@@ -299,6 +299,7 @@ class StudyConfig(Section):
         if "occlusion_side" not in self.cohort.names and {*self._values("model.side")} != {"as_is"}:
             raise ValueError("model.side: cohort.predictors lacks occlusion_side, which tells the affected side")
         self._check_auxiliary()
+        self._check_pretrained()
         if self.search.sampler == "grid":
             self.space.grid()
         if "training.repeat" in {*self.space.enumerated, *self.space.sample}:
@@ -331,6 +332,13 @@ class StudyConfig(Section):
                     raise ValueError(
                         f"training.auxiliary: cohort.predictors has no target{turned}; targets are {known}"
                     )
+
+    def _check_pretrained(self) -> None:
+        axes = {*self.space.enumerated, *self.space.sample}
+        if "model.pretrained.sha256" in axes:
+            raise ValueError("model.pretrained.sha256: all networks of a study start from one file; compare studies")
+        if "model.pretrained.use" in axes and self.model.pretrained.sha256 is None:
+            raise ValueError("model.pretrained.use: set model.pretrained.weights and its sha256 as well")
 
     def _values(self, path: str) -> tuple[Any, ...]:
         """The values that stand for all at a dotted path: those of its axis, or else the default."""

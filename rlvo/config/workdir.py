@@ -12,7 +12,7 @@ DEFAULT = "./rlvo-work"
 
 @dataclass(frozen=True)
 class Workdir:
-    """`--workdir`: holds `mlflow.db`, `mlflow-artifacts/`, `store/` and `studies/<name>/`."""
+    """`--workdir`: holds `mlflow.db`, `mlflow-artifacts/`, `store/`, `pretrained/` and `studies/<name>/`."""
 
     path: Path
 
@@ -42,6 +42,10 @@ class Workdir:
 
     def study(self, name: str) -> Path:
         return self.studies / name
+
+    def pretrained(self, sha256: str) -> Path:
+        """The copy of the pretrained weights with this SHA-256, from which trials start."""
+        return self.path / "pretrained" / f"{sha256}.safetensors"
 
     @property
     def artifacts(self) -> Path:

@@ -116,10 +116,16 @@ def _made(description: ModelDescription) -> str:
             f"- {scale}combined by {spec.weighting.replace('_', ' ')}, Youden's threshold per fold, ties {spec.tie}; "
             f"calibration: {calibration}",
             f"- volumes on {shape} voxels of {spacing} mm",
+            *(f"- image networks started from pretrained weights, SHA-256 {each}" for each in _pretrained(spec)),
             *(f"- {name.replace('_', ' ')}: {value}" for name, value in description.provenance.items()),
             f"- split {spec.split_hash[:12]}, data {spec.data_hash[:12]}, rlvo {description.rlvo_version}",
         ]
     )
+
+
+def _pretrained(spec: EnsembleSpec) -> list[str]:
+    """The SHA-256 of the files that its networks started from."""
+    return sorted({sha for each in spec.configurations if (sha := each.model.pretrained.sha256) is not None})
 
 
 def _count(spec: EnsembleSpec) -> str:

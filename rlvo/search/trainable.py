@@ -77,6 +77,7 @@ def train_fold(
             threads=cpus,
             activation_checkpointing=config.resources.activation_checkpointing,
             compile=config.resources.compile,
+            pretrained=study.pretrained(configuration.model.pretrained.sha256),
             until=trial["until"],
             report=report,
         )

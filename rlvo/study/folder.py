@@ -31,6 +31,7 @@ from rlvo.config.loading import load_study
 from rlvo.config.model import Configuration
 from rlvo.config.shipped import shipped_studies
 from rlvo.config.study import DEFAULTS, StudyConfig
+from rlvo.config.workdir import Workdir
 from rlvo.errors import RlvoError
 from rlvo.files import atomic_write, parse_json
 from rlvo.training.records import (
@@ -121,6 +122,10 @@ class StudyFolder:
     def trial_place(self, configuration: str, fold: int) -> str:
         """The same as text, because thousands are looked at."""
         return f"{self.path}/trials/{configuration}/fold-{fold}"
+
+    def pretrained(self, sha256: str | None) -> Path | None:
+        """The work folder's copy of the pretrained weights with this SHA-256; None if it is None."""
+        return None if sha256 is None else Workdir(self.path.parent.parent).pretrained(sha256)
 
     def configurations(self) -> list[Path]:
         """The folders of the configurations that were started, by key."""

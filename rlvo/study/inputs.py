@@ -117,6 +117,8 @@ class StudyInputs(StudyPatients):
     """Why a person should look at a patient's volumes, by patient; patients without doubts are left out."""
     refused: Mapping[str, RlvoError] = field(default_factory=dict)
     """Why patients were excluded whose volumes cannot be used."""
+    pretrained: tuple[str, ...] = ()
+    """How the pretrained weights fit the networks, line by line; a search finds out."""
 
     def patients(self, ids: tuple[str, ...], encoder: TabularEncoder) -> Patients:
         """These patients as training and prediction take them."""

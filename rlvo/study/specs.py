@@ -3,13 +3,13 @@
 import itertools
 from collections.abc import Mapping
 
-from rlvo.config.model import Configuration, DaftOptions, ModelConfig
+from rlvo.config.model import RANDOM, Configuration, DaftOptions, ModelConfig
 from rlvo.config.space import Scalar
 from rlvo.config.study import StudyConfig
 
 COSTLY = ("model.", "training.batch_size", "training.micro_batch", "training.epochs", "training.restarts")
 """Axes that decide what a trial costs."""
-FREE = {"dropout": 0.0, "compress_input": True}
+FREE = {"dropout": 0.0, "compress_input": True, "pretrained": RANDOM}
 """Fields of a model that change what it costs by next to nothing."""
 Spec = tuple[ModelConfig, int, int]
 """A model spec that stands for all that cost the same, its batch size, and how many patients are computed at once."""

@@ -23,6 +23,7 @@ from rlvo.files import file_sha256, storage_errors
 from rlvo.models.auxiliary import AuxiliaryHeads
 from rlvo.models.backbones import check_volume
 from rlvo.models.classifier import Classifier
+from rlvo.models.pretrained import start_from
 from rlvo.training.average import WeightAverage
 from rlvo.training.chance import look_back
 from rlvo.training.checkpoint import Progress, Saver, end_trial, load_last
@@ -78,6 +79,7 @@ def fit(
     threads: int | None = None,
     activation_checkpointing: bool = False,
     compile: Compile = "none",
+    pretrained: Path | None = None,
     until: int | None = None,
     report: Report | None = None,
 ) -> CompletionRecord | None:
@@ -101,6 +103,7 @@ def fit(
         threads: torch threads on the CPU; None keeps the process's setting.
         activation_checkpointing: compute maps again instead of keeping them, which changes no result.
         compile: whether training steps run as code compiled for the network, which changes results by rounding.
+        pretrained: the file of `model.pretrained`; read when training starts, not when it continues.
         until: an epoch to stop after, if it is not the last; the trial can be continued later.
         report: called after each epoch; an exception it raises interrupts the trial, which can be continued later.
 
@@ -108,7 +111,8 @@ def fit(
         The record; None if the trial has not ended.
 
     Raises:
-        RlvoError: the volumes are too small for the network, or `folder` holds damaged files or another trial.
+        RlvoError: the volumes are too small for the network, `pretrained` is missing or does not fit it, or `folder`
+            holds damaged files or another trial.
         PatientError: a patient's volumes are missing or damaged.
         MachineError: there is not enough memory, also with a quarter of the patients at once (OutOfMemoryError), or
             disk space, or no writing to `folder` (StorageError); the last checkpoint is kept.
@@ -129,7 +133,7 @@ def fit(
         while True:
             try:
                 with out_of_memory_errors():
-                    ended = _train(configuration, data, folder, identity, seed, how, until, report, again)
+                    ended = _train(configuration, data, folder, identity, seed, how, pretrained, until, report, again)
                 if not isinstance(ended, Progress):
                     return ended
                 again = ended
@@ -157,11 +161,12 @@ def _train(
     identity: TrialIdentity,
     seed: int,
     how: Execution,
+    pretrained: Path | None,
     until: int | None,
     report: Report | None,
     again: Progress | None,
 ) -> CompletionRecord | Progress | None:
-    """Train from the last checkpoint, or, after the starts of `again`, from random weights.
+    """Train from the last checkpoint, or, after the starts of `again`, from random or pretrained weights.
 
     Returns:
         The record; None if the trial has not ended; its progress if it is to start again.
@@ -181,6 +186,10 @@ def _train(
         data = clinical.with_offset(data)
     heads = _auxiliary_heads(configuration, data, classifier.backbone.out_channels)
     if checkpoint is None:
+        if model.pretrained.use:
+            if pretrained is None:
+                raise ValueError("the network starts from pretrained weights, but no file is given")
+            start_from(classifier.backbone, model, pretrained)
         classifier.standardise_with(*channel_statistics(training, data.brain_mask))
         classifier.symmetry.read_from(data.encoder.feature_names)
     else:

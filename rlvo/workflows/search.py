@@ -26,6 +26,7 @@ from rlvo.search.verdict import Verdict, judge
 from rlvo.study.folder import StudyFolder, read_config
 from rlvo.study.inputs import StudyInputs, open_study, settle
 from rlvo.study.openings import Openings
+from rlvo.study.pretrained import check_pretrained
 from rlvo.study.specs import Spec
 from rlvo.study.state import ENDED, StudyState
 
@@ -79,6 +80,7 @@ def plan(
             return measure_models(config, at_once, encoder, advance)
 
     timed = measured if measure else None
+    notes += tuple(f"pretrained weights: {line}" for line in check_pretrained(config, work))
     verdict = judge(config, planned, work, file=file, cohort=cohort, development=development, measure=timed)
     return replace(planned, notes=notes), verdict
 
@@ -135,7 +137,7 @@ def search(
         MachineError: the machine cannot run the trials.
     """
     from rlvo.search.execute import run_search  # Ray and MLflow, which planning does without
-    from rlvo.search.preflight import check_start, study_lock
+    from rlvo.search.preflight import check_start, has_ended, study_lock
     from rlvo.tracking.mirror import Mirror
     from rlvo.workflows.study import OpenStudy, tracking_of
 
@@ -149,7 +151,10 @@ def search(
         reserved = check_start(config, folder, address, warn)
         if trouble := tracking_of(work, config).trouble(config.name):
             warn(f"the search goes on, and MLflow gets everything once it can: {trouble}")
+        trains = config.model.pretrained.use and not has_ended(config, folder)
+        pretrained = check_pretrained(config, work, keep=True) if trains else ()
         inputs = open_study(config, table, work, progress=progress, reserved=reserved)
+        inputs = replace(inputs, pretrained=pretrained)
         opened = OpenStudy(read_config(folder), work, inputs)
         if warning := opened_among_training(inputs, work):
             warn(warning)

@@ -19,6 +19,7 @@ CASES = [
     ("init", "cohort.csv", "--out", f"{PLACE}.yaml"),
     ("schema", "--out", PLACE),
     ("synth", PLACE),
+    ("convert-weights", "weights.pth", "--backbone", "segresnet", "--out", PLACE),
     ("explain", "model", "cohort.csv", "--patient", "a", "--out", f"{PLACE}.html"),
     ("report", "study", "--out", f"{PLACE}.html"),
     ("bundle", "model", "--output", f"{PLACE}.tar.gz"),

@@ -65,6 +65,20 @@ def test_a_later_option_is_another_trial_only_if_it_is_used(section: str, option
     assert option not in json.loads(Configuration().model_dump_json())[section], "as written before"
 
 
+def test_pretrained_weights_are_part_of_a_configuration_by_their_hash_and_only_if_used() -> None:
+    def made(**pretrained: object) -> Configuration:
+        return Configuration.model_validate({"model": {"pretrained": pretrained}})
+
+    one, other = made(sha256="a" * 64), made(sha256="b" * 64)
+    assert len({one.key, other.key, Configuration().key}) == 3
+    assert one == made(sha256="a" * 64, weights="somewhere/else.safetensors")
+    assert "somewhere" not in one.model_dump_json()
+    assert Configuration.model_validate_json(one.model_dump_json()) == one
+    assert made(sha256="a" * 64, use=False) == Configuration()
+    assert "pretrained" not in json.loads(Configuration().model_dump_json())["model"], "as written before"
+    assert one.label == "densenet169 BOTH +pretrained daft"
+
+
 def test_repeats_differ_in_nothing_but_their_number() -> None:
     one, other = (Configuration.model_validate({"training": {"repeat": n, "epochs": 3}}) for n in (0, 2))
     assert one.key != other.key

@@ -1,0 +1,59 @@
+"""The pretrained weights of a study: checked before anything is trained, and kept where every trial finds them."""
+
+from pathlib import Path
+
+from rlvo.config.model import ModelConfig
+from rlvo.config.study import StudyConfig
+from rlvo.config.workdir import Workdir
+from rlvo.errors import RlvoError
+from rlvo.files import atomic_write, disk_full_errors, file_sha256
+from rlvo.study.specs import model_specs
+
+
+def check_pretrained(config: StudyConfig, work: Workdir, *, keep: bool = False) -> tuple[str, ...]:
+    """Check that the study's pretrained weights are there and fit its networks, and say how.
+
+    Args:
+        work: the work folder, which may have a copy: then the file need not be there any more.
+        keep: whether to make that copy.
+
+    Returns:
+        The report, line by line; empty if no network of the study starts from such weights.
+
+    Raises:
+        RlvoError: the file is missing or another one, or does not fit one of the networks.
+        DiskFullError: there is no room for the copy.
+    """
+    models = _starting(config)
+    if not models:
+        return ()
+    from rlvo.models.pretrained import match_file
+
+    path = _found(config, work)
+    lines = [line for model in models for line in match_file(model, path).lines]
+    kept = work.pretrained(str(config.model.pretrained.sha256))
+    if keep and path != kept:
+        with disk_full_errors(work.path):
+            atomic_write(kept, path.read_bytes())
+    return tuple(dict.fromkeys(lines))
+
+
+def _starting(config: StudyConfig) -> list[ModelConfig]:
+    """The networks that start from the weights: one model spec for all whose image networks are the same."""
+    models = [each.model for each in model_specs(config) if each.model.pretrained.use]
+    return [*{(model.backbone, model.norm, model.input_channels): model for model in models}.values()]
+
+
+def _found(config: StudyConfig, work: Workdir) -> Path:
+    """The sound copy, or else the file."""
+    from rlvo.models.pretrained import check_weights
+
+    pretrained = config.model.pretrained
+    kept = work.pretrained(str(pretrained.sha256))
+    if kept.is_file() and file_sha256(kept) == pretrained.sha256:
+        return kept
+    if pretrained.weights is None:
+        what = f"the work folder has no sound copy of the pretrained weights (SHA-256 {pretrained.sha256})"
+        raise RlvoError(what, where=config.name, fix="Name their file: model.pretrained.weights")
+    check_weights(pretrained.weights, pretrained.sha256)
+    return pretrained.weights
