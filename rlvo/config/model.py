@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -19,6 +18,7 @@ from pydantic import (
 )
 
 from rlvo.config.base import Section, content_hash
+from rlvo.config.pretrained import RANDOM, PretrainedOptions
 
 BackboneName = Literal[
     "densenet169", "efficientnet-b0", "densenet121", "resnet18",
@@ -107,25 +107,6 @@ class DaftOptions(Section):
     """Whether the scale starts at 1 and the shift at 0, so that training starts as the image-only network."""
 
 
-class PretrainedOptions(Section):
-    """Weights that others trained, from which the image network starts (docs/pretrained.md)."""
-
-    weights: Annotated[Path | None, Field(exclude=True, repr=False)] = None
-    """The file, as `rlvo convert-weights` writes it (safetensors); a relative path is relative to the configuration
-    file. The work folder keeps a copy, and the path is written nowhere. None: the copy is there."""
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-    """The file's SHA-256, which `rlvo convert-weights` prints. It is a part of what a configuration is. None: random
-    weights."""
-    use: bool = True
-    """Whether networks start from them; enumerate [true, false] to compare with random weights."""
-
-    @model_validator(mode="after")
-    def _is_known(self) -> Self:
-        if self.weights is not None and self.sha256 is None:
-            raise ValueError("weights need their sha256, which rlvo convert-weights prints")
-        return self
-
-
 class ModelConfig(Section):
     """Model spec: backbone × modality × prior × fusion, with the options of each."""
 
@@ -197,8 +178,6 @@ class ModelConfig(Section):
         return (*images, "vessels") if self.prior else images
 
 
-RANDOM = PretrainedOptions(use=False)
-"""The image network starts from random weights."""
 MODEL_BEFORE: dict[str, Any] = {
     "side": "as_is",
     "contrast": "none",
@@ -277,6 +256,11 @@ class TrainingConfig(Section):
     restarts: Annotated[int, Field(ge=0, le=9)] = 0
     """How often a trial that never left chance on its own training patients starts again with another seed. 0: never.
     """
+    freeze_epochs: Annotated[int, Field(ge=0)] = 0
+    """So many epochs at the start leave a pretrained image network as it is, with the statistics of its batch norms;
+    only what follows it learns. With model.pretrained."""
+    backbone_lr_mult: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """What the learning rate is multiplied by for a pretrained image network. With model.pretrained."""
     mixed_precision: bool = True
     """Train under bf16 autocast if the device is a GPU that supports it; validation is always in fp32."""
     deterministic: bool = False
@@ -307,6 +291,8 @@ TRAINED_BEFORE: dict[str, Any] = {
     "auxiliary": 0.0,
     "repeat": 0,
     "restarts": 0,
+    "freeze_epochs": 0,
+    "backbone_lr_mult": 1.0,
     "deterministic": False,
     "modality_dropout": 0.0,
     "perfusion_dropout": 0.0,
@@ -353,11 +339,15 @@ class Configuration(Section):
     @field_validator("training")
     @classmethod
     def _only_what_is_seen(cls, training: TrainingConfig, info: ValidationInfo) -> TrainingConfig:
-        """A network loses only what it sees: two volumes, and the table, of which `offset` shows it nothing."""
+        """A network loses only what it sees: two volumes, and the table, of which `offset` shows it nothing.
+
+        And only what was learned before is spared.
+        """
         unseen: dict[str, Any] = {}
         if "model" in info.data:
             model: ModelConfig = info.data["model"]
             unseen |= {} if model.modality == "BOTH" else {"modality_dropout": 0.0}
+            unseen |= {} if model.pretrained.use else {"freeze_epochs": 0, "backbone_lr_mult": 1.0}
             unseen |= {} if model.fusion not in ("none", "offset") else {"perfusion_dropout": 0.0}
         return training.model_copy(update=unseen)
 

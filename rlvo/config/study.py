@@ -337,8 +337,11 @@ class StudyConfig(Section):
         axes = {*self.space.enumerated, *self.space.sample}
         if "model.pretrained.sha256" in axes:
             raise ValueError("model.pretrained.sha256: all networks of a study start from one file; compare studies")
-        if "model.pretrained.use" in axes and self.model.pretrained.sha256 is None:
-            raise ValueError("model.pretrained.use: set model.pretrained.weights and its sha256 as well")
+        needing = {"model.pretrained.use", "training.freeze_epochs", "training.backbone_lr_mult"} & axes
+        needing |= {"training.freeze_epochs"} if self.training.freeze_epochs else set()
+        needing |= {"training.backbone_lr_mult"} if self.training.backbone_lr_mult != 1 else set()
+        if needing and self.model.pretrained.sha256 is None:
+            raise ValueError(f"{min(needing)}: set model.pretrained.weights and its sha256 as well")
 
     def _values(self, path: str) -> tuple[Any, ...]:
         """The values that stand for all at a dotted path: those of its axis, or else the default."""

@@ -3,7 +3,8 @@
 import itertools
 from collections.abc import Mapping
 
-from rlvo.config.model import RANDOM, Configuration, DaftOptions, ModelConfig
+from rlvo.config.model import Configuration, DaftOptions, ModelConfig
+from rlvo.config.pretrained import RANDOM
 from rlvo.config.space import Scalar
 from rlvo.config.study import StudyConfig
 

@@ -5,6 +5,7 @@ import math
 from contextlib import closing
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,17 +35,25 @@ class NonFiniteLossError(Exception):
     """The loss became NaN or infinite: the trial has failed."""
 
 
-def build_optimizer(module: nn.Module, settings: TrainingConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW over all parameters of the module."""
+def build_optimizer(
+    module: nn.Module, settings: TrainingConfig, backbone: nn.Module | None = None
+) -> torch.optim.Optimizer:
+    """Adam or AdamW over all parameters of the module; its `backbone` has a rate of its own (`backbone_lr_mult`)."""
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    groups: list[dict[str, Any]] = [{"params": [*module.parameters()]}]
+    if backbone is not None and settings.backbone_lr_mult != 1:
+        slower = dict.fromkeys(backbone.parameters())
+        others = [each for each in module.parameters() if each not in slower]
+        slow = settings.learning_rate * settings.backbone_lr_mult
+        groups = [{"params": others}, {"params": [*slower], "lr": slow}]
+    return kind(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, settings: TrainingConfig, patients: int) -> Schedule:
     """One cycle up to `learning_rate` and down over all epochs (Smith & Topin 2019), or a drop at each plateau."""
     if settings.schedule == "one_cycle":
         steps = settings.epochs * len(batches(torch.arange(patients), settings.batch_size))
-        return OneCycleLR(optimizer, settings.learning_rate, total_steps=steps)
+        return OneCycleLR(optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=steps)
     return ReduceLROnPlateau(optimizer, factor=settings.plateau_factor, patience=settings.plateau_patience)
 
 
@@ -90,12 +99,14 @@ def train_epoch(
     weight: float,
     average: WeightAverage | None = None,
     heads: AuxiliaryHeads | None = None,
+    *,
+    frozen: bool = False,
 ) -> EpochMetrics:
     """Train on all training patients once, in random order. Raises NonFiniteLossError.
 
     A batch is computed in parts of at most `settings.at_once` patients, whose gradients add up to that of the batch's
     mean loss; random numbers are drawn for whole batches. `heads` learn beside the classifier, with weight
-    `settings.auxiliary`; the optimizer has their parameters too.
+    `settings.auxiliary`; the optimizer has their parameters too. A `frozen` backbone stays as it is.
 
     Returns:
         `train/loss`: the classifier's mean loss; `train/auxiliary/<target>`: that of each head, of measured values.
@@ -114,6 +125,7 @@ def train_epoch(
     parameters = [*classifier.parameters(), *(heads.parameters() if heads else ())]
     losses: list[Tensor] = []
     classifier.train()
+    classifier.backbone.train(not frozen).requires_grad_(not frozen)
     with closing(read_ahead(volumes, [part for step in steps for part in step], device)) as reader:
         for batch, step in zip(order, steps, strict=True):
             sizes = [len(part) for part in step]

@@ -200,7 +200,7 @@ def _train(
         write_epochs(folder, progress.epochs)  # without those that are trained again
     how.prepare(classifier)
     modules = nn.ModuleList([classifier] if heads is None else [classifier, heads.to(how.device)])
-    optimizer = build_optimizer(modules, settings)
+    optimizer = build_optimizer(modules, settings, classifier.backbone)
     schedule = build_schedule(optimizer, settings, len(training))
     average = WeightAverage(classifier, settings.ema) if settings.ema is not None else None
     if checkpoint is not None:
@@ -219,8 +219,11 @@ def _train(
     while len(progress.epochs) < last:
         started, epoch, lr = time.monotonic(), len(progress.epochs) + 1, optimizer.param_groups[0]["lr"]
         _seed(seed, identity, epoch)
+        frozen = epoch - restarts * settings.epochs <= settings.freeze_epochs
         try:
-            trained = train_epoch(classifier, training, data, settings, optimizer, schedule, weight, average, heads)
+            trained = train_epoch(
+                classifier, training, data, settings, optimizer, schedule, weight, average, heads, frozen=frozen
+            )
             validated, answers = validate(network, validation, data.validation, settings.at_once, weight, heads)
         except NonFiniteLossError as error:
             return end_trial(folder, configuration, identity, progress, "failed", f"{error} in epoch {epoch}")
