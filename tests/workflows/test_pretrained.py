@@ -40,6 +40,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("ray_session")
 def test_it_is_searched_extended_combined_and_registered_after_the_file_is_gone(
     weights: tuple[Path, str], small_cohort: Path, small_work: Workdir, tmp_path: Path
