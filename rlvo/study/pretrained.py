@@ -6,7 +6,7 @@ from rlvo.config.model import ModelConfig
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.errors import RlvoError
-from rlvo.files import atomic_write, disk_full_errors, file_sha256
+from rlvo.files import atomic_write, file_sha256, storage_errors
 from rlvo.study.specs import model_specs
 
 
@@ -22,7 +22,7 @@ def check_pretrained(config: StudyConfig, work: Workdir, *, keep: bool = False) 
 
     Raises:
         RlvoError: the file is missing or another one, or does not fit one of the networks.
-        DiskFullError: there is no room for the copy.
+        StorageError: the disk takes no copy; DiskFullError if it is full.
     """
     models = _starting(config)
     if not models:
@@ -33,7 +33,7 @@ def check_pretrained(config: StudyConfig, work: Workdir, *, keep: bool = False) 
     lines = [line for model in models for line in match_file(model, path).lines]
     kept = work.pretrained(str(config.model.pretrained.sha256))
     if keep and path != kept:
-        with disk_full_errors(work.path):
+        with storage_errors(work.path):
             atomic_write(kept, path.read_bytes())
     return tuple(dict.fromkeys(lines))
 

@@ -44,11 +44,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("ray_session")
 def test_it_is_searched_extended_combined_and_registered_after_the_file_is_gone(
-    weights: tuple[Path, str], small_cohort: Path, small_work: Workdir, tmp_path: Path
+    weights: tuple[Path, str], small_cohort: Path, small_work: Workdir, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     file, sha256 = weights
-    (there := tmp_path / PLACE).mkdir()
-    original = there / "weights.safetensors"
+    home = tmp_path_factory.mktemp("study")
+    original = home / PLACE / "weights.safetensors"
+    original.parent.mkdir()
     original.write_bytes(file.read_bytes())
     content = STUDY.model_dump(mode="json", include={"grid", "training", "folds"}) | {
         "name": "pretrained",
@@ -61,9 +62,9 @@ def test_it_is_searched_extended_combined_and_registered_after_the_file_is_gone(
         "space": {"enumerate": {"model.modality": ["NCCT", "BOTH"]}},
         "search": {"configurations": 1},
     }
-    (tmp_path / "study.yaml").write_text(json.dumps(content))
+    (home / "study.yaml").write_text(json.dumps(content))
 
-    config = load_study(tmp_path / "study.yaml")
+    config = load_study(home / "study.yaml")
     study = rlvo.Study(config, cohort=small_cohort, workdir=small_work.path)
     assert any("fit medicalnet-resnet10" in note for note in study.plan().notes)
     first = study.search()
