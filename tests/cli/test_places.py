@@ -15,6 +15,8 @@ CASES = [
     *(("validate", "cohort.csv", option, PLACE) for option in ("--html", "--pictures")),
     ("baseline", "cohort.csv", "--pictures", PLACE),
     *(("prepare", "cohort.csv", option, PLACE) for option in ("--store", "--workdir")),
+    ("prepare", "cohort.csv", "--biomarkers", PLACE),
+    ("prepare", "cohort.csv", "--biomarkers", "new.csv", "--biomarker-pictures", PLACE),
     ("import-isles", "folder", PLACE),
     ("init", "cohort.csv", "--out", f"{PLACE}.yaml"),
     ("schema", "--out", PLACE),
