@@ -23,7 +23,7 @@ class PretrainedOptions(Section):
     @model_validator(mode="after")
     def _is_known(self) -> Self:
         if self.weights is not None and self.sha256 is None:
-            raise ValueError("weights need their sha256, which rlvo convert-weights prints")
+            raise ValueError("weights need their sha256, as sha256sum prints it")
         return self
 
 

@@ -153,7 +153,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
         with safe_open(path, "pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError):
-        fix = "Convert a PyTorch checkpoint first: rlvo convert-weights"
+        fix = "Convert a PyTorch checkpoint first (docs/pretrained.md)"
         raise RlvoError("the file is not safetensors, or is damaged", where=path, fix=fix) from None
 
 

@@ -69,7 +69,8 @@ def test_parameters_are_flat_and_named() -> None:
 def test_parameters_that_do_not_matter_are_left_out() -> None:
     """A densenet169 has no options of other backbones; images alone have none of DAFT."""
     groups = {name.partition(".")[0] for name in hyperparameters(CTA) if "." in name}
-    assert groups == {"daft", "densenet", "augmentation"}
+    assert groups == {"daft", "densenet", "augmentation", "pretrained"}
+    assert [name for name in hyperparameters(CTA) if name.startswith("pretrained.")] == ["pretrained.use"]
     assert not any(name.startswith(("daft.", "efficientnet.", "resnet.")) for name in hyperparameters(NCCT))
     one_cycle = CTA.model_copy(update={"training": CTA.training.model_copy(update={"schedule": "one_cycle"})})
     assert hyperparameters(CTA).keys() - hyperparameters(one_cycle).keys() == {"plateau_factor", "plateau_patience"}
