@@ -1,4 +1,4 @@
-"""Imaging biomarkers from a cohort's files to its table."""
+"""Imaging biomarkers from a cohort's files to its table, and to a study that is given them as predictors."""
 
 import json
 import stat
@@ -8,9 +8,12 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
-from support.commands import call, refused
+from support.commands import call, refused, run
 from support.privacy import open_to_others
+from support.small_study import MakeStudy
+from support.tiny_study import write_cohort
 
+import rlvo
 from rlvo.cohort.reading import read_cohort
 from rlvo.cohort.tables import read_table
 from rlvo.config.grid import Grid
@@ -114,3 +117,37 @@ def test_json_names_values_sides_and_doubts(cohort: Path, tmp_path: Path) -> Non
     for name in DECLARED:
         told = patients[0]["biomarkers"][name]
         assert np.isclose(np.nan if told is None else told, table[f"biomarkers.{name}"][0], atol=0.006, equal_nan=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("ray_session")
+def test_from_scans_to_a_new_patients_answer(make_small: MakeStudy, tmp_path: Path) -> None:
+    path, work, out = write_cohort(tmp_path / "hospital"), tmp_path / "work", tmp_path / "with.csv"
+    own = [each for each in declarations() if each.name in ("biomarkers_density_hu", "biomarkers_calcium_mm3")]
+    config = make_small(
+        "marked",
+        cohort={"predictors": ["age", "nihss", *(each.model_dump(mode="json") for each in own)]},
+        space={"enumerate": {"model.fusion": ["daft"]}},
+    )
+    file = tmp_path / "marked.yaml"
+    file.write_text(config.model_dump_json())
+    run(*prepare(path, out, "--config", file, "--workdir", work, "--workers", 1))
+    table = pd.read_csv(out)
+    assert table["biomarkers.density_hu"].nunique() > 20
+    run("search", file, "--cohort", out, "--workdir", work)
+    run("ensemble", "marked", "--partial", "--workdir", work)
+    model = rlvo.load_model("rlvo-ensemble@champion", work)
+    assert "The column `biomarkers_density_hu` is the study's own" in (model.folder / "card.md").read_text()
+    new, marked = path.with_name("new.csv"), path.with_name("new-with.csv")
+    rows = pd.read_csv(path).head(2).drop(columns="rlvo").assign(patient_id=["new-1", "new-2"])
+    rows.assign(ncct=[rows["ncct"][0], None]).to_csv(new, index=False)
+    run(*prepare(new, marked, "--config", file, "--workdir", work, "--workers", 1))
+    told = pd.read_csv(marked)
+    assert told["biomarkers.density_hu"].tolist() == [
+        table["biomarkers.density_hu"][0],
+        pytest.approx(np.nan, nan_ok=True),
+    ]
+    assert "no NCCT" in told["biomarkers.doubts"][1]
+    answers = model.predict(marked)
+    assert "imputed" not in answers["warnings"][0]
