@@ -104,7 +104,7 @@ def main() -> None:
         if end.code == INTERRUPTED:
             _end_interrupted(terminated.is_set())
         raise
-    except BaseException:
+    except (Exception, KeyboardInterrupt):
         if terminated.is_set():  # it came before or after the command, or a library made another error of it
             _end_interrupted(True)
         raise
