@@ -19,7 +19,7 @@ RETRIES = 2
 
 
 def prepare_on_cluster(
-    rows: Mapping[str, Files], target: Target, store: VolumeStore, verify: bool = False, *, address: str
+    rows: Mapping[str, Files], target: Target, store: VolumeStore, look_again: bool = False, *, address: str
 ) -> Generator[tuple[str, Outcome], None, None]:
     """Prepare every patient's files into the store, with one CPU per patient; bind `address` for `prepare_cohort`.
 
@@ -39,7 +39,7 @@ def prepare_on_cluster(
                 yield patient, error
             else:
                 absolute = {role: path and path.absolute() for role, path in files.items()}
-                pending[task.remote(store, patient, absolute, target, mark, verify)] = patient
+                pending[task.remote(store, patient, absolute, target, mark, look_again)] = patient
         try:
             while pending:
                 (finished,), _ = ray.wait(list(pending), num_returns=1)
@@ -49,12 +49,12 @@ def prepare_on_cluster(
                 ray.cancel(unfinished)
 
 
-def _prepare(store: VolumeStore, patient: str, files: Files, target: Target, mark: Path, verify: bool) -> Outcome:
+def _prepare(store: VolumeStore, patient: str, files: Files, target: Target, mark: Path, look_again: bool) -> Outcome:
     for path in (mark, *(split_series(path)[0] for path in files.values() if path is not None)):
         if not path.exists():
             raise not_shared(path)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    return prepare_into(store, patient, files, target, verify=verify, threads=1)
+    return prepare_into(store, patient, files, target, look_again=look_again, threads=1)
 
 
 def _get_outcome(finished: ray.ObjectRef, store: VolumeStore) -> Outcome:

@@ -92,16 +92,16 @@ def prepare_cohort(
     *,
     workers: int | None = None,
     spread: Spread | None = None,
-    verify: bool = False,
+    look_again: bool = False,
     reserved: int = 0,
     progress: Advance | None = None,
 ) -> PreparedCohort:
-    """Prepare every patient's files into the store.
+    """Prepare every patient's files into the store, unless it has them and they match their checksums.
 
     Args:
         workers: processes; None: one per core. One runs in this process.
         spread: how to spread the patients instead, e.g. over a cluster (`rlvo.imaging.cluster`).
-        verify: compare entries of the store with their checksums and look at volumes again; prepare what is damaged.
+        look_again: look at volumes again that have been assessed (`check_entry`).
         reserved: bytes that the store's disk will have to hold besides.
         progress: called with (done, total) after each patient.
 
@@ -112,11 +112,11 @@ def prepare_cohort(
     store.check_space(target, rows.values(), reserved=reserved)
     workers = min(workers or os.cpu_count() or 1, len(rows))
     if spread is not None:
-        outcomes = spread(rows, target, store, verify)
+        outcomes = spread(rows, target, store, look_again)
     elif workers > 1:
-        outcomes = _prepare_in_processes(rows, target, store, workers, verify)
+        outcomes = _prepare_in_processes(rows, target, store, workers, look_again)
     else:
-        outcomes = ((p, prepare_into(store, p, files, target, verify=verify)) for p, files in rows.items())
+        outcomes = ((p, prepare_into(store, p, files, target, look_again=look_again)) for p, files in rows.items())
     found: dict[str, Outcome] = {}
     with closing(outcomes):  # if it is interrupted in here, too, what has not begun is dropped
         for patient, outcome in outcomes:
@@ -127,19 +127,25 @@ def prepare_cohort(
 
 
 def prepare_into(
-    store: VolumeStore, patient: str, files: Files, target: Target, *, verify: bool = False, threads: int | None = None
+    store: VolumeStore,
+    patient: str,
+    files: Files,
+    target: Target,
+    *,
+    look_again: bool = False,
+    threads: int | None = None,
 ) -> Outcome:
-    """Prepare one patient unless the store has it. Raises MachineError for errors that are not the patient's."""
+    """Prepare one patient unless the store has it, intact. Raises MachineError if the patient is not at fault."""
     try:
         for path in filter(None, files.values()):
             check_exists(path, patient=patient)
         address = store.address(target, files)
-        stored = find_entry(store, address, target, verify=verify)
+        stored = find_entry(store, address, target, look_again=look_again)
         if stored is None:
             start = time.perf_counter()
             paths = (files.get(role) for role in ("ncct", "cta", "vessels"))
             prepared = prepare(target, *paths, patient=patient, threads=threads)
-            if store.has(address) and find_entry(store, address, target, verify=verify) is None:
+            if store.has(address) and find_entry(store, address, target, look_again=look_again) is None:
                 store.discard(address)  # whole, but unsound
             store.put(address, prepared, seconds=time.perf_counter() - start)
             stored = store.read(address)
@@ -151,27 +157,27 @@ def prepare_into(
     return PreparedPatient(address, roles, stored.doubts, stored.notes, stored.figures, seconds)
 
 
-def find_entry(store: VolumeStore, address: str, target: Target, *, verify: bool = False) -> Prepared | None:
+def find_entry(store: VolumeStore, address: str, target: Target, *, look_again: bool = False) -> Prepared | None:
     """Return a patient's entry, or None if it is missing, damaged, or not what `prepare` could have made.
 
-    Volumes that were assessed when they were prepared are not looked at again, unless `verify` is set: then files are
-    compared with their checksums, too.
+    Files are compared with their checksums. Volumes that were assessed when they were prepared are not looked at again,
+    unless `look_again` is set.
     """
-    if not (store.verify(address) if verify else store.has(address)):
+    if not store.verify(address):
         return None
     try:
-        return check_entry(store.read(address), target, again=verify)
+        return check_entry(store.read(address), target, again=look_again)
     except (RlvoError, OSError, ValueError, KeyError):  # the last two: written by hand
         return None
 
 
 def _prepare_in_processes(
-    rows: Mapping[str, Files], target: Target, store: VolumeStore, workers: int, verify: bool
+    rows: Mapping[str, Files], target: Target, store: VolumeStore, workers: int, look_again: bool
 ) -> Generator[tuple[str, Outcome], None, None]:
     try:
         with worker_pool(workers) as pool:
             futures = {
-                pool.submit(prepare_into, store, patient, files, target, verify=verify, threads=1): patient
+                pool.submit(prepare_into, store, patient, files, target, look_again=look_again, threads=1): patient
                 for patient, files in rows.items()
             }
             for future in as_completed(futures):

@@ -50,7 +50,7 @@ class VolumeStore:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder.expanduser().resolve()
-        self._contents = ContentHashes(self.path / ".contents")
+        self._contents = _contents(self.path)
 
     def address(self, target: Target, files: Mapping[str, Path | None]) -> str:
         """Hash (SHA-256, hex) the content of a patient's files (`ncct`, `cta`, `vessels`) and the settings.
@@ -178,22 +178,37 @@ def open_volumes(folder: Path) -> dict[str, np.memmap]:
     return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in sorted(folder.glob("*.npy"))}
 
 
+def is_as_prepared(volume: Path) -> bool:
+    """Whether a volume's file matches its checksum; it is read again only after a change.
+
+    A file that no entry of a store describes is taken as it is. Raises MachineError if the description is damaged,
+    OSError if the file is missing.
+    """
+    folder = volume.parent
+    if not (folder / DESCRIPTION).exists():
+        return True
+    described = _read_entry(folder)["files"].get(volume.name)
+    return described is not None and _contents(folder.parents[1]).of(volume) == described["sha256"]
+
+
 def local_copy(folder: Path, local: Path) -> Path:
     """Return the entry of `folder` (on shared storage) in the store `local` (on this node's disk), copied on first use.
 
-    Processes of the node may ask at the same time: one copies, the others wait. A copy is compared with its checksums.
+    Processes of the node may ask at the same time: one copies, the others wait. A copy is compared with its checksums,
+    again after a change, and then made anew.
     If `local` has no room or cannot be written, return `folder` itself, with a Python warning: that only costs time.
     Raises MachineError if the entry is missing or damaged.
     """
-    copy = local.expanduser().resolve() / folder.parent.name / folder.name
-    if _is_complete(copy):
+    local = local.expanduser().resolve()
+    copy, hash_file = local / folder.parent.name / folder.name, _contents(local).of
+    if _is_intact(copy, hash_file):
         return copy
     files = _read_entry(folder)["files"]
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
         with _opened(copy.parent) as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)  # of the node's processes one copies; a killed one releases it
-            if not _is_complete(copy):
+            if not _is_intact(copy, hash_file):
                 disk, needed = shutil.disk_usage(copy.parent), sum(file["bytes"] for file in files.values())
                 if disk.free - needed < LOCAL_RESERVE * disk.total:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -207,6 +222,10 @@ def local_copy(folder: Path, local: Path) -> Path:
         warnings.warn(f"no copies in {local} ({reason}): reading the shared store", RuntimeWarning, stacklevel=2)
         return folder
     return copy
+
+
+def _contents(store: Path) -> ContentHashes:
+    return ContentHashes(store / ".contents")
 
 
 def _read_entry(folder: Path) -> dict[str, Any]:

@@ -114,7 +114,7 @@ class CheckedTable:
         notes: tuple[str, ...] = ()
         if store is not None:
             address = store.address(target, files)
-            if (stored := find_entry(store, address, target, verify=True)) is not None:
+            if (stored := find_entry(store, address, target, look_again=True)) is not None:
                 return stored
             notes = (NOT_STORED,) if store.folder(address).exists() else ()
         prepared = prepare(target, files["ncct"], files["cta"], files["vessels"], patient=patient)

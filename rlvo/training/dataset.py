@@ -1,6 +1,7 @@
 """The patients of one fold, and their prepared volumes as tensors."""
 
 import math
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,10 @@ from torch import Tensor
 
 from rlvo.cohort.encoding import TabularEncoder
 from rlvo.errors import PatientError, RlvoError
+from rlvo.imaging.store import is_as_prepared
 
+IDENTITY = ("st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
+"""Of a file's state: what changes with its content."""
 STORED_TYPES = (np.dtype(np.float16), np.dtype(np.uint8))
 
 
@@ -78,19 +82,41 @@ class Volumes:
 
     def __init__(self, patients: Patients, channels: Sequence[str]) -> None:
         self.channels = tuple(channels)
-        self._mapped = [self._map(patients, i) for i in range(len(patients))]
+        self._patients = patients
+        self._states: list[list[os.stat_result]] = []
+        self._mapped = [self._map(i) for i in range(len(patients))]
 
-    def _map(self, patients: Patients, index: int) -> list[np.ndarray]:
-        files = {name: patients.volumes[index] / f"{name}.npy" for name in self.channels}
-        where = f"patient {patients.ids[index]}"
+    def _map(self, index: int) -> list[np.ndarray]:
+        files = self._files(index)
         try:
             _check_channels([name for name, path in files.items() if path.exists()], self.channels)
-            return [_map_array(path) for path in files.values()]
+            self._states.append([path.stat() for path in files.values()])
+            mapped = [_map_array(path) for path in files.values()]
+            if not all(map(is_as_prepared, files.values())):
+                raise ValueError("its content has changed")
         except RlvoError as error:
-            raise PatientError(error.what, where=where, fix=error.fix) from None
-        except (ValueError, EOFError, RuntimeError):
-            fix = "Prepare the cohort again: that finds and repairs damaged volumes"
-            raise PatientError("damaged volume in the store", where=where, fix=fix) from None
+            raise PatientError(error.what, where=self._where(index), fix=error.fix) from None
+        except (OSError, ValueError, EOFError, RuntimeError):
+            raise self._damaged(index) from None
+        return mapped
+
+    def check_unchanged(self) -> None:
+        """Raise PatientError if a volume is no longer what it was when it was mapped; looks at times and sizes."""
+        for index, states in enumerate(self._states):
+            for place, path in enumerate(self._files(index).values()):
+                if (now := _unchanged(path, states[place])) is None:
+                    raise self._damaged(index)
+                states[place] = now
+
+    def _files(self, index: int) -> dict[str, Path]:
+        return {name: self._patients.volumes[index] / f"{name}.npy" for name in self.channels}
+
+    def _where(self, index: int) -> str:
+        return f"patient {self._patients.ids[index]}"
+
+    def _damaged(self, index: int) -> PatientError:
+        fix = "Prepare the cohort again: that finds and repairs damaged volumes"
+        return PatientError("damaged volume in the store", where=self._where(index), fix=fix)
 
     def __len__(self) -> int:
         return len(self._mapped)
@@ -104,6 +130,18 @@ class Volumes:
             for channel, volume in zip(patient, volumes, strict=True):
                 channel[...] = volume
         return batch
+
+
+def _unchanged(path: Path, before: os.stat_result) -> os.stat_result | None:
+    """The state of a file if what is mapped of it is what was prepared, also where it was touched or linked."""
+    try:
+        now = path.stat()
+        is_same = all(getattr(now, name) == getattr(before, name) for name in IDENTITY)
+        if not is_same and (now.st_ino != before.st_ino or not is_as_prepared(path)):
+            return None
+    except (OSError, RlvoError):
+        return None
+    return now
 
 
 def _map_array(path: Path) -> np.ndarray:

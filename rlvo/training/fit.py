@@ -113,7 +113,7 @@ def fit(
     Raises:
         RlvoError: the volumes are too small for the network, `pretrained` is missing or does not fit it, or `folder`
             holds damaged files or another trial.
-        PatientError: a patient's volumes are missing or damaged.
+        PatientError: a patient's volumes are missing or damaged, or change in the meantime.
         MachineError: there is not enough memory, also with a quarter of the patients at once (OutOfMemoryError), or
             disk space, or no writing to `folder` (StorageError); the last checkpoint is kept.
     """
@@ -175,6 +175,11 @@ def _train(
     training, validation = Volumes(data.training, model.channels), Volumes(data.validation, model.channels)
     tabular_features = data.training.tabular.shape[1]
 
+    def check_unchanged() -> None:
+        """Before anything is kept that was computed from the volumes."""
+        training.check_unchanged()
+        validation.check_unchanged()
+
     checkpoint = load_last(folder) if again is None else None
     progress = again or (Progress(identity.key) if checkpoint is None else checkpoint.progress)
     restarts = len(progress.starts)
@@ -226,7 +231,9 @@ def _train(
             )
             validated, answers = validate(network, validation, data.validation, settings.at_once, weight, heads)
         except NonFiniteLossError as error:
+            check_unchanged()
             return end_trial(folder, configuration, identity, progress, "failed", f"{error} in epoch {epoch}")
+        check_unchanged()
         if isinstance(schedule, ReduceLROnPlateau):
             schedule.step(validated["val/loss"])
         seconds = time.monotonic() - started
@@ -267,6 +274,7 @@ def _train(
             "label": data.validation.labels.astype(int),
         }
         predictions.append(pd.DataFrame(predicted))
+    check_unchanged()
     write_predictions(pd.concat(predictions, ignore_index=True), folder / PREDICTIONS)
     return end_trial(folder, configuration, identity, progress, "finished")
 

@@ -51,6 +51,7 @@ def read_blocks(
         blocks.append(block_means(volume, (x, y, z), bool(turned)))
         if advance is not None:
             advance(number + 1, len(patients))
+    volumes.check_unchanged()
     return np.stack(blocks)
 
 

@@ -269,7 +269,9 @@ def prepare_volumes(
 
         spread = partial(prepare_on_cluster, address=address)
     with progress("volumes") as advance:
-        prepared = prepare_cohort(files, target, store, workers=workers, spread=spread, verify=True, progress=advance)
+        prepared = prepare_cohort(
+            files, target, store, workers=workers, spread=spread, look_again=True, progress=advance
+        )
     prepared = prepared.with_sides(table["occlusion_side"].dropna() if "occlusion_side" in table else {})
     sheet = store.path / "contact-sheets" / path.stem
     with progress("pictures") as advance:

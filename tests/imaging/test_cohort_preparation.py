@@ -49,7 +49,7 @@ def test_bad_patients_do_not_stop_others_and_a_second_run_prepares_nothing(rows:
     assert all(f"patient {patient}" in str(error) for patient, error in first.refused.items())
     written = {path: path.stat().st_mtime_ns for path in store.path.rglob("*.npy")}
     assert len(written) == 6
-    assert prepare_cohort(rows, TARGET, store, workers=1, verify=True).prepared == first.prepared
+    assert prepare_cohort(rows, TARGET, store, workers=1, look_again=True).prepared == first.prepared
     assert {path: path.stat().st_mtime_ns for path in store.path.rglob("*.npy")} == written
 
 
@@ -80,7 +80,7 @@ def test_a_damaged_entry_is_found_and_prepared_again(rows: Rows, tmp_path: Path)
     content[-7] ^= 1
     path.write_bytes(content)
     assert not np.array_equal(store.read(address).volumes["cta"], before)
-    prepare_cohort(one, TARGET, store, workers=1, verify=True)
+    prepare_cohort(one, TARGET, store, workers=1)
     np.testing.assert_array_equal(store.read(address).volumes["cta"], before)
 
 

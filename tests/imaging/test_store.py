@@ -24,7 +24,7 @@ from rlvo.imaging import content
 from rlvo.imaging import store as module
 from rlvo.imaging.cohort_preparation import prepare_cohort
 from rlvo.imaging.prepare import Prepared
-from rlvo.imaging.store import VolumeStore, entry_bytes, local_copy, open_volumes
+from rlvo.imaging.store import VolumeStore, entry_bytes, is_as_prepared, local_copy, open_volumes
 from rlvo.imaging.target import Target
 
 TARGET = Target(grid="focus")
@@ -262,6 +262,15 @@ def test_a_node_copies_an_entry_once(store: VolumeStore, tmp_path: Path) -> None
     np.testing.assert_array_equal(open_volumes(copy)["cta"], PREPARED.volumes["cta"])
     with pytest.raises(MachineError, match="missing or damaged"):
         local_copy(store.folder("cd34"), local)
+
+
+def test_a_copy_that_has_changed_is_made_anew(store: VolumeStore, tmp_path: Path) -> None:
+    volume = local_copy(store.folder("ab12"), tmp_path / "local") / "cta.npy"
+    volume.write_bytes(volume.read_bytes()[:-1] + b"x")
+    assert not is_as_prepared(volume)
+    assert local_copy(store.folder("ab12"), tmp_path / "local") == volume.parent
+    assert is_as_prepared(volume)
+    np.testing.assert_array_equal(open_volumes(volume.parent)["cta"], PREPARED.volumes["cta"])
 
 
 def test_a_damaged_entry_is_not_copied(store: VolumeStore, tmp_path: Path) -> None:

@@ -71,4 +71,4 @@ def test_an_entry_of_the_store_is_not_taken_on_trust(study: TinyStudy, tmp_path:
     store.put(address, sound, seconds=0)
     (patient,) = rows.prepare(target, [("ncct", "cta")], store=store)
     assert patient.warnings == ()
-    assert find_entry(store, address, target, verify=True) is not None
+    assert find_entry(store, address, target, look_again=True) is not None

@@ -1,6 +1,7 @@
 """Opening a study: the same inputs at every start, or a refusal that says what differs."""
 
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -42,6 +43,18 @@ def test_the_fold_data_are_the_splits_patients_encoded_by_the_training_fold(
         np.testing.assert_allclose(data.validation.tabular[:, 0], expected, rtol=1e-6)
         assert all((folder / "ncct.npy").is_file() for folder in data.training.volumes)
     assert len(pickle.dumps(inputs)) < 50_000 + inputs.brain_mask.nbytes, "light to send"
+
+
+def test_a_prepared_volume_of_other_content_is_prepared_again_at_the_next_start(
+    make_small: MakeStudy, open_small: OpenStudy
+) -> None:
+    inputs = open_small(make_small())
+    path = inputs.volumes[inputs.split.test[0]] / "ncct.npy"
+    prepared, state = path.read_bytes(), path.stat()
+    path.write_bytes(prepared[:-1] + bytes([prepared[-1] ^ 1]))
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    open_small(make_small())
+    assert path.read_bytes() == prepared
 
 
 @pytest.mark.parametrize("is_refused", [False, True])

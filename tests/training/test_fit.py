@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +17,12 @@ from rlvo.config.model import Configuration, DenseNetOptions, ModelConfig, Train
 from rlvo.errors import DiskFullError, MachineError, PatientError, RlvoError, StorageError
 from rlvo.evaluation.predictions import read_predictions
 from rlvo.files import file_sha256
+from rlvo.imaging.prepare import Prepared
+from rlvo.imaging.store import VolumeStore, open_volumes
 from rlvo.models.classifier import Classifier
 from rlvo.training.average import WeightAverage
 from rlvo.training.checkpoint import Saver, load_last
-from rlvo.training.dataset import FoldData, Volumes
+from rlvo.training.dataset import FoldData, Patients, Volumes
 from rlvo.training.fit import Report, fit
 from rlvo.training.member import load_classifier, predict_probabilities
 from rlvo.training.records import CompletionRecord, TrialIdentity, read_epochs, read_record
@@ -387,6 +390,54 @@ def test_a_patients_bad_volume_is_reported_with_the_patient(
     damage(volume)
     with pytest.raises(PatientError, match=f"patient p04: .*{message}"):
         run(configured(), fold_data, tmp_path)
+
+
+def stored(patients: Patients, store: VolumeStore) -> Patients:
+    """The same patients, their volumes with checksums."""
+    for patient, folder in zip(patients.ids, patients.volumes, strict=True):
+        store.put(patient, Prepared(dict(open_volumes(folder)), (), (), {}, {}), seconds=0)
+    return dataclasses.replace(patients, volumes=tuple(map(store.folder, patients.ids)))
+
+
+@pytest.mark.parametrize("fold_part", ["training", "validation"])
+def test_nothing_is_kept_of_an_epoch_in_which_a_volume_changed(
+    fold_data: FoldData, tmp_path: Path, fold_part: str
+) -> None:
+    store = VolumeStore(tmp_path / "checked")
+    parts = {part: stored(getattr(fold_data, part), store) for part in ("training", "validation")}
+    data = dataclasses.replace(fold_data, **parts)
+    path = parts[fold_part].volumes[4] / "cta.npy"
+    sound = path.read_bytes()
+    changed = sound[:-2000] + bytes(2000)  # other HU, all finite
+
+    def change(epoch: int, metrics: dict[str, float]) -> None:
+        os.utime(path, (0, 0)) if epoch == 1 else path.write_bytes(changed)  # touched: no harm
+
+    with pytest.raises(PatientError, match=rf"patient {parts[fold_part].ids[4]}: damaged volume.*Prepare"):
+        run(configured(), data, tmp_path / "trial", report=change)
+    assert len(read_epochs(tmp_path / "trial")) == 2
+    with pytest.raises(PatientError, match="damaged volume"):
+        run(configured(), data, tmp_path / "trial")
+    path.write_bytes(sound)
+    run(configured(), data, tmp_path / "trial")
+    run(configured(), fold_data, tmp_path / "undisturbed")
+    assert_same(tmp_path / "trial", tmp_path / "undisturbed")
+
+
+def test_a_loss_that_a_changed_volume_made_infinite_fails_no_trial(fold_data: FoldData, tmp_path: Path) -> None:
+    data = dataclasses.replace(fold_data, training=stored(fold_data.training, VolumeStore(tmp_path / "checked")))
+    paths = [folder / "cta.npy" for folder in data.training.volumes]
+
+    def change(epoch: int, metrics: dict[str, float]) -> None:
+        for path in paths:  # one may be left over from an epoch's batches
+            volume = np.load(path)
+            with path.open("r+b") as file:
+                file.seek(-volume.nbytes, os.SEEK_END)
+                file.write(np.full_like(volume, np.inf).tobytes())
+
+    with pytest.raises(PatientError, match="patient p00: damaged volume"):
+        run(configured(), data, tmp_path / "trial", report=change)
+    assert read_record(tmp_path / "trial") is None
 
 
 def test_too_little_memory_is_told_apart(fold_data: FoldData, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What is said before a search trains anything."""
 
-import time
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,9 +71,11 @@ def test_a_search_ends_if_another_took_its_study_over_while_it_stood_still(
 
     @contextmanager
     def stand_still(inputs: StudyInputs) -> Iterator[Callable[[StudyState], None]]:
-        folder.heartbeat.unlink()
-        folder.heartbeat.write_text('{"process": 7, "host": "elsewhere", "since": "today", "token": "another"}')
-        time.sleep(0.3)
+        another = small_work.path / "another"
+        another.write_text('{"process": 7, "host": "elsewhere", "since": "today", "token": "another"}')
+        another.replace(folder.heartbeat)
+        (beating,) = [thread for thread in threading.enumerate() if thread.name == "heartbeat"]
+        beating.join(60)  # it ends once it has seen the other's
         yield lambda state: pytest.fail("it goes on")
 
     with pytest.raises(RlvoError, match=r"stood still, and another has.*\(process 7 on elsewhere, since today\)"):
