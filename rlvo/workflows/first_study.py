@@ -21,6 +21,7 @@ from rlvo.config.reference import SCHEMA_LINE
 from rlvo.config.study import FoldsConfig
 from rlvo.errors import RlvoError
 from rlvo.evaluation.power import auc_power
+from rlvo.imaging.biomarkers import declarations
 
 MOST_FOLDS = 4
 """The paper's number of folds."""
@@ -133,15 +134,16 @@ def _left_out(table: Path, mapping: Mapping[str, str]) -> dict[str, str]:
 
 
 def _further_numbers(table: Path, mapping: Mapping[str, str], cohort: Cohort, split: Split) -> list[OwnPredictor]:
-    """The columns of numbers that rlvo does not know and that may be predictors, with a range that says nothing.
+    """The columns of numbers that the study could declare as predictors: with a range that says nothing unless rlvo
+    measured them (`rlvo prepare --biomarkers`).
 
     Left out are columns that only count the rows, and those that are outcomes by their names or tell the label.
     """
-    raw, found = read_table(table, mapping), []
+    raw, found, measured = read_table(table, mapping), [], {own.source: own for own in declarations()}
     for column in cohort.ignored:
         name = re.sub(r"[^a-z0-9]+", "_", column).strip("_")
         try:
-            own = OwnPredictor(name=name, kind="continuous", range=(-MOST, MOST), source=column)
+            own = measured.get(column) or OwnPredictor(name=name, kind="continuous", range=(-MOST, MOST), source=column)
             check_predictors([name], [own])
         except (ValidationError, RlvoError):  # no possible name, or that of an outcome
             continue
@@ -213,9 +215,12 @@ def _cohort_part(
 
 
 def _declaration(own: OwnPredictor) -> str:
-    """How a column of numbers is declared; unit and range are the user's to fill in."""
+    """How a column of numbers is declared; unit and range are the user's to fill in, unless rlvo knows them."""
     source = "" if own.source in (None, own.name) else f", source: {_scalar(_shown(str(own.source)))}"
-    return f"{{name: {own.name}, kind: continuous, unit: UNIT, range: [LOWEST, HIGHEST]{source}}}"
+    unit, lowest, highest = "UNIT", "LOWEST", "HIGHEST"
+    if own.unit is not None and own.range is not None:
+        unit, lowest, highest = own.unit, *(f"{end:g}" for end in own.range)
+    return f"{{name: {own.name}, kind: continuous, unit: {unit}, range: [{lowest}, {highest}]{source}}}"
 
 
 def _model_part(machine: Machine) -> str:

@@ -12,6 +12,7 @@ from rlvo.cohort.variables import CTP, PERFUSION_VOLUMES
 from rlvo.config.loading import load_study
 from rlvo.config.study import PAPER_PREDICTORS, StudyConfig
 from rlvo.errors import CohortError, RlvoError
+from rlvo.imaging.biomarkers import declarations
 from rlvo.search.plan import plan_study
 from rlvo.workflows.first_study import LEAST_IN_FOLD, Machine, check_target, propose_study
 
@@ -191,3 +192,20 @@ def test_further_columns_of_numbers_are_named_in_a_comment_and_outcomes_are_not(
     own = load_study(tmp_path / "studies" / "own.yaml").cohort
     assert own.names == (*PAPER_PREDICTORS, "calcio_sif_n_mm3", "glucose")
     assert read_cohort(tmp_path / "cohort.csv", own.names, own.own).table[list(own.names[-2:])].notna().all(axis=None)
+
+
+def test_biomarkers_that_rlvo_measured_are_declared_in_full(tmp_path: Path) -> None:
+    random, table = np.random.default_rng(2), cohort(tmp_path)
+    table = table.assign(
+        **{
+            "biomarkers.clot_mm": random.uniform(2, 30, 120).round(1),
+            "biomarkers.deep_filling_hu": random.normal(0, 5, 120).round(1),
+            "biomarkers.side": "left",
+            "biomarkers.doubts": "",
+        }
+    )
+    _, text, _ = propose(table, tmp_path)
+    (tmp_path / "studies" / "own.yaml").write_text(text.replace("    # - {", "    - {"))
+    own = load_study(tmp_path / "studies" / "own.yaml").cohort.own
+    known = {each.name: each for each in declarations()}
+    assert own == tuple(known[name] for name in ("biomarkers_clot_mm", "biomarkers_deep_filling_hu"))
