@@ -165,15 +165,6 @@ def connect_to_cluster(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def cluster_nodes(address: str) -> list[dict[str, float]]:
-    """What each node of the cluster at `address` has, by Ray's names: `CPU`, `GPU`, `memory` (bytes).
-
-    Raises MachineError if none answers.
-    """
-    with connect_to_cluster(address):
-        return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-
-
 def cluster_resources(address: str) -> dict[str, float]:
     """What the cluster at `address` has in all, by Ray's names: `CPU`, `GPU`. Raises MachineError if none answers."""
     with connect_to_cluster(address):

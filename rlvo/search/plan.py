@@ -18,6 +18,8 @@ from rlvo.study.inputs import check_models
 from rlvo.study.specs import Spec, model_specs, spec_of
 
 BYTES_PER_WEIGHT = 4
+PROCESS_BYTES = 900_000_000
+"""What a trial's process takes on a CPU before it has a network: Python, torch and its libraries."""
 TRAINED_COPIES = 4
 """What training holds in memory, in sizes of the model: weights, gradients, and Adam's two moments."""
 CHECKPOINT_COPIES = 4

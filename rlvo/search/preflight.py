@@ -5,22 +5,21 @@ import math
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
-import ray
 
 from rlvo.config.study import StudyConfig
 from rlvo.digits import gigabytes
 from rlvo.errors import MachineError, RlvoError, get_logger
 from rlvo.files import storage_errors
-from rlvo.imaging.cohort_preparation import worker_pool
-from rlvo.ray_session import check_resources, cluster_nodes, is_local
+from rlvo.ray_session import check_resources, is_local
 from rlvo.search.heartbeat import Heartbeat, at_work
 from rlvo.search.plan import StudyPlan, certain_bytes, plan_study, trial_bytes
 from rlvo.search.proposals import checked_address, database_address
+from rlvo.search.room import asked_by_trial, lacking_room
 from rlvo.study.folder import StudyFolder
 from rlvo.study.status import read_state
 from rlvo.training.records import RECORD
@@ -63,7 +62,7 @@ def check_start(
     """Raise, before any volume is prepared, what is known by then of why trials that are left cannot run.
 
     Args:
-        warn: told if no node of the cluster has room for a trial now: nodes may join.
+        warn: told if no node of the cluster can hold a trial; nodes may join.
 
     Returns:
         Bytes that the checkpoints of the trials that are left will take on the disk.
@@ -84,40 +83,9 @@ def check_start(
         here = {"CPU": count_cpus(), "GPU": count_gpus()}
         check_resources(cpus=config.resources.cpus, gpus=config.resources.known_gpus, available=here)
         check_memory(planned, on_gpu=_trains_on_gpu(config))
-    elif address and (lacking := lacking_node(planned, config, _ask_nodes(address))):
+    elif address and (lacking := lacking_room(address, asked_by_trial(config, planned, of_cluster=True))):
         warn(lacking)
     return needed
-
-
-def _ask_nodes(address: str) -> list[dict[str, float]]:
-    """As `cluster_nodes`; in a process of its own unless Ray is connected: a second connection would crash this one."""
-    if ray.is_initialized():
-        return cluster_nodes(address)
-    with worker_pool(1) as pool:
-        return pool.submit(cluster_nodes, address).result()
-
-
-def lacking_node(planned: StudyPlan, config: StudyConfig, nodes: Sequence[Mapping[str, float]]) -> str | None:
-    """A warning if no node of a cluster has all that one trial asks for: its trials would wait for ever.
-
-    Args:
-        nodes: what each has, as from `cluster_nodes`.
-    """
-    wanted = {"CPU": float(config.resources.cpus), "GPU": config.resources.known_gpus}
-    if not config.resources.gpus:
-        wanted["memory"] = max(certain_bytes(model, planned.grid) for model in planned.models)
-    if any(all(node.get(kind, 0) >= need for kind, need in wanted.items()) for node in nodes):
-        return None
-
-    def shown(values: Mapping[str, float]) -> str:
-        parts = [f"{values.get(kind, 0):g} {kind}" for kind in ("CPU", "GPU")]
-        return ", ".join(parts + ([f"{values.get('memory', 0) / 1e9:.1f} GB"] if "memory" in wanted else []))
-
-    each = "; ".join(dict.fromkeys(map(shown, nodes))) or "none is there"
-    return (
-        f"no node of the cluster has what a trial asks for ({shown(wanted)}); its nodes: {each}. Unless others join, "
-        "the search will wait for ever"
-    )
 
 
 def has_ended(config: StudyConfig, study: StudyFolder) -> bool:

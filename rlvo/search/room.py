@@ -11,8 +11,9 @@ from ray.util.client import ray as client
 
 from rlvo.config.study import StudyConfig
 from rlvo.errors import get_logger
-from rlvo.search.plan import StudyPlan, certain_bytes, trial_bytes
-from rlvo.search.verdict import PROCESS_BYTES
+from rlvo.imaging.cohort_preparation import worker_pool
+from rlvo.ray_session import connect_to_cluster
+from rlvo.search.plan import PROCESS_BYTES, StudyPlan, certain_bytes, trial_bytes
 
 logger = get_logger(__name__)
 
@@ -28,7 +29,7 @@ def asked_by_trial(config: StudyConfig, planned: StudyPlan, *, of_cluster: bool)
     """What a trial asks for, by Ray's names: `CPU`, `GPU` and, if it asks for any, `memory` (bytes).
 
     Args:
-        config: with a known number of GPUs.
+        config: the study's configuration; GPUs that `auto` has not counted yet are not asked for.
         of_cluster: None for `resources.memory_gb` means an estimate: of all that a trial takes or, if it trains on a
             GPU, of what it takes beside it.
     """
@@ -36,7 +37,7 @@ def asked_by_trial(config: StudyConfig, planned: StudyPlan, *, of_cluster: bool)
     if resources.memory_gb is not None:
         memory = resources.memory_gb * 1e9
     elif of_cluster:
-        needs = certain_bytes if resources.known_gpus else trial_bytes
+        needs = certain_bytes if resources.gpus else trial_bytes
         memory = PROCESS_BYTES + max(needs(model, planned.grid) for model in planned.models)
     asked = {"CPU": float(resources.cpus), "GPU": resources.known_gpus}
     return asked | ({"memory": float(round(memory))} if memory else {})
@@ -79,6 +80,17 @@ class RoomWatch:
                 self._has_warned = True
 
 
+def lacking_room(address: str, asked: Mapping[str, float]) -> str | None:
+    """As `without_room`, of the cluster at an address. Raises MachineError if none answers.
+
+    It is asked from a process of its own, unless Ray is connected: a second connection would crash this one.
+    """
+    if ray.is_initialized():
+        return without_room(asked, *_ask_cluster())
+    with worker_pool(1) as pool:
+        return without_room(asked, *pool.submit(_ask_cluster_at, address).result())
+
+
 def without_room(
     asked: Mapping[str, float], nodes: Sequence[Mapping[str, float]], infeasible: Sequence[Mapping[str, float]] | None
 ) -> str | None:
@@ -116,6 +128,11 @@ def _shown(asked: Mapping[str, float], has: Mapping[str, float]) -> str:
 def _ask_cluster() -> tuple[list[dict[str, float]], list[dict[str, float]] | None]:
     """What each node of the connected cluster has, and the requests that its autoscaler cannot meet."""
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]], _ask_autoscaler()
+
+
+def _ask_cluster_at(address: str) -> tuple[list[dict[str, float]], list[dict[str, float]] | None]:
+    with connect_to_cluster(address):
+        return _ask_cluster()
 
 
 def _ask_autoscaler() -> list[dict[str, float]] | None:

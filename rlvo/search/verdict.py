@@ -18,7 +18,7 @@ from rlvo.errors import RlvoError
 from rlvo.search.calibration import Measured, measured_only
 from rlvo.search.forecast import seconds_to_go
 from rlvo.search.packing import gpus_here, settle_share
-from rlvo.search.plan import StudyPlan, trial_bytes
+from rlvo.search.plan import PROCESS_BYTES, StudyPlan, trial_bytes
 from rlvo.search.preflight import count_cpus, count_gpus, gpu_memory, machine_memory
 from rlvo.study.folder import read_config, started_studies
 from rlvo.study.specs import Spec, model_specs, spec_of
@@ -29,8 +29,6 @@ from rlvo.training.usage import Pace
 Measure = Callable[[StudyConfig, int], Mapping[Spec, Measured | str]]
 RAY_SECONDS = 10.0
 """What Ray takes to start, and its first workers to import torch, once per search."""
-PROCESS_BYTES = 900_000_000
-"""What a trial's process takes on a CPU before it has a network: Python, torch and its libraries."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from rlvo.search.preflight import (
     check_start,
     count_gpus,
     cut_torn_line,
-    lacking_node,
     study_lock,
 )
 from rlvo.study.folder import StudyFolder
@@ -131,25 +130,12 @@ def test_a_cluster_that_does_not_answer_is_told_before_anything_is_prepared(
         check_start(make_small(resources={"gpus": 99}), StudyFolder(tmp_path), "127.0.0.1:1")
 
 
-def test_a_cluster_without_room_for_a_trial_is_doubted_because_nodes_may_join(make_small: MakeStudy) -> None:
-    config = make_small(resources={"cpus": 4, "gpus": 0.5})
-    planned, small, large = plan_study(config), {"CPU": 2.0, "GPU": 8.0}, {"CPU": 4.0, "GPU": 1.0}
-    assert lacking_node(planned, config, [small, large]) is None
-    told = lacking_node(planned, config, [small, {"CPU": 64.0}])
-    assert told is not None
-    assert "(4 CPU, 0.5 GPU); its nodes: 2 CPU, 8 GPU; 64 CPU, 0 GPU. Unless others join" in told
-    config = make_small()
-    node = {"CPU": 2.0, "memory": 4e9}
-    assert lacking_node(plan_study(config), config, [node]) is None
-    assert "0.0 GB" in str(lacking_node(plan_study(config), config, [node | {"memory": 1e4}]))
-    assert "none is there" in str(lacking_node(plan_study(config), config, []))
-
-
 @pytest.mark.usefixtures("ray_session")
 def test_a_clusters_nodes_are_asked_before_anything_is_prepared(make_small: MakeStudy, tmp_path: Path) -> None:
     said: list[str] = []
     check_start(make_small(resources={"gpus": 99}), StudyFolder(tmp_path), "auto", said.append)
-    assert "no node of the cluster has what a trial asks for (1 CPU, 99 GPU); its nodes: 2 CPU, 0 GPU" in said[0]
+    assert "no node of the cluster can hold a trial: it asks for 1 CPU, 99 GPU, " in said[0]
+    assert "and the largest node has 2 CPU, 0 GPU, " in said[0]
 
 
 def test_a_line_cut_short_is_dropped_and_a_whole_file_stays(tmp_path: Path) -> None:

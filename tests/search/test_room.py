@@ -3,9 +3,8 @@
 import pytest
 from support.small_study import MakeStudy
 
-from rlvo.search.plan import plan_study, trial_bytes
+from rlvo.search.plan import PROCESS_BYTES, plan_study, trial_bytes
 from rlvo.search.room import RoomWatch, asked_by_trial, without_room
-from rlvo.search.verdict import PROCESS_BYTES
 
 ASKED = {"CPU": 4.0, "GPU": 0.5, "memory": 3e9}
 HEAD, SMALL, LARGE = {"CPU": 0.0}, {"CPU": 2.0, "GPU": 1.0, "memory": 9e9}, {"CPU": 4.0, "GPU": 1.0, "memory": 3e9}
@@ -20,6 +19,8 @@ def test_a_trial_asks_a_cluster_for_the_memory_that_it_is_estimated_to_take(make
     on_gpu = asked_by_trial(make_small(resources={"gpus": 0.5}), planned, of_cluster=True)
     assert on_gpu["GPU"] == 0.5
     assert PROCESS_BYTES < on_gpu["memory"] < on_cpu["memory"], "maps are in the GPU's memory"
+    uncounted = asked_by_trial(make_small(resources={"gpus": "auto"}), planned, of_cluster=True)
+    assert uncounted == on_gpu | {"GPU": 0.0}
     assert asked_by_trial(study, planned, of_cluster=False) == {"CPU": 1.0, "GPU": 0.0}
     for of_cluster in (True, False):
         asked = asked_by_trial(make_small(resources={"memory_gb": 2.5}), planned, of_cluster=of_cluster)
