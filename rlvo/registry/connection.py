@@ -8,6 +8,7 @@ import asyncio
 import ipaddress
 import json
 import resource
+import select
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,6 +19,10 @@ HEADER_SECONDS = 10
 """From the opening of a connection to the end of a request's headers."""
 BODY_SECONDS = 30
 """From there to the end of its body; also how long an answer may wait for its reader."""
+REFUSAL_SECONDS = 0.5
+"""From a request's refusal to its being told, so that whoever is refused and asks again takes little of the server."""
+MAX_PIECE = 4096
+"""Bytes that are parsed at once, between which others have their turn: the smallest chunks take 15 µs each."""
 MOST_CONNECTIONS = 500
 """Beyond them, the one whose request is nearest to being given up is closed."""
 
@@ -34,25 +39,38 @@ class Connection(H11Protocol):
 
     def __init__(self, *, on_refused: Callable[[int], None], **options: Any) -> None:
         super().__init__(**options)
+        self.app_state = {**self.app_state, "hold_back": self._hold_back, "is_gone": self._is_gone}
         self._on_refused = on_refused
         self._limit: asyncio.TimerHandle | None = None
+        self._refusal: asyncio.TimerHandle | None = None
+        self._told = asyncio.Event()
+        self._is_deaf = False
         self._reader_limit: asyncio.TimerHandle | None = None
         self._state: object = None
 
     @property
     def deadline(self) -> float:
-        """The loop's time at which the present request is given up; infinite if all of it has come."""
-        return self._limit.when() if self._limit is not None else float("inf")
+        """The loop's time at which the present request is given up; infinite if all of it has come and it is lawful."""
+        clock = self._refusal or self._limit
+        return clock.when() if clock is not None else float("inf")
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether the present request is refused, and its caller not told yet."""
+        return self._refusal is not None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for headers. If there are too many connections, one that still sends is closed."""
         super().connection_made(transport)
+        transport.max_size = MAX_PIECE  # type: ignore[attr-defined]
         self._watch()
         if len(self.connections) > most_connections():
             min(self.connections, key=lambda each: each.deadline).refuse(429, "too many connections")
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come, and wait for what is still missing."""
+        """Parse what has come, and wait for what is still missing; what a refused caller goes on sending is dropped."""
+        if self._is_deaf:
+            return
         super().data_received(data)
         self._watch()
 
@@ -80,12 +98,15 @@ class Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop every clock."""
         self._stop_waiting()
+        self._told.set()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP."""
-        self.refuse(400, msg.rstrip("."))
+        self._stop_waiting()
+        self._is_deaf = True
+        self._refusal = self.loop.call_later(REFUSAL_SECONDS, self.refuse, 400, msg.rstrip("."))
 
     def refuse(self, status: int, why: str) -> None:
         """Say why if nothing has been answered yet, and close."""
@@ -101,6 +122,33 @@ class Connection(H11Protocol):
             parts: Iterable[h11.Event] = (answer, h11.Data(data=body), h11.EndOfMessage())
             self.transport.write(b"".join(self.conn.send(part) or b"" for part in parts))
         self.transport.close()
+
+    async def _hold_back(self) -> bool:
+        """Wait before a refusal is told, unless the caller leaves; for the application.
+
+        Returns:
+            Whether the connection ends with it: not all of the request had come, and the rest was dropped.
+        """
+        if self.conn.their_state is h11.SEND_BODY:
+            self._stop_waiting()
+            self._is_deaf, self.cycle.keep_alive = True, False
+        if not self.transport.is_closing():
+            self._told.clear()
+        self._refusal = self.loop.call_later(REFUSAL_SECONDS, self._told.set)
+        await self._told.wait()
+        self._refusal.cancel()
+        self._refusal = None
+        return self._is_deaf
+
+    def _is_gone(self) -> bool:
+        """Whether the caller has left, which the loop may not have noticed yet; from any thread."""
+        if self.transport.is_closing():
+            return True
+        if (handle := self.transport.get_extra_info("socket").fileno()) < 0:
+            return True
+        poll = select.poll()
+        poll.register(handle, select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def _watch(self) -> None:
         """Start the clock of the part of a request that is being sent, when that part begins."""

@@ -11,16 +11,16 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Annotated, Any, Self, cast
 
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel, scoring_server
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError, model_validator
 from starlette.exceptions import HTTPException
 
 from rlvo.cohort.pseudonym import cohort_key, pseudonym
@@ -29,15 +29,29 @@ from rlvo.errors import RlvoError
 CONCEALED = ("patient_id", "warnings", "notice")
 """Columns of an answer that the audit leaves out: ids, text that may name files, and the constant notice."""
 
+MAX_COLUMNS = 1000
+"""Of a table; also the keys of anything else in a request."""
+MAX_BRACKETS = 10_000
+"""In a request's text, beside those of its rows; 1 MB of nothing else takes half a second to read."""
+
+
+def _few(value: Any) -> Any:
+    """Refuse what is too long before its parts are looked at: each that is wrong would be an error of its own."""
+    if isinstance(value, dict | list) and len(value) > MAX_COLUMNS:
+        raise ValueError(f"it has more than {MAX_COLUMNS} columns or keys")
+    return value
+
+
 Cell = str | float | int | bool | None
+Row = Annotated[dict[str, Cell], BeforeValidator(_few)]
 
 
 class Split(BaseModel):
     """A table as pandas writes it with `orient="split"`."""
 
-    columns: list[str]
-    data: list[list[Cell]]
-    index: list[int | str] | None = None
+    columns: Annotated[list[str], FailFast(), BeforeValidator(_few)]
+    data: Annotated[list[Annotated[list[Cell], FailFast(), BeforeValidator(_few)]], FailFast()]
+    index: list[int | str] | None = Field(None, fail_fast=True)
 
     @model_validator(mode="after")
     def _rectangular(self) -> Self:
@@ -62,9 +76,14 @@ class Question(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    dataframe_records: list[dict[str, Cell]] | None = None
+    dataframe_records: list[Row] | None = Field(None, fail_fast=True)
     dataframe_split: Split | None = None
-    params: Params | None = None
+    params: Annotated[Params, BeforeValidator(_few)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_keys(cls, given: Any) -> Any:
+        return _few(given)
 
     @model_validator(mode="after")
     def _one_table(self) -> Self:
@@ -135,8 +154,13 @@ class ServedModel:
     audit: Audit | None
     max_rows: int
 
-    def read(self, body: bytes) -> Params | None:
-        """The parameters in the body of a request. Raises HTTPException (4xx) if its table cannot be asked about."""
+    def read(self, body: bytes) -> tuple[Params | None, int]:
+        """The parameters in the body of a request, and how many rows its table has.
+
+        Raises HTTPException (4xx): the table cannot be asked about.
+        """
+        if body.count(b"[") + body.count(b"{") > MAX_BRACKETS + 2 * self.max_rows:
+            raise HTTPException(413, f"the request has more lists and objects than a table of {self.max_rows} rows")
         try:
             question = Question.model_validate_json(body)
         except ValidationError as error:
@@ -146,10 +170,10 @@ class ServedModel:
         if len(ids := question.ids()) > self.max_rows:
             raise HTTPException(413, f"the table has {len(ids)} rows; at most {self.max_rows} are answered at once")
         _check_ids(ids)
-        return question.params
+        return question.params, len(ids)
 
-    def answer(self, body: bytes, params: Params | None, abandoned: threading.Event) -> pd.DataFrame:
-        """Answer as the model does; one that can stops before the next patient once the caller has `abandoned` it.
+    def answer(self, body: bytes, params: Params | None, is_abandoned: Callable[[], bool]) -> pd.DataFrame:
+        """Answer as the model does; one that can stops before the next patient once the request `is_abandoned`.
 
         `body` and `params` are what `read` was given and has returned.
 
@@ -158,7 +182,7 @@ class ServedModel:
         model: Any = self.model
         service = getattr(model.unwrap_python_model(), "service", None)
         if service is not None:
-            service.is_abandoned = abandoned.is_set
+            service.is_abandoned = is_abandoned
         table = self._table(body)
         try:
             answers = model.predict(table, params=params.model_dump() if params is not None else None)
@@ -167,7 +191,7 @@ class ServedModel:
         except OverflowError:
             raise HTTPException(400, "a number is too large") from None
         except Exception as error:  # noqa: BLE001
-            if not abandoned.is_set():
+            if not is_abandoned():
                 _log(error)
             raise HTTPException(500, "the model failed; the server's log says where") from None
         assert isinstance(answers, pd.DataFrame)

@@ -13,8 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from io import StringIO
@@ -35,6 +34,7 @@ from prometheus_client import (
     exposition,
 )
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -44,6 +44,7 @@ from starlette.types import Message, Receive, Scope, Send
 from rlvo.errors import RlvoError
 from rlvo.registry.connection import Connection, is_local
 from rlvo.registry.served_model import Audit, Params, ServedModel
+from rlvo.registry.turns import Turns
 
 OPEN = ("/ping", "/health", "/ready")
 """What is answered without a token: whether the server lives, and whether it can answer."""
@@ -77,7 +78,7 @@ class Server:
     def __init__(self, served: ServedModel, *, manifest: str, max_bytes: int, token: str | None, host: str) -> None:
         self._served, self._max_bytes, self._token = served, max_bytes, token
         self._names = {host, f"[{host}]", "127.0.0.1", "localhost", "[::1]"} if is_local(host) else None
-        self._worker = ThreadPoolExecutor(1)
+        self._turns = Turns()
         self._waiting = 0
         self.metrics = Metrics(manifest)
         routes = [
@@ -92,12 +93,18 @@ class Server:
         self._app = Starlette(routes=routes, exception_handlers=handlers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse a request by its headers, or pass it on; count it either way."""
+        """Refuse a request by its headers, or pass it on; count it either way. A refusal is told a little later."""
+        refusal: list[Message] = []
 
         async def send_counted(message: Message) -> None:
+            is_refusal = bool(refusal)
             if message["type"] == "http.response.start":
                 self.count(message["status"], on_record=scope["path"] not in OPEN)
-            await send(message)
+                is_refusal = 400 <= message["status"] < GONE
+            if is_refusal:
+                refusal.append(message)
+            else:
+                await send(message)
 
         if scope["type"] == "http":
             request = Request(scope)
@@ -105,8 +112,12 @@ class Server:
                 self._check(request)
             except HTTPException as refused:
                 await _as_json(request, refused)(scope, receive, send_counted)
-                return
-        await self._app(scope, receive, send_counted)
+        if not refusal:
+            await self._app(scope, receive, send_counted)
+        if refusal and await scope["state"]["hold_back"]():
+            MutableHeaders(scope=refusal[0])["connection"] = "close"
+        for message in refusal:
+            await send(message)
 
     def count(self, status: int, *, on_record: bool = True) -> None:
         """Count an answer or a refusal; the audit has a line for a refusal."""
@@ -140,13 +151,13 @@ class Server:
         body = await self._body(request)
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise HTTPException(415, "send application/json")
-        params = self._served.read(body)
+        params, rows = self._served.read(body)
         if self._waiting >= MOST_WAITING:
             raise HTTPException(429, f"{MOST_WAITING} requests wait already", {"Retry-After": "10"})
         self._waiting, start = self._waiting + 1, time.perf_counter()
         try:
             with self.metrics.waiting.track_inprogress():
-                answers = await self._ask(body, params, request)
+                answers = await self._ask(body, params, rows, request)
         finally:
             self._waiting -= 1
         self.metrics.seconds.observe(time.perf_counter() - start)
@@ -156,17 +167,27 @@ class Server:
         scoring_server.predictions_to_json(answers, text)  # type: ignore[no-untyped-call]
         return Response(text.getvalue(), media_type="application/json")
 
-    async def _ask(self, body: bytes, params: Params | None, request: Request) -> pd.DataFrame:
+    async def _ask(self, body: bytes, params: Params | None, rows: int, request: Request) -> pd.DataFrame:
         """Wait for the model's answer, or raise ClientDisconnect once the caller has gone, whose turn is then over."""
-        abandoned = threading.Event()
-        work = asyncio.get_running_loop().run_in_executor(self._worker, self._served.answer, body, params, abandoned)
+        is_gone: Callable[[], bool] = request.state.is_gone
+
+        def answer() -> pd.DataFrame:
+            try:
+                if not is_gone():
+                    return self._served.answer(body, params, is_gone)
+            except HTTPException:
+                if not is_gone():
+                    raise
+            raise ClientDisconnect
+
+        work: asyncio.Future[pd.DataFrame] = asyncio.wrap_future(self._turns.submit(answer, rows))
         gone = asyncio.ensure_future(_until_gone(request))
         both: set[asyncio.Future[Any]] = {work, gone}
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            gone.cancel()
-            return work.result()
-        abandoned.set()
+        with suppress(ClientDisconnect):
+            if work.done():
+                gone.cancel()
+                return work.result()
         work.cancel()
         self.metrics.abandoned.inc()
         raise ClientDisconnect
@@ -234,6 +255,7 @@ def serve(
     served = ServedModel(model, caution, record, max_rows)
     app = Server(served, manifest=version["manifest"], max_bytes=max_bytes, token=token, host=host)
     same: dict[str, Any] = {"http": partial(Connection, on_refused=app.count), "ws": "none", "loop": "asyncio"}
+    same["h11_max_incomplete_event_size"] = MAX_HEADER_BYTES
     quiet: dict[str, Any] = {"log_level": "error", "access_log": False, "server_header": False, "proxy_headers": False}
     server = uvicorn.Server(uvicorn.Config(app, **same, **quiet))
     try:

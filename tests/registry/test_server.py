@@ -266,7 +266,7 @@ def test_what_only_our_server_refuses(server: tuple[str, str, Path], study: Tiny
 def test_strangers_get_one_line_and_others_their_answers(
     server: tuple[str, str, Path], study: TinyStudy, predictor: EnsemblePredictor
 ) -> None:
-    """The table of attacks from eight callers at once, then 1,000 of those that are refused, which leave no memory."""
+    """The table of attacks from eight callers at once, then 1,000 that are refused from 40, which leave no memory."""
     _, address, folder = server
     port = int(address.rpartition(":")[2])
     row = json.loads(study.raw.head(1).drop(columns="rlvo").to_json(orient="records"))[0]
@@ -276,8 +276,8 @@ def test_strangers_get_one_line_and_others_their_answers(
     def attack(name: str) -> tuple[str, bytes]:
         return name, exchange(port, table[name].sent)
 
-    with ThreadPoolExecutor(8) as strangers:
-        replies = list(strangers.map(attack, table))
+    with ThreadPoolExecutor(8) as eight, ThreadPoolExecutor(40) as strangers:
+        replies = list(eight.map(attack, table))
         before = memory(str(port))
         refused = [name for name, each in table.items() if each.status >= 400]
         while_attacked = strangers.map(attack, itertools.islice(itertools.cycle(refused), 1000))
