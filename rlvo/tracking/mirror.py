@@ -12,6 +12,7 @@ from rlvo.mlflow_client import Tracking, one_line
 from rlvo.study.folder import StudyFolder
 from rlvo.tracking.runs import RunStatus, RunTree
 from rlvo.tracking.study_items import Pseudonymise, StudyItems
+from rlvo.tracking.trial_files import StartedTrials
 
 logger = get_logger(__name__)
 
@@ -30,7 +31,8 @@ class Mirror:
     """
 
     def __init__(self, config: StudyConfig, study: StudyFolder, tracking: Tracking, pseudonymise: Pseudonymise) -> None:
-        self._items = StudyItems(config, study, pseudonymise)
+        self._trials = StartedTrials(config, study)
+        self._items = StudyItems(config, study, self._trials, pseudonymise)
         self._tracking, self._experiment = tracking, config.name
         self._tree: RunTree | None = None
         self._problem: str | None = None
@@ -57,7 +59,7 @@ class Mirror:
         self._try("KILLED" if interrupted else "FAILED")
         if self._problem is None:
             return None
-        waiting = self._items.undelivered
+        waiting = self._trials.undelivered
         what = f"{waiting} trial(s) that are" if waiting else "something that is"
         return f"MLflow is missing {what} on disk: {self._problem}"
 
@@ -82,15 +84,15 @@ class Mirror:
             MlflowException, OSError: MLflow stopped answering, or refused.
         """
         tree, self._tree = self._tree, None  # after a failure, MLflow is asked again what it holds
-        if self._items.find_trials(every=closing is not None):
+        if self._trials.find(every=closing is not None):
             tree = tree or RunTree(self._tracking, self._experiment, goes_on=True)
             tree.refusal = None
             self._items.write(tree, closing)
         self._tree = tree
         if tree is not None and tree.refusal is not None:
             raise tree.refusal
-        if self._items.damage is not None:
-            raise self._items.damage
+        if self._trials.damage is not None:
+            raise self._trials.damage
 
     def _run(self, interval: float) -> None:
         while not self._stop.wait(interval):

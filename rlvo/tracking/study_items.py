@@ -1,4 +1,4 @@
-"""What MLflow is to hold of a study, read from its folder.
+"""What MLflow is to hold of a study.
 
 No path and no patient id is written: patients are named by pseudonym, and text ends before its first path.
 """
@@ -7,9 +7,7 @@ import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from statistics import fmean, stdev
@@ -19,37 +17,17 @@ from rlvo.config.base import by_path, content_hash
 from rlvo.config.model import Configuration
 from rlvo.config.space import conditions
 from rlvo.config.study import StudyConfig
-from rlvo.errors import RlvoError
 from rlvo.evaluation.predictions import read_predictions
-from rlvo.files import csv_text, file_sha256, file_version
-from rlvo.study.folder import (
-    StartedTrial,
-    StudyFolder,
-    started_configuration,
-    started_folds,
-    started_trial,
-    study_identity,
-)
+from rlvo.files import csv_text
+from rlvo.study.folder import StudyFolder, study_identity
 from rlvo.study.state import State, combined_state
 from rlvo.study.status import TrialKey, read_note
 from rlvo.tracking.datasets import StudyGroups
 from rlvo.tracking.notes import configuration_note, study_note, trial_note
 from rlvo.tracking.runs import RunStatus, RunTree
 from rlvo.tracking.trial_figures import trial_figures
-from rlvo.training.records import (
-    BEST_WEIGHTS,
-    EPOCHS,
-    OBJECTIVE,
-    PREDICTIONS,
-    RECORD,
-    CompletionRecord,
-    check_file,
-    damaged,
-    objective_se,
-    read_epochs,
-    read_record,
-)
-from rlvo.training.usage import USAGE, read_usage
+from rlvo.tracking.trial_files import Siblings, StartedTrials, TrialFiles
+from rlvo.training.records import BEST_WEIGHTS, EPOCHS, OBJECTIVE, PREDICTIONS, CompletionRecord, objective_se
 
 DIGEST = "rlvo.digest"
 """Tag: SHA-256 of the file that a run shows in full; set once everything is there."""
@@ -64,73 +42,6 @@ LEFT_CHANCE, STARTS = "rlvo.left_chance", "rlvo.starts"
 STATUS: dict[State, RunStatus] = {"finished": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
 
 Pseudonymise = Callable[[str], str]
-AGAIN = 16
-"""Configurations that were delivered and are looked at again, in turn, by each sync."""
-
-
-@dataclass(eq=False)
-class TrialFiles:
-    """A trial that was started, and what it has written so far."""
-
-    trial: StartedTrial
-    record: CompletionRecord | None = None
-    """None if the trial has not ended."""
-    digest: str | None = None
-    """SHA-256 of the record's file."""
-    epochs: Sequence[Mapping[str, float]] = ()
-    """Not read of a trial that MLflow holds already."""
-    score: float = -math.inf
-    """What trials are compared by; minus infinity unless the trial has finished."""
-    weights_bytes: int | None = None
-    """Size of its weights, if it has finished."""
-    is_checked: bool = False
-    """Whether its weights were compared with the record."""
-    version: Sequence[object] | None = None
-    """Of its files when they were read; None: they are to be read again."""
-    is_delivered: bool = False
-    """Whether the trial has ended and MLflow holds all of it."""
-
-    @cached_property
-    def run(self) -> str:
-        """The identity of its run."""
-        return self.trial.identity.key
-
-    @property
-    def weights(self) -> Path:
-        """The best checkpoint's."""
-        return self.trial.folder / BEST_WEIGHTS
-
-    @property
-    def is_new(self) -> bool:
-        """Whether its files are others than those that were read."""
-        return self.version is None or self.version != self.version_now()
-
-    def version_now(self) -> Sequence[object]:
-        """Of its files: of a trial that has ended the record's alone."""
-        names = (RECORD,) if self.is_delivered else (RECORD, EPOCHS, USAGE)
-        return [file_version(f"{self.trial.folder}/{name}") for name in names]
-
-
-@dataclass(eq=False)
-class Siblings:
-    """A configuration that was started, and its trials by fold."""
-
-    configuration: Configuration
-    trials: dict[int, TrialFiles] = field(default_factory=dict)
-    is_new: bool = True
-    """Whether something is to be written."""
-    state: State = "waiting"
-    """`finished`, `failed`, `pruned`, or `waiting` if it has not ended."""
-
-    def is_settled(self, folds: int) -> bool:
-        """Whether MLflow holds all that there will be: of what was pruned or has failed no other fold starts."""
-        has_all = len(self.trials) == folds or self.state in ("failed", "pruned")
-        return has_all and all(files.is_delivered for files in self.trials.values())
-
-    @property
-    def is_open(self) -> bool:
-        """Whether one of its trials has not ended."""
-        return any(files.record is None for files in self.trials.values())
 
 
 def modified_ns(path: Path) -> int | None:
@@ -150,16 +61,19 @@ def open_study_run(tree: RunTree, config: StudyConfig, study: StudyFolder, group
 
 
 class StudyItems:
-    """Reads a study and its trials and writes them to MLflow, again and again, and knows what was delivered.
+    """Writes a study and its trials to MLflow, again and again, and knows what was delivered.
 
-    What was delivered is left alone: only a few such trials are looked at again each time, in turn, and all of them at
-    the end.
+    Args:
+        config: the study's configuration.
+        study: its folder.
+        trials: those that were started, as they were found last.
+        pseudonymise: gives a patient's pseudonym.
     """
 
-    def __init__(self, config: StudyConfig, study: StudyFolder, pseudonymise: Pseudonymise) -> None:
-        self._config, self._study, self._pseudonymise = config, study, pseudonymise
-        self._siblings: dict[str, Siblings] = {}  # by the configuration's folder
-        self._turn = 0
+    def __init__(
+        self, config: StudyConfig, study: StudyFolder, trials: StartedTrials, pseudonymise: Pseudonymise
+    ) -> None:
+        self._config, self._study, self._trials, self._pseudonymise = config, study, trials, pseudonymise
         self._tree: RunTree | None = None
         """The one that holds everything that was written."""
         self._root = ""
@@ -172,56 +86,6 @@ class StudyItems:
         """The runs that are tagged."""
         self._kept: dict[str, str] = {}
         """The digests of the weights that MLflow holds, by run."""
-        self.damage: RlvoError | None = None
-        """What is wrong with a trial's files, if they could not be read."""
-
-    @property
-    def undelivered(self) -> int:
-        """How many trials MLflow does not hold in full."""
-        return sum(not files.is_delivered or files.is_new for files in self._trials())
-
-    def find_trials(self, *, every: bool = False) -> bool:
-        """Look which trials were started, and what has changed. False: none.
-
-        Args:
-            every: look at those that were delivered, too.
-        """
-        self.damage, found, folds = None, {}, self._config.folds.folds
-        folders = self._study.configurations()
-        again = {folders[(self._turn + number) % len(folders)].name for number in range(min(AGAIN, len(folders)))}
-        self._turn += AGAIN
-        for folder in folders:
-            siblings = self._siblings.get(folder.name)
-            if siblings is None or every or folder.name in again:
-                siblings = self._look(folder, siblings, started_configuration(folder))
-            elif not siblings.is_settled(folds):
-                siblings = self._look(folder, siblings, siblings.configuration)
-            if siblings is not None and siblings.trials:
-                found[folder.name] = siblings
-        self._is_ranked = self._is_ranked and found.keys() >= self._siblings.keys()
-        self._siblings = found
-        return bool(found)
-
-    def _look(self, folder: Path, known: Siblings | None, configuration: Configuration | None) -> Siblings | None:
-        """Look what has become of a configuration's trials. Raises RlvoError if the study's inputs are damaged."""
-        if configuration is None:
-            return None
-        known = known or Siblings(configuration)
-        before, known.trials = known.trials, {}
-        for fold in started_folds(folder, self._config):
-            trial = before.get(fold) or TrialFiles(
-                started_trial(self._study, self._config, folder, configuration, fold)
-            )
-            known.trials[fold] = trial
-            if trial.is_new:
-                trial.is_delivered, known.is_new = False, True
-            elif trial.record is not None and not trial.is_delivered:  # an artifact was refused
-                known.is_new = True
-            elif trial.weights_bytes is not None and not trial.weights.is_file():
-                self.damage = damaged(trial.weights)
-        if before.keys() != known.trials.keys():
-            known.is_new, self._is_ranked = True, False
-        return known
 
     def write(self, tree: RunTree, closing: RunStatus | None = None) -> None:
         """Have MLflow hold what is new of the trials that were found: study → configuration → trial.
@@ -235,36 +99,34 @@ class StudyItems:
         training = note.running if note is not None else None
         if not is_same:
             self._is_ranked, self._best, self._kept = False, [], {}
-            for files in self._trials():
+            for files in self._trials:
                 if files.run not in tree.runs or tree.runs[files.run].tags.get(DIGEST) != files.digest:
-                    files.is_delivered, files.version = False, None
-        new = [each for each in self._siblings.values() if each.is_new or not is_same or closing is not None]
-        if new or not self._is_ranked or self._is_refused:
+                    files.forget()
+        started = self._trials.configurations
+        new = [each for each in started if each.is_new or not is_same or closing is not None]
+        if new or not self._is_ranked or self._trials.has_changed or self._is_refused:
             groups = StudyGroups.of(self._study)
             if not is_same or self._is_refused:
                 self._root = open_study_run(tree, self._config, self._study, groups)
             for each in new:
                 for files in each.trials.values():
-                    self._read(tree, files)
+                    run = tree.runs.get(files.run)
+                    self._trials.read(files, run.tags.get(DIGEST) if run is not None else None)
                 self._write_runs(tree, each, groups)
                 self._set_statuses(tree, each, training, closing)
                 each.is_new = False
-            if not self._is_ranked or closing is not None:
+            if not self._is_ranked or self._trials.has_changed or closing is not None:
                 self._rank(tree, groups, every=not is_same)
         if training != self._training:
-            for each in self._siblings.values():
+            for each in started:
                 if each.is_open:
                     self._set_statuses(tree, each, training, closing)
         self._training, self._is_refused = training, tree.refusal is not None
-        states = [each.state for each in self._siblings.values()]
-        is_complete = sum(state in STATUS for state in states) >= self._config.configurations
+        is_complete = sum(each.state in STATUS for each in started) >= self._config.configurations
         tree.set_status(self._root, "FINISHED" if is_complete or closing == "FAILED" else closing or "RUNNING")
         if closing is not None:
             tree.kill_open_runs(self._root)  # what is left are runs of trials whose folders are gone
         self._tree = tree
-
-    def _trials(self) -> Iterator[TrialFiles]:
-        return (files for each in self._siblings.values() for files in each.trials.values())
 
     def _run(self, siblings: Siblings) -> str:
         """The identity of a configuration's run."""
@@ -277,22 +139,22 @@ class StudyItems:
             every: whatever was tagged and kept before, unknown here, is looked through too.
         """
         aucs = self._aucs()
-        runs = [self._run(each) for each in self._siblings.values()]
+        runs = [self._run(each) for each in self._trials.configurations]
         scores = {run: fmean(aucs[run]) if run in aucs else -math.inf for run in runs}
-        by_trial = {files.run: files.score for files in self._trials()}
+        by_trial = {files.run: files.score for files in self._trials}
         before = [*by_trial, *scores] if every else self._best
         self._best = [_best(by_trial), _best(scores)]
         for run in dict.fromkeys([*before, *self._best]):
             is_best = run in self._best and math.isfinite(by_trial.get(run, scores.get(run, -math.inf)))
             tree.set_tags(run, {BEST: "true" if is_best else None})
         self._summarise(tree, aucs)
-        self._is_ranked = True
+        self._is_ranked, self._trials.has_changed = True, False
         self._keep_checkpoints(tree, groups, every=every)
 
     def _aucs(self) -> dict[str, list[float]]:
         """Of what has finished, by the run of its first repeat: the AUC on each fold, the mean over the repeats."""
         finished = defaultdict[str, list[tuple[int, str, list[float]]]](list)  # by what all repeats share
-        for each in self._siblings.values():
+        for each in self._trials.configurations:
             if each.state == "finished":
                 configuration, repeat = each.configuration, each.configuration.training.repeat
                 shared = configuration.key if repeat == 0 else configuration.first_repeat.key
@@ -302,7 +164,7 @@ class StudyItems:
 
     def _summarise(self, tree: RunTree, aucs: Mapping[str, Sequence[float]]) -> None:
         """At the study's run: the best configuration, and how many trials have ended, each by how many had by then."""
-        outcomes = Counter[State](files.record.outcome for files in self._trials() if files.record is not None)
+        outcomes = Counter[State](files.record.outcome for files in self._trials if files.record is not None)
         figures: dict[str, float] = {f"trials_{outcome}": outcomes[outcome] for outcome in STATUS}
         figures["trials_planned"] = self._config.configurations * self._config.folds.folds
         if aucs:
@@ -319,7 +181,7 @@ class StudyItems:
         more than it may.
         """
         limits = self._config.mlflow
-        by_run = {files.run: files for files in self._trials()}
+        by_run = {files.run: files for files in self._trials}
         candidates = [files for files in by_run.values() if math.isfinite(files.score) and files.weights_bytes]
         ranked = sorted(candidates, key=lambda files: -files.score)
         room = math.inf if limits.checkpoint_gb is None else limits.checkpoint_gb * 1e9
@@ -338,12 +200,10 @@ class StudyItems:
         """Have MLflow hold a trial's weights, also as a model."""
         trial, record = files.trial, files.record
         assert record is not None  # it has finished
-        if not files.is_checked and tree.runs[files.run].tags.get(CHECKPOINT) != digest:
-            try:
-                check_file(trial.folder, record, BEST_WEIGHTS)
-            except RlvoError as damage:  # the other trials do not wait for it
-                self.damage, files.is_delivered, files.version, self._is_ranked = damage, False, None, False
-                return
+        is_to_check = not files.is_checked and tree.runs[files.run].tags.get(CHECKPOINT) != digest
+        if is_to_check and not self._trials.are_weights_whole(files, record):
+            self._is_ranked = False
+            return
         tree.write_artifact(files.run, BEST_WEIGHTS, files.weights, CHECKPOINT, digest)
         if tree.refusal is not None:
             self._is_ranked = False
@@ -352,32 +212,6 @@ class StudyItems:
         name, validation = run_name(trial.configuration, fold), groups.validation(fold)
         tree.log_model(files.run, name, epoch, at_best(record), validation)
         self._kept[files.run] = digest
-
-    def _read(self, tree: RunTree, files: TrialFiles) -> None:
-        """Read what a trial has written, unless that is known."""
-        if not files.is_new:
-            return
-        folder, before = files.trial.folder, files.digest
-        files.is_delivered = False
-        files.version = files.version_now()
-        files.record, files.digest, files.epochs, files.score, files.weights_bytes = None, None, (), -math.inf, None
-        try:
-            if files.trial.record.exists():
-                files.digest = file_sha256(files.trial.record)
-            run = tree.runs.get(files.run)
-            is_held = run is not None and files.digest is not None and run.tags.get(DIGEST) == files.digest
-            files.record = read_record(folder, unchecked=(EPOCHS, PREDICTIONS, BEST_WEIGHTS) if is_held else ())
-            files.is_checked = not is_held
-            if not is_held:
-                usage = read_usage(folder)
-                files.epochs = [{**epoch, **usage.get(int(epoch["epoch"]), {})} for epoch in read_epochs(folder)]
-            if files.record is not None and BEST_WEIGHTS in files.record.files:
-                files.weights_bytes = files.weights.stat().st_size
-        except RlvoError as damage:  # the other trials do not wait for it
-            self.damage, files.version, files.digest = damage, None, None
-        if files.record is not None and files.record.outcome == "finished":
-            files.score = -math.inf if files.record.objective is None else files.record.objective
-        self._is_ranked = self._is_ranked and files.digest == before
 
     def _write_runs(self, tree: RunTree, siblings: Siblings, groups: StudyGroups) -> None:
         """The run of a configuration and those of its trials, with what each trial has written so far."""
@@ -411,8 +245,7 @@ class StudyItems:
             if files.record is not None and not files.is_delivered:
                 self._write_ended(tree, files, files.record, groups.split)
                 if tree.refusal is None:
-                    files.is_delivered, files.epochs = True, ()
-                    files.version = files.version[:1] if files.version is not None else None
+                    files.note_delivered()
 
     def _write_ended(self, tree: RunTree, files: TrialFiles, record: CompletionRecord, split: Split) -> None:
         """What a trial left when it ended."""

@@ -26,7 +26,7 @@ from rlvo.errors import MachineError, RlvoError
 from rlvo.mlflow_client import Tracking
 from rlvo.search.proposals import Proposals
 from rlvo.study.status import Note, write_note
-from rlvo.tracking import study_items
+from rlvo.tracking import trial_files
 
 pytestmark = pytest.mark.slow
 
@@ -149,7 +149,7 @@ def test_a_second_sync_and_a_new_process_write_nothing(on_disk: StudyOnDisk) -> 
 def test_a_sync_of_what_is_delivered_costs_the_same_however_much_that_is(
     new_study: Callable[..., StudyOnDisk], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study_items, "AGAIN", 1)
+    monkeypatch.setattr(trial_files, "AGAIN", 1)
     on_disk = new_study(space={"enumerate": {"training.repeat": list(range(6))}}, search={"configurations": 6})
     configurations = [on_disk.config.configuration({"training.repeat": repeat}) for repeat in range(6)]
     calls = []
@@ -165,7 +165,7 @@ def test_what_was_delivered_is_looked_at_again_in_turn_and_at_the_end(
     on_disk: StudyOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A record that somebody deletes, so that the trial is completed again."""
-    monkeypatch.setattr(study_items, "AGAIN", 1)
+    monkeypatch.setattr(trial_files, "AGAIN", 1)
     on_disk.end_all(NCCT, CTA)
     mirror = on_disk.mirror()
     mirror.sync()
