@@ -8,14 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
+from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
@@ -86,6 +88,11 @@ class Proposals:
         """Ranges to draw from, and values to choose from."""
         for path, axis in space.sample.items():
             self._axes[path] = axis if isinstance(axis, Range) and not is_grid else axis.grid()
+        self._axes = dict(sorted(self._axes.items(), key=lambda axis: bool(conditions(axis[0]))))
+        """Stable: those that are conditions of others come first."""
+        self._choices = {
+            path: CategoricalDistribution(axis) for path, axis in self._axes.items() if not isinstance(axis, Range)
+        }
         self._optuna = _open_optuna(config, study)
         self._name_metric()
 
@@ -125,18 +132,41 @@ class Proposals:
         trials = self._optuna.get_trials(deepcopy=False)
         number = len(trials)
         if trials and trials[-1].state == TrialState.WAITING:  # an earlier process died before it asked for it
-            number -= 1
+            proposal = self._ask(number - 1)
+        elif self._is_whole(point := self._next_point()):
+            proposal = self._note(number, point)
         else:
-            self._optuna.enqueue_trial(self._next_point())
+            self._optuna.enqueue_trial(point)
+            proposal = self._ask(number)
+        self.take(proposal)
+        return proposal
+
+    def _is_whole(self, point: Values) -> bool:
+        """Whether nothing is left to be drawn, and all of it was chosen among some values."""
+        active = {path for path in self._axes if self._config.is_active(path, point)}
+        return active == point.keys() and active <= self._choices.keys()
+
+    def _ask(self, number: int) -> Proposal:
+        """Take up what waits in Optuna, and have the sampler draw what it has not fixed."""
         self._optuna.sampler = _sampler(self._config, number)
         trial = self._optuna.ask()
-        for path in sorted(self._axes, key=lambda path: bool(conditions(path))):  # stable: conditions come first
+        for path, axis in self._axes.items():
             if self._config.is_active(path, trial.params):
-                _suggest(trial, path, self._axes[path])
+                _suggest(trial, path, axis)
         proposal = self._proposal(trial.number, trial.params)
         for name, value in _whereabouts(proposal.configuration).items():
             trial.set_user_attr(name, value)
-        self.take(proposal)
+        return proposal
+
+    def _note(self, number: int, point: Values) -> Proposal:
+        """Propose a whole point. It is a single line in the journal; asking takes one for every axis, and more."""
+        axes: dict[str, Any] = {path: axis for path, axis in self._choices.items() if path in point}
+        params = {path: axis.to_external_repr(axis.to_internal_repr(point[path])) for path, axis in axes.items()}
+        proposal = self._proposal(number, params)
+        about = _whereabouts(proposal.configuration)
+        self._optuna.add_trial(
+            create_trial(state=TrialState.RUNNING, params=params, distributions=axes, user_attrs=about)
+        )
         return proposal
 
     @database_errors()

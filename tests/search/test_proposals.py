@@ -148,6 +148,27 @@ def test_optunas_dashboard_shows_the_metric_and_where_a_configuration_is(tmp_pat
     assert proposal.key in attributes["runs in MLflow"]
 
 
+@pytest.mark.parametrize("sampler", ["grid", "tpe"])
+def test_a_whole_point_is_one_line_that_says_what_optuna_would_have_asked_for(sampler: str, tmp_path: Path) -> None:
+    """Of two journals, the other has every point enqueued first, so that Optuna is asked for it."""
+    space = {"enumerate": ENUMERATE | {"model.fusion": ["none", "daft"], "model.daft.bottleneck_ratio": [3, 7]}}
+    study = parse_study({"name": "study", "space": space, "search": {"sampler": sampler, "defaults_first": True}})
+    one, other = StudyFolder(tmp_path / "one"), StudyFolder(tmp_path / "other")
+    noted, asked = Proposals(study, one), Proposals(study, other)
+    lines = len(one.journal.read_bytes().splitlines())
+    while not noted.is_spent:
+        proposal = noted.propose()
+        storage = JournalStorage(JournalFileBackend(str(other.journal)))
+        optuna.load_study(study_name="study", storage=storage).enqueue_trial(dict(proposal.values))
+        assert asked.propose() == proposal
+    assert len(one.journal.read_bytes().splitlines()) == lines + len(study.grid_points())
+    for mine, theirs in zip(stored(one.path), stored(other.path), strict=True):
+        for name in ("number", "state", "params", "distributions", "user_attrs"):
+            assert getattr(mine, name) == getattr(theirs, name)
+    for folder in (one, other):
+        assert Proposals(study, folder).earlier() == Proposals(study, one).earlier()
+
+
 def test_a_study_without_axes_is_one_configuration(tmp_path: Path) -> None:
     study = parse_study({"name": "study"})
     assert [proposal.configuration for proposal in run(study, tmp_path)] == [study.configuration({})]
