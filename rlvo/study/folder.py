@@ -309,11 +309,10 @@ class TrialStore:
 
     def prune(self, key: str, fold: int, configuration: Configuration, reason: str) -> None:
         """End a trial at its last checkpoint. Raises RlvoError if that is damaged."""
-        from rlvo.training.checkpoint import Progress, end_trial, load_last  # torch: only if something is pruned
+        from rlvo.training.checkpoint import Progress, end_trial, load_progress  # torch: only if something is pruned
 
         folder, identity = self.study.trial(key, fold), self.identify(key, fold)
-        checkpoint = load_last(folder)
-        progress = checkpoint.progress if checkpoint is not None else Progress(identity.key)
+        progress = load_progress(folder) or Progress(identity.key)
         end_trial(folder, configuration, identity, progress, "pruned", reason)
 
 

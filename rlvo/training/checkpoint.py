@@ -11,9 +11,12 @@ import io
 import json
 import logging
 import math
+import pickle
 import shutil
 import tempfile
 import time
+import zipfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -245,8 +248,7 @@ def load_last(folder: Path) -> Checkpoint | None:
     after that.
     Raises RlvoError if epochs have ended but no sound checkpoint is left.
     """
-    for leftover in folder.glob(f"{UNFINISHED}*"):  # the process died in the middle of a save
-        shutil.rmtree(leftover, ignore_errors=True)
+    _remove_leftovers(folder)
     last, previous = folder / "last", folder / "previous"
     for path in (last, previous):
         checkpoint = _load(path)
@@ -260,6 +262,30 @@ def load_last(folder: Path) -> Checkpoint | None:
     if any(path.exists() for path in (last, previous, folder / BEST_WEIGHTS)) or read_epochs(folder):
         raise damaged(last)
     return None
+
+
+def load_progress(folder: Path) -> Progress | None:
+    """How far a trial's newest sound checkpoint has got; None if no epoch of it has ended.
+
+    Of hundreds of MB only that is read, unless it is damaged. Raises RlvoError as `load_last`.
+    """
+    state = folder / "last" / STATE
+    with suppress(FileNotFoundError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError):
+        with zipfile.ZipFile(state) as archive:
+            for name in archive.namelist():
+                if name.endswith("/data.pkl"):
+                    archive.read(name)  # compares its checksum, as torch does not
+        progress = Progress(**torch.load(state, map_location="cpu", weights_only=True, mmap=True)["progress"])
+        _remove_leftovers(folder)
+        return progress
+    checkpoint = load_last(folder)
+    return None if checkpoint is None else checkpoint.progress
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Of a process that died in the middle of a save."""
+    for leftover in folder.glob(f"{UNFINISHED}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def end_trial(

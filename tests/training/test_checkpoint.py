@@ -3,7 +3,7 @@
 import logging
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from rlvo.errors import RlvoError
-from rlvo.training.checkpoint import MOST_SECONDS, WORTH, Progress, Saver, load_last, save_epoch
+from rlvo.training.checkpoint import MOST_SECONDS, WORTH, Progress, Saver, load_last, load_progress, save_epoch
 from rlvo.training.records import write_epochs
 
 
@@ -112,6 +112,38 @@ def test_a_trial_whose_checkpoints_are_gone_is_not_started_again(folder: Path, l
         (folder / "epochs.jsonl").unlink()
     with pytest.raises(RlvoError, match="missing or altered"):
         load_last(folder)
+
+
+def test_how_far_a_trial_has_got_is_read_without_its_weights(folder: Path) -> None:
+    """What is pruned needs no more, and weights and optimiser are hundreds of MB."""
+    assert load_progress(folder / "not-there") is None
+    progress = load_last(folder).progress
+    (folder / "new-abc").mkdir()
+    (folder / "last" / "model.safetensors").unlink()
+    assert load_progress(folder) == progress
+    assert {path.name for path in folder.iterdir()} == {"last", "previous", "best"}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-5],
+        lambda content: bytes(len(content)),
+        lambda content: content.replace(b"val/loss", b"val/lose"),  # it can still be unpickled
+    ],
+)
+def test_how_far_a_trial_has_got_is_told_by_the_checkpoint_before_a_damaged_one(
+    folder: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    state = folder / "last" / "state.pt"
+    state.write_bytes(damage(state.read_bytes()))
+    progress = load_progress(folder)
+    assert progress is not None
+    assert progress.epochs == [{"val/loss": 0.7}, {"val/loss": 0.5}]
+    shutil.rmtree(folder / "last", ignore_errors=True)
+    shutil.rmtree(folder / "previous")
+    with pytest.raises(RlvoError, match="missing or altered"):
+        load_progress(folder)
 
 
 def test_what_an_interrupted_save_left_is_removed(folder: Path) -> None:
