@@ -260,7 +260,7 @@ class Bracket:
         verdicts: dict[int, Verdict] = {}
         for place in places:
             if 0 <= place < len(self._arrived):
-                verdicts |= self._verdict(place)
+                self._decide(place, verdicts)
         return self._by_key(verdicts | self._climb())
 
     def _compare(self, rung: int, starters: Sequence[int]) -> dict[int, Verdict]:
@@ -278,7 +278,7 @@ class Bracket:
                 self._coming.add(number)
         self._arrived.sort()
         for place in range(len(self._arrived)):
-            verdicts |= self._verdict(place)
+            self._decide(place, verdicts)
         return verdicts | self._climb()
 
     def _climb(self) -> dict[int, Verdict]:
@@ -286,15 +286,17 @@ class Bracket:
             return {}
         return self._compare(self._rung + 1, sorted(self._past))
 
-    def _verdict(self, place: int) -> dict[int, Verdict]:
+    def _decide(self, place: int, verdicts: dict[int, Verdict]) -> None:
+        """Note what is certain of whoever has this place among those that have arrived."""
         number = self._arrived[place][1]
         contender = self._contenders[number]
         if contender.is_pruned and contender.passed <= self._rung:
-            return {}
+            return
         if number in self._past or contender.passed > self._rung or place + len(self._coming) < self._keep:
             self._past.add(number)
-            return {number: self._on}
-        return {} if place < self._keep else {number: self._out}
+            verdicts[number] = self._on
+        elif place >= self._keep:
+            verdicts[number] = self._out
 
     def _reason(self) -> str:
         """Why those that do not continue are pruned."""

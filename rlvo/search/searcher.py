@@ -221,9 +221,11 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
     def _apply(self, verdicts: Mapping[str, Verdict]) -> None:
         for key, verdict in verdicts.items():
             contender = self._contenders[key]
-            if contender.is_open and verdict.pruned:
+            if not (verdict.pruned or verdict.rung > contender.rung) or not contender.is_open:
+                continue
+            if verdict.pruned:
                 self._condemned[key] = verdict.pruned
-            elif contender.is_open and verdict.rung > contender.rung:
+            else:
                 self._aim(contender, verdict.rung)
 
     def _prune_condemned(self, number: int) -> None:

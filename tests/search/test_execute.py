@@ -3,6 +3,7 @@
 Each run of Tune costs seconds, so a test looks at many things.
 """
 
+import gc
 import json
 import os
 import signal
@@ -209,7 +210,15 @@ def test_a_trial_that_ray_ended_for_lack_of_memory_is_told_to_take_less(
 def test_a_search_from_start_to_end(make_small: MakeStudy, open_small: OpenStudy, small_work: Workdir) -> None:
     study = make_small(space={"enumerate": {"training.learning_rate": [1e-3, 1e30], "model.modality": ["NCCT", "CTA"]}})
     inputs, folder, seen = open_small(study), StudyFolder(small_work.study("small")), list[StudyState]()
-    result = run_search(study, inputs, folder, on_state=seen.append)
+    spared = set[bool]()
+
+    def note(state: StudyState) -> None:
+        seen.append(state)
+        spared.add(gc.get_freeze_count() > 0)
+
+    result = run_search(study, inputs, folder, on_state=note)
+    assert spared == {False, True}, "what exists before the first trial is never searched for garbage while trials run"
+    assert gc.get_freeze_count() == 0
 
     sound, of_cta, diverged, _ = result.configurations
     assert [each.state for each in result.configurations] == ["finished", "finished", "failed", "failed"]
