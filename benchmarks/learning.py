@@ -68,6 +68,8 @@ TRAINING: dict[str, dict[str, Any]] = {
     "offset": OFFSET,
     "halves_offset": {"model.side": "halves", **OFFSET},
     "auxiliary": {"training.auxiliary": 0.5},
+    "crop": {"model.crop": "occlusion", "model.side": "canonical"},
+    "crop_halves": {"model.crop": "occlusion", "model.side": "halves"},
 }
 """Options of training: what they change in the demo's study, as dotted paths."""
 GRIDS = {"paper": "arteries"}

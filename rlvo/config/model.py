@@ -132,6 +132,10 @@ class ModelConfig(Section):
     fusion too; `training.augmentation.flip` then changes nothing."""
     contrast: Literal["none", "mirror_difference"] = "none"
     """mirror_difference: each volume minus its mirror image, as further channels; not with halves, which show both."""
+    crop: Literal["whole", "vessels", "occlusion"] = "whole"
+    """What of each volume the network is given, in the grid's voxels (docs/method.md). vessels: a box of 120×60×80 mm
+    around siphons, carotid ends, M1, proximal M2 and the basilar artery. occlusion: 47×36×47 mm on the affected side,
+    where occlusions of the patient's site are; the table tells side and site, to models without fusion too."""
     densenet: DenseNetOptions = DenseNetOptions()
     """Counts with a DenseNet as backbone."""
     efficientnet: EfficientNetOptions = EfficientNetOptions()
@@ -157,8 +161,14 @@ class ModelConfig(Section):
         """What else names it besides backbone, modality and fusion, e.g. `+prior`."""
         sides = (self.side,) if self.side != "as_is" else ()
         difference = ("+difference",) if self.contrast != "none" else ()
+        crop = (f"{self.crop}-crop",) if self.crop != "whole" else ()
         pretrained = ("+pretrained",) if self.pretrained.use else ()
-        return (*(("+prior",) if self.prior else ()), *sides, *difference, *pretrained)
+        return (*(("+prior",) if self.prior else ()), *crop, *sides, *difference, *pretrained)
+
+    @property
+    def looked_up(self) -> tuple[str, ...]:
+        """The predictors that tell the network where to look, whatever its fusion."""
+        return _looked_up(self.side, self.crop)
 
     @property
     def input_channels(self) -> int:
@@ -181,6 +191,7 @@ class ModelConfig(Section):
 MODEL_BEFORE: dict[str, Any] = {
     "side": "as_is",
     "contrast": "none",
+    "crop": "whole",
     "norm": "batch",
     "pretrained": {"sha256": None, "use": False},
 }
@@ -191,14 +202,23 @@ AUXILIARY = ("occlusion_side", "occlusion_site", "cbf_lt30_ml", "tmax_gt4_ml", "
 """The predictors that the picture shows, so that they can teach the image network (`training.auxiliary`)."""
 
 
-def auxiliary_targets(predictors: Sequence[str], side: str) -> tuple[str, ...]:
-    """Those of a study's predictors that auxiliary heads learn; a head that is turned to its affected side tells none.
+def auxiliary_targets(predictors: Sequence[str], side: str, crop: str = "whole") -> tuple[str, ...]:
+    """Those of a study's predictors that auxiliary heads learn, but for what the table has told the network.
+
+    A head that is turned to its affected side tells no side, and a box around the occlusion neither side nor site.
 
     Args:
         predictors: the study's.
         side: `model.side`.
+        crop: `model.crop`.
     """
-    return tuple(name for name in AUXILIARY if name in predictors and (side == "as_is" or name != "occlusion_side"))
+    told = _looked_up(side, crop)
+    return tuple(name for name in AUXILIARY if name in predictors and name not in told)
+
+
+def _looked_up(side: str, crop: str) -> tuple[str, ...]:
+    of_side = ("occlusion_side",) if side != "as_is" or crop == "occlusion" else ()
+    return (*of_side, "occlusion_site") if crop == "occlusion" else of_side
 
 
 class AugmentationConfig(Section):
@@ -210,6 +230,16 @@ class AugmentationConfig(Section):
     """Largest shift along each axis, in voxels."""
     intensity: NonNegativeFloat = 0.0
     """SD of a random scale and offset of the standardised intensities."""
+    crop_shift_mm: NonNegativeFloat = 4.0
+    """How far the box of model.crop lies off its place, at most, along each axis: the place is uncertain."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        return _without(AUGMENTED_BEFORE, handler(self), info)
+
+
+AUGMENTED_BEFORE: dict[str, Any] = {"crop_shift_mm": 4.0}
+"""What later options of augmentation are in files written before these existed: without a crop it changes nothing."""
 
 
 class TrainingConfig(Section):
@@ -349,6 +379,8 @@ class Configuration(Section):
             unseen |= {} if model.modality == "BOTH" else {"modality_dropout": 0.0}
             unseen |= {} if model.pretrained.use else {"freeze_epochs": 0, "backbone_lr_mult": 1.0}
             unseen |= {} if model.fusion not in ("none", "offset") else {"perfusion_dropout": 0.0}
+            if model.crop == "whole":
+                unseen["augmentation"] = training.augmentation.model_copy(update=AUGMENTED_BEFORE)
         return training.model_copy(update=unseen)
 
     @property

@@ -22,6 +22,7 @@ CONDITIONS: dict[str, tuple[str, tuple[Scalar, ...]]] = {
     "model.efficientnet.batch_norm_momentum": ("model.norm", ("batch",)),
     "model.pretrained.sha256": ("model.pretrained.use", (True,)),
     "model.resnet.": ("model.backbone", ("resnet18",)),
+    "training.augmentation.crop_shift_mm": ("model.crop", ("vessels", "occlusion")),
     "training.backbone_lr_mult": ("model.pretrained.use", (True,)),
     "training.freeze_epochs": ("model.pretrained.use", (True,)),
     "training.plateau_": ("training.schedule", ("plateau",)),

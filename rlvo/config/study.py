@@ -1,5 +1,6 @@
 """One study: cohort, grid, model space, training, folds, search, resources, MLflow and ensemble."""
 
+import itertools
 import json
 import operator
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from rlvo.config.arteries import why_no_box
 from rlvo.config.base import Section, Seed
 from rlvo.config.grid import PRESETS, GridField
 from rlvo.config.model import AUXILIARY, Configuration, ModelConfig, TrainingConfig, auxiliary_targets
@@ -298,6 +300,7 @@ class StudyConfig(Section):
         self._check_micro_batch()
         if "occlusion_side" not in self.cohort.names and {*self._values("model.side")} != {"as_is"}:
             raise ValueError("model.side: cohort.predictors lacks occlusion_side, which tells the affected side")
+        self._check_crop()
         self._check_auxiliary()
         self._check_pretrained()
         if self.search.sampler == "grid":
@@ -323,11 +326,20 @@ class StudyConfig(Section):
         if smallest > largest:
             raise ValueError(f"training.micro_batch: {smallest} is larger than any batch (batch_size: {largest})")
 
+    def _check_crop(self) -> None:
+        crops = {*self._values("model.crop")}
+        lacking = [name for name in ("occlusion_side", "occlusion_site") if name not in self.cohort.names]
+        if "occlusion" in crops and lacking:
+            raise ValueError(f"model.crop: cohort.predictors lacks {lacking[0]}, which tells where the occlusion is")
+        if crops != {"whole"} and (why := why_no_box(self.grid)):
+            raise ValueError(f"model.crop: {why}")
+
     def _check_auxiliary(self) -> None:
         if max(self._values("training.auxiliary")) > 0:
-            for side in self._values("model.side"):
-                if not auxiliary_targets(self.cohort.names, side):
+            for side, crop in itertools.product(self._values("model.side"), self._values("model.crop")):
+                if not auxiliary_targets(self.cohort.names, side, crop):
                     turned = f" (with model.side: {side} the side is no target)" if side != "as_is" else ""
+                    turned = " (with model.crop: occlusion neither side nor site is)" if crop == "occlusion" else turned
                     known = ", ".join(AUXILIARY)
                     raise ValueError(
                         f"training.auxiliary: cohort.predictors has no target{turned}; targets are {known}"

@@ -1,7 +1,7 @@
 """Where imaging biomarkers are looked for: a box of 1 mm voxels in atlas space, mirrored about the midline.
 
-The atlas has no arteries and no ASPECTS regions. The arteries' course and the regions are drawn here from textbook
-anatomy in MNI space, wide enough for the patient's own course and for the error of registration.
+The atlas has no ASPECTS regions. They are drawn here from textbook anatomy in MNI space, as the arteries' course is in
+`config.arteries`.
 """
 
 from dataclasses import dataclass
@@ -9,18 +9,12 @@ from functools import cache
 
 import numpy as np
 
+from rlvo.config.arteries import COURSE, PARTS
 from rlvo.config.grid import Grid
 from rlvo.imaging.volume import grid_axes
 
 BOX = Grid(shape=(145, 121, 116), spacing=(1, 1, 1), origin=(-72, -66, -54))
 """From the petrous carotid to above the Sylvian branches; x = 0 is its middle plane, so that it can be flipped."""
-COURSE = (
-    ((10, 2, -50), 10), ((11, 4, -30), 10), ((11, 5, -17), 9), ((24, 5, -15), 11), ((34, 6, -12), 15), ((42, 6, 2), 18),
-)  # fmt: skip
-"""Siphon, carotid end, M1 and proximal M2 on the right: points (RAS mm), and the distance (mm) up to which an artery
-may lie from them."""
-PARTS = {"TICA": (1, 3), "M1": (2, 4), "M2": (3, 5)}
-"""The part of the course in which an occlusion of each site begins or ends: first and last point."""
 MIDLINE_MM = 2
 """So close to the midline, the side is not certain."""
 DEEP = ((26, 0, 4), (14, 22, 14))

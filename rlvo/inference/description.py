@@ -76,8 +76,13 @@ class Variant(Frozen):
         imputed = next(iter(self.encoders.values())).imputed(row)
         if self.reads_table:
             return imputed
-        turns = any(configuration.model.side != "as_is" for configuration in self.spec.configurations)
-        return [name for name in imputed if turns and name == "occlusion_side"]
+        return [name for name in imputed if name in self.looked_up]
+
+    @property
+    def looked_up(self) -> tuple[str, ...]:
+        """The predictors that tell its networks where to look."""
+        needed = [name for configuration in self.spec.configurations for name in configuration.model.looked_up]
+        return tuple(dict.fromkeys(needed))
 
 
 class ModelDescription(Frozen):

@@ -41,9 +41,9 @@ class AuxiliaryHeads(nn.Module):
         logits: Tensor = self.linear(pooled)
         return logits
 
-    def answer(self, classifier: Classifier, volume: Tensor, tabular: Tensor) -> Tensor:
+    def answer(self, classifier: Classifier, volume: Tensor, tabular: Tensor, moves: Tensor | None = None) -> Tensor:
         """The classifier's logit and those of the heads, [B, 1 + K]; its arguments are the classifier's."""
-        features = classifier.features(volume, tabular)
+        features = classifier.features(volume, tabular, moves)
         return torch.cat([classifier.fuse(features, tabular)[:, None], self(classifier.pool(features))], dim=1)
 
     def loss(self, logits: Tensor, tabular: Tensor, counts: Tensor) -> Tensor:

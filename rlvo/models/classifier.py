@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from rlvo.config.model import ModelConfig
 from rlvo.models.backbones import build_backbone
+from rlvo.models.crop import Crop
 from rlvo.models.fusion import DAFT, FiLM, Offset
 from rlvo.models.symmetry import Symmetry
 
@@ -25,7 +26,8 @@ class Classifier(nn.Module):
         super().__init__()
         self.register_buffer("channel_mean", torch.zeros(len(config.channels)))
         self.register_buffer("channel_std", torch.ones(len(config.channels)))
-        self.symmetry, self.input_channels = Symmetry(config), config.input_channels
+        self.symmetry = Symmetry(config) if config.crop == "whole" else Crop(config)
+        self.input_channels = config.input_channels
         self.backbone = build_backbone(config)
         channels = self.backbone.out_channels
         self.modulation: DAFT | None = None
@@ -46,12 +48,14 @@ class Classifier(nn.Module):
         self.channel_mean = torch.as_tensor(mean, dtype=torch.float32)
         self.channel_std = torch.as_tensor(std, dtype=torch.float32)
 
-    def features(self, volume: Tensor, tabular: Tensor | None = None) -> Tensor:
+    def features(self, volume: Tensor, tabular: Tensor | None = None, moves: Tensor | None = None) -> Tensor:
         """Volume [B, C, X, Y, Z] as stored → the last feature map, before fusion and activation.
 
-        The table [B, T] is needed if the model has to know the affected side.
+        The table [B, T] is needed if the model has to know the affected side, or where the occlusion is. In training a
+        model with a crop may look elsewhere, by `moves` [B, 3] voxels (`Symmetry.cut`).
         """
-        features: Tensor = self.backbone.features(self.symmetry(self.standardise(volume), tabular))
+        seen = self.standardise(self.symmetry.cut(volume, tabular, moves))
+        features: Tensor = self.backbone.features(self.symmetry(seen, tabular))
         return features
 
     def standardise(self, volume: Tensor) -> Tensor:
@@ -77,9 +81,9 @@ class Classifier(nn.Module):
         logits: Tensor = self.head(self.dropout(pooled)).squeeze(1)
         return logits if self.offset is None else logits + self.offset(_required(tabular))
 
-    def forward(self, volume: Tensor, tabular: Tensor | None = None) -> Tensor:
+    def forward(self, volume: Tensor, tabular: Tensor | None = None, moves: Tensor | None = None) -> Tensor:
         """Volume [B, C, X, Y, Z] (HU, vessel channel 0/1) and encoded table [B, T] → logits [B]."""
-        return self.fuse(self.features(volume, tabular), tabular)
+        return self.fuse(self.features(volume, tabular, moves), tabular)
 
     def fuse(self, features: Tensor, tabular: Tensor | None = None) -> Tensor:
         """Last feature map, before fusion, and table [B, T] → logits [B]: all that the table has a part in."""

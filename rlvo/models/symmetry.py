@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from rlvo.config.grid import Grid
 from rlvo.config.model import ModelConfig
 
 RIGHT = "occlusion_side=right"
@@ -24,14 +25,28 @@ class Symmetry(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.side, self.contrast = config.side, config.contrast
-        if self.side != "as_is":
+        self.side, self.contrast, self.crops = config.side, config.contrast, config.crop != "whole"
+        self.needs_side = "occlusion_side" in config.looked_up
+        if self.needs_side:
             self.register_buffer("right", torch.tensor(-1))
 
-    def read_from(self, feature_names: Sequence[str]) -> None:
-        """Find the side among the columns of the encoded table. Raises ValueError if it is needed and not there."""
-        if self.side != "as_is":
+    def read_from(self, feature_names: Sequence[str], grid: Grid | None = None) -> None:
+        """Find the side among the columns of the encoded table. Raises ValueError if it is needed and not there.
+
+        Args:
+            grid: of the volumes; only a `models.crop.Crop` needs it.
+        """
+        if self.needs_side:
             self.right = torch.tensor(feature_names.index(RIGHT))
+
+    def cut(self, volume: Tensor, tabular: Tensor | None = None, moves: Tensor | None = None) -> Tensor:
+        """What of the volume [B, C, X, Y, Z] as stored is looked at: all of it, without a `models.crop.Crop`.
+
+        Args:
+            moves: [B, 3], voxels by which the box of a crop lies off its place, in a head whose occlusion is on the
+                left.
+        """
+        return volume
 
     def forward(self, volume: Tensor, tabular: Tensor | None = None) -> Tensor:
         """[B, C, X, Y, Z], standardised, and the encoded table [B, T] → what the backbone takes.
@@ -60,7 +75,10 @@ class Symmetry(nn.Module):
     def _turn(self, volume: Tensor, tabular: Tensor | None) -> Tensor:
         if self.side == "as_is":
             return volume
+        return torch.where(self._is_right(tabular)[:, None, None, None, None], volume.flip(2), volume)
+
+    def _is_right(self, tabular: Tensor | None) -> Tensor:
+        """Whether the occlusion is on the right, bool [B]."""
         if tabular is None:
             raise ValueError("this model needs the side of the occlusion from the table")
-        is_right = tabular.index_select(1, self.right[None])[:, 0] > 0.5
-        return torch.where(is_right[:, None, None, None, None], volume.flip(2), volume)
+        return tabular.index_select(1, self.right[None])[:, 0] > 0.5

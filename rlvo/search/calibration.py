@@ -17,6 +17,7 @@ from statistics import fmean
 import numpy as np
 
 from rlvo.cohort.encoding import TabularEncoder
+from rlvo.config.grid import Grid
 from rlvo.config.model import Configuration
 from rlvo.config.study import ResourcesConfig, StudyConfig
 from rlvo.imaging.alignment.atlas import brain_mask
@@ -82,7 +83,7 @@ def measure_models(
     mask, found = brain_mask(config.grid), dict[Spec, Measured | str]()
     for spec, configuration in distinct.items():
         advance(len(found), len(distinct))
-        arguments = (configuration, config.resources, encoder, mask)
+        arguments = (configuration, config.resources, encoder, mask, config.grid)
         try:
             with worker_pool(processes) as pool:
                 running = [pool.submit(_measure, *arguments) for _ in range(processes)]
@@ -111,7 +112,7 @@ def _mean(each: list[Measured]) -> Measured:
 
 
 def _measure(
-    configuration: Configuration, resources: ResourcesConfig, encoder: TabularEncoder, mask: np.ndarray
+    configuration: Configuration, resources: ResourcesConfig, encoder: TabularEncoder, mask: np.ndarray, grid: Grid
 ) -> Measured:
     """In a process of its own: what a trial on its share of the machine takes."""
     import torch
@@ -152,7 +153,7 @@ def _measure(
         few = Volumes(patients(1), model.channels)
         started = time.perf_counter()
         classifier.standardise_with(*channel_statistics(few, mask))
-        classifier.symmetry.read_from(encoder.feature_names)
+        classifier.symmetry.read_from(encoder.feature_names, grid)
         statistics = (time.perf_counter() - started) / len(few)
         how.prepare(classifier)
         optimizer = build_optimizer(classifier, settings)
@@ -162,7 +163,7 @@ def _measure(
         def train(steps: int) -> float:
             group = patients(steps)
             volumes, started = Volumes(group, model.channels), time.perf_counter()
-            data = FoldData(group, group, mask, encoder)
+            data = FoldData(group, group, mask, encoder, grid)
             train_epoch(classifier, volumes, data, settings, optimizer, schedule, 1.0)
             return (time.perf_counter() - started) / steps
 

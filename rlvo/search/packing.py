@@ -17,6 +17,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rlvo.cohort.encoding import unfitted_encoder
+from rlvo.config.grid import Grid
 from rlvo.config.model import Configuration
 from rlvo.config.study import CohortConfig, ResourcesConfig, StudyConfig
 from rlvo.errors import get_logger
@@ -127,7 +128,7 @@ def _measure(config: StudyConfig, planned: StudyPlan) -> float | None:
     """Bytes that the largest trial takes, measured on one of the connected Ray's GPUs; None if that is not possible."""
     task = ray.remote(num_cpus=1, num_gpus=1, max_retries=0)(step_bytes)
     largest = largest_of_each_backbone(config, planned)
-    answer = task.remote(largest, config.cohort, config.grid.shape, config.resources)
+    answer = task.remote(largest, config.cohort, config.grid, config.resources)
     try:
         found = float(ray.get(answer, timeout=MEASURE_SECONDS))
     except RayError as error:
@@ -168,7 +169,7 @@ class _EmptyVolumes:
 def step_bytes(
     configurations: Sequence[Configuration],
     cohort: CohortConfig,
-    shape: tuple[int, int, int],
+    grid: Grid,
     resources: ResourcesConfig,
 ) -> int:
     """The most memory that torch takes of this process's GPU for two steps of training and validation; 0 without one.
@@ -178,7 +179,7 @@ def step_bytes(
     Args:
         configurations: each is trained for itself.
         cohort: says which variables the table has.
-        shape: voxels of a volume.
+        grid: of the volumes.
         resources: say whether maps are computed again, and whether steps are compiled.
     """
     import numpy as np
@@ -202,11 +203,11 @@ def step_bytes(
             tabular=np.zeros((count, features), np.float32),
             labels=np.arange(count) % 2,
         )
-        data = FoldData(patients, patients, np.ones(shape, bool), encoder)
-        volumes = _EmptyVolumes(count, model.channels, shape)
+        data = FoldData(patients, patients, np.ones(grid.shape, bool), encoder, grid)
+        volumes = _EmptyVolumes(count, model.channels, grid.shape)
         classifier = Classifier(model, features)
         classifier.standardise_with([0.0] * len(model.channels), [1.0] * len(model.channels))
-        classifier.symmetry.read_from(encoder.feature_names)
+        classifier.symmetry.read_from(encoder.feature_names, grid)
         execution = Execution(device, settings, resources.activation_checkpointing, resources.compile)
         execution.prepare(classifier)
         optimizer = build_optimizer(classifier, settings)

@@ -178,9 +178,10 @@ def _differing_options(models: Sequence[ModelConfig]) -> list[tuple[str, ...]]:
 
 def _planned(spec: Spec, study: StudyConfig, tabular_features: int, options: tuple[str, ...]) -> PlannedModel:
     from rlvo.models.cost import model_cost
+    from rlvo.models.crop import as_whole
 
     model, batch_size, at_once = spec
-    cost = model_cost(model, study.grid.shape, tabular_features)
+    cost = model_cost(*as_whole(model, study.grid.shape, study.grid), tabular_features)
     kept = cost.recomputed_bytes if study.resources.activation_checkpointing else cost.activation_bytes
     return PlannedModel(
         backbone=model.backbone,

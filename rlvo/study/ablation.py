@@ -89,9 +89,15 @@ def reduced_study(
     if "occlusion_side" in dropped and any(each.model.side != "as_is" for each in configurations):
         what = "its networks are shown the affected side (model.side) and cannot go without occlusion_side"
         raise RlvoError(what, where=study.name, fix="Name other predictors to drop, or search with model.side: as_is")
+    if needed := {*dropped} & {name for each in configurations for name in each.model.looked_up}:
+        what = f"its networks look at the occlusion (model.crop) and cannot go without {min(needed)}"
+        raise RlvoError(what, where=study.name, fix="Name other predictors to drop, or search without that crop")
     predictors = zip(study.cohort.names, study.cohort.predictors, strict=True)
     kept = {name: predictor for name, predictor in predictors if name not in dropped}
-    if any(each.training.auxiliary and not auxiliary_targets([*kept], each.model.side) for each in configurations):
+    if any(
+        each.training.auxiliary and not auxiliary_targets([*kept], each.model.side, each.model.crop)
+        for each in configurations
+    ):
         what = "its networks have auxiliary heads (training.auxiliary), for which no predictor would be left"
         raise RlvoError(what, where=study.name, fix=f"Keep one of {', '.join(AUXILIARY)}, or search without heads")
     search, folds = study.search, {"of_study": study.name, "others": "train" if train_others else "leave_out"}

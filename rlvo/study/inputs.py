@@ -140,7 +140,8 @@ class StudyInputs(StudyPatients):
         """Training and validation patients of a fold."""
         encoder = self.encoder(fold)
         training, validation = self.split.training(fold), self.split.validation(fold)
-        return FoldData(self.patients(training, encoder), self.patients(validation, encoder), self.brain_mask, encoder)
+        own, others = self.patients(training, encoder), self.patients(validation, encoder)
+        return FoldData(own, others, self.brain_mask, encoder, self.target.grid)
 
     def identity(self, key: str, fold: int) -> TrialIdentity:
         """What the trial of a configuration, given by its key, on a fold is."""
@@ -309,12 +310,13 @@ def settle(config: StudyConfig, study: StudyFolder) -> StudyConfig:
 def check_models(config: StudyConfig) -> None:
     """Raise RlvoError if the grid is too small for one of the study's networks, naming the smallest that works."""
     from rlvo.models.backbones import check_volume
+    from rlvo.models.crop import as_whole
     from rlvo.training.epoch import smallest_part
 
     one_channel = {"modality": "NCCT", "prior": False, "fusion": "none", "dropout": 0.0, "compress_input": True}
     specs = [(each.model.model_copy(update=one_channel), each.training) for each in model_specs(config)]
     for model, patients in dict.fromkeys((model, smallest_part(each.batch_size, each)) for model, each in specs):
-        check_volume(model, config.grid.shape, patients)
+        check_volume(*as_whole(model, config.grid.shape, config.grid), patients)
 
 
 def _check_same_settings(config: StudyConfig, study: StudyFolder) -> None:

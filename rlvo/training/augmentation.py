@@ -9,6 +9,7 @@ from itertools import repeat
 import torch
 from torch import Tensor
 
+from rlvo.config.grid import Grid
 from rlvo.config.model import AugmentationConfig
 
 SIDES = ("occlusion_side=left", "occlusion_side=right")
@@ -29,25 +30,32 @@ class Changes:
     """[B, 3]: voxels along each axis."""
     intensities: Tensor | None
     """[2, B, C, 1, 1, 1]: scale − 1 and offset of each image, in standardised units; None: as they are."""
+    moves: Tensor | None = None
+    """[B, 3]: voxels by which a crop's box lies off its place; None: it does not."""
 
     @classmethod
-    def draw(cls, config: AugmentationConfig, patients: int, images: int) -> Changes:
+    def draw(cls, config: AugmentationConfig, patients: int, images: int, grid: Grid | None = None) -> Changes:
         """Random changes, from torch's CPU generator.
 
         Args:
             config: flip probability, largest shift, and SD of the intensities' scale and offset.
             patients: B.
             images: C, how many of the channels are images and no vessel mask.
+            grid: of the volumes, if the network crops them.
         """
         flipped = torch.rand(patients) < config.flip
         shifts = torch.randint(-config.shift_voxels, config.shift_voxels + 1, (patients, 3))
         noise = torch.randn(2, patients, images, 1, 1, 1) * config.intensity if config.intensity > 0 else None
-        return cls(flipped, shifts, noise)
+        if grid is None or config.crop_shift_mm == 0:
+            return cls(flipped, shifts, noise)
+        offset_mm = (2 * torch.rand(patients, 3) - 1) * config.crop_shift_mm
+        return cls(flipped, shifts, noise, (offset_mm / torch.tensor(grid.spacing)).round().long())
 
     def split(self, sizes: list[int]) -> Iterator[Changes]:
         """The changes of consecutive parts of the batch, of these sizes."""
         noise = repeat(None) if self.intensities is None else torch.split(self.intensities, sizes, dim=1)
-        yield from map(Changes, torch.split(self.flipped, sizes), torch.split(self.shifts, sizes), noise)
+        moves = repeat(None) if self.moves is None else torch.split(self.moves, sizes)
+        yield from map(Changes, torch.split(self.flipped, sizes), torch.split(self.shifts, sizes), noise, moves)
 
 
 def flip_and_shift(volumes: Tensor, tabular: Tensor, changes: Changes, sides: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rlvo.cohort.encoding import TabularEncoder
+from rlvo.config.grid import Grid
 from rlvo.errors import PatientError, RlvoError
 from rlvo.imaging.store import is_as_prepared
 
@@ -52,6 +53,8 @@ class FoldData:
     """[X, Y, Z] bool: the voxels whose intensities give the mean and SD for standardisation."""
     encoder: TabularEncoder
     """The fold's encoder, which made `tabular`."""
+    grid: Grid | None = None
+    """Of the volumes; models with a crop need it."""
 
 
 def stack_channels(

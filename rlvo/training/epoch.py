@@ -121,6 +121,7 @@ def train_epoch(
     steps = [parts(batch, settings.at_once) for batch in order]
     sides, no_perfusion = side_columns(data.encoder.feature_names), NoPerfusion.of(data.encoder)
     images = sum(name != "vessels" for name in volumes.channels)
+    cropped = data.grid if classifier.symmetry.crops else None
     in_bf16 = Execution(device, settings).in_bfloat16
     parameters = [*classifier.parameters(), *(heads.parameters() if heads else ())]
     losses: list[Tensor] = []
@@ -129,7 +130,7 @@ def train_epoch(
     with closing(read_ahead(volumes, [part for step in steps for part in step], device)) as reader:
         for batch, step in zip(order, steps, strict=True):
             sizes = [len(part) for part in step]
-            changes = Changes.draw(settings.augmentation, len(batch), images).split(sizes)
+            changes = Changes.draw(settings.augmentation, len(batch), images, cropped).split(sizes)
             losses_of_parts = Lost.draw(settings, volumes.channels, len(batch)).split(sizes)
             counts = torch.split(torch.nan_to_num(known[batch] / known[batch].sum(dim=0)), sizes)
             optimizer.zero_grad()
@@ -146,8 +147,9 @@ def train_epoch(
                     volume = jitter(volume.float(), classifier.channel_mean, classifier.channel_std, change.intensities)
                 if lost.volumes is not None:
                     volume = blank_volumes(volume, classifier.channel_mean, lost.volumes)
+                given = [volume, table, *([] if change.moves is None else [change.moves.to(device)])]
                 with torch.autocast(device.type, torch.bfloat16, enabled=in_bf16):
-                    answers = heads.answer(classifier, volume, table) if heads else classifier(volume, table)[:, None]
+                    answers = heads.answer(classifier, *given) if heads else classifier(*given)[:, None]
                 logits = answers[:, 0].float()
                 if offset is not None and classifier.offset is not None:
                     # The outcome is that of the patient as they are, flipped or not, and so are the clinical log-odds.

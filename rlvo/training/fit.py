@@ -23,6 +23,7 @@ from rlvo.files import file_sha256, storage_errors
 from rlvo.models.auxiliary import AuxiliaryHeads
 from rlvo.models.backbones import check_volume
 from rlvo.models.classifier import Classifier
+from rlvo.models.crop import as_whole
 from rlvo.models.pretrained import start_from
 from rlvo.training.average import WeightAverage
 from rlvo.training.chance import look_back
@@ -122,7 +123,8 @@ def fit(
         return record
     if threads is not None:
         torch.set_num_threads(threads)
-    check_volume(configuration.model, data.brain_mask.shape, smallest_part(len(data.training), configuration.training))
+    seen = as_whole(configuration.model, data.brain_mask.shape, data.grid)
+    check_volume(*seen, smallest_part(len(data.training), configuration.training))
     chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     how = Execution(chosen, configuration.training, activation_checkpointing, compile)
     with storage_errors(folder), torch.random.fork_rng(), how.libraries():
@@ -196,7 +198,7 @@ def _train(
                 raise ValueError("the network starts from pretrained weights, but no file is given")
             start_from(classifier.backbone, model, pretrained)
         classifier.standardise_with(*channel_statistics(training, data.brain_mask))
-        classifier.symmetry.read_from(data.encoder.feature_names)
+        classifier.symmetry.read_from(data.encoder.feature_names, data.grid)
     else:
         _check_same(progress.trial, identity, folder)
         classifier.load_state_dict(checkpoint.weights)
@@ -284,7 +286,7 @@ def _auxiliary_heads(configuration: Configuration, data: FoldData, channels: int
     if not configuration.training.auxiliary:
         return None
     groups, names = data.encoder.feature_groups, data.encoder.feature_names
-    targets = auxiliary_targets(data.encoder.predictors, configuration.model.side)
+    targets = auxiliary_targets(data.encoder.predictors, configuration.model.side, configuration.model.crop)
     columns = {name: [i for i in groups[name] if not names[i].endswith("=missing")] for name in targets}
     return AuxiliaryHeads(channels, columns)
 

@@ -106,6 +106,6 @@ def test_a_step_is_measured_on_the_largest_network_of_each_backbone_as_trials_co
         return forward(classifier, volume, tabular)
 
     monkeypatch.setattr(Classifier, "forward", seen)
-    assert step_bytes(chosen, config.cohort, (16, 16, 16), config.resources) == 0, "there is no GPU to take memory of"
+    assert step_bytes(chosen, config.cohort, config.grid, config.resources) == 0, "there is no GPU to take memory of"
     steps, validated = [(True, (2, 2, 16, 16, 16))] * 4, [(False, (n, 2, 16, 16, 16)) for n in (3, 3, 2)]
     assert computed == [*steps, *validated] * 4, "two rounds of each"

@@ -86,6 +86,20 @@ def test_memory_is_that_of_the_patients_that_are_computed_at_once(make_small: Ma
     assert parts.activation_bytes * 4 == whole.activation_bytes
 
 
+def test_memory_is_that_of_the_box_that_is_cut_out(make_small: MakeStudy) -> None:
+    """A box of 16×8×10 voxels of 8 mm, and a whole volume of that size; a patient's own volume is counted whole."""
+    grid = {"shape": (24, 26, 24), "spacing": (8, 8, 8), "origin": (-92, -110, -100)}
+    (whole,) = plan_study(make_small(grid=grid, training={"batch_size": 4})).models
+    model = make_small().model.model_dump(mode="json") | {"crop": "vessels"}
+    (cropped,) = plan_study(make_small(grid=grid, training={"batch_size": 4}, model=model)).models
+    box = {"shape": (16, 8, 10), "spacing": (8, 8, 8), "origin": (0, 0, 0)}
+    (same,) = plan_study(make_small(grid=box, training={"batch_size": 4})).models
+    assert cropped.activation_bytes == same.activation_bytes < whole.activation_bytes / 8
+    assert cropped.last_map == same.last_map
+    saved = whole.activation_bytes - cropped.activation_bytes
+    assert trial_bytes(whole, shape := (24, 26, 24)) - trial_bytes(cropped, shape) == saved
+
+
 def test_memory_counts_what_is_computed_again_only_once(make_small: MakeStudy) -> None:
     kept, again = (
         plan_study(make_small(grid=GRID, resources={"activation_checkpointing": asked})) for asked in (False, True)

@@ -139,3 +139,7 @@ def test_networks_that_are_shown_the_affected_side_cannot_go_without_it() -> Non
     assert "occlusion_side" in reduced_study(study, "a-b", ["age"], [study.configuration({})]).cohort.predictors
     with pytest.raises(RlvoError, match="cannot go without occlusion_side"):
         reduced_study(study, "a-b", ["occlusion_side"], [study.configuration({})])
+    cropped = StudyConfig.model_validate({"name": "a", "model": {"crop": "occlusion"}})
+    for needed in ("occlusion_side", "occlusion_site"):
+        with pytest.raises(RlvoError, match=rf"look at the occlusion \(model\.crop\) and cannot go without {needed}"):
+            reduced_study(cropped, "a-b", ["age", needed], [cropped.configuration({})])

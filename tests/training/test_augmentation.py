@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from rlvo.config.grid import Grid
 from rlvo.config.model import AugmentationConfig
 from rlvo.training.augmentation import Changes, flip_and_shift, jitter, side_columns
 
@@ -38,6 +39,28 @@ def test_flips_are_per_patient_and_consistent(batch: Batch) -> None:
     assert 8 < sum(flipped) < 32
     swapped = (tabular[:, 1] != batch[1][:, 1]).tolist()
     assert swapped == flipped
+
+
+def test_a_crop_is_moved_by_up_to_so_many_mm_along_each_axis_and_only_a_crop() -> None:
+    config, grid = AugmentationConfig(crop_shift_mm=6), Grid(shape=(9, 9, 9), spacing=(1, 2, 4), origin=(0, 0, 0))
+    torch.manual_seed(3)
+    plain, after = Changes.draw(config, 600, 1), torch.rand(1)
+    torch.manual_seed(3)
+    moved = Changes.draw(config, 600, 1, grid)
+    assert torch.equal(plain.shifts, moved.shifts)
+    assert torch.equal(plain.flipped, moved.flipped)
+    torch.manual_seed(3)
+    Changes.draw(AugmentationConfig(), 600, 1)
+    assert torch.equal(after, torch.rand(1)), "without a crop nothing more is drawn"
+    assert plain.moves is None
+    assert moved.moves is not None
+    expected = [[*range(-6, 7)], [*range(-3, 4)], [-1, 0, 1]]
+    assert [sorted(set(axis.tolist())) for axis in moved.moves.T] == expected
+    inner = (moved.moves[:, 0].abs() <= 5).float().mean().item()
+    assert inner == pytest.approx(11 / 12, abs=0.05)  # uniform, apart from the ends, which are half as wide
+    parts = [part.moves for part in moved.split([200, 400])]
+    assert torch.equal(torch.cat([part for part in parts if part is not None]), moved.moves)
+    assert Changes.draw(AugmentationConfig(crop_shift_mm=0), 5, 1, grid).moves is None
 
 
 def test_without_flips_and_shifts_nothing_changes(batch: Batch) -> None:

@@ -212,6 +212,8 @@ def test_a_study_without_anything_to_learn_is_refused() -> None:
 def test_no_target_is_an_outcome() -> None:
     assert {VARIABLES[name].role for name in AUXILIARY} == {"predictor"}
     assert auxiliary_targets([*AUXILIARY, "rlvo", "etici", "nihss"], "as_is") == AUXILIARY
+    assert auxiliary_targets(AUXILIARY, "as_is", "vessels") == AUXILIARY
+    assert auxiliary_targets(AUXILIARY, "as_is", "occlusion") == AUXILIARY[2:]
 
 
 def test_configurations_of_before_keep_their_keys() -> None:

@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 from support.networks import narrow
 
 from rlvo.cohort.encoding import fit_encoder
+from rlvo.config.grid import Grid
 from rlvo.config.model import Configuration, TrainingConfig
 from rlvo.evaluation.predictions import read_predictions
 from rlvo.training.dataset import FoldData, Patients
@@ -21,6 +22,7 @@ from rlvo.training.fit import fit
 from rlvo.training.records import CompletionRecord, TrialIdentity
 
 SHAPE = (12, 10, 8)
+GRID = Grid(shape=SHAPE, spacing=(12, 12, 12), origin=(-66, -54, -54))
 EPOCHS = 2
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "daft": {
@@ -31,10 +33,18 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "model": {"fusion": "offset", "side": "halves", "norm": "group"},
         "training": {"auxiliary": 0.5, "modality_dropout": 0.5, "label_smoothing": 0.1},
     },
-    "film": {"model": {"fusion": "film", "norm": "group"}, "training": {"micro_batch": 2, "perfusion_dropout": 0.5}},
+    "crop": {
+        "model": {"side": "halves", "crop": "occlusion"},
+        "training": {"auxiliary": 0.5, "modality_dropout": 0.5, "augmentation": {"crop_shift_mm": 15}},
+    },
+    "film": {
+        "model": {"fusion": "film", "norm": "group", "crop": "vessels"},
+        "training": {"micro_batch": 2, "perfusion_dropout": 0.5},
+    },
     "concat": {"model": {"fusion": "concat"}, "training": {"pos_weight": True, "restarts": 1}},
 }
 """Every option of training and of the network that sees a patient, in as few trials as they go together."""
+PERMUTED = ["daft", "offset", "crop"]
 
 
 def configured(options: dict[str, dict[str, Any]], **training: Any) -> Configuration:
@@ -53,6 +63,7 @@ def make_fold(folder: Path, training: int, validation: int, signal: float = 1.0)
             "age": random.normal(70, 10, n),
             "nihss": (10 + 3 * signal * labels + random.normal(0, 4, n)).clip(0, 42),
             "occlusion_side": random.choice(["left", "right"], n),
+            "occlusion_site": np.random.default_rng(4).choice(["TICA", "M1", "M2"], n),
             "tmax_gt4_ml": random.uniform(100, 200, n) + 40 * signal * labels,
             "tmax_gt6_ml": random.uniform(20, 90, n),
         },
@@ -70,7 +81,7 @@ def make_fold(folder: Path, training: int, validation: int, signal: float = 1.0)
         encoded, measured = encoder.transform(table[rows]), encoder.measured(table[rows])
         return Patients(ids, tuple(folder / each for each in ids), encoded, labels[rows], measured=measured)
 
-    return FoldData(patients(slice(training)), patients(slice(training, n)), mask, encoder)
+    return FoldData(patients(slice(training)), patients(slice(training, n)), mask, encoder, GRID)
 
 
 def write_volumes(folder: Path, random: np.random.Generator, contrast: float) -> None:
@@ -178,7 +189,7 @@ def test_validation_labels_choose_the_epoch_and_nothing_else(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [OPTIONS["daft"], OPTIONS["offset"]], ids=["daft", "offset"])
+@pytest.mark.parametrize("options", [OPTIONS[name] for name in PERMUTED], ids=PERMUTED)
 def test_permuted_labels_are_chance(tmp_path: Path, options: dict[str, dict[str, Any]]) -> None:
     """Networks that learn their training patients by heart say nothing of others; true labels they find in the same."""
     whole = make_fold(tmp_path / "store", training=40, validation=100, signal=4.0)
