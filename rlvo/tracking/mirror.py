@@ -31,13 +31,18 @@ class Mirror:
     """
 
     def __init__(self, config: StudyConfig, study: StudyFolder, tracking: Tracking, pseudonymise: Pseudonymise) -> None:
-        self._trials = StartedTrials(config, study)
-        self._items = StudyItems(config, study, self._trials, pseudonymise)
+        self._config, self._study, self._pseudonymise = config, study, pseudonymise
+        self._know_nothing()
         self._tracking, self._experiment = tracking, config.name
         self._tree: RunTree | None = None
         self._problem: str | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+
+    def _know_nothing(self) -> None:
+        """Of the trials, and of what MLflow holds."""
+        self._trials = StartedTrials(self._config, self._study)
+        self._items = StudyItems(self._config, self._study, self._trials, self._pseudonymise)
 
     def start(self, interval: float = 5.0) -> None:
         """Sync every `interval` seconds in the background. If MLflow is away, that is logged once, and tried again."""
@@ -70,7 +75,16 @@ class Mirror:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if problem := self.close(interrupted=kind is not None):
+        try:
+            self._end(interrupted=kind is not None)
+        except KeyboardInterrupt:  # the first, so runs are to be ended all the same; a second one ends this
+            if kind is None:
+                self._know_nothing()  # of what was being read or written
+                self._end(interrupted=False)
+            raise
+
+    def _end(self, *, interrupted: bool) -> None:
+        if problem := self.close(interrupted=interrupted):
             logger.warning(problem)
 
     def sync(self, closing: RunStatus | None = None) -> None:

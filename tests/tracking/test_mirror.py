@@ -243,6 +243,28 @@ def test_an_interrupted_study_leaves_no_run_running_and_continues(on_disk: Study
     assert on_disk.statuses() == ["FINISHED"] * 4
 
 
+def test_an_interruption_while_it_ends_leaves_no_run_running_either(
+    on_disk: StudyOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_disk.start(CTA, 0, on_disk.epochs(0)[:1])
+    on_disk.mirror().sync()
+    on_disk.end_all(NCCT, CTA)
+    as_usual, moments = MlflowClient.log_batch, itertools.count()
+
+    def interrupt(*arguments: object, **options: object) -> None:
+        if next(moments) == 5:
+            raise KeyboardInterrupt
+        as_usual(*arguments, **options)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", interrupt)
+    with pytest.raises(KeyboardInterrupt), on_disk.mirror():
+        pass
+    assert {*on_disk.statuses()} == {"FINISHED"}
+    before = everything(on_disk)
+    assert on_disk.mirror().close() is None
+    assert everything(on_disk) == before
+
+
 def test_a_failed_fold_fails_its_configuration(on_disk: StudyOnDisk) -> None:
     patient, path = on_disk.split.test[0], on_disk.workdir / "cohort.csv"
     on_disk.end(NCCT, 0, on_disk.epochs(0), reason=f"no volume for {patient} at {path} in epoch 4")
