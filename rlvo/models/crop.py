@@ -8,6 +8,8 @@ from torch import Tensor
 from rlvo.config.arteries import PARTS, Box, middle, occlusion_box, vessels_box
 from rlvo.config.grid import Grid
 from rlvo.config.model import ModelConfig
+from rlvo.errors import RlvoError
+from rlvo.models.backbones import check_volume
 from rlvo.models.symmetry import Symmetry
 
 SITES = tuple(f"occlusion_site={site}" for site in PARTS)
@@ -29,6 +31,23 @@ def as_whole(config: ModelConfig, shape: Sequence[int], grid: Grid | None) -> tu
         return config, tuple(shape)
     x, y, z = box_of(config, _needed(grid)).size
     return config.model_copy(update={"crop": "whole"}), (2 * x if config.side == "halves" else x, y, z)
+
+
+def check_seen(config: ModelConfig, shape: Sequence[int], grid: Grid | None, batch_size: int) -> None:
+    """Check, as `backbones.check_volume` does, that a model can be trained on what it is given of such volumes.
+
+    Raises RlvoError if that is too small.
+    """
+    try:
+        check_volume(*as_whole(config, shape, grid), batch_size)
+    except RlvoError:
+        if config.crop == "whole" or grid is None:
+            raise
+        voxels = "×".join(map(str, box_of(config, grid).size))
+        what = (
+            f"model.crop: {config.crop} gives {voxels} voxels, too few for {config.backbone} at batch size {batch_size}"
+        )
+        raise RlvoError(what, where="grid", fix="Use a finer grid, a larger batch, or a shallower backbone") from None
 
 
 class Crop(Symmetry):

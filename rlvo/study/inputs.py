@@ -309,14 +309,13 @@ def settle(config: StudyConfig, study: StudyFolder) -> StudyConfig:
 
 def check_models(config: StudyConfig) -> None:
     """Raise RlvoError if the grid is too small for one of the study's networks, naming the smallest that works."""
-    from rlvo.models.backbones import check_volume
-    from rlvo.models.crop import as_whole
+    from rlvo.models.crop import check_seen
     from rlvo.training.epoch import smallest_part
 
     one_channel = {"modality": "NCCT", "prior": False, "fusion": "none", "dropout": 0.0, "compress_input": True}
     specs = [(each.model.model_copy(update=one_channel), each.training) for each in model_specs(config)]
     for model, patients in dict.fromkeys((model, smallest_part(each.batch_size, each)) for model, each in specs):
-        check_volume(*as_whole(model, config.grid.shape, config.grid), patients)
+        check_seen(model, config.grid.shape, config.grid, patients)
 
 
 def _check_same_settings(config: StudyConfig, study: StudyFolder) -> None:

@@ -21,9 +21,8 @@ from rlvo.errors import RlvoError, get_logger
 from rlvo.evaluation.predictions import write_predictions
 from rlvo.files import file_sha256, storage_errors
 from rlvo.models.auxiliary import AuxiliaryHeads
-from rlvo.models.backbones import check_volume
 from rlvo.models.classifier import Classifier
-from rlvo.models.crop import as_whole
+from rlvo.models.crop import check_seen
 from rlvo.models.pretrained import start_from
 from rlvo.training.average import WeightAverage
 from rlvo.training.chance import look_back
@@ -123,8 +122,8 @@ def fit(
         return record
     if threads is not None:
         torch.set_num_threads(threads)
-    seen = as_whole(configuration.model, data.brain_mask.shape, data.grid)
-    check_volume(*seen, smallest_part(len(data.training), configuration.training))
+    fewest = smallest_part(len(data.training), configuration.training)
+    check_seen(configuration.model, data.brain_mask.shape, data.grid, fewest)
     chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     how = Execution(chosen, configuration.training, activation_checkpointing, compile)
     with storage_errors(folder), torch.random.fork_rng(), how.libraries():
