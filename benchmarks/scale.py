@@ -56,7 +56,7 @@ from rlvo.training.records import (
     write_epochs,
     write_record,
 )
-from rlvo.training.usage import SECONDS, USAGE, UsageReader
+from rlvo.training.usage import SECONDS, USAGE, UsageReader, note_total
 
 sys.path.append(str(REPOSITORY / "tests"))
 from support.file_calls import count_calls
@@ -271,6 +271,7 @@ class Planted:
                   "system/images_per_second": 12.5, "system/memory_peak_gb": 1.5, CPU: 900.0}
                  for number in range(1, EPOCHS_PER_TRIAL + 1)]  # fmt: skip
         (folder / USAGE).write_text("".join(json.dumps(line) + "\n" for line in [{"code": "planted"}, *usage]))
+        note_total(folder)
         (folder / PREDICTIONS).write_text(self._predictions[fold].replace("MEMBER", member_key(configuration, fold)))
         best = min(range(EPOCHS_PER_TRIAL), key=lambda number: epochs[number]["val/loss"])
         record = CompletionRecord(

@@ -22,6 +22,9 @@ FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used 
 REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 """What storage says that was made read-only, was taken away or has broken in the meantime."""
 
+SMALL = 1 << 16
+"""Bytes that are read at once."""
+
 
 def atomic_write(path: Path, data: bytes | str, *, durable: bool = True) -> None:
     """Write `data` to `path` so that a reader sees either the old content or the new, even after a crash.
@@ -140,10 +143,25 @@ def storage_errors(folder: Path) -> Iterator[None]:
 def read_if_there(path: Path | str) -> bytes | None:
     """A small file's content; None if there is none. Cheap, because thousands are looked at."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read()
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    try:
+        content = os.read(file, SMALL)
+        while more := os.read(file, SMALL):
+            content += more
+        return content
+    finally:
+        os.close(file)
+
+
+def read_end(path: Path | str, length: int) -> bytes:
+    """The last bytes of a file, so many at most. Raises FileNotFoundError."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(file, length, max(os.lseek(file, 0, os.SEEK_END) - length, 0))
+    finally:
+        os.close(file)
 
 
 def file_version(path: Path | str) -> tuple[int, int] | None:

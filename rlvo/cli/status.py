@@ -2,8 +2,8 @@
 
 import gc
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,21 +63,33 @@ def status(
     usage = UsageReader()
 
     def look() -> list[StudyState]:
-        gc.disable()  # it would search thousands of records again and again, and there are no circles among them
-        try:
+        with _no_garbage():
             return [read_forecast(folder, usage) for folder in _find_studies(work, study)]
-        finally:
-            gc.enable()
 
     if csv:
         _print_csv(work, _find_studies(work, study))
     elif watch:
         _watch(look)
-    elif json:
-        found = [_as_json(each) for each in look()]
-        print_json(found[0] if study else {"studies": found})
     else:
-        terminal.console.print(_page(look()), crop=terminal.console.is_terminal)
+        with _no_garbage():
+            if json:
+                found = [_as_json(each) for each in look()]
+                print_json(found[0] if study else {"studies": found})
+            else:
+                terminal.console.print(_page(look()), crop=terminal.console.is_terminal)
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Without Python's search for garbage: it would look through thousands of records again and again, in which there
+    are no circles."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _print_csv(work: Workdir, studies: Sequence[StudyFolder]) -> None:

@@ -12,6 +12,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What NumPy, scikit-learn, torch and Optuna all take."""
 
 
+MAY_BE_SWITCHES = (bool, list, tuple)
+"""Types of which a value may be true or false, or hold that."""
+
+
 class Frozen(BaseModel):
     """An immutable configuration value that refuses unknown keys and validates its defaults too.
 
@@ -30,7 +34,7 @@ class Section(Frozen):
     @classmethod
     def _no_switch_is_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         """To Python, and so to pydantic, True is 1."""
-        if not isinstance(value, bool | list | tuple):  # thousands of records hold a configuration each
+        if not isinstance(value, MAY_BE_SWITCHES):  # thousands of records hold a configuration each
             return value
         within = value if isinstance(value, list | tuple) else (value,)
         field = cls.model_fields[info.field_name or ""]

@@ -46,6 +46,7 @@ from rlvo.training.records import (
     write_record,
 )
 from rlvo.training.shortage import read_retries
+from rlvo.training.usage import note_total
 
 WEIGHTS, AVERAGE, STATE, MANIFEST = "model.safetensors", "average.safetensors", "state.pt", "manifest.json"
 BEST_BEFORE = "best/previous.safetensors"
@@ -298,6 +299,7 @@ def end_trial(
 ) -> CompletionRecord:
     """Write the record of a trial that ends after the epochs of `progress`, and remove what only training needed."""
     write_epochs(folder, progress.epochs)  # the process may have died between the last checkpoint and this file
+    note_total(folder)
     files = (EPOCHS, BEST_WEIGHTS, PREDICTIONS) if status == "finished" else (EPOCHS,)
     record = CompletionRecord(
         identity=identity,

@@ -6,7 +6,7 @@ import resource
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,12 +14,16 @@ from typing import Any
 from pydantic_core import from_json
 
 from rlvo.about import code_version
-from rlvo.files import file_version, read_if_there
+from rlvo.files import file_version, read_end, read_if_there
 from rlvo.training.energy import CPU, GPU, EnergyMeter
 
 USAGE = "usage.jsonl"
 SECONDS = "system/epoch_seconds"
 """Since the epoch before it ended or, for the first one, since the trial was started: checkpoints included."""
+TOTAL = "total"
+"""Key of a line that stands for all lines above it."""
+TOTAL_BYTES = 256
+"""More than such a line takes."""
 GB = 1e9
 
 
@@ -76,6 +80,29 @@ class UsageMeter:
         return usage | (self._energy.since_last() if self._energy else {})
 
 
+def note_total(folder: Path) -> None:
+    """Add up, in one last line, what the epochs of a trial that ends have taken: that is all a look at thousands needs.
+
+    Raises OSError if that is not possible.
+    """
+    if lines := _lines(folder):
+        pace, joules = _pace_and_energy(lines)
+        total = {"pace": pace and asdict(pace), "joules": joules if math.isfinite(joules) else None}
+        with (folder / USAGE).open("a") as file:
+            file.write(json.dumps({TOTAL: total}) + "\n")
+
+
+def _read_total(folder: str) -> tuple[Pace | None, float] | None:
+    """What the last line says if it stands for all; None if it is another, or the file is missing."""
+    try:
+        end = read_end(f"{folder}/{USAGE}", TOTAL_BYTES)
+        total = from_json(end[end.rindex(b"\n", 0, -1) + 1 :])[TOTAL]
+        pace, joules = total["pace"], total["joules"]
+        return None if pace is None else Pace(**pace), math.nan if joules is None else joules
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return None
+
+
 def read_usage(folder: Path) -> dict[int, Mapping[str, float]]:
     """What was measured, by epoch (from 1); lines that were cut short are left out."""
     return {int(line.pop("epoch")): line for line in _lines(folder) if "epoch" in line}
@@ -95,7 +122,8 @@ class UsageReader:
     """Reads what many trials took, again and again: only of those that have written something since the last time."""
 
     def __init__(self) -> None:
-        self._read: dict[str, tuple[tuple[int, int] | None, bool, Pace | None, float]] = {}
+        self._read: dict[str, tuple[tuple[int, int] | None, Pace | None, float]] = {}
+        self._ended: dict[str, tuple[Pace | None, float]] = {}
 
     def pace_and_energy(self, folder: Path | str, *, has_ended: bool = False) -> tuple[Pace | None, float]:
         """As `read_pace` and `read_energy` tell them of the trial in `folder`; once it has ended, it writes no more.
@@ -103,14 +131,16 @@ class UsageReader:
         Thousands of trials are asked for: a folder that is given as text costs less.
         """
         folder = str(folder)
-        known = self._read.get(folder)
-        if known is None or not (has_ended and known[1]):
-            version = file_version(f"{folder}/{USAGE}")
-            if known is None or known[0] != version:
-                lines = _lines(folder) if version is not None else []
-                known = (version, has_ended, *_pace_and_energy(lines))
-            self._read[folder] = known = (version, has_ended, *known[2:])
-        return known[2:]
+        if has_ended:
+            if (ended := self._ended.get(folder)) is None:
+                ended = self._ended[folder] = _read_total(folder) or _pace_and_energy(_lines(folder))
+            return ended
+        self._ended.pop(folder, None)
+        version, known = file_version(f"{folder}/{USAGE}"), self._read.get(folder)
+        if known is None or known[0] != version:
+            known = (version, *_pace_and_energy(_lines(folder) if version is not None else []))
+            self._read[folder] = known
+        return known[1:]
 
 
 def read_code(folder: Path) -> tuple[str, ...]:

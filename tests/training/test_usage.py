@@ -15,6 +15,7 @@ from rlvo.training.usage import (
     Pace,
     UsageMeter,
     UsageReader,
+    note_total,
     read_code,
     read_energy,
     read_pace,
@@ -100,3 +101,29 @@ def test_a_file_is_read_again_only_if_it_has_changed(tmp_path: Path) -> None:
     assert told(one) == (Pace(3, 1), "30.0")
     assert told(one)[0] == read_pace(one)
     assert float(told(one)[1]) == read_energy(one)
+
+
+def test_of_a_trial_that_has_ended_the_last_line_is_read_alone_and_says_what_all_say(tmp_path: Path) -> None:
+    """Thousands of such trials are looked at by each `rlvo status`."""
+    note_total(tmp_path)
+    assert not (tmp_path / USAGE).exists()
+    lines = [{"code": "x"}, {"epoch": 1, SECONDS: 4.5, CPU: 10.25}, {"epoch": 2, SECONDS: 2.1, CPU: 0.3}]
+    (tmp_path / USAGE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    told, epochs = UsageReader().pace_and_energy(tmp_path), read_usage(tmp_path)
+    assert UsageReader().pace_and_energy(tmp_path, has_ended=True) == told, "of an earlier version"
+    note_total(tmp_path)
+    assert UsageReader().pace_and_energy(tmp_path, has_ended=True) == told
+    assert (read_pace(tmp_path), read_energy(tmp_path)) == told
+    assert (read_usage(tmp_path), read_code(tmp_path)) == (epochs, ("x",))
+
+    whole = (tmp_path / USAGE).read_bytes()
+    (tmp_path / USAGE).write_bytes(bytes(5000) + b"\n" + whole[whole.rindex(b"\n", 0, -1) + 1 :])
+    assert UsageReader().pace_and_energy(tmp_path, has_ended=True) == told, "the lines above are not read"
+    (tmp_path / USAGE).write_bytes(whole[:-5])  # the machine died
+    assert UsageReader().pace_and_energy(tmp_path, has_ended=True) == told
+    with (tmp_path / USAGE).open("wb") as file:  # its record was deleted, and it was completed again
+        file.write(whole + b'{"epoch": 3, "%b": 2.1}\n' % SECONDS.encode())
+    reader = UsageReader()
+    assert reader.pace_and_energy(tmp_path, has_ended=True) == (Pace(2.1, 2.4), 10.55)
+    note_total(tmp_path)
+    assert reader.pace_and_energy(tmp_path) == UsageReader().pace_and_energy(tmp_path, has_ended=True)
