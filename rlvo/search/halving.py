@@ -113,7 +113,7 @@ class Contender:
     is_pruned: bool = field(init=False)
     """Whether one of its trials was."""
     _state: ConfigurationState | None = None
-    _arrived: list[float] | None = None
+    _arrived: tuple[float, ...] | None = None
     """Its objective at each rung it has arrived at; None if that is to be worked out."""
 
     def __post_init__(self) -> None:
@@ -185,7 +185,7 @@ class Contender:
         """Work out `values` when it has come further, and not of all configurations at once when they are compared."""
         if self._arrived is None:
             found = map(self._value, self.rungs[:-1])
-            self._arrived = [value for value in found if value is not None]
+            self._arrived = tuple(value for value in found if value is not None)
         return self._arrived
 
     @property
@@ -260,7 +260,7 @@ class Bracket:
         verdicts: dict[int, Verdict] = {}
         for place in places:
             if 0 <= place < len(self._arrived):
-                self._decide(place, verdicts)
+                self._decide(place, self._arrived[place][1], verdicts)
         return self._by_key(verdicts | self._climb())
 
     def _compare(self, rung: int, starters: Sequence[int]) -> dict[int, Verdict]:
@@ -277,8 +277,8 @@ class Bracket:
             elif not self._contenders[number].has_ended:
                 self._coming.add(number)
         self._arrived.sort()
-        for place in range(len(self._arrived)):
-            self._decide(place, verdicts)
+        for place, (_, number) in enumerate(self._arrived):
+            self._decide(place, number, verdicts)
         return verdicts | self._climb()
 
     def _climb(self) -> dict[int, Verdict]:
@@ -286,9 +286,8 @@ class Bracket:
             return {}
         return self._compare(self._rung + 1, sorted(self._past))
 
-    def _decide(self, place: int, verdicts: dict[int, Verdict]) -> None:
+    def _decide(self, place: int, number: int, verdicts: dict[int, Verdict]) -> None:
         """Note what is certain of whoever has this place among those that have arrived."""
-        number = self._arrived[place][1]
         contender = self._contenders[number]
         if contender.is_pruned and contender.passed <= self._rung:
             return

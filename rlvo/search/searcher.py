@@ -1,7 +1,7 @@
 """The fold-aware searcher: Optuna sees one trial per configuration, Tune one trial per configuration and fold."""
 
 import sys
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +41,8 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
         """Brackets of which not every configuration was proposed yet."""
         self._brackets: dict[tuple[int, tuple[object, ...]], Bracket] = {}
         self._waiting: OrderedDict[str, Contender] = OrderedDict()
+        self._let_past: deque[Contender] = deque()
+        """Those that train for a higher rung and are to wait after the others; looked at when their turn comes."""
         self._running: dict[str, tuple[Contender, int]] = {}
         self._unstarted = set[str]()
         """Trials that Tune has and has not started yet."""
@@ -68,15 +70,24 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
     @property
     def finished(self) -> bool:
         """Whether every configuration was proposed and every fold has ended."""
-        return self._proposals.is_spent and not (self._waiting or self._running or self._condemned)
+        left = self._waiting or self._let_past or self._running or self._condemned
+        return self._proposals.is_spent and not left
 
     def fill(self) -> bool:
         """Propose until a trial waits to be started. False: there is nothing to start now."""
-        while not self._waiting and self._may_propose():
+        while not self._has_waiting() and self._may_propose():
             self._prune_condemned(len(self._condemned))  # a proposal depends on what Optuna was told
             self._take(self._proposals.propose())
             self._complete_brackets()
         self._prune_condemned(1 if self._waiting or self._running else len(self._condemned))
+        return bool(self._waiting)
+
+    def _has_waiting(self) -> bool:
+        """Whether a trial waits to be started, of those that were let past a rung too."""
+        while not self._waiting and self._let_past:
+            contender = self._let_past.popleft()
+            if not (contender.waiting or contender.running):  # it may have been let past two rungs at once
+                self._aim(contender, contender.rung)
         return bool(self._waiting)
 
     def _may_propose(self) -> bool:
@@ -226,7 +237,8 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
             if verdict.pruned:
                 self._condemned[key] = verdict.pruned
             else:
-                self._aim(contender, verdict.rung)
+                contender.rung, contender.passed = verdict.rung, max(verdict.rung, contender.passed)
+                self._let_past.append(contender)
 
     def _prune_condemned(self, number: int) -> None:
         """Prune so many of the configurations that are to be pruned."""
