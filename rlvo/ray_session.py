@@ -1,5 +1,6 @@
 """The one connection to Ray: local or to a cluster, quiet, bounded in time, on storage that all nodes share."""
 
+import gc
 import logging
 import os
 import secrets
@@ -69,13 +70,13 @@ def ray_session(folders: Sequence[Path], address: str | None = None) -> Iterator
         _start_ray("local", num_cpus=os.cpu_count(), **own)
     except Exception as error:  # noqa: BLE001
         # Ray raises bare ones, e.g. if the machine is so busy that its processes start too late.
-        ray.shutdown()
+        _shut_down()
         reason, fix = " ".join(str(error).split()), "If the machine was overloaded, run the same command again"
         raise MachineError(f"Ray did not start on this machine ({reason})", fix=fix) from None
     try:
         yield True
     finally:
-        ray.shutdown()
+        _shut_down()
 
 
 def private_folder() -> Path:
@@ -162,13 +163,24 @@ def connect_to_cluster(address: str) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        _shut_down()
 
 
 def cluster_resources(address: str) -> dict[str, float]:
     """What the cluster at `address` has in all, by Ray's names: `CPU`, `GPU`. Raises MachineError if none answers."""
     with connect_to_cluster(address):
         return dict(ray.cluster_resources())
+
+
+def _shut_down() -> None:
+    """`ray.shutdown`, while no thread looks for garbage: to free a reference of Ray's then ends the process at once."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _no_cluster(address: str, error: OSError) -> MachineError:

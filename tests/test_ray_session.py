@@ -84,6 +84,43 @@ def test_our_ray_keeps_its_session_there(tmp_path: Path) -> None:
         assert private.stat().st_mode & 0o777 == 0o700
 
 
+WITH_GARBAGE = """
+import threading
+import ray
+from ray._private.worker import global_worker
+from rlvo.ray_session import ray_session
+
+class Loop:
+    pass
+
+class Core:
+    def __init__(self, real):
+        self.real = real
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+
+    def shutdown_driver(self):
+        self.real.shutdown_driver()
+        other = threading.Thread(target=lambda: [[] for _ in range(1_000_000)])  # as many as make Python look
+        other.start()
+        other.join()
+
+with ray_session([]):
+    global_worker.core_worker = Core(global_worker.core_worker)
+    loop = Loop()
+    loop.itself, loop.reference = loop, ray.put(1)
+    del loop
+print("it goes on")
+"""
+
+
+@pytest.mark.slow
+def test_garbage_of_rays_that_another_thread_finds_does_not_end_the_process() -> None:
+    done = subprocess.run([sys.executable, "-c", WITH_GARBAGE], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "it goes on\n"), done.stderr
+
+
 @pytest.mark.usefixtures("ray_session")
 def test_a_trials_share_must_fit_the_machine() -> None:
     check_resources(cpus=2, gpus=0)
