@@ -44,9 +44,8 @@ ours.serve(model, **arguments)
 
 What it is told comes by standard input, as a list of processes shows the command line.
 """
-SERVER = [
-    Path(__file__).parents[1] / "registry" / f"{name}.py" for name in ("connection", "served_model", "turns", "server")
-]
+PARTS = ("connection", "served_model", "answering", "server")
+SERVER = [Path(__file__).parents[1] / "registry" / f"{name}.py" for name in PARTS]
 MIN_TOKEN = 32
 """Characters of a token, so that none is guessed."""
 

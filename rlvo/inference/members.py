@@ -28,6 +28,8 @@ class Members:
     def __init__(self, weights: Callable[[str], tuple[Path, str | None]]) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._weights = weights
+        self.before_each: Callable[[], None] = lambda: None
+        """Called before each member is asked."""
         self._kept: dict[str, Classifier] = {}
         self._kept_bytes = 0
 
@@ -54,6 +56,7 @@ class Members:
         for (channels, absent), names in by_channels.items():
             stacked = torch.from_numpy(stack_channels(volumes, channels, absent))[None].to(self.device, torch.float32)
             for name in names:
+                self.before_each()
                 tabular = features[members[name].fold]
                 classifier = self.classifier(name, members[name], tabular.shape[1])
                 shown = blank_absent(stacked, classifier, members[name])

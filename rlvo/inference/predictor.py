@@ -68,7 +68,7 @@ class EnsemblePredictor:
             store: where volumes that have already been prepared are read from.
             members: add a column `p_<member>` for every member; missing if the member was not asked.
             precision: of the networks.
-            progress: called with (patients answered, patients in all) after each.
+            progress: called with (patients answered, patients in all) before the first and after each.
 
         Raises:
             RlvoError: if `patient_id` is missing, ids are missing or occur twice, or the precision is unknown.
@@ -87,6 +87,8 @@ class EnsemblePredictor:
         variants = self.description.variants
         predictors = [predictor for variant in variants for predictor in variant.predictors]
         rows = CheckedTable.read(table, folder, predictors, self.description.own)
+        if progress is not None:
+            progress(0, len(rows.typed))
         sufficient = [variant.channels for variant in variants]
         return rows.prepare(self.description.target, sufficient, store=store, progress=progress)
 

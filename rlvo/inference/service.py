@@ -47,6 +47,7 @@ class Service:
         self._worker = ThreadPoolExecutor(1)
         self.is_abandoned: Callable[[], bool] = lambda: False
         """Whether nobody waits for the present answer; `rlvo serve` sets it, whichever version it is of."""
+        predictor.members.before_each = self._check
 
     def predict(self, table: pd.DataFrame, folder: str, store: str, **options: Any) -> pd.DataFrame:
         """As `EnsemblePredictor.predict`, which `options` are passed on to; None instead of NaN while served.
@@ -58,8 +59,7 @@ class Service:
         """
 
         def progress(done: int, total: int) -> None:
-            if self.is_abandoned():
-                raise AbandonedError(f"nobody waits for it; {done} of {total} patients were scored")
+            self._check()
 
         answer: Callable[..., pd.DataFrame] = partial(self._predictor.predict, table, progress=progress, **options)
         if not is_served():
@@ -67,6 +67,10 @@ class Service:
                 return answer(Path(folder), store=VolumeStore(Path(store)) if store else None)
         answers = self._worker.submit(answer, allowed_folder(table, folder, store)).result()
         return answers.astype(object).where(answers.notna(), None)  # JSON has no NaN
+
+    def _check(self) -> None:
+        if self.is_abandoned():
+            raise AbandonedError("nobody waits for the answer")
 
 
 def allowed_folder(table: pd.DataFrame, folder: str, store: str) -> Path:

@@ -21,7 +21,7 @@ BODY_SECONDS = 30
 """From there to the end of its body; also how long an answer may wait for its reader."""
 REFUSAL_SECONDS = 0.5
 """From a request's refusal to its being told, so that whoever is refused and asks again takes little of the server."""
-MAX_PIECE = 4096
+MAX_PIECE = 8192
 """Bytes that are parsed at once, between which others have their turn: the smallest chunks take 15 µs each."""
 MOST_CONNECTIONS = 500
 """Beyond them, the one whose request is nearest to being given up is closed."""
@@ -42,22 +42,17 @@ class Connection(H11Protocol):
         self.app_state = {**self.app_state, "hold_back": self._hold_back, "is_gone": self._is_gone}
         self._on_refused = on_refused
         self._limit: asyncio.TimerHandle | None = None
-        self._refusal: asyncio.TimerHandle | None = None
+        self._limited: dict[str, dict[Connection, asyncio.TimerHandle]]
+        self._limited = vars(self.server_state).setdefault("limited", {"headers": {}, "body": {}, "refusal": {}})
         self._told = asyncio.Event()
         self._is_deaf = False
         self._reader_limit: asyncio.TimerHandle | None = None
         self._state: object = None
 
     @property
-    def deadline(self) -> float:
-        """The loop's time at which the present request is given up; infinite if all of it has come and it is lawful."""
-        clock = self._refusal or self._limit
-        return clock.when() if clock is not None else float("inf")
-
-    @property
     def is_held_back(self) -> bool:
         """Whether the present request is refused, and its caller not told yet."""
-        return self._refusal is not None
+        return self in self._limited["refusal"]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for headers. If there are too many connections, one that still sends is closed."""
@@ -65,7 +60,8 @@ class Connection(H11Protocol):
         transport.max_size = MAX_PIECE  # type: ignore[attr-defined]
         self._watch()
         if len(self.connections) > most_connections():
-            min(self.connections, key=lambda each: each.deadline).refuse(429, "too many connections")
+            first = [next(iter(each.items())) for each in self._limited.values() if each]  # each is in order
+            min(first, key=lambda each: each[1].when())[0].refuse(429, "too many connections")
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come, and wait for what is still missing; what a refused caller goes on sending is dropped."""
@@ -104,9 +100,8 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP."""
-        self._stop_waiting()
         self._is_deaf = True
-        self._refusal = self.loop.call_later(REFUSAL_SECONDS, self.refuse, 400, msg.rstrip("."))
+        self._limit_time("refusal", REFUSAL_SECONDS, self.refuse, 400, msg.rstrip("."))
 
     def refuse(self, status: int, why: str) -> None:
         """Say why if nothing has been answered yet, and close."""
@@ -130,18 +125,16 @@ class Connection(H11Protocol):
             Whether the connection ends with it: not all of the request had come, and the rest was dropped.
         """
         if self.conn.their_state is h11.SEND_BODY:
-            self._stop_waiting()
             self._is_deaf, self.cycle.keep_alive = True, False
         if not self.transport.is_closing():
             self._told.clear()
-        self._refusal = self.loop.call_later(REFUSAL_SECONDS, self._told.set)
+            self._limit_time("refusal", REFUSAL_SECONDS, self._told.set)
         await self._told.wait()
-        self._refusal.cancel()
-        self._refusal = None
+        self._stop_waiting()
         return self._is_deaf
 
     def _is_gone(self) -> bool:
-        """Whether the caller has left, which the loop may not have noticed yet; from any thread."""
+        """Whether the caller has left, which the loop may not have noticed yet."""
         if self.transport.is_closing():
             return True
         if (handle := self.transport.get_extra_info("socket").fileno()) < 0:
@@ -153,18 +146,24 @@ class Connection(H11Protocol):
     def _watch(self) -> None:
         """Start the clock of the part of a request that is being sent, when that part begins."""
         state = self.conn.their_state
-        if state is self._state:
+        if state is self._state or self._is_deaf:
             return
         self._state = state
         self._stop_waiting()
         if state in (h11.IDLE, h11.SEND_BODY):
-            seconds = HEADER_SECONDS if state is h11.IDLE else BODY_SECONDS
-            self._limit = self.loop.call_later(seconds, self.refuse, 408, f"no whole request came in {seconds} s")
+            part, seconds = ("headers", HEADER_SECONDS) if state is h11.IDLE else ("body", BODY_SECONDS)
+            self._limit_time(part, seconds, self.refuse, 408, f"no whole request came in {seconds} s")
+
+    def _limit_time(self, part: str, seconds: float, then: Callable[..., None], *given: Any) -> None:
+        self._stop_waiting()
+        self._limit = self._limited[part][self] = self.loop.call_later(seconds, then, *given)
 
     def _stop_waiting(self) -> None:
         if self._limit is not None:
             self._limit.cancel()
             self._limit = None
+        for each in self._limited.values():
+            each.pop(self, None)
 
 
 def most_connections() -> int:

@@ -140,8 +140,8 @@ class Audit:
         text = "".join(f"{json.dumps({**about, **line})}\n" for line in lines)
         with self._lock:
             handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            with os.fdopen(handle, "w") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb", buffering=0) as file:  # two processes append: each at once
+                file.write(text.encode())
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class ServedModel:
     audit: Audit | None
     max_rows: int
 
-    def read(self, body: bytes) -> tuple[Params | None, int]:
+    def read(self, body: bytes) -> tuple[dict[str, Any] | None, int]:
         """The parameters in the body of a request, and how many rows its table has.
 
         Raises HTTPException (4xx): the table cannot be asked about.
@@ -170,9 +170,9 @@ class ServedModel:
         if len(ids := question.ids()) > self.max_rows:
             raise HTTPException(413, f"the table has {len(ids)} rows; at most {self.max_rows} are answered at once")
         _check_ids(ids)
-        return question.params, len(ids)
+        return None if question.params is None else question.params.model_dump(), len(ids)
 
-    def answer(self, body: bytes, params: Params | None, is_abandoned: Callable[[], bool]) -> pd.DataFrame:
+    def answer(self, body: bytes, params: Mapping[str, Any] | None, is_abandoned: Callable[[], bool]) -> pd.DataFrame:
         """Answer as the model does; one that can stops before the next patient once the request `is_abandoned`.
 
         `body` and `params` are what `read` was given and has returned.
@@ -185,7 +185,7 @@ class ServedModel:
             service.is_abandoned = is_abandoned
         table = self._table(body)
         try:
-            answers = model.predict(table, params=params.model_dump() if params is not None else None)
+            answers = model.predict(table, params=None if params is None else dict(params))
         except MlflowException as error:
             raise _refusal(error) from None
         except OverflowError:

@@ -5,6 +5,7 @@ version that is.
 """
 
 import asyncio
+import gc
 import hmac
 import logging
 import os
@@ -13,16 +14,15 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from io import StringIO
+from multiprocessing import Pipe
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import pandas as pd
 import uvicorn
-from mlflow.pyfunc import PyFuncModel, scoring_server
+from mlflow.pyfunc import PyFuncModel
 from mlflow.version import VERSION
 from prometheus_client import (
     CollectorRegistry,
@@ -42,9 +42,9 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from rlvo.errors import RlvoError
+from rlvo.registry.answering import Answer, ModelProcess, answer_all
 from rlvo.registry.connection import Connection, is_local
-from rlvo.registry.served_model import Audit, Params, ServedModel
-from rlvo.registry.turns import Turns
+from rlvo.registry.served_model import Audit, ServedModel
 
 OPEN = ("/ping", "/health", "/ready")
 """What is answered without a token: whether the server lives, and whether it can answer."""
@@ -58,10 +58,10 @@ GONE = 499
 class Metrics:
     """What `/metrics` says: counts and times, nothing about a patient."""
 
-    def __init__(self, manifest: str) -> None:
+    def __init__(self, manifest: str, pid: int) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
+        ProcessCollector(pid=lambda: pid, registry=registry)
         Gauge("rlvo_model_info", "The served model.", ["manifest"], registry=registry).labels(manifest).set(1)
         self.requests = Counter("rlvo_requests", "Requests that were answered.", ["status"], registry=registry)
         self.abandoned = Counter("rlvo_abandoned", "Requests whose caller left before the answer.", registry=registry)
@@ -73,14 +73,29 @@ class Metrics:
 
 
 class Server:
-    """The application: who may ask, what is asked, and one request at a time to the model."""
+    """The application: who may ask, what is asked, and one request at a time to the model.
 
-    def __init__(self, served: ServedModel, *, manifest: str, max_bytes: int, token: str | None, host: str) -> None:
-        self._served, self._max_bytes, self._token = served, max_bytes, token
+    Args:
+        served: reads requests.
+        model: answers them.
+        pid: of the process whose memory is told.
+    """
+
+    def __init__(
+        self,
+        served: ServedModel,
+        model: ModelProcess,
+        *,
+        manifest: str,
+        max_bytes: int,
+        token: str | None,
+        host: str,
+        pid: int,
+    ) -> None:
+        self._served, self._model, self._max_bytes, self._token = served, model, max_bytes, token
         self._names = {host, f"[{host}]", "127.0.0.1", "localhost", "[::1]"} if is_local(host) else None
-        self._turns = Turns()
         self._waiting = 0
-        self.metrics = Metrics(manifest)
+        self.metrics = Metrics(manifest, pid)
         routes = [
             Route("/ping", self._ping),
             Route("/health", self._ping),
@@ -157,30 +172,17 @@ class Server:
         self._waiting, start = self._waiting + 1, time.perf_counter()
         try:
             with self.metrics.waiting.track_inprogress():
-                answers = await self._ask(body, params, rows, request)
+                answer = await self._ask(body, params, rows, request)
         finally:
             self._waiting -= 1
         self.metrics.seconds.observe(time.perf_counter() - start)
-        for scored, count in answers["rlvo"].notna().value_counts().items():
-            self.metrics.patients.labels("yes" if scored else "no").inc(count)
-        text = StringIO()
-        scoring_server.predictions_to_json(answers, text)  # type: ignore[no-untyped-call]
-        return Response(text.getvalue(), media_type="application/json")
+        self.metrics.patients.labels("yes").inc(answer.scored)
+        self.metrics.patients.labels("no").inc(answer.unscored)
+        return Response(answer.text, media_type="application/json")
 
-    async def _ask(self, body: bytes, params: Params | None, rows: int, request: Request) -> pd.DataFrame:
+    async def _ask(self, body: bytes, params: dict[str, Any] | None, rows: int, request: Request) -> Answer:
         """Wait for the model's answer, or raise ClientDisconnect once the caller has gone, whose turn is then over."""
-        is_gone: Callable[[], bool] = request.state.is_gone
-
-        def answer() -> pd.DataFrame:
-            try:
-                if not is_gone():
-                    return self._served.answer(body, params, is_gone)
-            except HTTPException:
-                if not is_gone():
-                    raise
-            raise ClientDisconnect
-
-        work: asyncio.Future[pd.DataFrame] = asyncio.wrap_future(self._turns.submit(answer, rows))
+        work = asyncio.ensure_future(self._model.answer(body, params, rows, request.state.is_gone))
         gone = asyncio.ensure_future(_until_gone(request))
         both: set[asyncio.Future[Any]] = {work, gone}
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -253,26 +255,57 @@ def serve(
     schema = model.metadata.get_input_schema()  # type: ignore[no-untyped-call]
     record = Audit(Path(audit), version, frozenset(schema.input_names())) if audit else None
     served = ServedModel(model, caution, record, max_rows)
-    app = Server(served, manifest=version["manifest"], max_bytes=max_bytes, token=token, host=host)
-    same: dict[str, Any] = {"http": partial(Connection, on_refused=app.count), "ws": "none", "loop": "asyncio"}
-    same["h11_max_incomplete_event_size"] = MAX_HEADER_BYTES
-    quiet: dict[str, Any] = {"log_level": "error", "access_log": False, "server_header": False, "proxy_headers": False}
-    server = uvicorn.Server(uvicorn.Config(app, **same, **quiet))
     try:
         opened = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         print(f"error: {host}:{port}: {error.strerror}. Choose another --port or --host", file=sys.stderr)
         sys.exit(RlvoError.exit_code)
+    ours, models = Pipe()
+    if (pid := os.fork()) == 0:
+        models.close()
+        app = Server(
+            served,
+            ModelProcess(ours),
+            manifest=version["manifest"],
+            max_bytes=max_bytes,
+            token=token,
+            host=host,
+            pid=os.getppid(),
+        )
+        _listen(app, opened, host)
+    ours.close()
+    opened.close()
+    answer_all(models, served)
+    models.close()
+    if code := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+        sys.exit(f"error: the server's process ended with {code}")
+
+
+def _listen(app: Server, opened: socket.socket, host: str) -> NoReturn:
+    """The server's process, until standard input ends."""
+    same: dict[str, Any] = {"http": partial(Connection, on_refused=app.count), "ws": "none", "loop": "asyncio"}
+    same["h11_max_incomplete_event_size"] = MAX_HEADER_BYTES
+    quiet: dict[str, Any] = {"log_level": "error", "access_log": False, "server_header": False, "proxy_headers": False}
+    server = uvicorn.Server(uvicorn.Config(app, **same, **quiet))
 
     def stop_with_parent() -> None:
         sys.stdin.read()
         server.should_exit = True
 
-    threading.Thread(target=stop_with_parent, daemon=True).start()
-    address = f"[{host}]" if ":" in host else host
-    print(f"http://{address}:{opened.getsockname()[1]}", flush=True)
-    with suppress(KeyboardInterrupt):
-        server.run(sockets=[opened])
+    code = 1
+    try:
+        gc.freeze()  # what is the model's stays shared
+        threading.Thread(target=stop_with_parent, daemon=True).start()
+        address = f"[{host}]" if ":" in host else host
+        print(f"http://{address}:{opened.getsockname()[1]}", flush=True)
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[opened])
+        code = 0
+    except Exception as error:  # noqa: BLE001
+        print(f"error: the server failed: {type(error).__name__}", file=sys.stderr)
+    finally:
+        sys.stderr.flush()
+        os._exit(code)  # what else ends with the process is the model's
 
 
 async def _until_gone(request: Request) -> None:

@@ -100,11 +100,16 @@ def post(
 
 
 def memory(port: str) -> float:
-    """MiB of the process that listens."""
+    """MiB of the process that listens, and of its parent: the model's."""
+    process = listener(port)
+    return sum(each.memory_info().rss for each in (process, *process.parents()[:1])) / MIB
+
+
+def listener(port: str) -> psutil.Process:
     [pid] = {
         each.pid for each in psutil.net_connections("tcp") if each.status == "LISTEN" and each.laddr[1:] == (int(port),)
     }
-    return psutil.Process(pid).memory_info().rss / MIB
+    return psutil.Process(pid)
 
 
 BAD: dict[str, tuple[int, object]] = {
@@ -348,3 +353,28 @@ def test_health_readiness_and_metrics(server: tuple[str, str, Path], study: Tiny
 
 def shown(address: str) -> str:
     return str(post(address, "", method="GET", path="/metrics")[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["listens", "answers"])
+def test_if_either_process_dies_the_other_ends_and_the_command_says_so(
+    which: str, study: TinyStudy, package: Path, tmp_path: Path
+) -> None:
+    port, log = str(free_port()), tmp_path / "log"
+    command = ["-m", "rlvo.cli.main", "serve", str(package), "--port", port, "--data-root", str(study.cohort.parent)]
+    with log.open("w") as file:
+        process = subprocess.Popen([sys.executable, *command], stdout=file, stderr=file)
+    try:
+        wait_for(f"http://127.0.0.1:{port}", process, log)
+        listens = listener(port)
+        answers = listens.parent()
+        assert answers is not None
+        {"listens": listens, "answers": answers}[which].kill()
+        assert process.wait(60) == 1
+        psutil.wait_procs([listens, answers], 60)
+        assert not listens.is_running()
+        assert not answers.is_running()
+    finally:
+        process.kill()
+    last = log.read_text().splitlines()[-1]
+    assert ("the server's process ended with -9" if which == "listens" else "the server was ended by signal 9") in last
