@@ -28,6 +28,8 @@ EVALUATORS: dict[str, Callable[[], BaseImportanceEvaluator]] = {
 """Optuna's own."""
 FEWEST = 3
 """Finished configurations, from which on importance is told."""
+SLOW, MOST = "fANOVA", 300
+"""Its cost grows with the square of the finished configurations: with more than so many, it is left out."""
 STATES = {
     TrialState.COMPLETE: "finished",
     TrialState.PRUNED: "pruned",
@@ -83,6 +85,8 @@ def _importance(study: optuna.Study) -> pd.DataFrame:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         for name, make in EVALUATORS.items():
+            if name == SLOW and len(values) > MOST:
+                continue
             try:
                 columns[name] = get_param_importances(study, evaluator=make())
             except (ValueError, RuntimeError):  # no hyperparameter varies, or all of them explain nothing

@@ -34,6 +34,24 @@ def test_the_proposals_are_read_in_order_and_nothing_is_written(new_study: Calla
         assert found.importance[name].sum() == pytest.approx(1)
 
 
+def test_the_slow_evaluator_is_left_out_of_a_large_study(
+    new_study: Callable[..., StudyOnDisk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = new_study()
+    proposals = Proposals(study.config, study.folder)
+    for objective in (0.5, 0.6, 0.8):
+        proposals.tell(proposals.propose(), objective)
+    found = []
+    for most in (3, 2):
+        monkeypatch.setattr("rlvo.search.history.MOST", most)
+        history = read_history(study.config, study.folder)
+        assert history is not None
+        found.append(history.importance.set_index("parameter"))
+    whole, others = found
+    assert [*whole] == ["fANOVA", "PED-ANOVA", "mean decrease in impurity"]
+    assert others.loc[whole.index].equals(whole[["PED-ANOVA", "mean decrease in impurity"]])
+
+
 def test_too_little_to_compare_and_a_damaged_journal(new_study: Callable[..., StudyOnDisk]) -> None:
     study = new_study()
     proposals = Proposals(study.config, study.folder)
