@@ -52,7 +52,8 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
             if self._counts(proposal):
                 proposals.take(proposal)
                 self._take(proposal)
-        self._complete_brackets()
+        while self._complete_bracket():
+            pass
         self._prune_condemned(len(self._condemned))
 
     @property
@@ -70,21 +71,23 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
     @property
     def finished(self) -> bool:
         """Whether every configuration was proposed and every fold has ended."""
-        left = self._waiting or self._let_past or self._running or self._condemned
+        left = self._waiting or self._let_past or self._running or self._condemned or self._forming
         return self._proposals.is_spent and not left
 
     def fill(self) -> bool:
         """Propose until a trial waits to be started. False: there is nothing to start now."""
+        self._complete_bracket()
         while not self._has_waiting() and self._may_propose():
             self._prune_condemned(len(self._condemned))  # a proposal depends on what Optuna was told
             self._take(self._proposals.propose())
-            self._complete_brackets()
         self._prune_condemned(1 if self._waiting or self._running else len(self._condemned))
         return bool(self._waiting)
 
     def _has_waiting(self) -> bool:
         """Whether a trial waits to be started, of those that were let past a rung too."""
-        while not self._waiting and self._let_past:
+        while not self._waiting and (self._let_past or self._complete_bracket()):
+            if not self._let_past:
+                continue
             contender = self._let_past.popleft()
             if not (contender.waiting or contender.running):  # it may have been let past two rungs at once
                 self._aim(contender, contender.rung)
@@ -221,13 +224,16 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
             if contender.waiting:
                 self._waiting[contender.key] = contender
 
-    def _complete_brackets(self) -> None:
-        """Start to compare within the brackets of which every configuration was proposed."""
+    def _complete_bracket(self) -> bool:
+        """Start to compare within one bracket of which every configuration was proposed; False: there is none."""
         complete = (self._last_number + 1) // self._bracket_size
-        for name in [name for name in self._forming if name[0] < complete or self._proposals.is_spent]:
-            factor = self._config.search.reduction_factor
-            self._brackets[name] = Bracket(self._forming.pop(name), self._rungs, factor)
-            self._apply(self._brackets[name].judge())
+        name = next((name for name in self._forming if name[0] < complete or self._proposals.is_spent), None)
+        if name is None:
+            return False
+        factor = self._config.search.reduction_factor
+        self._brackets[name] = Bracket(self._forming.pop(name), self._rungs, factor)
+        self._apply(self._brackets[name].judge())
+        return True
 
     def _apply(self, verdicts: Mapping[str, Verdict]) -> None:
         for key, verdict in verdicts.items():
