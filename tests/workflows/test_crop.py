@@ -1,13 +1,16 @@
-"""Networks that look at boxes, from a trial to a model folder that answers for new patients."""
+"""A study whose networks look at boxes, from its search to a registered model that answers for new patients."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 from support.small_study import MakeStudy, OpenStudy
 from support.tiny_study import STUDY
 
+import rlvo
 from rlvo.config.workdir import Workdir
 from rlvo.ensemble.build import STUDY_ENSEMBLE, study_ensembles
 from rlvo.imaging.target import Target
@@ -73,3 +76,42 @@ def test_a_model_folder_answers_as_its_members_did_in_validation(
     shown = explain_patient(predictor, patient, check=False).maps["all"].after
     assert shown.shape == config.grid.shape
     assert 0 < np.count_nonzero(shown) <= VOXELS[boxes]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("ray_session")
+def test_it_is_searched_combined_and_registered(small_cohort: Path, small_work: Workdir, tmp_path: Path) -> None:
+    """Networks of whole volumes and of boxes in one study and one ensemble."""
+    points = [
+        {"model.modality": modality, "model.crop": crop}
+        for modality, crop in (("NCCT", "whole"), ("CTA", "vessels"), ("BOTH", "occlusion"))
+    ]
+    content = STUDY.model_dump(mode="json", include={"grid", "training", "folds"}) | {
+        "name": "cropped",
+        "cohort": {"predictors": PREDICTORS},
+        "model": STUDY.model.model_dump(mode="json") | {"fusion": "daft"},
+        "space": {"points": points},
+    }
+    (tmp_path / "study.yaml").write_text(json.dumps(content))
+    study = rlvo.Study(tmp_path / "study.yaml", cohort=small_cohort, workdir=small_work.path)
+    assert {model.options for model in study.plan().models} == {("crop whole",), ("crop vessels",), ("crop occlusion",)}
+    assert study.search().is_complete
+    assert study.trials["model.crop"].value_counts().to_dict() == {"vessels": 2, "occlusion": 2}, "whole goes unsaid"
+
+    built = study.ensemble()
+    client = MlflowClient(small_work.tracking_uri())
+    assert client.get_model_version_by_alias("rlvo-ensemble", "champion").version
+    predictor, raw = EnsemblePredictor.load(built.folder), pd.read_csv(small_cohort)
+    assert {member.configuration.model.crop for member in predictor.description.spec.networks} == {
+        "whole", "vessels", "occlusion"
+    }  # fmt: skip
+    own = predictor.predict(raw, small_cohort.parent, members=True).set_index("patient_id")
+    stored = study.predictions.set_index(["member", "patient"])["probability"]
+    for member in predictor.description.spec.networks:
+        expected = stored[member.key]
+        np.testing.assert_allclose(own.loc[expected.index, f"p_{member.key}"], expected, rtol=0, atol=1e-5)
+    registered = rlvo.load_model("rlvo-ensemble", workdir=small_work.path)
+    known = raw[raw["patient_id"].isin(stored.index.unique("patient"))]  # the others are held out
+    answers = registered.predict(known.drop(columns="rlvo"), folder=small_cohort.parent).set_index("patient_id")
+    np.testing.assert_allclose(answers["score"], own.loc[answers.index, "score"], rtol=0, atol=1e-6)
