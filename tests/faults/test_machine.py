@@ -190,3 +190,19 @@ def test_few_open_files(undisturbed: Victim, tmp_path: Path) -> None:
     assert code == 0, said
     assert "Traceback" not in said
     check_whole(victim, undisturbed)
+
+
+def test_two_studies_in_one_new_work_folder(undisturbed: Victim, tmp_path: Path) -> None:
+    """They begin at once: both make the store, the database of MLflow, and their experiments in it."""
+    victim = Victim(tmp_path, undisturbed.cohort)
+    other = Victim(tmp_path, undisturbed.cohort, name="other")
+    processes = [each.start() for each in (victim, other)]
+    for each, process in zip((victim, other), processes, strict=True):
+        code, said = each.wait(process)
+        assert code == 0, said
+        assert "Traceback" not in said
+    check_whole(victim, undisturbed)
+    (tmp_path / "alone").mkdir()
+    alone = Victim(tmp_path / "alone", undisturbed.cohort, name="other")  # its random numbers depend on the name
+    alone.finish()
+    check_whole(other, alone)
