@@ -11,7 +11,7 @@ import io
 import json
 import logging
 import math
-import pickle
+import pickle  # nosec B403 # for the name of an error; nothing is unpickled
 import shutil
 import tempfile
 import time
