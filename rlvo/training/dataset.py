@@ -13,7 +13,6 @@ from torch import Tensor
 from rlvo.cohort.encoding import TabularEncoder
 from rlvo.config.grid import Grid
 from rlvo.errors import PatientError, RlvoError
-from rlvo.imaging.store import is_as_prepared
 
 IDENTITY = ("st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 """Of a file's state: what changes with its content."""
@@ -90,6 +89,8 @@ class Volumes:
         self._mapped = [self._map(i) for i in range(len(patients))]
 
     def _map(self, index: int) -> list[np.ndarray]:
+        from rlvo.imaging.store import is_as_prepared  # and readers of DICOM and NIfTI: only if volumes are read
+
         files = self._files(index)
         try:
             _check_channels([name for name, path in files.items() if path.exists()], self.channels)
@@ -136,7 +137,9 @@ class Volumes:
 
 
 def _unchanged(path: Path, before: os.stat_result) -> os.stat_result | None:
-    """The state of a file if what is mapped of it is what was prepared, also where it was touched or linked."""
+    """The state of a file if what is mapped of it is what was prepared, also if it was touched or linked."""
+    from rlvo.imaging.store import is_as_prepared
+
     try:
         now = path.stat()
         is_same = all(getattr(now, name) == getattr(before, name) for name in IDENTITY)
