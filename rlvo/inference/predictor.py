@@ -230,7 +230,7 @@ def _table_warnings(variant: Variant, row: pd.DataFrame) -> list[str]:
     unknown = [name for name in imputed if name in variant.looked_up]
     if unknown and any(configuration.model.crop == "occlusion" for configuration in variant.spec.configurations):
         place = "networks look where most training patients' occlusions were"
-        warnings.append(f"no {names_in_words(unknown)}: {place}")
+        warnings.append(f"missing: {names_in_words(unknown)}; {place}")
     if variant.image_models and "occlusion_side" in variant.predictors and _side(variant, row) is None:
         warnings.append("no occlusion side: the linear model of the volumes takes the head as it is")
     if not variant.reads_table:

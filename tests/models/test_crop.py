@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from support.networks import BACKBONES, narrow
+from support.networks import BACKBONES, check_mirror_images, narrow
 from torch import Tensor
 
 from rlvo.config.base import content_hash
@@ -141,12 +141,7 @@ def test_a_mirrored_patient_with_the_occlusion_on_the_other_side_is_the_same(
     backbone: BackboneName, crop: str, choices: dict[str, str]
 ) -> None:
     classifier, volume = network(backbone=backbone, fusion="none", crop=crop, **choices), patients()
-    with torch.no_grad():
-        features = classifier.features(volume, torch.stack([LEFT, RIGHT]))
-        mirrored = classifier.features(volume.flip(2), torch.stack([RIGHT, LEFT]))
-        wrong = classifier.features(volume, torch.stack([RIGHT, LEFT]))
-    torch.testing.assert_close(features, mirrored, rtol=0, atol=0)
-    assert not torch.equal(features, wrong)
+    check_mirror_images(classifier, volume, LEFT, RIGHT)
 
 
 @pytest.mark.parametrize("choices", [{}, {"side": "halves"}, {"contrast": "mirror_difference"}], ids=str)

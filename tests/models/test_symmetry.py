@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from support.networks import BACKBONES, narrow
+from support.networks import BACKBONES, check_mirror_images, narrow
 from torch import Tensor
 
 from rlvo.config.base import content_hash
@@ -43,12 +43,7 @@ def test_a_mirrored_patient_with_the_occlusion_on_the_other_side_is_the_same(
     """But for what the fusion makes of the side itself, which is the same here."""
     classifier = network(narrow(backbone, fusion=fusion, side=side))
     volume = patients()
-    with torch.no_grad():
-        features = classifier.features(volume, torch.stack([LEFT, RIGHT]))
-        mirrored = classifier.features(volume.flip(2), torch.stack([RIGHT, LEFT]))
-        wrong = classifier.features(volume, torch.stack([RIGHT, LEFT]))
-    torch.testing.assert_close(features, mirrored, rtol=0, atol=0)
-    assert not torch.equal(features, wrong)
+    check_mirror_images(classifier, volume, LEFT, RIGHT)
 
 
 def test_patients_on_the_left_are_seen_as_they_are() -> None:

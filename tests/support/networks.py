@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from rlvo.config.model import BackboneName, DenseNetOptions, EfficientNetOptions, ModelConfig, ResNetOptions
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rlvo.models.classifier import Classifier
 
 STUDY = """
@@ -37,3 +39,20 @@ def enliven(classifier: Classifier) -> Classifier:
         nn.init.normal_(classifier.head.weight, 0, 0.1)
         nn.init.normal_(classifier.offset.coefficients)
     return classifier
+
+
+def check_mirror_images(classifier: Classifier, volume: Tensor, left: Tensor, right: Tensor) -> None:
+    """The first patient's occlusion is on the left, the second's on the right; mirrored, they are the same to it.
+
+    Args:
+        volume: [2, C, X, Y, Z], HU.
+        left, right: a row of the encoded table [T] for each side.
+    """
+    import torch
+
+    with torch.no_grad():
+        features = classifier.features(volume, torch.stack([left, right]))
+        mirrored = classifier.features(volume.flip(2), torch.stack([right, left]))
+        wrong = classifier.features(volume, torch.stack([right, left]))
+    torch.testing.assert_close(features, mirrored, rtol=0, atol=0)
+    assert not torch.equal(features, wrong)

@@ -59,7 +59,7 @@ def test_a_model_folder_answers_as_its_members_did_in_validation(
     missing = raw.head(1).astype(object).assign(occlusion_side=None, occlusion_site=None)
     (got,) = predictor.predict(missing, small_cohort.parent).to_dict("records")
     assert np.isfinite(got["score"])
-    told = "no Occlusion side, Occlusion site: networks look where most training patients' occlusions were"
+    told = "missing: Occlusion side, Occlusion site; networks look where most training patients' occlusions were"
     assert (told in got["warnings"]) == (boxes != "vessels")
     typical = {name: inputs.table.loc[list(inputs.split.training(0)), name].mode()[0] for name in PREDICTORS[2:]}
     (same,) = predictor.predict(raw.head(1).assign(**typical), small_cohort.parent, members=True).to_dict("records")
