@@ -163,6 +163,12 @@ def test_a_registered_model_loads_without_what_only_training_needs(module: str) 
     assert {library: users for library, users in loaded.items() if library not in WITH_A_REGISTERED_MODEL} == {}
 
 
+def test_planning_starts_without_what_only_searching_needs() -> None:
+    loaded = loaded_with("rlvo.workflows.search", ROOT)
+    assert "pandas" in loaded, "the walk over the imports is broken"
+    assert {*loaded}.isdisjoint({"SimpleITK", "mlflow", "monai", "nibabel", "optuna", "sklearn", "torch"})
+
+
 def test_the_command_line_starts_with_what_every_command_needs() -> None:
     """`rlvo status` and `rlvo --help` wait for it; NumPy alone takes a fifth of their time."""
     loaded = loaded_with("rlvo.cli.main", ROOT)

@@ -4,7 +4,6 @@ import errno
 import fcntl
 import hashlib
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -20,11 +19,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from rlvo.config.base import content_hash
-from rlvo.config.grid import Grid
 from rlvo.digits import gigabytes
 from rlvo.errors import MachineError, RlvoError
 from rlvo.files import file_sha256, parse_json
 from rlvo.imaging.content import ContentHashes
+from rlvo.imaging.entry_size import entry_bytes
 from rlvo.imaging.prepare import Prepared, preparation_key
 from rlvo.imaging.reading.source import split_series
 from rlvo.imaging.resampling import to_itk_transform
@@ -33,8 +32,6 @@ from rlvo.imaging.target import Target
 DESCRIPTION = "prepared.json"
 UNFINISHED, LEFTOVER_S = ".writing-", 86_400
 """Prefix of folders that are being written, and the age from which they are no longer."""
-BYTES_PER_VOXEL = 5
-"""NCCT and CTA float16, vessels uint8."""
 LOCAL_RESERVE = 0.05
 """Share of a node's disk that copies leave free; Ray needs as much for itself."""
 PREPARE_AGAIN = "Prepare the cohort again"
@@ -166,11 +163,6 @@ class VolumeStore:
             with suppress(FileNotFoundError):
                 if time.time() - folder.stat().st_mtime > LEFTOVER_S:
                     shutil.rmtree(folder, ignore_errors=True)
-
-
-def entry_bytes(grid: Grid) -> int:
-    """Size on disk of a patient with NCCT, CTA and vessels (files round up to blocks: 64 KiB in all)."""
-    return math.prod(grid.shape) * BYTES_PER_VOXEL + (64 << 10)
 
 
 def open_volumes(folder: Path) -> dict[str, np.memmap]:

@@ -20,8 +20,6 @@ from rlvo.cohort.encoding import TabularEncoder
 from rlvo.config.grid import Grid
 from rlvo.config.model import Configuration
 from rlvo.config.study import ResourcesConfig, StudyConfig
-from rlvo.imaging.alignment.atlas import brain_mask
-from rlvo.imaging.cohort_preparation import worker_pool
 from rlvo.progress import Advance
 from rlvo.study.specs import Spec, model_specs, spec_of
 from rlvo.training.usage import Pace
@@ -77,6 +75,9 @@ def measure_models(
         encoder: says which encoded variables there are.
         advance: called with (networks measured, networks in all).
     """
+    from rlvo.imaging.alignment.atlas import brain_mask  # with it SimpleITK, 100 MB
+    from rlvo.imaging.cohort_preparation import worker_pool
+
     share = config.resources.known_gpus
     processes = min(at_once, max(int(1 / share), 1)) if share else at_once
     distinct = {spec_of(each): each for each in model_specs(config)}

@@ -15,11 +15,10 @@ from operator import itemgetter
 from statistics import fmean
 
 from rlvo.config.model import Configuration
-from rlvo.config.space import Scalar
 from rlvo.config.study import StudyConfig
 from rlvo.search.halving import Rung, group, ladder
 from rlvo.study.folder import StudyFolder, read_config
-from rlvo.study.specs import COSTLY, Spec, spec_of, specs_of
+from rlvo.study.specs import Spec, Values, decisive, spec_of, specs_of
 from rlvo.study.state import StudyState
 from rlvo.study.status import read_state
 from rlvo.training.usage import Pace, UsageReader
@@ -29,8 +28,6 @@ TRIAL_SECONDS = 0.35
 JOULES_PER_KWH = 3.6e6
 
 Paces = Mapping[Spec, Pace]
-Values = tuple[tuple[str, Scalar], ...]
-"""Of axes, by dotted path."""
 _Trial = tuple[tuple[bool, int], float]
 """Whether it waits, with its configuration's place: those that run come first; and the seconds to go."""
 
@@ -155,12 +152,12 @@ def _brackets(config: StudyConfig, state: StudyState, paces: Paces) -> list[list
         running = frozenset(trial.fold for trial in each.trials if trial.state == "running")
         done = [each.epochs if trial.state == "finished" else trial.epoch for trial in each.trials]
         entrants.append((within, _Entrant(len(entrants), pace, each.epochs, done, running, each.is_open)))
-    combinations, decisive = config.combinations(), (*COSTLY, *config.search.compare_within)
+    combinations = config.combinations()
     alike = dict[Values, tuple[tuple[object, ...], Pace, int]]()
     for number in range(len(known), state.configurations_total):
         combination = combinations[number % len(combinations)]
-        values = tuple(item for item in combination.items() if item[0].startswith(decisive))
-        if values not in alike:  # thousands differ in what decides nothing here, and to make one takes long
+        values = decisive(combination, config.search.compare_within)
+        if values not in alike:
             specs = specs_of(config, combination)
             alike[values] = (*enter(specs), specs[0].training.epochs)
         within, pace, epochs = alike[values]

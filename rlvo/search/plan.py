@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from rlvo.cohort.encoding import unfitted_encoder
 from rlvo.config.base import by_path
@@ -11,11 +12,10 @@ from rlvo.config.model import ModelConfig
 from rlvo.config.space import conditions
 from rlvo.config.study import StudyConfig
 from rlvo.evaluation.power import AucPower
-from rlvo.imaging.store import entry_bytes
+from rlvo.imaging.entry_size import entry_bytes
 from rlvo.progress import Advance
 from rlvo.search.halving import epochs_to_train, group, ladder
-from rlvo.study.inputs import check_models
-from rlvo.study.specs import Spec, model_specs, spec_of
+from rlvo.study.specs import Spec, check_models, counted_specs, decisive, spec_of
 
 BYTES_PER_WEIGHT = 4
 PROCESS_BYTES = 900_000_000
@@ -103,7 +103,8 @@ def plan_study(
         RlvoError: the grid is too small for a network.
     """
     check_models(study)
-    specs, trials = model_specs(study), study.configurations * study.folds.folds
+    counted, trials = counted_specs(study), study.configurations * study.folds.folds
+    specs = [spec for spec, _ in counted]
     epochs = max(spec.training.epochs for spec in specs)
     encoder = unfitted_encoder(study.cohort)
     keys, costed = [spec_of(spec) for spec in specs], dict[Spec, PlannedModel]()
@@ -112,7 +113,8 @@ def plan_study(
     for spec, differing in zip(distinct, options, strict=True):
         advance(len(costed), len(distinct))
         costed[spec] = _planned(spec, study, len(encoder.feature_names), differing)
-    parameters = sum(costed[key].parameters for key in keys) / len(keys)
+    times = [number for _, number in counted]
+    parameters = fmean((costed[key].parameters for key in keys), weights=times)
     return StudyPlan(
         study=study.name,
         sampler=study.search.sampler,
@@ -136,11 +138,13 @@ def plan_study(
 
 
 def _expected_epochs(study: StudyConfig, epochs: int) -> int:
-    combinations = [study.configuration(values) for values in study.combinations()]
+    within, combinations = study.search.compare_within, study.combinations()
+    values = [decisive(each, within) for each in combinations]
+    one_of_each = dict(zip(values, combinations, strict=True))
+    groups = {own: group(study.configuration(each), within) for own, each in one_of_each.items()}
     size = study.search.bracket or study.configurations
     compared = Counter(
-        (number // size, *group(combinations[number % len(combinations)], study.search.compare_within))
-        for number in range(study.configurations)
+        (number // size, *groups[values[number % len(values)]]) for number in range(study.configurations)
     )
     rungs = ladder(study.search, study.folds.folds, epochs)
     return sum(epochs_to_train(rungs, count, study.search.reduction_factor) for count in compared.values())

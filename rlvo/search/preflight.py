@@ -18,7 +18,6 @@ from rlvo.files import storage_errors
 from rlvo.ray_session import check_resources, is_local
 from rlvo.search.heartbeat import Heartbeat, at_work
 from rlvo.search.plan import StudyPlan, certain_bytes, plan_study, trial_bytes
-from rlvo.search.proposals import checked_address, database_address
 from rlvo.search.room import asked_by_trial, lacking_room
 from rlvo.study.folder import StudyFolder
 from rlvo.study.status import read_state
@@ -74,6 +73,8 @@ def check_start(
     """
     if has_ended(config, study):
         return 0
+    from rlvo.search.proposals import checked_address, database_address  # with it Optuna, which planning does without
+
     if (database := database_address(config)) is not None:
         checked_address(database)
     planned = plan_study(config)

@@ -11,7 +11,6 @@ from ray.util.client import ray as client
 
 from rlvo.config.study import StudyConfig
 from rlvo.errors import get_logger
-from rlvo.imaging.cohort_preparation import worker_pool
 from rlvo.ray_session import connect_to_cluster
 from rlvo.search.plan import PROCESS_BYTES, StudyPlan, certain_bytes, trial_bytes
 
@@ -87,6 +86,8 @@ def lacking_room(address: str, asked: Mapping[str, float]) -> str | None:
     """
     if ray.is_initialized():
         return without_room(asked, *_ask_cluster())
+    from rlvo.imaging.cohort_preparation import worker_pool  # with it SimpleITK, 100 MB
+
     with worker_pool(1) as pool:
         return without_room(asked, *pool.submit(_ask_cluster_at, address).result())
 

@@ -27,7 +27,7 @@ from rlvo.imaging.target import Target
 from rlvo.progress import ShowProgress
 from rlvo.study.folder import StudyFolder, read_config, read_hashes, write_config
 from rlvo.study.membership import Marks, patient_marks
-from rlvo.study.specs import model_specs
+from rlvo.study.specs import check_models, model_specs
 from rlvo.training.baseline import fit_table_model, table_predictions
 from rlvo.training.dataset import FoldData, Patients
 from rlvo.training.records import TrialIdentity
@@ -305,17 +305,6 @@ def settle(config: StudyConfig, study: StudyFolder) -> StudyConfig:
         if not config.names(path):
             config = config.with_setting(path, frozen.default(path) if frozen else now)
     return config
-
-
-def check_models(config: StudyConfig) -> None:
-    """Raise RlvoError if the grid is too small for one of the study's networks, naming the smallest that works."""
-    from rlvo.models.crop import check_seen
-    from rlvo.training.epoch import smallest_part
-
-    one_channel = {"modality": "NCCT", "prior": False, "fusion": "none", "dropout": 0.0, "compress_input": True}
-    specs = [(each.model.model_copy(update=one_channel), each.training) for each in model_specs(config)]
-    for model, patients in dict.fromkeys((model, smallest_part(each.batch_size, each)) for model, each in specs):
-        check_seen(model, config.grid.shape, config.grid, patients)
 
 
 def _check_same_settings(config: StudyConfig, study: StudyFolder) -> None:

@@ -24,7 +24,6 @@ from rlvo.search.calibration import Measured, measure_models
 from rlvo.search.plan import StudyPlan, plan_study
 from rlvo.search.verdict import Verdict, judge
 from rlvo.study.folder import StudyFolder, read_config
-from rlvo.study.inputs import StudyInputs, open_study, settle
 from rlvo.study.openings import Openings
 from rlvo.study.pretrained import check_pretrained
 from rlvo.study.specs import Spec
@@ -33,9 +32,10 @@ from rlvo.study.state import ENDED, StudyState
 if TYPE_CHECKING:
     import pandas as pd
 
+    from rlvo.study.inputs import StudyInputs
     from rlvo.workflows.study import OpenStudy
 
-ShowState = Callable[[StudyInputs], AbstractContextManager[Callable[[StudyState], None]]]
+ShowState = Callable[["StudyInputs"], AbstractContextManager[Callable[[StudyState], None]]]
 """Takes what trials are trained on, and gives a context whose value is called with the study's state as it changes."""
 
 
@@ -136,8 +136,9 @@ def search(
         RlvoError: no cohort is named, it or the configuration is at fault, or another search is at work on the study.
         MachineError: the machine cannot run the trials.
     """
-    from rlvo.search.execute import run_search  # Ray and MLflow, which planning does without
+    from rlvo.search.execute import run_search  # Ray, MLflow and SimpleITK, which planning does without
     from rlvo.search.preflight import check_start, has_ended, study_lock
+    from rlvo.study.inputs import open_study, settle
     from rlvo.tracking.mirror import Mirror
     from rlvo.workflows.study import OpenStudy, tracking_of
 

@@ -23,8 +23,9 @@ from rlvo.errors import MachineError, RlvoError
 from rlvo.imaging import content
 from rlvo.imaging import store as module
 from rlvo.imaging.cohort_preparation import prepare_cohort
+from rlvo.imaging.entry_size import entry_bytes
 from rlvo.imaging.prepare import Prepared
-from rlvo.imaging.store import VolumeStore, entry_bytes, is_as_prepared, local_copy, open_volumes
+from rlvo.imaging.store import VolumeStore, is_as_prepared, local_copy, open_volumes
 from rlvo.imaging.target import Target
 
 TARGET = Target(grid="focus")

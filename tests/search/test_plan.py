@@ -3,6 +3,7 @@
 import pytest
 from support.small_study import MakeStudy
 
+from rlvo.config.study import StudyConfig
 from rlvo.errors import RlvoError
 from rlvo.models.classifier import Classifier
 from rlvo.search.plan import plan_study, trial_bytes
@@ -24,6 +25,27 @@ def test_trials_epochs_and_disk_are_counted_over_the_enumerated_grid(make_small:
     ]
     assert planned.checkpoint_bytes == 2 * sum(weights) * 4 * 4
     assert planned.store_bytes_a_patient == 40 * 36 * 34 * (2 + 2 + 1) + (64 << 10)
+
+
+def test_combinations_that_cost_the_same_are_costed_once_and_counted_each(
+    make_small: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred learning rates take as long to plan as one; each is a configuration with weights on the disk."""
+    made = list[object]()
+    make = StudyConfig.configuration
+    monkeypatch.setattr(StudyConfig, "configuration", lambda study, values: made.append(values) or make(study, values))
+    points = [{"model.modality": "NCCT", "training.learning_rate": 1e-4 + 1e-6 * number} for number in range(100)]
+    study = make_small(
+        grid=GRID,
+        space={"points": [*points, {"model.modality": "BOTH", "training.learning_rate": 1e-4}]},
+        search={"pruning": "none"},
+    )
+    made.clear()
+    planned = plan_study(study)
+    assert len(made) < 10
+    narrow, wide = (each.parameters for each in planned.models)
+    assert narrow < wide
+    assert planned.checkpoint_bytes == 2 * (100 * narrow + wide) * 4 * 4
 
 
 def test_models_that_cost_the_same_are_listed_once(make_small: MakeStudy) -> None:
