@@ -8,19 +8,22 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from unittest import mock
 
+import psutil
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rlvo.digits import gigabytes
 from rlvo.errors import MachineError, RlvoError
+from rlvo.termination import deaf_to_sigterm
 
 CONNECT_SECONDS = 10
 NODE_SECONDS = 120
@@ -67,7 +70,8 @@ def ray_session(folders: Sequence[Path], address: str | None = None) -> Iterator
             "_temp_dir": str(private_folder()),
         }
         _name_token()
-        _start_ray("local", num_cpus=os.cpu_count(), **own)
+        with _without_cluster_services():
+            _start_ray("local", num_cpus=os.cpu_count(), **own)
     except Exception as error:  # noqa: BLE001
         # Ray raises bare ones, e.g. if the machine is so busy that its processes start too late.
         _shut_down()
@@ -173,14 +177,36 @@ def cluster_resources(address: str) -> dict[str, float]:
 
 
 def _shut_down() -> None:
-    """`ray.shutdown`, while no thread looks for garbage: to free a reference of Ray's then ends the process at once."""
+    """`ray.shutdown`, while no thread looks for garbage: to free a reference of Ray's then ends the process at once.
+
+    The processes of our own Ray are killed, with all that they started: they do not hear SIGTERM, for which Ray would
+    wait a second each.
+    """
+    descendants = _descendants_of_own_ray()
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        ray.shutdown()
+        with mock.patch.object(subprocess.Popen, "terminate", subprocess.Popen.kill):
+            ray.shutdown()
     finally:
         if was_enabled:
             gc.enable()
+        for process in descendants:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def _descendants_of_own_ray() -> list[psutil.Process]:
+    """Workers and agents of a Ray that this process started; none if it is connected to another's.
+
+    Private API of Ray: it does not tell the processes that it started.
+    """
+    node, found = ray._private.worker._global_node, []
+    for started in node.all_processes.values() if node else ():
+        for info in started:
+            with suppress(psutil.NoSuchProcess):
+                found += psutil.Process(info.process.pid).children(recursive=True)
+    return found
 
 
 def _no_cluster(address: str, error: OSError) -> MachineError:
@@ -199,8 +225,23 @@ def _start_ray(address: str, **options: object) -> None:
     """`ray.init` without a word, after which SIGTERM does what it did before."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     _silence_notices()
-    with _own_sigterm():
+    with deaf_to_sigterm(), _own_sigterm():
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+
+
+@contextmanager
+def _without_cluster_services() -> Iterator[None]:
+    """Start Ray without its autoscaler, log monitor and dashboard: one machine needs none, and they take seconds.
+
+    Private API of Ray, which has no switch for the first two, and starts a server without a dashboard in place of one.
+    """
+
+    def skip(node: object, **options: object) -> None:
+        """Start nothing."""
+
+    node = ray._private.node.Node
+    with mock.patch.multiple(node, start_monitor=skip, start_log_monitor=skip, start_api_server=skip):
+        yield
 
 
 def _silence_notices() -> None:

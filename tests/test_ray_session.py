@@ -84,6 +84,32 @@ def test_our_ray_keeps_its_session_there(tmp_path: Path) -> None:
         assert private.stat().st_mode & 0o777 == 0o700
 
 
+TERMINATED = """
+import os, signal, psutil, ray
+from rlvo.ray_session import ray_session
+
+def alive(process):
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+heard = []
+signal.signal(signal.SIGTERM, lambda *_: heard.append(True))
+with ray_session([]):
+    square = ray.remote(lambda number: number**2)
+    ray.get(square.remote(2))
+    started = psutil.Process().children(recursive=True)
+    os.killpg(0, signal.SIGTERM)
+    print(ray.get(square.remote(3)), heard, len(started) > 3, all(map(alive, started)))
+psutil.wait_procs(started, timeout=30)
+print([process.name() for process in started if alive(process)])
+"""
+
+
+@pytest.mark.slow
+def test_a_sigterm_to_all_processes_reaches_only_ours_and_none_of_rays_stays_behind() -> None:
+    done = subprocess.run([sys.executable, "-c", TERMINATED], capture_output=True, text=True, start_new_session=True)
+    assert (done.returncode, done.stdout) == (0, "9 [True] True True\n[]\n"), done.stderr
+
+
 WITH_GARBAGE = """
 import threading
 import ray

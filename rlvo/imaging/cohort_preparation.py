@@ -27,6 +27,7 @@ from rlvo.imaging.reading.source import check_exists
 from rlvo.imaging.store import VolumeStore
 from rlvo.imaging.target import Target
 from rlvo.progress import Advance
+from rlvo.termination import deaf_to_sigterm
 
 Files = Mapping[str, Path | None]
 """A patient's `ncct`, `cta` and `vessels`."""
@@ -193,7 +194,8 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Start processes that use one thread each, because they share the cores, and that end when this process does.
 
     They are spawned, not forked: this process may hold threads of torch or Ray. They do not run the user's script. If
-    the `with` block is interrupted, tasks that run are finished and the others dropped.
+    the `with` block is interrupted, also by a SIGTERM to all processes, tasks that run are finished and the others
+    dropped.
     """
     pool = ProcessPoolExecutor(workers, mp_context=_Context(), initializer=_initialise_worker)
     try:
@@ -208,9 +210,14 @@ class _Process(SpawnProcess):
         main = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")
         try:
-            super().start()
+            with deaf_to_sigterm():
+                super().start()
         finally:
             sys.modules["__main__"] = main
+
+    def terminate(self) -> None:
+        """As SIGTERM would, which it does not hear."""
+        self.kill()
 
 
 class _Context(SpawnContext):

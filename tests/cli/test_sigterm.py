@@ -1,6 +1,10 @@
-"""SIGTERM, as SLURM, systemd, Kubernetes and `ray job stop` send it: a command ends as after Ctrl-C, with code 143."""
+"""SIGTERM, as SLURM, systemd, Kubernetes and `ray job stop` send it: a command ends as after Ctrl-C, with code 143.
+
+Also if all processes that the command has started get it too, as from systemd, SLURM and `timeout`.
+"""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -23,7 +27,7 @@ def test_a_search_closes_its_runs_and_goes_on_later(tmp_path: Path) -> None:
     victim = Victim(tmp_path, write_cohort(tmp_path / "cohort").parent)
     process = victim.start()
     wait_for(lambda: victim.epoch_count() >= 10, process)
-    process.terminate()
+    os.killpg(process.pid, signal.SIGTERM)
     process.terminate()  # a second one does not disturb the end
     code, said = victim.wait(process)
     assert (code, said.splitlines()[-1]) == (143, INTERRUPTED)
@@ -77,9 +81,11 @@ def test_it_is_no_error_whatever_it_meets(program: str, code: int, said: str) ->
 def check_terminated(*arguments: str | Path, when: Callable[[], bool]) -> None:
     """Run a command, terminate it when it has come so far, and check how it ends."""
     command = [sys.executable, "-m", "rlvo.cli.main", *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     wait_for(when, process)
-    process.terminate()
+    os.killpg(process.pid, signal.SIGTERM)
     _, said = process.communicate(timeout=120)
     assert (process.returncode, said.splitlines()[-1]) == (143, INTERRUPTED)
     assert "Traceback" not in said

@@ -1,13 +1,16 @@
 """A search whose driver or workers die, or whose disk is full, continues: nothing that had ended is lost or runs again,
 and the result is the same."""
 
+import os
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from mlflow import MlflowClient
 from support.victim import (
     ARTIFACTS,
     EPOCH_COUNT,
@@ -23,6 +26,8 @@ from support.victim import (
 )
 
 pytestmark = pytest.mark.timeout(1800)
+
+TERMINATIONS = 10
 
 
 @pytest.fixture
@@ -63,6 +68,46 @@ def test_the_driver_killed_at_random_moments(
     assert all(victim.ended()[trial] == files for trial, files in ended.items())
     check_same(victim, undisturbed)
     check_mlflow(victim, victim.database)
+
+
+def open_runs(victim: Victim) -> int:
+    """How many of its runs MLflow shows as running."""
+    client = MlflowClient(victim.database)
+    experiment = client.get_experiment_by_name(victim.name)
+    runs = client.search_runs([experiment.experiment_id]) if experiment else []
+    return sum(run.info.status == "RUNNING" for run in runs)
+
+
+def test_the_driver_terminated_at_random_moments(undisturbed: Victim, tmp_path: Path, moments: random.Random) -> None:
+    """Every second time while it starts or soon after, and half the times with all processes that it has started."""
+    victim, epochs, codes = undisturbed.beside(tmp_path), {}, []
+    for number in range(TERMINATIONS):
+        process = victim.start()
+        if number % 2:
+            deadline = time.monotonic() + moments.uniform(0, 15)
+            while process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+        else:
+            wanted = sum(map(len, epochs.values())) + moments.randint(1, TRIALS * EPOCH_COUNT // TERMINATIONS)
+            wait_for(lambda wanted=wanted: victim.epoch_count() >= wanted, process)
+        if number % 4 < 2:
+            process.terminate()
+        else:
+            os.killpg(process.pid, signal.SIGTERM)
+        code, said = victim.wait(process)
+        codes.append(code)
+        print("SIGTERM", number, "code", code)
+        assert code in (143, -signal.SIGTERM), said  # -15: before any code of ours, or after all of it
+        assert "Traceback" not in said
+        if code == 143:
+            assert said.splitlines()[-1] == "interrupted: run the same command again to continue"
+            assert open_runs(victim) == 0
+        now = victim.epochs()
+        assert all(agree(now[trial], lines) for trial, lines in epochs.items())
+        epochs = now
+    assert 143 in codes
+    victim.finish()
+    check_whole(victim, undisturbed)
 
 
 def test_the_driver_killed_during_the_last_sync(undisturbed: Victim, tmp_path: Path, moments: random.Random) -> None:

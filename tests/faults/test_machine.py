@@ -89,7 +89,8 @@ def test_a_cluster_that_is_gone(undisturbed: Victim, tmp_path: Path) -> None:
     assert (victim.ended(), victim.epochs()) == (ended, epochs)
 
 
-def test_a_volume_is_overwritten(undisturbed: Victim, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["overwritten", "cut"])
+def test_a_volume_is_damaged(undisturbed: Victim, tmp_path: Path, how: str) -> None:
     victim = undisturbed.beside(tmp_path)
     (victim.work / "store").unlink()
     shutil.copytree(undisturbed.work / "store", victim.work / "store")
@@ -103,7 +104,10 @@ def test_a_volume_is_overwritten(undisturbed: Victim, tmp_path: Path) -> None:
     before = victim.epochs()
     with volume.open("r+b") as file:
         file.seek(len(sound) // 2)
-        file.write(bytes(1000))
+        if how == "cut":  # whoever reads what it has mapped of it dies
+            file.truncate()
+        else:
+            file.write(bytes(1000))
     assert volume.read_bytes() != sound
     code, said = victim.wait(process)
     assert code == 2, said
@@ -189,6 +193,12 @@ def test_few_open_files(undisturbed: Victim, tmp_path: Path) -> None:
     code, said = victim.wait(process)
     assert code == 0, said
     assert "Traceback" not in said
+    check_whole(victim, undisturbed)
+
+
+def test_no_home(undisturbed: Victim, tmp_path: Path) -> None:
+    victim = undisturbed.beside(tmp_path)
+    victim.finish(environment={"HOME": "/proc/nobody"})
     check_whole(victim, undisturbed)
 
 

@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 from support.mlflow_server import server
 from support.processes import free_port
-from support.victim import TRIALS, Victim, check_mlflow, wait_for
+from support.victim import EPOCH_COUNT, TRIALS, Victim, check_mlflow, check_whole, fill, wait_for
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -74,3 +75,30 @@ def test_a_server_away_for_the_whole_run(undisturbed: Victim, tmp_path: Path, mo
     with server(tmp_path, port):
         victim.finish()
         check_mlflow(victim, uri)
+
+
+def test_an_artifact_store_that_is_full(
+    undisturbed: Victim, small_disk: Callable[[Path, str], None], tmp_path: Path
+) -> None:
+    victim = undisturbed.beside(tmp_path)
+    store = victim.work / "mlflow-artifacts"
+    small_disk(store, "4m")
+    process = victim.start()
+    wait_for(lambda: victim.epoch_count() >= EPOCH_COUNT, process)
+    filler = fill(store)
+    code, said = victim.wait(process)
+    assert code == 0, said
+    assert "Traceback" not in said
+    missing = [line for line in said.splitlines() if "MLflow is missing" in line]
+    assert len(missing) == 1
+    assert "No space left on device" in missing[0]
+    client = MlflowClient(victim.database)
+    experiment = client.get_experiment_by_name(victim.name)
+    assert experiment is not None
+    trials = client.search_runs([experiment.experiment_id], "tags.`rlvo.kind` = 'trial'")
+    assert [run.info.status for run in trials] == ["FINISHED"] * TRIALS
+    for run in trials:
+        assert len(client.get_metric_history(run.info.run_id, "val/auc")) == EPOCH_COUNT
+    filler.unlink()
+    victim.finish()
+    check_whole(victim, undisturbed)

@@ -68,7 +68,7 @@ class Victim:
     def start(
         self, *options: str, through: Sequence[str] = (), environment: Mapping[str, str] = {}
     ) -> subprocess.Popen[str]:
-        """`rlvo search`, in the background.
+        """`rlvo search`, in the background, in a process group of its own.
 
         Args:
             through: a command that runs it, in place of the shell.
@@ -82,6 +82,7 @@ class Victim:
             stderr=self._said.open("w"),
             text=True,
             env={**os.environ, **environment},
+            start_new_session=True,
         )
 
     def wait(self, process: subprocess.Popen[str]) -> tuple[int, str]:
