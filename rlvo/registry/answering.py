@@ -7,7 +7,7 @@ model, and the model for it.
 import asyncio
 import heapq
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import StringIO
@@ -45,7 +45,6 @@ class _Turn:
     number: int
     not_before: float = field(compare=False)
     body: bytes = field(compare=False)
-    params: Mapping[str, Any] | None = field(compare=False)
     is_gone: Callable[[], bool] = field(compare=False)
     answer: "asyncio.Future[Answer]" = field(compare=False)
 
@@ -60,9 +59,7 @@ class ModelProcess:
         self._present: _Turn | None = None
         self._pause: asyncio.TimerHandle | None = None
 
-    async def answer(
-        self, body: bytes, params: Mapping[str, Any] | None, rows: int, is_gone: Callable[[], bool]
-    ) -> Answer:
+    async def answer(self, body: bytes, rows: int, is_gone: Callable[[], bool]) -> Answer:
         """As `ServedModel.answer`, when it is the turn of a request for so many rows; if cancelled, it is over.
 
         Raises:
@@ -74,7 +71,7 @@ class ModelProcess:
         if number == 0:
             loop.add_reader(self._pipe.fileno(), self._receive)
         key, not_before = came + rows * SECONDS_PER_ROW, came + max(0, rows - 1) * PAUSE_PER_ROW
-        turn = _Turn(key, number, not_before, body, params, is_gone, loop.create_future())
+        turn = _Turn(key, number, not_before, body, is_gone, loop.create_future())
         heapq.heappush(self._waiting, turn)
         self._begin_next()
         try:
@@ -99,7 +96,7 @@ class ModelProcess:
                 turn.answer.set_exception(ClientDisconnect())
                 continue
             self._present = turn
-            self._send((turn.number, turn.body, turn.params))
+            self._send((turn.number, turn.body))
 
     def _send(self, message: Any) -> None:
         with suppress(OSError):  # the process has ended: `_receive` is told
@@ -126,10 +123,10 @@ def answer_all(pipe: "Connection[Any, Any]", served: ServedModel) -> None:
         while True:
             if isinstance(asked := pipe.recv(), int):
                 continue  # it was abandoned when it had been answered
-            _, body, params = asked
+            _, body = asked
             try:
                 # While it is answered nothing can come but that it is abandoned, or the end.
-                answers = served.answer(body, params, pipe.poll)
+                answers = served.answer(body, pipe.poll)
             except HTTPException as error:
                 pipe.send((error.status_code, error.detail))
                 continue

@@ -166,13 +166,13 @@ class Server:
         body = await self._body(request)
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise HTTPException(415, "send application/json")
-        params, rows = self._served.read(body)
+        rows = self._served.rows(body)
         if self._waiting >= MOST_WAITING:
             raise HTTPException(429, f"{MOST_WAITING} requests wait already", {"Retry-After": "10"})
         self._waiting, start = self._waiting + 1, time.perf_counter()
         try:
             with self.metrics.waiting.track_inprogress():
-                answer = await self._ask(body, params, rows, request)
+                answer = await self._ask(body, rows, request)
         finally:
             self._waiting -= 1
         self.metrics.seconds.observe(time.perf_counter() - start)
@@ -180,9 +180,9 @@ class Server:
         self.metrics.patients.labels("no").inc(answer.unscored)
         return Response(answer.text, media_type="application/json")
 
-    async def _ask(self, body: bytes, params: dict[str, Any] | None, rows: int, request: Request) -> Answer:
+    async def _ask(self, body: bytes, rows: int, request: Request) -> Answer:
         """Wait for the model's answer, or raise ClientDisconnect once the caller has gone, whose turn is then over."""
-        work = asyncio.ensure_future(self._model.answer(body, params, rows, request.state.is_gone))
+        work = asyncio.ensure_future(self._model.answer(body, rows, request.state.is_gone))
         gone = asyncio.ensure_future(_until_gone(request))
         both: set[asyncio.Future[Any]] = {work, gone}
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)

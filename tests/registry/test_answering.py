@@ -24,7 +24,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from support.attacks import TOKEN, get, request
 
-from rlvo.registry import answering, connection
+from rlvo.registry import answering, connection, served_model
 from rlvo.registry.answering import ModelProcess, answer_all
 from rlvo.registry.connection import Connection
 from rlvo.registry.served_model import ServedModel
@@ -105,7 +105,7 @@ def running(model: mlflow.pyfunc.PyFuncModel, monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(Model, "leave", queue.Queue())
     ours, models = Pipe()
     served = ServedModel(model, None, None, 20)
-    models_own = threading.Thread(target=answer_all, args=(models, served), daemon=True)
+    models_own = threading.Thread(target=answer_all, args=(models, served), name="model", daemon=True)
     models_own.start()
     limits: dict[str, Any] = {"max_bytes": 20_000, "token": TOKEN, "host": "127.0.0.1"}
     app = Server(served, ModelProcess(ours), manifest="", pid=os.getpid(), **limits)
@@ -158,6 +158,33 @@ def test_a_table_is_begun_a_little_later_than_a_patient(running: Running, monkey
     assert asked(1) == ["one"]
     assert running.replies.get(timeout=DEADLINE) == ("one", 200)
     assert Model.asked.empty()
+
+
+def test_a_long_request_is_read_in_the_models_turn(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python reads for 50 ms and more at 100,000 keys, in which the loop would answer nobody."""
+    reads, read = list[tuple[int, str]](), ServedModel.read
+
+    def noted(served: ServedModel, body: bytes) -> tuple[dict[str, Any] | None, int]:
+        reads.append((len(body), threading.current_thread().name))
+        return read(served, body)
+
+    monkeypatch.setattr(served_model, "MAX_COMMAS", 50)
+    monkeypatch.setattr(ServedModel, "read", noted)
+    running.ask("first")
+    wide = [{"patient_id": "wide"} | {f"c{number}": 1 for number in range(1500)}]
+    long, right = ([{"patient_id": f"{name}{number}", "a": 1, "b": 2} for number in range(rows)]
+                   for name, rows in (("long", 21), ("right", 20)))  # fmt: skip
+    bodies = [json.dumps({"dataframe_records": rows}) for rows in (wide, long, right)]
+    callers = [running.send(request(body=body)) for body in bodies]
+    until(lambda: running.metric("rlvo_waiting") == 4)
+    running.ask("one")  # the loop has turns for others
+    assert not [size for size, _ in reads if size in map(len, bodies)]
+    assert asked(3) == ["first", "one", "right"]
+    told = [b"".join(iter(lambda caller=caller: caller.recv(65536), b"")) for caller in callers]
+    assert [int(each[9:12]) for each in told] == [400, 413, 200]
+    assert json.loads(told[0].partition(b"\r\n\r\n")[2])["error"].endswith("more than 1000 columns or keys")
+    assert len(json.loads(told[2].partition(b"\r\n\r\n")[2])["predictions"]) == 20
+    assert {thread for size, thread in reads if size in map(len, bodies)} == {"model"}
 
 
 def test_of_those_who_left_none_reaches_the_model(running: Running) -> None:

@@ -121,6 +121,7 @@ def attacks(row: dict[str, Any], *, max_bytes: int, max_rows: int) -> dict[str, 
         "two slashes": (404, request(line="POST //invocations HTTP/1.1", body=good)),
         "a websocket": (405, get("/invocations", host="Host: localhost\r\nUpgrade: websocket\r\nConnection: upgrade")),
     }  # fmt: skip
+    columns_of_their_own = [{"patient_id": id} | {f"{id}{i}": 1 for i in range(750)} for id in "ab"]
     bodies = {
         "no type": (415, request(body=good, kind=None)),
         "CSV": (415, request(body=good, kind="Content-Type: text/csv")),
@@ -144,6 +145,7 @@ def attacks(row: dict[str, Any], *, max_bytes: int, max_rows: int) -> dict[str, 
         "2,000 rows that are none": (400, split([], *[1] * 2000)),
         "2,000 columns that are none": (400, split([1] * 2000)),
         "1,500 columns": (400, cell(**{f"c{i}": 1 for i in range(1500)})),
+        "1,500 columns, each of one row": (400, records(*columns_of_their_own)),
         "1,500 keys": (400, records(row, **{str(i): 1 for i in range(1500)})),
         "12,000 lists": (413, request(body='{"dataframe_records": [' + "[" * 12_000)),
         "not UTF-8": (400, request(body=good.encode() + b"\xff")),
