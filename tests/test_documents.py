@@ -19,7 +19,8 @@ from rlvo.cli.main import app
 RLVO = typer.main.get_command(app)
 API = blocks(ROOT / "docs/api.md", language="python")
 NOT_RUN = re.compile(
-    r"serve|prepare|ablate|compare \d|promote|rollback|import|/3|--record|--reason|--configurations|--address|demo"
+    r"serve|prepare|rlvo pretrain|ablate|compare \d|promote|rollback|import|/3|--record|--reason|--configurations|"
+    r"--address|demo"
 )
 """Commands that are only parsed: they need real heads, a third version, a digest, a cluster, minutes, or do not end."""
 pytestmark = pytest.mark.timeout(900)

@@ -16,7 +16,7 @@ ROOT = Path(rlvo.__file__).parent
 LAYERS = (
     {"text", "digits"},
     {"errors", "about"},
-    {"files", "progress", "moved_folder"},
+    {"files", "progress", "moved_folder", "termination"},
     {"config"},
     {"ray_session", "mlflow_client"},
     {"cohort", "imaging", "models", "evaluation"},

@@ -53,6 +53,11 @@ def convert_weights(
         return
     for line in converted.match.lines:
         print_line(line)
+    print_study_lines(out, backbone, sha256)
+
+
+def print_study_lines(out: Path, backbone: BackboneName, sha256: str) -> None:
+    """That a file of weights was written, and the lines of a study that starts from it."""
     print_line(f"wrote {out}; in a study:")
     for line in ("model:", f"  backbone: {backbone}", "  pretrained:", f"    weights: {out}", f"    sha256: {sha256}"):
         print_line(line)

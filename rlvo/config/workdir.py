@@ -12,7 +12,7 @@ DEFAULT = "./rlvo-work"
 
 @dataclass(frozen=True)
 class Workdir:
-    """`--workdir`: holds `mlflow.db`, `mlflow-artifacts/`, `store/`, `pretrained/` and `studies/<name>/`."""
+    """`--workdir`: `mlflow.db`, `mlflow-artifacts/`, `store/`, `pretrained/`, `pretraining/`, `studies/<name>/`."""
 
     path: Path
 
@@ -46,6 +46,10 @@ class Workdir:
     def pretrained(self, sha256: str) -> Path:
         """The copy of the pretrained weights with this SHA-256, from which trials start."""
         return self.path / "pretrained" / f"{sha256}.safetensors"
+
+    def pretraining(self, name: str) -> Path:
+        """Where `rlvo pretrain` keeps checkpoints, curve and picture."""
+        return self.path / "pretraining" / name
 
     @property
     def artifacts(self) -> Path:

@@ -32,6 +32,8 @@ from rlvo.imaging.target import Target
 DESCRIPTION = "prepared.json"
 UNFINISHED, LEFTOVER_S = ".writing-", 86_400
 """Prefix of folders that are being written, and the age from which they are no longer."""
+SCANS, SHORT = ("ncct", "cta"), 16
+"""The volumes that are a patient's own: vessel masks may be empty; and how many digits of a hash tell them apart."""
 LOCAL_RESERVE = 0.05
 """Share of a node's disk that copies leave free; Ray needs as much for itself."""
 PREPARE_AGAIN = "Prepare the cohort again"
@@ -66,6 +68,20 @@ class VolumeStore:
             fix = "Check the path and its permissions"
             raise RlvoError(f"cannot be read: {reason}", where=path, fix=fix) from None
         return content_hash([content, series]) if series else content
+
+    def scans(self, files: Mapping[str, Path | None], address: str | None = None) -> frozenset[str]:
+        """What a patient's NCCT and CTA are recognised by, whatever the patient is called: short hashes (SHA-256, hex).
+
+        They are those of the files' content and, if the entry `address` is here, of the prepared volumes, which are the
+        same if only the files' format has changed.
+
+        Raises RlvoError if a file is missing or cannot be read.
+        """
+        hashes = [self._hash_content(files[role] or Path()) for role in SCANS if files.get(role) is not None]
+        if address is not None and self.has(address):
+            described = _read_entry(self.folder(address))["files"]
+            hashes += [described[name]["sha256"] for role in SCANS if (name := f"{role}.npy") in described]
+        return frozenset(each[:SHORT] for each in hashes)
 
     def folder(self, address: str) -> Path:
         """Return the folder of an entry."""

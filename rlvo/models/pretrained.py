@@ -15,6 +15,9 @@ from rlvo.models.backbones import Backbone, build_backbone
 
 COUNTER = "num_batches_tracked"
 """Batches that a batch norm has seen: it changes nothing, and old files lack it."""
+SCANS = "rlvo.scans"
+"""Metadata of a file: what the scans are recognised by that its network has seen (`VolumeStore.scans`), with spaces
+between."""
 SHOWN = 5
 FIX = "Name the backbone that the file is for (docs/pretrained.md), with model.norm: batch"
 
@@ -99,6 +102,15 @@ def match(model: ModelConfig, file: Shapes, where: object) -> Match:
 def match_file(model: ModelConfig, path: Path) -> Match:
     """How a file fits the backbone of a model spec; see `match`. Only its list of tensors is read."""
     return match(model, _shapes(path), path)
+
+
+def seen_scans(path: Path) -> frozenset[str]:
+    """What the scans are recognised by that a file's network has seen; empty if `rlvo pretrain` did not write it."""
+    try:
+        with safe_open(path, "pt") as file:
+            return frozenset(((file.metadata() or {}).get(SCANS) or "").split())
+    except (SafetensorError, OSError):
+        return frozenset()
 
 
 def start_from(backbone: Backbone, model: ModelConfig, path: Path) -> Match:

@@ -64,7 +64,7 @@ def shared_patients(table: pd.DataFrame, studies: Iterable[StudyFolder]) -> list
         if study.split.is_file():
             config, split = read_config(study), read_split(study.split)
             own = study_table(config.cohort)
-            names = _known_as(table, own, source_columns(config.cohort.names))
+            names = known_as(table, own, source_columns(config.cohort.names))
             test, *folds, training_only = (
                 tuple(p for p, name in names.items() if name in {*part})
                 for part in (split.test, *split.folds, split.training_only)
@@ -146,8 +146,8 @@ def recognise(patients: Mapping[str, Marks], known: Mapping[str, Marks]) -> dict
     return (likely if len(likely) >= enough else {}) | sure
 
 
-def _known_as(table: pd.DataFrame, own: pd.DataFrame | None, predictors: Iterable[str]) -> dict[str, str]:
-    """The id in a study's table of each patient of `table` who is there."""
+def known_as(table: pd.DataFrame, own: pd.DataFrame | None, predictors: Iterable[str]) -> dict[str, str]:
+    """The id in a study's `own` table of each patient of `table` who is there; all have their own id if it is None."""
     if own is None:
         return {str(patient): str(patient) for patient in table.index}
     both = table.index[table.index.isin(own.index)]

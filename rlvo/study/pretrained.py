@@ -38,6 +38,11 @@ def check_pretrained(config: StudyConfig, work: Workdir, *, keep: bool = False) 
     return tuple(dict.fromkeys(lines))
 
 
+def weights_file(config: StudyConfig, work: Workdir) -> Path | None:
+    """The file that the study's networks start from, or its copy; None if none starts from one. Raises RlvoError."""
+    return _found(config, work) if _starting(config) else None
+
+
 def _starting(config: StudyConfig) -> list[ModelConfig]:
     """The networks that start from the weights: one model spec for all whose image networks are the same."""
     models = [each.model for each in model_specs(config) if each.model.pretrained.use]

@@ -21,7 +21,7 @@ from rlvo.moved_folder import local_path
 from rlvo.tracking.datasets import PatientGroup
 from rlvo.tracking.views import NOTE, save_views, varied
 
-Kind = Literal["study", "configuration", "trial", "ensemble", "baseline"]
+Kind = Literal["study", "configuration", "trial", "ensemble", "baseline", "pretraining"]
 RunStatus = Literal["SCHEDULED", "RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 KIND, IDENTITY, PARENT = "rlvo.kind", "rlvo.identity", "mlflow.parentRunId"

@@ -253,15 +253,7 @@ def prepare_volumes(
     Raises:
         RlvoError: the table cannot be read or names no volumes, or patients cannot be told apart.
     """
-    looked_at = ("patient_id", *VOLUMES, "occlusion_side")
-    raw = read_table(path, {ours: theirs for ours, theirs in (mapping or {}).items() if ours in looked_at}, partly=True)
-    columns = [name for name in looked_at if name in raw.cells]
-    if not {"ncct", "cta"} & set(columns):
-        what = "the table has neither a column ncct nor a column cta"
-        raise RlvoError(what, where=path, fix="Name each patient's volumes in them")
-    table, findings = examine_table(raw.cells[columns], decimal_comma=raw.decimal_comma)
-    if nameless := [finding for finding in findings if finding.field == "patient_id"]:
-        raise CohortError(nameless, where=path, notes=raw.notes)
+    table, notes = read_volumes_table(path, ("patient_id", *VOLUMES, "occlusion_side"), mapping)
     files = volume_paths(table, path.resolve().parent)
     spread = None
     if address is not None:
@@ -276,4 +268,31 @@ def prepare_volumes(
     sheet = store.path / "contact-sheets" / path.stem
     with progress("pictures") as advance:
         page = write_contact_sheet(prepared, store, target.grid, sheet, workers=workers, progress=advance)
-    return prepared, page, raw.notes
+    return prepared, page, notes
+
+
+def read_volumes_table(
+    path: Path, looked_at: Sequence[str], mapping: Mapping[str, str] | None = None
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Read the columns `looked_at` of a table that names volumes; others, as outcomes, are not looked at.
+
+    A cell other than an id that cannot be read is missing.
+
+    Args:
+        mapping: our column names to the table's, if they differ.
+
+    Returns:
+        The typed table, and what had to be decided to read it.
+
+    Raises:
+        RlvoError: the table cannot be read or names no volumes, or patients cannot be told apart.
+    """
+    raw = read_table(path, {ours: theirs for ours, theirs in (mapping or {}).items() if ours in looked_at}, partly=True)
+    columns = [name for name in looked_at if name in raw.cells]
+    if not {"ncct", "cta"} & set(columns):
+        what = "the table has neither a column ncct nor a column cta"
+        raise RlvoError(what, where=path, fix="Name each patient's volumes in them")
+    table, findings = examine_table(raw.cells[columns], decimal_comma=raw.decimal_comma)
+    if nameless := [finding for finding in findings if finding.field == "patient_id"]:
+        raise CohortError(nameless, where=path, notes=raw.notes)
+    return table, raw.notes

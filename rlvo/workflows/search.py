@@ -139,6 +139,7 @@ def search(
     from rlvo.search.execute import run_search  # Ray, MLflow and SimpleITK, which planning does without
     from rlvo.search.preflight import check_start, has_ended, study_lock
     from rlvo.study.inputs import open_study, settle
+    from rlvo.study.unlabelled import refuse_seen
     from rlvo.tracking.mirror import Mirror
     from rlvo.workflows.study import OpenStudy, tracking_of
 
@@ -156,6 +157,8 @@ def search(
         pretrained = check_pretrained(config, work, keep=True) if trains else ()
         inputs = open_study(config, table, work, progress=progress, reserved=reserved)
         inputs = replace(inputs, pretrained=pretrained)
+        if trains:
+            refuse_seen(config, work, inputs)
         opened = OpenStudy(read_config(folder), work, inputs)
         if warning := opened_among_training(inputs, work):
             warn(warning)

@@ -51,7 +51,7 @@ def test_every_command_has_help_with_an_example() -> None:
     commands = re.findall(r"^│ ([a-z][a-z-]+) ", page, flags=re.MULTILINE)
     assert {
         "demo", "synth", "validate", "baseline", "import-isles", "prepare", "plan", "search", "status", "ensemble",
-        "evaluate", "predict", "serve", "bundle", "models", "convert-weights",
+        "evaluate", "predict", "serve", "bundle", "models", "convert-weights", "pretrain",
     } <= set(commands)  # fmt: skip
     for command in commands:
         assert f"Example: rlvo {command}" in run(command, "--help").stdout

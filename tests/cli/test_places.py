@@ -22,6 +22,7 @@ CASES = [
     ("schema", "--out", PLACE),
     ("synth", PLACE),
     ("convert-weights", "weights.pth", "--backbone", "segresnet", "--out", PLACE),
+    ("pretrain", "demo", "unlabelled.csv", "--out", PLACE),
     ("explain", "model", "cohort.csv", "--patient", "a", "--out", f"{PLACE}.html"),
     ("report", "study", "--out", f"{PLACE}.html"),
     ("bundle", "model", "--output", f"{PLACE}.tar.gz"),

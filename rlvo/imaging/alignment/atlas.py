@@ -68,6 +68,12 @@ def brain_mask(grid: Grid) -> np.ndarray:
     return np.asarray(eroded & (sum(np.ix_(*(axis**2 for axis in scaled))) <= 1))
 
 
+def head_mask(grid: Grid) -> np.ndarray:
+    """Return the head without face and neck on a grid, bool [x, y, z]: brain, skull and scalp."""
+    atlas = built_in_atlas()
+    return sample_mask(atlas.region, atlas.head.affine, grid)
+
+
 def sample_mask(mask: np.ndarray, affine: np.ndarray, grid: Grid) -> np.ndarray:
     """Sample a mask on an axis-aligned frame at the grid's voxel centres (nearest neighbour, False outside)."""
     axes = [np.rint((x - affine[i, 3]) / affine[i, i]).astype(int) for i, x in enumerate(grid_axes(grid))]
