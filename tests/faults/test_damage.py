@@ -2,7 +2,7 @@
 
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from rlvo.config.workdir import Workdir
 from rlvo.errors import RlvoError
 from rlvo.progress import no_progress
 from rlvo.study.inputs import open_study
+from rlvo.training import checkpoint
 from rlvo.training.fit import Report, fit
 from rlvo.training.records import BEST_WEIGHTS, EPOCHS, PREDICTIONS, RECORD, CompletionRecord
 
@@ -28,8 +29,8 @@ class StoppedError(Exception):
 
 
 @pytest.fixture(scope="module")
-def train(undisturbed: Victim, tmp_path_factory: pytest.TempPathFactory) -> Train:
-    """Trains a trial of six epochs in a folder, or continues it."""
+def train(undisturbed: Victim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Train]:
+    """Trains a trial of six epochs in a folder, or continues it; every epoch is saved."""
 
     victim = undisturbed.beside(tmp_path_factory.mktemp("damage"))
     study = load_study(victim.root / "victim.yaml")
@@ -37,7 +38,9 @@ def train(undisturbed: Victim, tmp_path_factory: pytest.TempPathFactory) -> Trai
     configuration = study.configuration({"training.epochs": LAST, "training.learning_rate": 1e-2})
     data, identity = inputs.fold_data(0), inputs.identity(configuration.key, 0)
     torch.set_num_threads(1)
-    return lambda folder, report: fit(configuration, data, folder, identity, seed=1, device="cpu", report=report)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "WORTH", 0)
+        yield lambda folder, report: fit(configuration, data, folder, identity, seed=1, device="cpu", report=report)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +133,7 @@ def test_a_studys_files(undisturbed: Victim, tmp_path: Path, name: str, kind: st
     broken = sorted(victim.folder.glob(name))[0]
     trial = sorted(victim.folder.glob("trials/*/fold-1"))[0]
     (trial / RECORD).unlink()  # one trial is unfinished: its driver died after its last epoch
-    ended, checkpoint = victim.ended(), stamp(trial / "last" / "manifest.json")
+    ended, saved = victim.ended(), stamp(trial / "last" / "manifest.json")
     content = broken.read_bytes()
     broken.write_bytes(content[: len(content) // 2] if kind == "cut" else bytes(len(content)))
     ended = {trial: files for trial, files in ended.items() if broken not in files}
@@ -138,7 +141,7 @@ def test_a_studys_files(undisturbed: Victim, tmp_path: Path, name: str, kind: st
     code, said = victim.wait(victim.start())
     assert "Traceback" not in said, said
     assert all(victim.ended()[trial] == files for trial, files in ended.items())
-    assert stamp(trial / "last" / "manifest.json") == checkpoint  # not begun again
+    assert stamp(trial / "last" / "manifest.json") == saved  # not begun again
     if code:
         assert code == 2
         assert said.splitlines()[-1].startswith("error: ")
