@@ -4,7 +4,6 @@ A patient who validates one fold trains the others, so no patient of a study's t
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from math import ceil
@@ -58,14 +57,18 @@ class OwnTable:
         theirs = own | {*person[person.index.isin(found)]}
         return frozenset(map(str, person.index[person.isin(theirs)]))
 
-    def scans(self, store: VolumeStore, target: Target) -> frozenset[str]:
-        """What its scans are recognised by (`VolumeStore.scans`), as far as its files are there."""
-        found = set[str]()
-        if self.table is not None and self.cohort.table is not None:
-            for files in volume_paths(self.table, self.cohort.table.parent).values():
-                with suppress(RlvoError):
-                    found |= store.scans(files, store.address(target, files))
-        return frozenset(found)
+    def scans(self, store: VolumeStore, target: Target) -> tuple[frozenset[str], str | None]:
+        """What its scans are recognised by (`VolumeStore.scans`), and what is not known of them, in words."""
+        if self.table is None or self.cohort.table is None:
+            return frozenset(), f"the table of study {self.study} is gone: its patients are known by id alone"
+        found, unknown = set[str](), 0
+        for files in volume_paths(self.table, self.cohort.table.parent).values():
+            try:
+                found |= store.scans(files, store.address(target, files))
+            except RlvoError:
+                unknown += 1
+        what = f"the scans of {unknown} patients of study {self.study} are not there: they are known by id and values"
+        return frozenset(found), what if unknown else None
 
 
 def own_tables(config: StudyConfig, started: Iterable[StudyFolder]) -> list[OwnTable]:

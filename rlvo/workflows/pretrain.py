@@ -120,12 +120,17 @@ def pretrain(
     rows = _without_known(rows, known, tell)
     files = volume_paths(rows, table.expanduser().resolve().parent)
     store, target = VolumeStore(work.store), Target(grid=config.grid, atlas=config.atlas)
-    seen = frozenset[str]().union(*(each.scans(store, target) for each in known))
+    seen = frozenset[str]()
+    for each in known:
+        scans, unknown = each.scans(store, target)
+        seen |= scans
+        if unknown:
+            tell(unknown)
     with progress("preparing volumes") as advance:
         prepared = prepare_cohort(files, target, store, progress=advance)
     for error in prepared.refused.values():
         tell(str(error))
-    addresses, scans = _usable(
+    addresses, learnt = _usable(
         {patient: each.address for patient, each in prepared.prepared.items()}, files, model, store, seen, tell
     )
     if len(addresses) < FEWEST:
@@ -155,7 +160,7 @@ def pretrain(
         job = Pretraining(key, configuration, config.seed, config.resources)
         failures = config.search.max_failures
         run_pretraining(job, data, folder, max_failures=failures, address=address, progress=advance)
-    content = encoder_file(folder, kept_sha256(folder), [*scans])
+    content = encoder_file(folder, kept_sha256(folder), [*learnt])
     shapes = _shapes(content)
     curve = [{name: value for name, value in epoch.items() if name != "epoch"} for epoch in read_epochs(folder)]
     draw_pretraining(curve, folder / EXAMPLE, folder / "picture.png")

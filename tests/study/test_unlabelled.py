@@ -64,6 +64,14 @@ def test_ids_of_its_split_count_if_its_table_is_gone(own: pd.DataFrame, tmp_path
     (tmp_path / "cohort.csv").unlink()
     [table] = own_tables(config(tmp_path), [study])
     assert found(table, own) == {"p0", "p1", "p2"}
+    store, target = VolumeStore(tmp_path / "store"), Target(grid=FOCUS)
+    assert table.scans(store, target) == (set(), "the table of study small is gone: its patients are known by id alone")
+    own.assign(ncct="a.nii.gz", cta=["b.nii.gz", *[None] * 3]).to_csv(tmp_path / "cohort.csv", index=False)
+    [table] = own_tables(config(tmp_path), [study])
+    nothing, told = table.scans(store, target)
+    assert nothing == set()
+    assert told is not None
+    assert "the scans of 4 patients of study small are not there" in told
 
 
 def test_a_scan_is_known_under_another_name_and_in_another_format(tmp_path: Path) -> None:
