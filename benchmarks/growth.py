@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.measure import seconds, show
+from benchmarks.measure import exponent, seconds, show
 from benchmarks.training import Ours, configure, random_fold
 from rlvo.config.grid import Grid, over_field_of_view
 from rlvo.config.model import Configuration
@@ -50,11 +50,6 @@ def benchmark_growth(*, short: bool = False) -> None:
     show(f"how cost grows, {torch.get_num_threads()} threads", columns, rows)
     grids = ", ".join("×".join(map(str, shape)) for shape in SHAPES)
     print(f"voxels: {grids}; patients: {PATIENTS}; configurations: {CONFIGURATIONS} on {FOLDS} folds")
-
-
-def exponent(sizes: Sizes, costs: Sizes) -> float:
-    """The slope of log cost over log size, by least squares: 1 if cost is in proportion to size."""
-    return float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
 
 
 def _voxels() -> list[int]:

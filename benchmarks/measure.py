@@ -14,6 +14,7 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -116,3 +117,8 @@ def _figure(figure: float) -> str:
     if not math.isfinite(figure):
         return "–"
     return f"{figure:.3g}" if abs(figure) < 100 else f"{figure:.0f}"
+
+
+def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """The slope of log cost over log size, by least squares: 1 if cost is in proportion to size."""
+    return float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])

@@ -27,11 +27,11 @@ import pandas as pd
 from mlflow.entities import LoggedModelStatus
 from mlflow.store.entities import PagedList
 
-from benchmarks.growth import exponent
-from benchmarks.measure import show
+from benchmarks.measure import exponent, show
 from benchmarks.search import HALVING, MEMORY, REPOSITORY, event_seconds
 from rlvo.cohort.pseudonym import pseudonym
-from rlvo.cohort.splits import Split, write_split
+from rlvo.cohort.reading import read_cohort
+from rlvo.cohort.splits import make_split, write_split
 from rlvo.config.loading import parse_study
 from rlvo.config.model import Configuration
 from rlvo.config.study import StudyConfig
@@ -60,6 +60,7 @@ from rlvo.training.usage import SECONDS, USAGE, UsageReader, note_total
 
 sys.path.append(str(REPOSITORY / "tests"))
 from support.file_calls import count_calls
+from support.made_up_study import PREDICTORS, write_table
 
 SIZES = (100, 1000, 6000)
 FOLDS, EPOCHS_PER_TRIAL, PATIENTS_PER_FOLD = 5, 60, 96
@@ -116,11 +117,11 @@ def _measure(size: int) -> dict[str, float]:
     with frozen_objects():
         events = list(itertools.chain(*event_seconds(_grid(size), **HALVING, first_folds=1).values()))
     cost = {"search event, mean ms": 1000 * float(np.mean(events)), "search event, worst ms": 1000 * max(events)}
-    with _folder() as folder:
+    with in_memory() as folder:
         planted, server = Planted(folder, size), HeldInMemory(folder / "artifacts")
         last = planted.trials[-1] / RECORD
         last.rename(last.with_name("away"))  # it is the one that ends later
-        with _without_files():
+        with without_files():
             for name in ("first sync, files apart", "first sync of a new process"):
                 mirror = planted.mirror(server)
                 cost[f"{name}, ms per trial"] = 1000 * seconds(mirror.sync, repeat=1) / size
@@ -182,13 +183,14 @@ def _command(*arguments: object) -> tuple[float, float]:
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
+def in_memory() -> Iterator[Path]:
+    """A folder in memory, if possible."""
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         yield Path(folder)
 
 
 @contextmanager
-def _without_files() -> Iterator[None]:
+def without_files() -> Iterator[None]:
     """No pictures are drawn of trials, and their predictions are not rewritten: that costs each trial the same."""
     drawn, read = study_items.trial_figures, study_items.read_predictions
     nobody = pd.DataFrame({"patient": ["nobody"]})
@@ -216,20 +218,21 @@ class Planted:
 
     def __init__(self, folder: Path, size: int) -> None:
         configurations = -(-size // FOLDS)
+        table = write_table(folder / "cohort", patients=(FOLDS + 1) * PATIENTS_PER_FOLD)
         self.config: StudyConfig = parse_study(
             {
                 "name": NAME,
                 "space": _grid(size),
                 "search": {"sampler": "grid", "configurations": configurations},
-                "folds": {"folds": FOLDS},
+                "folds": {"folds": FOLDS, "test_fraction": 1 / (FOLDS + 1)},
+                "cohort": {"table": str(table), "predictors": PREDICTORS},
                 "training": {"epochs": EPOCHS_PER_TRIAL},
                 "mlflow": {"keep_checkpoints": KEPT},
             }
         )
         self.folder, self.study = folder, StudyFolder(folder / "studies" / NAME)
-        patients = [f"patient-{number:04}" for number in range((FOLDS + 1) * PATIENTS_PER_FOLD)]
-        test, *folds = (tuple(patients[k :: FOLDS + 1]) for k in range(FOLDS + 1))
-        self.split = Split(test=test, folds=tuple(folds))
+        cohort = read_cohort(table, PREDICTORS)
+        self.label, self.split = cohort.label, make_split(cohort.label, self.config.folds, cohort.included)
         self.hashes = {"data_hash": "d" * 64, "split_hash": self.split.hash}
         write_split(self.split, self.study.split)
         atomic_write(self.study.inputs, json.dumps(self.hashes))
@@ -252,7 +255,7 @@ class Planted:
     def _predict(self, fold: int) -> str:
         """As `write_predictions` writes them, of a member whose name is to be filled in."""
         rng, patients = np.random.default_rng(fold), self.split.validation(fold)
-        label = rng.integers(0, 2, len(patients))
+        label = self.label[list(patients)].to_numpy()
         table = {"patient": patients, "member": "MEMBER", "fold": fold, "split": "validation"}
         table |= {"probability": 1 / (1 + np.exp(1 - 2 * label + rng.normal(size=len(label)))), "label": label}
         return csv_text(check_predictions(pd.DataFrame(table)))
@@ -362,6 +365,6 @@ def _first_sync_into_sqlite(size: int) -> float:
         planted = Planted(Path(folder), size)
         tracking = Tracking(f"sqlite:///{folder}/mlflow.db", Path(folder) / "artifacts")
         tracking.open_experiment(NAME)  # creates its tables
-        with _without_files():
+        with without_files():
             mirror = Mirror(planted.config, planted.study, tracking, partial(pseudonym, key=b"k" * 32))
             return 1000 * seconds(mirror.sync, repeat=1) / size

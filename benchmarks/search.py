@@ -16,7 +16,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.measure import show
-from benchmarks.real_search import benchmark_real_search
 from rlvo.report.style import COLOURS, DPI, GREY, PAGE_WIDTH, paper_style
 from rlvo.search.searcher import FoldSearcher
 from rlvo.study.folder import StudyFolder
@@ -64,6 +63,8 @@ def benchmark_search(*, short: bool = False) -> None:
         return
     benchmark_searcher()
     benchmark_planted_search()
+    from benchmarks.real_search import benchmark_real_search  # Ray, torch and MONAI
+
     benchmark_real_search()
 
 
