@@ -86,6 +86,7 @@ def test_the_status_of_a_study_reads_each_trial_in_a_few_calls(planted: dict[int
 
 
 def test_an_event_of_the_searcher_does_as_much_however_many_trials_have_ended(quick_folder: Path) -> None:
+    """The later half of a search's events; those of 120 configurations sort a little more."""
     means = {}
     for size in (FEW, MANY):
         called = list[int]()
@@ -103,7 +104,7 @@ def test_an_event_of_the_searcher_does_as_much_however_many_trials_have_ended(qu
 
                 return counted
 
-        rates = [1e-5 * 1.01**number for number in range(-(-size // FOLDS // 24))]
+        rates = [1e-5 * 1.01**number for number in range(-(-size // FOLDS // 24))]  # 24 and 120 configurations
         space = {"enumerate": SPECS | {"training.learning_rate": rates}}
         study = planted_study(space, **HALVING, first_folds=1)
         search(study, PlantedTrials(0), StudyFolder(quick_folder / str(size)), workers=4, searcher=Watched)
