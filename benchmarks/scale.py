@@ -1,4 +1,4 @@
-"""The control plane of large studies, without training: mirror, `rlvo status`, reading for an ensemble, search events.
+"""The control plane of large studies, without training: mirror, search events, `rlvo status`, `plan` and `report`.
 
 Trials are planted as a search leaves them: five folds, 60 epochs, 96 validation patients, weights of 8 MB (one file
 under many names). MLflow is a dictionary and a folder in memory here, so that a figure is ours alone; one row shows
@@ -134,8 +134,13 @@ def _measure(size: int) -> dict[str, float]:
         cost["configurations, ms"] = 1000 * seconds(lambda: planted.config.configurations)
         cost["reading for an ensemble, s"] = seconds(partial(read_ended_trials, planted.study), repeat=1)
         cost |= _driver(planted)
-        for name, options in {"status": (), "status --json": ("--json",)}.items():
-            cost[f"{name}, s"], cost[f"{name}, MB"] = _command("status", NAME, "--workdir", folder, *options)
+        commands: dict[str, tuple[object, ...]] = {"status": (), "status --json": ()}
+        if size >= min(SIZES):
+            commands |= {"plan": (), "report": ("--out", folder / "report.html")}
+        for name, options in commands.items():
+            command, *shown = name.split()
+            call = (command, NAME, *shown, *options, "--workdir", folder)
+            cost[f"{name}, s"], cost[f"{name}, MB"] = _command(*call)
     return cost
 
 
