@@ -38,6 +38,7 @@ class Mirror:
         self._problem: str | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._has_ended = threading.Event()
 
     def _know_nothing(self) -> None:
         """Of the trials, and of what MLflow holds."""
@@ -60,7 +61,7 @@ class Mirror:
         """
         self._stop.set()
         if self._thread is not None:
-            self._thread.join()
+            self._has_ended.wait()  # an interrupted `Thread.join` takes a thread that runs for one that has ended
         self._try("KILLED" if interrupted else "FAILED")
         if self._problem is None:
             return None
@@ -109,8 +110,11 @@ class Mirror:
             raise self._trials.damage
 
     def _run(self, interval: float) -> None:
-        while not self._stop.wait(interval):
-            self._try()
+        try:
+            while not self._stop.wait(interval):
+                self._try()
+        finally:
+            self._has_ended.set()
 
     def _try(self, closing: RunStatus | None = None) -> None:
         try:

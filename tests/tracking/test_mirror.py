@@ -4,10 +4,14 @@ import contextlib
 import itertools
 import logging
 import shutil
+import signal
 import socket
 import sqlite3
+import sys
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import optuna
@@ -27,6 +31,8 @@ from rlvo.mlflow_client import Tracking
 from rlvo.search.proposals import Proposals
 from rlvo.study.status import Note, write_note
 from rlvo.tracking import trial_files
+from rlvo.tracking.mirror import Mirror
+from rlvo.tracking.runs import RunStatus
 
 pytestmark = pytest.mark.slow
 
@@ -263,6 +269,53 @@ def test_an_interruption_while_it_ends_leaves_no_run_running_either(
     before = everything(on_disk)
     assert on_disk.mirror().close() is None
     assert everything(on_disk) == before
+
+
+def test_an_interruption_while_it_waits_for_its_thread_makes_no_second_writer(
+    on_disk: StudyOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_disk.end_all(NCCT)
+    mirror, main, as_usual = on_disk.mirror(), threading.main_thread().ident, Mirror.sync
+    begun, forgets, goes_on = threading.Event(), threading.Event(), threading.Event()
+    turn, second = threading.Lock(), list[object]()
+
+    def sync(self: Mirror, closing: RunStatus | None = None) -> None:
+        if not turn.acquire(blocking=False):
+            second.append(closing)
+            return
+        try:
+            if closing is None:
+                begun.set()
+                assert goes_on.wait(60)
+            as_usual(self, closing)
+        finally:
+            turn.release()
+
+    def is_waiting() -> bool:
+        return main is not None and sys._current_frames()[main].f_code.co_filename == threading.__file__
+
+    def interrupt() -> None:
+        wait_until(lambda: mirror._stop.is_set() and is_waiting())
+        assert main is not None
+        signal.pthread_kill(main, signal.SIGINT)
+        assert forgets.wait(60)
+        wait_until(lambda: bool(second) or is_waiting())
+        goes_on.set()
+
+    def forget(know_nothing: Callable[[], None] = mirror._know_nothing) -> None:
+        know_nothing()
+        forgets.set()
+
+    monkeypatch.setattr(mirror, "_know_nothing", forget)
+    monkeypatch.setattr(mirror, "start", partial(mirror.start, 0.0))
+    monkeypatch.setattr(Mirror, "sync", sync)
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    with pytest.raises(KeyboardInterrupt), mirror:
+        assert begun.wait(60)
+    interrupter.join()
+    assert second == []
+    assert {*on_disk.statuses()} == {"FINISHED"}
 
 
 def test_a_failed_fold_fails_its_configuration(on_disk: StudyOnDisk) -> None:
