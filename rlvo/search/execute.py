@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ray import cloudpickle, tune
-from ray.exceptions import RayTaskError
+from ray import tune
 from ray.tune import TuneError
 from ray.tune.experiment import Trial
 from ray.tune.progress_reporter import TrialProgressCallback
@@ -227,16 +228,16 @@ class TuneEvents(TrialProgressCallback):  # type: ignore[misc]
 def crash_reason(trial: Trial) -> str:
     """In one line, what a trial raised or how its process died.
 
-    Reads the files that Tune writes about a failed trial; its own readers look for them where they arrive only later.
+    Reads the text that Tune writes about a failed trial, as its own readers look for that where it arrives only later,
+    and not the error that Tune pickles beside it: on a cluster, others may write there.
     """
     text = Path(trial.error_file).read_text().rpartition("Failure #")[2]
     if "running low on memory" in text:
         return f"{LOW_MEMORY}. {OUT_OF_MEMORY}"
-    if (raised := Path(trial.pickled_error_file)).exists():
-        error = cloudpickle.loads(raised.read_bytes())
-        if isinstance(error, RayTaskError):
-            return f"{type(error.cause).__name__}: {' '.join(str(error.cause).split())}"
-    return "its process died, often for lack of memory"
+    _, frame, rest = text.rpartition('\n  File "')
+    raised = itertools.dropwhile(lambda line: line.startswith("    "), rest.splitlines()[1:])
+    said = re.sub(r"^(\w+\.)+(?=\w+(:|$))", "", " ".join(" ".join(raised).split()))
+    return said if frame else "its process died, often for lack of memory"
 
 
 @contextmanager

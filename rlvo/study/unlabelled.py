@@ -117,5 +117,5 @@ def refuse_seen(config: StudyConfig, work: Workdir, inputs: StudyInputs) -> None
     known = [p for p in validated if seen & store.scans(files[p], inputs.volumes[p].name)]
     if known:
         what = f"the pretrained weights have seen scans of {len(known)} of its patients, so figures would be too good"
-        fix = "Pretrain again: `rlvo pretrain` leaves out the patients of the study's table (--cohort)"
+        fix = "Pretrain again with the study's table (--cohort), whose patients are left out then"
         raise RlvoError(what, where=config.name, fix=fix)

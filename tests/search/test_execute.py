@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import signal
+import traceback
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -26,7 +27,7 @@ from rlvo.config.loading import parse_study
 from rlvo.config.model import Configuration
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
-from rlvo.errors import DiskFullError, PatientError
+from rlvo.errors import DiskFullError, MachineError, PatientError
 from rlvo.evaluation.predictions import read_predictions
 from rlvo.files import atomic_write
 from rlvo.search.execute import FORECAST_INTERVAL, TuneEvents, crash_reason, run_search
@@ -169,10 +170,23 @@ def test_tune_adds_no_callback_that_prints(search: Search, monkeypatch: pytest.M
     assert _create_default_callbacks([search.events]) == [search.events]
 
 
+def raised(error: Exception) -> RayTaskError:
+    """As Ray passes on what a trial raised, while it handled another error."""
+    try:
+        try:
+            raise KeyError("an earlier one")
+        except KeyError:
+            raise error  # noqa: B904
+    except type(error):
+        return RayTaskError("train_fold", traceback.format_exc(), error).as_instanceof_cause()
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (RayTaskError("train_fold", "a traceback", ValueError("no\n such  thing")), "ValueError: no such thing"),
+        (raised(ValueError("no\n such  thing")), "ValueError: no such thing"),
+        (raised(MachineError("no room", where="disk")), "MachineError: disk: no room"),
+        (raised(StopIteration()), "StopIteration"),
         (RayActorError(error_msg="the node was running low on memory"), "out of memory: Ray ended its process. Set a"),
         (RayActorError(), "its process died, often for lack of memory"),
     ],
@@ -185,6 +199,7 @@ def test_the_reason_of_a_crash_is_read_from_the_files_that_tune_writes(
 
     trial = LocalTrial("train_fold", trial_id="t0", stub=True)
     trial.handle_error(error)
+    Path(trial.pickled_error_file).write_bytes(b"whoever can write here would have it run")
     assert crash_reason(trial).startswith(reason)
 
 
