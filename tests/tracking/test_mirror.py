@@ -309,11 +309,15 @@ def test_an_interruption_while_it_waits_for_its_thread_makes_no_second_writer(
     monkeypatch.setattr(mirror, "_know_nothing", forget)
     monkeypatch.setattr(mirror, "start", partial(mirror.start, 0.0))
     monkeypatch.setattr(Mirror, "sync", sync)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # processes of pytest-xdist ignore it
     interrupter = threading.Thread(target=interrupt)
     interrupter.start()
-    with pytest.raises(KeyboardInterrupt), mirror:
-        assert begun.wait(60)
-    interrupter.join()
+    try:
+        with pytest.raises(KeyboardInterrupt), mirror:
+            assert begun.wait(60)
+        interrupter.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert second == []
     assert {*on_disk.statuses()} == {"FINISHED"}
 
