@@ -24,7 +24,7 @@ INTERRUPTED = "interrupted: run the same command again to continue"
 
 @pytest.mark.slow
 def test_a_search_closes_its_runs_and_goes_on_later(tmp_path: Path) -> None:
-    victim = Victim(tmp_path, write_cohort(tmp_path / "cohort").parent)
+    victim = Victim(tmp_path, write_cohort(tmp_path / "cohort").parent, epochs=15)
     process = victim.start()
     wait_for(lambda: victim.epoch_count() >= 10, process)
     os.killpg(process.pid, signal.SIGTERM)
