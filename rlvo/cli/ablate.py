@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlvo.about import NOTICE
-from rlvo.cli.common import JsonOption, StudyArgument, WorkdirOption, print_notes
+from rlvo.cli.common import AddressOption, JsonOption, StudyArgument, WorkdirOption, print_notes
 from rlvo.config.commands import command_line
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
@@ -35,10 +35,7 @@ def ablate(
     ] = False,
     again: Annotated[bool, typer.Option("--again", help="Open a hold-out that was opened before.")] = False,
     reason: Annotated[str | None, typer.Option(help="Why it is opened again; kept in the log.")] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(help="Ray cluster, e.g. auto or ray://head:10001; default RAY_ADDRESS, else this machine."),
-    ] = None,
+    address: AddressOption = None,
     workdir: WorkdirOption = Path(DEFAULT),
     json: JsonOption = False,
 ) -> None:

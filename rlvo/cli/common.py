@@ -19,6 +19,9 @@ WorkdirOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable result on standard output.")]
 StudyArgument = Annotated[str, typer.Argument(help="A study's name in the work folder, or its YAML file.")]
 ModelArgument = Annotated[str, typer.Argument(help="Registered model (rlvo-ensemble@champion) or its folder.")]
+AddressOption = Annotated[
+    str | None, typer.Option(help="Ray cluster, e.g. auto or ray://head:10001; default RAY_ADDRESS, else this machine.")
+]
 ColumnsOption = Annotated[
     Path | None,
     typer.Option(

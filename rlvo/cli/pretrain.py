@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
-from rlvo.cli.common import ColumnsOption, JsonOption, WorkdirOption, column_mapping, writable_file, writing
+from rlvo.cli.common import (
+    AddressOption,
+    ColumnsOption,
+    JsonOption,
+    WorkdirOption,
+    column_mapping,
+    writable_file,
+    writing,
+)
 from rlvo.cli.search import ConfigArgument
 from rlvo.cli.weights import print_study_lines
 from rlvo.config.model import Modality
@@ -30,10 +38,7 @@ def pretrain(
     ] = None,
     columns: ColumnsOption = None,
     workdir: WorkdirOption = Path(DEFAULT),
-    address: Annotated[
-        str | None,
-        typer.Option(help="Ray cluster, e.g. auto or ray://head:10001; default RAY_ADDRESS, else this machine."),
-    ] = None,
+    address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
     """Pretrain a study's image network on volumes without outcome; run again, it continues where it stopped.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.live import Live
 
-from rlvo.cli.common import JsonOption, WorkdirOption, print_links, print_notes
+from rlvo.cli.common import AddressOption, JsonOption, WorkdirOption, print_links, print_notes
 from rlvo.cli.status import headlines, study_page
 from rlvo.config.commands import command_line
 from rlvo.config.workdir import DEFAULT, Workdir
@@ -76,10 +76,7 @@ def search(
     configurations: Annotated[
         int | None, typer.Option(min=1, help="How many in all; more than a finished study has extend it.")
     ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(help="Ray cluster, e.g. auto or ray://head:10001; default RAY_ADDRESS, else this machine."),
-    ] = None,
+    address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
     """Train a study's configurations on all folds; run again, it continues where it stopped.
