@@ -92,7 +92,7 @@ def benchmark_scale(*, short: bool = False) -> None:
     show(title, ("% of one core", f"% of {SLOTS} slots"), shares)
     show(
         "with MLflow's SQLite",
-        ("first sync, files apart, ms per trial",),
+        ("first sync, pictures apart, ms per trial",),
         {f"{sizes[0]}": (_first_sync_into_sqlite(sizes[0]),)},
     )
 
@@ -121,8 +121,8 @@ def _measure(size: int) -> dict[str, float]:
         planted, server = Planted(folder, size), HeldInMemory(folder / "artifacts")
         last = planted.trials[-1] / RECORD
         last.rename(last.with_name("away"))  # it is the one that ends later
-        with without_files():
-            for name in ("first sync, files apart", "first sync of a new process"):
+        with without_pictures():
+            for name in ("first sync, pictures apart", "first sync of a new process"):
                 mirror = planted.mirror(server)
                 cost[f"{name}, ms per trial"] = 1000 * seconds(mirror.sync, repeat=1) / size
         cost["steady sync, ms"] = 1000 * seconds(mirror.sync)
@@ -195,16 +195,13 @@ def in_memory() -> Iterator[Path]:
 
 
 @contextmanager
-def without_files() -> Iterator[None]:
-    """No pictures are drawn of trials, and their predictions are not rewritten: that costs each trial the same."""
-    drawn, read = study_items.trial_figures, study_items.read_predictions
-    nobody = pd.DataFrame({"patient": ["nobody"]})
-    study_items.trial_figures = lambda epochs, record, predictions: {}
-    study_items.read_predictions = lambda path: nobody.copy()
+def without_pictures() -> Iterator[None]:
+    """No pictures are drawn of trials: they wait until all else has arrived, and cost each trial the same."""
+    drawn, study_items.trial_figures = study_items.trial_figures, lambda folder: {}
     try:
         yield
     finally:
-        study_items.trial_figures, study_items.read_predictions = drawn, read
+        study_items.trial_figures = drawn
 
 
 def _grid(size: int) -> dict[str, dict[str, Any]]:
@@ -365,11 +362,11 @@ class HeldInMemory:
 
 
 def _first_sync_into_sqlite(size: int) -> float:
-    """Milliseconds per trial, files apart, with a database on this disk."""
+    """Milliseconds per trial, pictures apart, with a database on this disk."""
     with tempfile.TemporaryDirectory() as folder:
         planted = Planted(Path(folder), size)
         tracking = Tracking(f"sqlite:///{folder}/mlflow.db", Path(folder) / "artifacts")
         tracking.open_experiment(NAME)  # creates its tables
-        with without_files():
+        with without_pictures():
             mirror = Mirror(planted.config, planted.study, tracking, partial(pseudonym, key=b"k" * 32))
             return 1000 * seconds(mirror.sync, repeat=1) / size

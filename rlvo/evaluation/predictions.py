@@ -1,13 +1,15 @@
 """Predictions: the one table that everything after training reads, one row per patient and member."""
 
+import csv
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from rlvo.errors import RlvoError
 from rlvo.files import atomic_write, csv_text, read_csv
+from rlvo.text import unescape_formula
 
 COLUMNS = ("patient", "member", "fold", "split", "probability", "label")
 SPLITS = ("train", "validation", "test")
@@ -91,6 +93,27 @@ def check_out_of_fold(
 def write_predictions(predictions: pd.DataFrame, path: Path) -> None:
     """Check and write as CSV, atomically; every float reads back as itself."""
     atomic_write(path, csv_text(check_predictions(predictions)))
+
+
+def rename_patients(path: Path, name: Callable[[str], str]) -> str:
+    """The text of a file that `write_predictions` wrote, with another name for every patient; nothing else is checked.
+
+    Args:
+        name: gives a patient's other name.
+
+    Raises:
+        RlvoError: the columns are others.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.reader(file)
+        if tuple(next(rows, ())) != COLUMNS:
+            raise RlvoError("this is not a table of predictions", where=path)
+        named = [[name(unescape_formula(patient)), *others] for patient, *others in rows]
+    renamed = io.StringIO()
+    writer = csv.writer(renamed, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(named)
+    return renamed.getvalue()
 
 
 TEXT = {"patient": "str", "member": "str", "split": "str"}

@@ -36,6 +36,8 @@ class Mirror:
         self._tracking, self._experiment = tracking, config.name
         self._tree: RunTree | None = None
         self._problem: str | None = None
+        self._is_hurried = False
+        """Whether pictures that are left are for the next start, though the study has ended."""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._has_ended = threading.Event()
@@ -64,7 +66,8 @@ class Mirror:
             self._has_ended.wait()  # an interrupted `Thread.join` takes a thread that runs for one that has ended
         self._try("KILLED" if interrupted else "FAILED")
         if self._problem is None:
-            return None
+            undrawn = sum(files.lacks_pictures for files in self._trials)
+            return f"MLflow lacks pictures of {undrawn} trial(s): the next start adds them" if undrawn else None
         waiting = self._trials.undelivered
         what = f"{waiting} trial(s) that are" if waiting else "something that is"
         return f"MLflow is missing {what} on disk: {self._problem}"
@@ -81,6 +84,7 @@ class Mirror:
         except KeyboardInterrupt:  # the first, so runs are to be ended all the same; a second one ends this
             if kind is None:
                 self._know_nothing()  # of what was being read or written
+                self._is_hurried = True
                 self._end(interrupted=False)
             raise
 
@@ -102,7 +106,7 @@ class Mirror:
         if self._trials.find(every=closing is not None):
             tree = tree or RunTree(self._tracking, self._experiment, goes_on=True)
             tree.refusal = None
-            self._items.write(tree, closing)
+            self._items.write(tree, closing, draws_all=closing == "FAILED" and not self._is_hurried)
         self._tree = tree
         if tree is not None and tree.refusal is not None:
             raise tree.refusal

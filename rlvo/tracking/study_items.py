@@ -6,6 +6,7 @@ No path and no patient id is written: patients are named by pseudonym, and text 
 import json
 import math
 import re
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import accumulate
@@ -17,8 +18,8 @@ from rlvo.config.base import by_path, content_hash
 from rlvo.config.model import Configuration
 from rlvo.config.space import conditions
 from rlvo.config.study import StudyConfig
-from rlvo.evaluation.predictions import read_predictions
-from rlvo.files import csv_text
+from rlvo.errors import RlvoError, get_logger
+from rlvo.evaluation.predictions import rename_patients
 from rlvo.study.folder import StudyFolder, study_identity
 from rlvo.study.state import State, combined_state
 from rlvo.study.status import TrialKey, read_note
@@ -39,9 +40,15 @@ RETRIES, COMPUTED = "rlvo.out_of_memory", "rlvo.computed"
 and whether the trial would repeat."""
 LEFT_CHANCE, STARTS = "rlvo.left_chance", "rlvo.starts"
 """Tags: `false` if the network does not even tell apart the patients it was trained on; how often it was trained."""
+DRAWING_SECONDS = 5.0
+"""How long a sync draws pictures, which take most of a trial's time here: they are not to hold up what is new."""
+MANY = 200
+"""Pictures of so many trials take half a minute or more."""
 STATUS: dict[State, RunStatus] = {"finished": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
 
 Pseudonymise = Callable[[str], str]
+
+logger = get_logger(__name__)
 
 
 def modified_ns(path: Path) -> int | None:
@@ -87,12 +94,13 @@ class StudyItems:
         self._kept: dict[str, str] = {}
         """The digests of the weights that MLflow holds, by run."""
 
-    def write(self, tree: RunTree, closing: RunStatus | None = None) -> None:
+    def write(self, tree: RunTree, closing: RunStatus | None, *, draws_all: bool) -> None:
         """Have MLflow hold what is new of the trials that were found: study → configuration → trial.
 
         Args:
             tree: the study's experiment; another one than the last time is given everything.
             closing: how trials without a record have ended; None while the search runs.
+            draws_all: draw all pictures once all else is there, not only as many as the time for a sync allows.
         """
         is_same, self._tree = tree is self._tree, None
         note = read_note(self._study)
@@ -121,11 +129,13 @@ class StudyItems:
             for each in started:
                 if each.is_open:
                     self._set_statuses(tree, each, training, closing)
-        self._training, self._is_refused = training, tree.refusal is not None
+        self._training = training
         is_complete = sum(each.state in STATUS for each in started) >= self._config.configurations
         tree.set_status(self._root, "FINISHED" if is_complete or closing == "FAILED" else closing or "RUNNING")
         if closing is not None:
             tree.kill_open_runs(self._root)  # what is left are runs of trials whose folders are gone
+        self._draw(tree, every=draws_all)
+        self._is_refused = tree.refusal is not None
         self._tree = tree
 
     def _run(self, siblings: Siblings) -> str:
@@ -248,19 +258,14 @@ class StudyItems:
                     files.note_delivered()
 
     def _write_ended(self, tree: RunTree, files: TrialFiles, record: CompletionRecord, split: Split) -> None:
-        """What a trial left when it ended."""
+        """What a trial left when it ended, but pictures."""
         tree.log_summary(files.run, {**at_best(record), "seconds": record.seconds}, step=record.best_epoch or 0)
         tags: dict[str, str | None] = {}
         if tree.refusal is None and tree.runs[files.run].tags.get(DIGEST) != files.digest:
-            stored = files.trial.folder / PREDICTIONS
-            predictions = read_predictions(stored) if PREDICTIONS in record.files else None
-            for name, figure in trial_figures(files.epochs, record, predictions).items():
-                tree.write_artifact(files.run, name, figure)
-            if predictions is not None:
-                predictions["patient"] = predictions["patient"].map(self._pseudonymise)
-                tree.write_artifact(files.run, "validation_predictions.csv", csv_text(predictions))
-        if tree.refusal is None:
-            tags[DIGEST] = files.digest
+            if PREDICTIONS in record.files:
+                predictions = rename_patients(files.trial.folder / PREDICTIONS, self._pseudonymise)
+                tree.write_artifact(files.run, "validation_predictions.csv", predictions)
+            files.lacks_pictures = True
         if record.reason:
             patients = [*split.development, *split.test]
             tags["rlvo.reason"] = without_identities(record.reason, patients, self._pseudonymise)
@@ -275,6 +280,26 @@ class StudyItems:
             tags[COMPUTED] = "; ".join(each.label for each in record.computed)
         tree.set_tags(files.run, tags)
         tree.set_status(files.run, STATUS[record.outcome])
+
+    def _draw(self, tree: RunTree, *, every: bool) -> None:
+        """Add the pictures that MLflow lacks, all or for some seconds: with its own, MLflow holds all of a trial."""
+        until = math.inf if every else time.monotonic() + DRAWING_SECONDS
+        due = [files for files in self._trials if files.lacks_pictures]
+        if every and len(due) > MANY:
+            logger.info("drawing the pictures of %d trials for MLflow; Ctrl-C leaves them for the next start", len(due))
+        for files in due:
+            if tree.refusal is not None or time.monotonic() > until:
+                return
+            try:
+                for name, figure in trial_figures(files.trial.folder).items():
+                    tree.write_artifact(files.run, name, figure)
+            except RlvoError as damage:  # the other trials do not wait for it
+                self._trials.damage = damage
+                files.forget()
+                continue
+            if tree.refusal is None:
+                tree.set_tags(files.run, {DIGEST: files.digest})
+                files.lacks_pictures = False
 
     def _set_statuses(
         self, tree: RunTree, siblings: Siblings, training: Collection[TrialKey] | None, closing: RunStatus | None

@@ -51,7 +51,9 @@ class TrialFiles:
     version: Sequence[object] | None = None
     """Of its files when they were read; None: they are to be read again."""
     is_delivered: bool = False
-    """Whether the trial has ended and MLflow holds all of it."""
+    """Whether the trial has ended and MLflow holds all of it, but perhaps its pictures."""
+    lacks_pictures: bool = False
+    """Whether the trial has ended and MLflow lacks its pictures."""
 
     @cached_property
     def run(self) -> str:
@@ -74,7 +76,7 @@ class TrialFiles:
         return [file_version(f"{self.trial.folder}/{name}") for name in names]
 
     def note_delivered(self) -> None:
-        """Note that MLflow holds all of it: only another record would be news."""
+        """Note that MLflow holds all of it but pictures: only another record would be news."""
         self.is_delivered, self.epochs = True, ()
         self.version = self.version[:1] if self.version is not None else None
 
@@ -131,7 +133,7 @@ class StartedTrials:
     @property
     def undelivered(self) -> int:
         """How many trials MLflow does not hold in full."""
-        return sum(not files.is_delivered or files.is_new for files in self)
+        return sum(not files.is_delivered or files.lacks_pictures or files.is_new for files in self)
 
     def find(self, *, every: bool = False) -> bool:
         """Look which trials were started, and what has changed. False: none was.
@@ -188,7 +190,7 @@ class StartedTrials:
         if not files.is_new:
             return
         folder, before = files.trial.folder, files.digest
-        files.is_delivered = False
+        files.is_delivered = files.lacks_pictures = False
         files.version = files.version_now()
         files.record, files.digest, files.epochs, files.score, files.weights_bytes = None, None, (), -math.inf, None
         try:

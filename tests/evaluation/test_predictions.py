@@ -12,6 +12,7 @@ from rlvo.evaluation.predictions import (
     check_predictions,
     read_all_predictions,
     read_predictions,
+    rename_patients,
     write_predictions,
 )
 
@@ -34,6 +35,24 @@ def test_what_is_written_is_read(tmp_path: Path, predictions: pd.DataFrame) -> N
     path = tmp_path / "predictions.csv"
     write_predictions(predictions[predictions.columns[::-1]], path)
     pd.testing.assert_frame_equal(read_predictions(path), check_predictions(predictions), check_exact=True)
+
+
+def test_patients_are_renamed_and_nothing_else(tmp_path: Path, predictions: pd.DataFrame) -> None:
+    """An id as it is in the cohort gets the name, however the file had to write it."""
+    path, other = tmp_path / "predictions.csv", tmp_path / "renamed.csv"
+    predictions["patient"] = ["=1", 'a, "b"', "=1", 'a, "b"']
+    write_predictions(predictions, path)
+    other.write_text(rename_patients(path, {"=1": "+one", 'a, "b"': "two\nlines"}.__getitem__))
+    write_predictions(predictions.assign(patient=["+one", "two\nlines"] * 2), path)
+    assert read_predictions(other).drop(columns="patient").equals(read_predictions(path).drop(columns="patient"))
+    assert read_predictions(other)["patient"].tolist() == ["+one", "two\nlines"] * 2
+
+
+@pytest.mark.parametrize("text", ["", "member,patient,fold,split,probability,label\n"])
+def test_a_file_of_other_columns_is_not_renamed(tmp_path: Path, text: str) -> None:
+    (path := tmp_path / "predictions.csv").write_text(text)
+    with pytest.raises(RlvoError, match="not a table of predictions"):
+        rename_patients(path, str)
 
 
 def test_many_files_read_at_once_are_what_each_holds(tmp_path: Path, predictions: pd.DataFrame) -> None:

@@ -30,7 +30,7 @@ from rlvo.errors import MachineError, RlvoError
 from rlvo.mlflow_client import Tracking
 from rlvo.search.proposals import Proposals
 from rlvo.study.status import Note, write_note
-from rlvo.tracking import trial_files
+from rlvo.tracking import study_items, trial_files
 from rlvo.tracking.mirror import Mirror
 from rlvo.tracking.runs import RunStatus
 
@@ -118,6 +118,46 @@ def test_a_trial_shows_the_curves_it_has_when_it_has_ended(on_disk: StudyOnDisk)
     mirror.sync()
     both = {"learning-curves.svg", "roc.svg"}
     assert figures() == {("NCCT", "0"): both, ("NCCT", "1"): {"learning-curves.svg"}, ("CTA", "0"): set()}
+
+
+def test_pictures_hold_up_nothing_and_come_later(on_disk: StudyOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures and predictions of all trials first; what lacks pictures gets them from the next start, and once."""
+    on_disk.end_all(NCCT, CTA)
+    mirror = on_disk.mirror()
+    monkeypatch.setattr(study_items, "DRAWING_SECONDS", -1)
+    mirror.sync()
+    for run in on_disk.runs("trial"):
+        assert (run.info.status, run.data.metrics["best/auc"]) == ("FINISHED", on_disk.history(run)[-1][1])
+        assert "rlvo.digest" not in run.data.tags
+        assert {path.name for path in on_disk.logged(run).iterdir()} == {"best", "validation_predictions.csv"}
+    calls = count_calls(mirror.sync)
+    assert mirror.close(interrupted=True) == "MLflow lacks pictures of 4 trial(s): the next start adds them"
+    assert on_disk.mirror().close() is None
+    for run in on_disk.runs("trial"):
+        assert "rlvo.digest" in run.data.tags
+        assert {path.name for path in (on_disk.logged(run) / "figures").iterdir()} == {"learning-curves.svg", "roc.svg"}
+    before, last = everything(on_disk), on_disk.mirror()
+    assert last.close() is None
+    assert everything(on_disk) == before
+    assert count_calls(last.sync) == calls
+
+
+def test_a_trial_that_is_damaged_before_its_pictures_are_drawn_says_so(
+    on_disk: StudyOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_disk.end_all(NCCT)
+    mirror = on_disk.mirror()
+    monkeypatch.setattr(study_items, "DRAWING_SECONDS", -1)
+    mirror.sync()
+    monkeypatch.undo()
+    path = on_disk.trial(NCCT, 1) / "epochs.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(b"\0" * len(whole))
+    with pytest.raises(RlvoError, match=r"epochs\.jsonl"):
+        mirror.sync()
+    path.write_bytes(whole)
+    assert mirror.close() is None
+    assert all("rlvo.digest" in run.data.tags for run in on_disk.runs("trial"))
 
 
 def test_a_configuration_has_mean_and_sd_once_all_folds_are_done(on_disk: StudyOnDisk) -> None:
