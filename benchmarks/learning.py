@@ -36,9 +36,10 @@ from rlvo.imaging.cohort_preparation import prepare_cohort
 from rlvo.imaging.store import VolumeStore
 from rlvo.progress import Advance, no_progress
 from rlvo.report.console import print_line, show_progress
-from rlvo.study.folder import StudyFolder, read_ended_trials
+from rlvo.study.folder import StudyFolder
 from rlvo.study.image_baseline import fit_image_baselines, image_predictions
 from rlvo.study.inputs import StudyInputs, open_study
+from rlvo.study.trials import read_ended_trials
 from rlvo.synthetic.cohort import write_synthetic_cohort
 from rlvo.training.dataset import Patients, Volumes
 from rlvo.training.fit import fit

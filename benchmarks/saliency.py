@@ -28,8 +28,9 @@ from rlvo.explain.gradcam import before_and_after
 from rlvo.imaging.store import open_volumes
 from rlvo.imaging.volume import grid_axes
 from rlvo.report.style import BLUE, DPI, GREY, ORANGE, PAGE_WIDTH, paper_style
-from rlvo.study.folder import member_weights, read_declared
+from rlvo.study.folder import read_declared
 from rlvo.study.inputs import StudyInputs
+from rlvo.study.trials import member_weights
 from rlvo.synthetic.cohort import occlusion_places
 from rlvo.training.dataset import Patients, Volumes
 from rlvo.training.fit import fit

@@ -40,8 +40,9 @@ from rlvo.files import atomic_write, csv_text, file_sha256
 from rlvo.mlflow_client import Tracking
 from rlvo.search.execute import TuneEvents, frozen_objects
 from rlvo.search.forecast import with_forecast
-from rlvo.study.folder import StudyFolder, read_ended_trials, write_configuration
+from rlvo.study.folder import StudyFolder, write_configuration
 from rlvo.study.status import read_state
+from rlvo.study.trials import read_ended_trials
 from rlvo.tracking import study_items
 from rlvo.tracking.mirror import Mirror
 from rlvo.training.energy import CPU

@@ -35,10 +35,11 @@ from rlvo.search.room import RoomWatch, asked_by_trial
 from rlvo.search.searcher import FoldSearcher
 from rlvo.search.trainable import STOPS, train_fold
 from rlvo.search.workers import IDLE_SECONDS, KeepWorkers, asking_for_all
-from rlvo.study.folder import StudyFolder, TrialStore
+from rlvo.study.folder import StudyFolder
 from rlvo.study.inputs import StudyInputs
 from rlvo.study.state import StudyState
 from rlvo.study.status import Note, write_note
+from rlvo.study.trials import TrialStore
 from rlvo.training.records import KILLED, OUT_OF_MEMORY
 from rlvo.training.usage import UsageReader
 

@@ -12,8 +12,8 @@ from rlvo.config.study import StudyConfig
 from rlvo.errors import RlvoError
 from rlvo.search.halving import Bracket, Contender, Verdict, group, ladder
 from rlvo.search.proposals import Proposal, Proposals
-from rlvo.study.folder import TrialStore
 from rlvo.study.state import StudyState
+from rlvo.study.trials import TrialStore
 from rlvo.training.records import CompletionRecord
 
 

@@ -12,8 +12,9 @@ from rlvo.config.model import Configuration
 from rlvo.config.study import StudyConfig
 from rlvo.errors import RlvoError
 from rlvo.files import file_sha256, file_version
-from rlvo.study.folder import StartedTrial, StudyFolder, started_configuration, started_folds, started_trial
+from rlvo.study.folder import StudyFolder
 from rlvo.study.state import State
+from rlvo.study.trials import StartedTrial, started_configuration, started_folds, started_trial
 from rlvo.training.records import (
     BEST_WEIGHTS,
     EPOCHS,

@@ -16,7 +16,8 @@ from rlvo.report.ablation import ablation_exhibits
 from rlvo.report.exhibit import Exhibit, Standing
 from rlvo.report.model_tables import ScoredModel
 from rlvo.study.ablation import AblationPlan, read_plan
-from rlvo.study.folder import EndedTrials, StudyFolder, read_declared
+from rlvo.study.folder import StudyFolder, read_declared
+from rlvo.study.trials import EndedTrials
 from rlvo.workflows.holdout import HoldOut, kept_holdout
 from rlvo.workflows.study import ReadStudy, read_study
 

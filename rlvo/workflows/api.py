@@ -13,8 +13,9 @@ from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.progress import ShowProgress, no_progress
 from rlvo.search.forecast import read_forecast
-from rlvo.study.folder import StudyFolder, read_config, read_ended_trials, read_or_shipped_config, started_trials
+from rlvo.study.folder import StudyFolder, read_config, read_or_shipped_config
 from rlvo.study.state import StudyState
+from rlvo.study.trials import read_ended_trials, started_trials
 from rlvo.training.records import read_epochs
 
 if TYPE_CHECKING:

@@ -44,14 +44,9 @@ from rlvo.registry.register import provenance, register_ensemble
 from rlvo.registry.versions import registered_version, version_gate
 from rlvo.report.baselines import unbeaten, unbeaten_by_networks
 from rlvo.report.calibration import draw_reliability
-from rlvo.study.folder import (
-    EndedTrials,
-    StudyFolder,
-    altered_weights,
-    member_weights,
-    write_declared,
-)
+from rlvo.study.folder import StudyFolder, write_declared
 from rlvo.study.image_baseline import IMAGE, JOINT, fit_image_baselines, read_image_models
+from rlvo.study.trials import EndedTrials, altered_weights, member_weights
 from rlvo.synthetic.cohort import has_synthetic
 from rlvo.tracking.datasets import PatientGroup
 from rlvo.workflows.disagreement import measure_disagreement

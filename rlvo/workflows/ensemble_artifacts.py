@@ -6,7 +6,8 @@ from rlvo.config.base import content_hash
 from rlvo.ensemble.build import STUDY_ENSEMBLE
 from rlvo.errors import MachineError, get_logger
 from rlvo.report.style import svg
-from rlvo.study.folder import EndedTrials, read_declared
+from rlvo.study.folder import read_declared
+from rlvo.study.trials import EndedTrials
 from rlvo.tracking.after_search import attach_text
 from rlvo.workflows.evidence import gather_evidence
 from rlvo.workflows.holdout import Evaluation

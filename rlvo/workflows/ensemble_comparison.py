@@ -15,7 +15,8 @@ from rlvo.ensemble.calibration import within_class_variance
 from rlvo.ensemble.comparison import compare_ensembles, every_way, nested_margins, simulate_votes
 from rlvo.ensemble.fitting import Validation, networks_alone
 from rlvo.errors import RlvoError, get_logger
-from rlvo.study.folder import StudyFolder, read_config, read_ended_trials
+from rlvo.study.folder import StudyFolder, read_config
+from rlvo.study.trials import read_ended_trials
 from rlvo.workflows.disagreement import read_disagreements
 from rlvo.workflows.ensemble import declare, finishing
 from rlvo.workflows.study import knows_linear_image, read_study, usable_settings

@@ -15,7 +15,8 @@ from rlvo.evaluation.answers import answer_subgroups
 from rlvo.evaluation.subgroups import SubgroupAnalysis
 from rlvo.report.exhibit import Standing
 from rlvo.report.model_tables import SAW_CTA, ScoredModel
-from rlvo.study.folder import EndedTrials, read_declared
+from rlvo.study.folder import read_declared
+from rlvo.study.trials import EndedTrials
 from rlvo.workflows.disagreement import read_disagreements
 from rlvo.workflows.holdout import Evaluation
 from rlvo.workflows.holdout_questions import PairedTest, paired_tests

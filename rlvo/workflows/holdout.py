@@ -28,8 +28,9 @@ from rlvo.inference.predictor import PatientAnswers, ask_members, shape_answers
 from rlvo.progress import Advance
 from rlvo.report.baselines import baseline_performance
 from rlvo.report.tables import ModelResults
-from rlvo.study.folder import StudyFolder, member_weights, read_declared
+from rlvo.study.folder import StudyFolder, read_declared
 from rlvo.study.openings import Opening, Openings
+from rlvo.study.trials import member_weights
 from rlvo.workflows.holdout_questions import PairedTest, Usefulness, draw_usefulness, paired_tests, usefulness
 from rlvo.workflows.study import OpenStudy, ReadStudy
 

@@ -26,8 +26,9 @@ from rlvo.explain.ranking import VariableImportance, rank_predictors
 from rlvo.explain.shapley import shapley_values
 from rlvo.models.fusion import DAFT
 from rlvo.progress import ShowProgress, no_progress
-from rlvo.study.folder import member_weights, read_declared
+from rlvo.study.folder import read_declared
 from rlvo.study.image_baseline import read_image_models
+from rlvo.study.trials import member_weights
 from rlvo.training.dataset import Patients, Volumes
 from rlvo.training.linear_model import LinearImage
 from rlvo.training.member import load_classifier

@@ -14,8 +14,9 @@ from rlvo.inference.members import Members
 from rlvo.inference.predictor import EnsemblePredictor
 from rlvo.inference.training_cohort import summarise
 from rlvo.progress import Advance, ShowProgress, no_progress
-from rlvo.study.folder import member_weights, read_declared
+from rlvo.study.folder import read_declared
 from rlvo.study.image_baseline import read_image_models
+from rlvo.study.trials import member_weights
 from rlvo.synthetic.cohort import has_synthetic
 from rlvo.workflows.explanation import ExplainedPatient, occlusion_side, warnings_of
 from rlvo.workflows.study import OpenStudy

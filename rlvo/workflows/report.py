@@ -16,11 +16,11 @@ from rlvo.report.exhibit import Section, write_exhibits
 from rlvo.report.guidelines import guidelines_section
 from rlvo.report.model_tables import METRICS, models_exhibit
 from rlvo.report.study_page import TRUST, TRUST_TITLE, study_page
-from rlvo.study.folder import EndedTrials
 from rlvo.study.membership import patient_marks
 from rlvo.study.openings import Openings
 from rlvo.study.state import StudyState
 from rlvo.study.status import read_state
+from rlvo.study.trials import EndedTrials
 from rlvo.synthetic.cohort import has_synthetic
 from rlvo.workflows.ablation_section import ablation_sections
 from rlvo.workflows.evidence import Evidence, gather_evidence

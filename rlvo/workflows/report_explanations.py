@@ -24,7 +24,8 @@ from rlvo.report.exhibit import Section
 from rlvo.report.importance import importance_exhibits
 from rlvo.report.kept_section import keep_section, kept_section
 from rlvo.report.saliency_examples import ShownExample, examples_exhibit
-from rlvo.study.folder import member_weights, read_declared
+from rlvo.study.folder import read_declared
+from rlvo.study.trials import member_weights
 from rlvo.workflows.importance import readers, variable_importance
 from rlvo.workflows.study import OpenStudy, ReadStudy
 

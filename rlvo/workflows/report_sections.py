@@ -29,8 +29,9 @@ from rlvo.report.search_tables import compute_exhibit, configurations_exhibit, s
 from rlvo.report.subgroup_pictures import subgroups_exhibit
 from rlvo.report.table_one import CAPTION, HEADINGS, predictors_and_scores, table_one
 from rlvo.search.history import read_history
-from rlvo.study.folder import EndedTrials, read_hashes
+from rlvo.study.folder import read_hashes
 from rlvo.study.state import StudyState, finished_configurations
+from rlvo.study.trials import EndedTrials
 from rlvo.training.baseline import clinical_odds
 from rlvo.training.usage import read_code, read_energy
 from rlvo.workflows.cohort import draw_flow

@@ -19,9 +19,10 @@ from rlvo.errors import MachineError, get_logger
 from rlvo.mlflow_client import Tracking
 from rlvo.progress import ShowProgress, no_progress
 from rlvo.registry.versions import logged_model
-from rlvo.study.folder import EndedTrials, StudyFolder, read_config, read_ended_trials
+from rlvo.study.folder import StudyFolder, read_config
 from rlvo.study.image_baseline import image_predictions, read_image_baselines
 from rlvo.study.inputs import StudyInputs, StudyPatients, open_study, read_patients
+from rlvo.study.trials import EndedTrials, read_ended_trials
 from rlvo.tracking.after_search import log_model_metrics, log_summary_run
 from rlvo.tracking.datasets import PatientGroup, StudyGroups
 from rlvo.tracking.views import study_pages

@@ -17,7 +17,8 @@ from rlvo.config.workdir import Workdir
 from rlvo.errors import RlvoError
 from rlvo.search.preflight import study_lock
 from rlvo.study.ablation import read_plan
-from rlvo.study.folder import load_or_started, read_config, read_declared, read_ended_trials
+from rlvo.study.folder import load_or_started, read_config, read_declared
+from rlvo.study.trials import read_ended_trials
 from rlvo.workflows.ensemble_comparison import compare_tie_rules
 
 GROUP = typer.main.get_command(app)

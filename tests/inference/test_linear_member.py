@@ -19,8 +19,9 @@ from rlvo.inference.description import Variant, describe, write_model_folder
 from rlvo.inference.explanation import explain_answer
 from rlvo.inference.predictor import EnsemblePredictor
 from rlvo.progress import no_progress
-from rlvo.study.folder import EndedTrials, StudyFolder, write_declared
+from rlvo.study.folder import StudyFolder, write_declared
 from rlvo.study.image_baseline import fit_image_baselines, image_predictions, read_image_models
+from rlvo.study.trials import EndedTrials
 from rlvo.workflows.importance import variable_importance
 from rlvo.workflows.study import OpenStudy
 

@@ -25,7 +25,7 @@ from rlvo.inference.patients import CheckedTable
 from rlvo.inference.predictor import ANSWER_COLUMNS, EnsemblePredictor, ask_members, shape_answers
 from rlvo.inference.training_cohort import SYNTHETIC
 from rlvo.models.classifier import Classifier
-from rlvo.study.folder import EndedTrials
+from rlvo.study.trials import EndedTrials
 
 NUMBERS = ["score", "probability", "p_ncct", "p_cta", "p_both"]
 Predict = Callable[..., pd.DataFrame]

@@ -17,7 +17,7 @@ from rlvo.imaging.target import Target
 from rlvo.inference.description import describe, write_model_folder
 from rlvo.inference.explanation import explain_answer
 from rlvo.inference.predictor import EnsemblePredictor
-from rlvo.study.folder import EndedTrials
+from rlvo.study.trials import EndedTrials
 from rlvo.training.table_model import table_member_key
 
 

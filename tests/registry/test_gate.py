@@ -11,7 +11,7 @@ from support.tiny_study import TinyStudy
 
 from rlvo.inference.description import ModelDescription, read_description
 from rlvo.registry.gate import TOLERANCE, Evidence, check_version, choose_patients
-from rlvo.study.folder import EndedTrials
+from rlvo.study.trials import EndedTrials
 
 pytestmark = pytest.mark.slow
 

@@ -27,7 +27,7 @@ from rlvo.mlflow_client import Tracking
 from rlvo.registry.gate import Evidence, Gate, check_version
 from rlvo.registry.location import ARTIFACT_PATH, locate_model
 from rlvo.registry.register import provenance, register_ensemble, requirements
-from rlvo.study.folder import EndedTrials
+from rlvo.study.trials import EndedTrials
 
 NUMBERS = ["score", "p_ncct", "p_cta", "p_both"]
 

@@ -34,11 +34,12 @@ from rlvo.search.execute import FORECAST_INTERVAL, TuneEvents, crash_reason, run
 from rlvo.search.proposals import Proposals
 from rlvo.search.searcher import FoldSearcher
 from rlvo.search.trainable import STOPS
-from rlvo.study.folder import StudyFolder, TrialStore, write_configuration
+from rlvo.study.folder import StudyFolder, write_configuration
 from rlvo.study.inputs import StudyInputs
 from rlvo.study.state import ConfigurationState, StudyState
 from rlvo.study.state import TrialState as OneTrial
 from rlvo.study.status import read_state
+from rlvo.study.trials import TrialStore
 from rlvo.training.fit import fit
 from rlvo.training.records import KILLED, PREDICTIONS, RECORD, CompletionRecord, read_epochs, read_record, write_epochs
 from rlvo.training.usage import SECONDS, USAGE

@@ -17,8 +17,9 @@ from rlvo.config.model import Configuration
 from rlvo.errors import RlvoError
 from rlvo.search.proposals import Proposals
 from rlvo.search.searcher import FoldSearcher
-from rlvo.study.folder import StudyFolder, TrialStore
+from rlvo.study.folder import StudyFolder
 from rlvo.study.status import read_state
+from rlvo.study.trials import TrialStore
 
 FOLDS = 3
 TWO = {"enumerate": {"model.modality": ["NCCT", "CTA"]}}

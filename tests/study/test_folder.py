@@ -11,7 +11,8 @@ from rlvo.ensemble.build import study_ensembles
 from rlvo.errors import RlvoError
 from rlvo.evaluation.predictions import write_predictions
 from rlvo.files import atomic_write, file_sha256
-from rlvo.study.folder import EndedTrials, StudyFolder, altered_weights, read_config, read_ended_trials, write_config
+from rlvo.study.folder import StudyFolder, read_config, write_config
+from rlvo.study.trials import EndedTrials, altered_weights, read_ended_trials
 from rlvo.training.records import BEST_WEIGHTS, PREDICTIONS, RECORD, write_record
 
 OTHER = configuration("CTA", "none")

@@ -20,7 +20,8 @@ from rlvo.config.grid import Grid
 from rlvo.config.study import PAPER_PREDICTORS, StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.progress import no_progress
-from rlvo.study.folder import EndedTrials, StudyFolder, member_weights, read_ended_trials
+from rlvo.study.folder import StudyFolder
+from rlvo.study.trials import EndedTrials, member_weights, read_ended_trials
 
 if TYPE_CHECKING:  # imported where they are used: every run of pytest loads this module, and torch takes seconds
     from rlvo.cohort.encoding import TabularEncoder

@@ -22,8 +22,9 @@ from rlvo.ensemble.comparison import nested_margins
 from rlvo.ensemble.fitting import Validation
 from rlvo.progress import no_progress
 from rlvo.study.ablation import AblationPlan, write_plan
-from rlvo.study.folder import StudyFolder, read_config, read_declared, read_ended_trials, write_declared
+from rlvo.study.folder import StudyFolder, read_config, read_declared, write_declared
 from rlvo.study.inputs import open_study
+from rlvo.study.trials import read_ended_trials
 from rlvo.training.fit import fit
 from rlvo.workflows.ablation_results import read_ablation
 from rlvo.workflows.ablation_section import ablation_sections

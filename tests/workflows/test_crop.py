@@ -18,7 +18,8 @@ from rlvo.inference.description import describe, write_model_folder
 from rlvo.inference.patients import CheckedTable
 from rlvo.inference.predictor import EnsemblePredictor
 from rlvo.inference.saliency import explain_patient
-from rlvo.study.folder import StudyFolder, member_weights, read_ended_trials
+from rlvo.study.folder import StudyFolder
+from rlvo.study.trials import member_weights, read_ended_trials
 from rlvo.training.fit import fit
 
 PREDICTORS = ("age", "nihss", "occlusion_side", "occlusion_site")

@@ -8,7 +8,8 @@ from support.tiny_study import TinyStudy
 from rlvo.config.study import PAPER_PREDICTORS, EnsembleConfig
 from rlvo.ensemble.build import study_ensembles
 from rlvo.errors import RlvoError
-from rlvo.study.folder import EndedTrials, read_config, write_declared
+from rlvo.study.folder import read_config, write_declared
+from rlvo.study.trials import EndedTrials
 from rlvo.workflows.importance import variable_importance
 from rlvo.workflows.study import OpenStudy
 

@@ -12,8 +12,9 @@ from support.tiny_study import TinyStudy
 import rlvo
 from rlvo.ensemble.spec import EnsembleSpec
 from rlvo.errors import RlvoError
-from rlvo.study.folder import EndedTrials, read_config, write_declared
+from rlvo.study.folder import read_config, write_declared
 from rlvo.study.openings import Openings
+from rlvo.study.trials import EndedTrials
 from rlvo.workflows.patient_pages import OPTIMISTIC, write_patient_pages
 from rlvo.workflows.study import OpenStudy
 

@@ -11,8 +11,9 @@ from rlvo.config.study import PAPER_PREDICTORS, EnsembleConfig
 from rlvo.ensemble.build import study_ensembles
 from rlvo.explain.examples import RULE
 from rlvo.report.guidelines import read_items
-from rlvo.study.folder import EndedTrials, read_config, read_declared, write_declared
+from rlvo.study.folder import read_config, read_declared, write_declared
 from rlvo.study.openings import Openings
+from rlvo.study.trials import EndedTrials
 from rlvo.workflows.report import write_report
 from rlvo.workflows.report_explanations import SECTIONS, explain_study, kept_explanations
 from rlvo.workflows.study import OpenStudy, read_study
