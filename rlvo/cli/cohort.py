@@ -94,6 +94,9 @@ def validate(
                 write_picture(contents.flow, pictures / "flow_chart")
                 if contents.missingness:
                     write_picture(contents.missingness, pictures / "missing_values")
+                for exhibit in contents.biomarkers.exhibits if contents.biomarkers else ():
+                    if exhibit.figure:
+                        write_picture(exhibit.figure, pictures / exhibit.name)
             print_line(f"pictures: {pictures}")
     summary = _summary(examined)
     if json:

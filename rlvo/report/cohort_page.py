@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from rlvo.cohort.selection import FlowStep
 from rlvo.errors import Finding
+from rlvo.report.exhibit import Section
 from rlvo.report.style import render_page
 from rlvo.report.table_one import CAPTION, HEADINGS
 
@@ -30,6 +31,7 @@ class CohortContents:
         split_hash: of hold-out and folds.
         ignored: columns that rlvo does not use.
         notes: how the patients were split.
+        biomarkers: the section about them, if the table holds some.
     """
 
     flow: Figure
@@ -39,6 +41,7 @@ class CohortContents:
     split_hash: str
     ignored: Sequence[str] = ()
     notes: Sequence[str] = ()
+    biomarkers: Section | None = None
 
 
 def cohort_page(name: str, findings: Sequence[Finding], contents: CohortContents | None) -> str:

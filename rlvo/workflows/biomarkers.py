@@ -7,24 +7,30 @@ from pathlib import Path
 
 import pandas as pd
 
+from rlvo.cohort.cells import MISSING
 from rlvo.cohort.mapping import plain_name
 from rlvo.cohort.reading import cell_text, examine_table, volume_paths
+from rlvo.cohort.splits import Split
 from rlvo.cohort.tables import RawTable, read_table
 from rlvo.cohort.variables import VOLUMES
+from rlvo.config.predictors import OwnPredictor
 from rlvo.errors import MachineError, RlvoError
 from rlvo.files import atomic_write, csv_text
-from rlvo.imaging.biomarkers import DECLARED, PREFIX, Biomarkers
+from rlvo.imaging.biomarkers import DECLARED, PREFIX, Biomarkers, declarations
 from rlvo.imaging.cohort_biomarkers import measure_cohort
 from rlvo.imaging.cohort_preparation import PreparedCohort
 from rlvo.imaging.store import VolumeStore
 from rlvo.progress import ShowProgress, no_progress
 from rlvo.report.biomarker_picture import DrawBiomarkers, picture_names
+from rlvo.report.biomarkers import biomarkers_section
+from rlvo.report.exhibit import Section
 
 LOOKED_AT = ("patient_id", *VOLUMES, "occlusion_side", "occlusion_site")
 """The only columns whose cells are interpreted; the others are copied as they are written."""
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 DIGITS = 2
 """Decimals: three could be read as thousands."""
+SIDE = OwnPredictor(name="biomarkers_side", kind="categorical", levels=("left", "right"), source=f"{PREFIX}side")
 
 
 def check_biomarkers(cohort: Path, out: Path | None, pictures: Path | None) -> None:
@@ -120,3 +126,36 @@ def _joined(
     cells[f"{PREFIX}side"] = ["" if row is None else row.side or "" for row in rows]
     cells[f"{PREFIX}doubts"] = ["not prepared" if row is None else "; ".join(row.doubts) for row in rows]
     return csv_text(cells, separator=";" if has_commas else ",")
+
+
+def section_of_table(
+    path: Path, table: pd.DataFrame, label: pd.Series, split: Split, mapping: Mapping[str, str] | None = None
+) -> Section | None:
+    """The section about the biomarkers that a cohort's table holds; None if it holds none.
+
+    Args:
+        path: the cohort table, which is read once more: its columns `biomarkers.*` may be predictors or not.
+        table: of the included patients, checked.
+        label: 0 or 1 per patient.
+        split: the outcomes of its hold-out play no part.
+        mapping: our column names to the table's, if they differ.
+
+    Raises RlvoError if the file cannot be read as a table.
+    """
+    raw = read_table(path, {ours: theirs for ours, theirs in (mapping or {}).items() if ours == "patient_id"})
+    own = {each.source: each for each in (*declarations(), SIDE) if each.source in raw.cells}
+    names = {source: each.name for source, each in own.items()}
+    if not {*own} - {SIDE.source}:
+        return None
+    columns = raw.cells[["patient_id", *own]].rename(columns=names)
+    typed, _ = examine_table(columns, [*own.values()], decimal_comma=raw.decimal_comma)
+    text = columns[[*names.values()]].map(lambda cell: (cell_text(cell) or "").lower() not in MISSING)
+    measured = typed.rename(columns={f"biomarkers_{name}": name for name in (*DECLARED, "side")})
+    measured["unreadable"] = (text.to_numpy() & typed[[*names.values()]].isna().to_numpy()).sum(axis=1)
+    doubts = raw.cells.get(f"{PREFIX}doubts", pd.Series("", index=raw.cells.index))
+    measured["doubts"] = [cell_text(cell) or "" for cell in doubts]
+    if "side" not in measured:
+        measured["side"] = None
+    return biomarkers_section(
+        measured.loc[list(table.index)], label, split.development, table.get("occlusion_side", None)
+    )

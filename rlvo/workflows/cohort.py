@@ -23,6 +23,7 @@ from rlvo.errors import CohortError, Finding, RlvoError
 from rlvo.evaluation.calibration import Calibration, measure_calibration
 from rlvo.evaluation.metrics import over_folds
 from rlvo.evaluation.odds import events_per_variable
+from rlvo.imaging.biomarkers import PREFIX
 from rlvo.imaging.cohort_preparation import PreparedCohort, prepare_cohort
 from rlvo.imaging.store import VolumeStore
 from rlvo.imaging.target import Target
@@ -35,6 +36,7 @@ from rlvo.study.folder import StudyFolder, read_or_shipped_config, started_studi
 from rlvo.study.image_baseline import read_image_baselines
 from rlvo.study.membership import SharedPatients, shared_patients
 from rlvo.training.baseline import BASELINES, clinical_baselines, clinical_odds
+from rlvo.workflows.biomarkers import section_of_table
 
 DRAWN = ("all clinical", "all clinical, boosted")
 """Baselines whose calibration is measured, and drawn beside their decision curves."""
@@ -51,6 +53,10 @@ class ExaminedCohort:
     """Whose hold-outs the split holds out; none: it is that of a study with default settings."""
     notes: tuple[str, ...]
     """How the patients were split, and whose outcomes the figures show all the same."""
+    path: Path
+    """Its table."""
+    mapping: Mapping[str, str] | None
+    """Our column names to the table's, if they differ."""
 
     @cached_property
     def leaks(self) -> list[Finding]:
@@ -72,7 +78,11 @@ class ExaminedCohort:
         chart = draw_flow(cohort.selection.considered, steps, cohort.label, split)
         values = predictors_and_scores(cohort.included, known_variables(cohort.own))
         missingness = missingness_plot(values) if values.isna().any(axis=None) else None
-        return CohortContents(chart, steps, self.table_one, missingness, split.hash, cohort.ignored, self.notes)
+        biomarkers = section_of_table(self.path, cohort.included, cohort.label, split, self.mapping)
+        ignored = [name for name in cohort.ignored if biomarkers is None or not name.startswith(PREFIX)]
+        return CohortContents(
+            chart, steps, self.table_one, missingness, split.hash, ignored, self.notes, biomarkers=biomarkers
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +135,7 @@ def examine_cohort(
     mapping = mapping or (given.cohort.columns if given is not None else None)
     with progress("columns") as advance:
         cohort = read_cohort(path, chosen, declared, need_volumes=False, mapping=mapping, progress=advance)
+    examined = partial(_examined, path, mapping)
     known = shared_patients(cohort.included, started_studies(work.studies)) if work is not None else []
     known = [each for each in known if each.test or each.development]
     if name is not None and not any(each.study == name for each in known):
@@ -135,24 +146,24 @@ def examine_cohort(
             what = f"it will take over the split of study {given.folds.of_study}, which is not in the work folder"
             raise RlvoError(what, where=study, fix="Name the work folder of that study (--workdir)")
         split = make_split(cohort.label, given.folds, cohort.included)
-        return _examined(cohort, chosen, split, (name,), f"split as study {name} will be", known)
+        return examined(cohort, chosen, split, (name,), f"split as study {name} will be", known)
     if name is not None or (known and _are_one(known, cohort)):
         own = next(each for each in reversed(known) if name in (None, each.study))
         cohort, split = _restricted(cohort, own), own.split
         check_split(split, cohort.label, persons(cohort.label, cohort.included))
-        return _examined(cohort, chosen, split, (own.study,), f"the split of study {own.study}", known)
+        return examined(cohort, chosen, split, (own.study,), f"the split of study {own.study}", known)
     folds = FoldsConfig()
     if known:
         held_out = {patient for each in known for patient in each.test}
         split, studies = split_rest(cohort.label, held_out, folds, cohort.included), tuple(each.study for each in known)
         what = f"held out are the hold-outs of studies {', '.join(studies)}; the others are in {folds.folds} new folds"
-        return _examined(cohort, chosen, split, studies, what, known)
+        return examined(cohort, chosen, split, studies, what, known)
     what = (
         f"no study is known to have these patients: {folds.test_fraction:.0%} are held out at random, seed "
         f"{folds.seed}. A study that splits them otherwise has hold-out patients among those whose outcomes are shown, "
         "and this does not count as an opening: name the study (--study)"
     )
-    return _examined(cohort, chosen, make_split(cohort.label, folds, cohort.included), (), what, known)
+    return examined(cohort, chosen, make_split(cohort.label, folds, cohort.included), (), what, known)
 
 
 def _is_split(name: str | None, work: Workdir) -> bool:
@@ -161,6 +172,8 @@ def _is_split(name: str | None, work: Workdir) -> bool:
 
 
 def _examined(
+    path: Path,
+    mapping: Mapping[str, str] | None,
     cohort: Cohort,
     predictors: tuple[str, ...],
     split: Split,
@@ -175,7 +188,7 @@ def _examined(
         for name, count in shown.items()
         if count
     )
-    return ExaminedCohort(cohort, predictors, split, studies, (what, *others))
+    return ExaminedCohort(cohort, predictors, split, studies, (what, *others), path, mapping)
 
 
 def _are_one(known: Sequence[SharedPatients], cohort: Cohort) -> bool:

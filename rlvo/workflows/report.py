@@ -27,6 +27,7 @@ from rlvo.workflows.evidence import Evidence, gather_evidence
 from rlvo.workflows.holdout import kept_evaluation
 from rlvo.workflows.report_explanations import kept_explanations
 from rlvo.workflows.report_sections import (
+    biomarker_sections,
     calibration_sections,
     clinical_section,
     cohort_section,
@@ -125,6 +126,7 @@ def _sections(
     study: ReadStudy, state: StudyState, trials: EndedTrials | None, evidence: Evidence | None, why: str
 ) -> Iterator[Section]:
     yield cohort_section(study)
+    yield from biomarker_sections(study)
     if evidence is None:
         yield Section("models", "Results", [f"There are none yet: {why}."])
     else:

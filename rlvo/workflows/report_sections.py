@@ -34,6 +34,7 @@ from rlvo.study.state import StudyState, finished_configurations
 from rlvo.study.trials import EndedTrials
 from rlvo.training.baseline import clinical_odds
 from rlvo.training.usage import read_code, read_energy
+from rlvo.workflows.biomarkers import section_of_table
 from rlvo.workflows.cohort import draw_flow
 from rlvo.workflows.evidence import Evidence
 from rlvo.workflows.holdout_questions import CLINICAL, usefulness
@@ -77,6 +78,15 @@ def cohort_section(study: ReadStudy) -> Section:
             *missing,
         ],
     )
+
+
+def biomarker_sections(study: ReadStudy) -> Iterator[Section]:
+    """What was measured in the scans, if the study's table holds it."""
+    inputs, cohort = study.inputs, study.config.cohort
+    assert cohort.table is not None  # open_study writes it
+    own = section_of_table(cohort.table, inputs.table, inputs.label, inputs.split, cohort.columns)
+    if own is not None:
+        yield own
 
 
 def models_section(evidence: Evidence) -> Section:

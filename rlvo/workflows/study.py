@@ -37,7 +37,7 @@ class ReadStudy:
     """A study that was started, and its patients."""
 
     config: StudyConfig
-    """As it was frozen in the study folder."""
+    """As it was frozen in the study folder; its table is where it was read now."""
     work: Workdir
     inputs: StudyPatients
 
@@ -197,6 +197,7 @@ def read_study(study: str | Path | StudyConfig, work: Workdir, *, cohort: Path |
     config = read_config(folder, _file(study))
     table = cohort or config.cohort.table
     assert table is not None  # open_study writes it
+    config = config.with_setting("cohort.table", table)
     return ReadStudy(config, work, read_patients(config, folder, table))
 
 

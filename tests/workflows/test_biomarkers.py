@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from support.commands import call, refused, run
+from support.made_up_study import write_study, write_table
 from support.privacy import open_to_others
 from support.small_study import MakeStudy
 from support.tiny_study import write_cohort
@@ -17,8 +18,10 @@ import rlvo
 from rlvo.cohort.reading import read_cohort
 from rlvo.cohort.tables import read_table
 from rlvo.config.grid import Grid
+from rlvo.config.workdir import Workdir
 from rlvo.imaging.biomarkers import DECLARED, declarations
 from rlvo.synthetic.cohort import write_synthetic_cohort
+from rlvo.workflows.study import read_study
 
 GRID = Grid(shape=(50, 62, 50), spacing=(3, 3, 3), origin=(-73.5, -109.5, -61.5))
 PATIENTS = 3
@@ -151,3 +154,69 @@ def test_from_scans_to_a_new_patients_answer(make_small: MakeStudy, tmp_path: Pa
     assert "no NCCT" in told["biomarkers.doubts"][1]
     answers = model.predict(marked)
     assert "imputed" not in answers["warnings"][0]
+
+
+@pytest.fixture(scope="module")
+def with_columns(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of 60 patients with made-up biomarkers as `rlvo prepare` writes them, but for two cells."""
+    path = write_table(tmp_path_factory.mktemp("made-up") / "planted-hospital", 60)
+    table, rng = pd.read_csv(path), np.random.default_rng(0)
+    for name in DECLARED:
+        table[f"biomarkers.{name}"] = rng.uniform(0.1, 0.9, len(table)).round(2)
+    lost = table.index < 9
+    table.loc[lost, ["biomarkers.clot_hu", "biomarkers.clot_mm"]] = np.nan
+    table["biomarkers.side"] = table["occlusion_side"]
+    table["biomarkers.doubts"] = np.where(lost, "a scan could not be read again: PLANTED-003.nii.gz is damaged", "")
+    table = table.astype({"biomarkers.collaterals": object})
+    table.loc[59, ["biomarkers.collaterals", "biomarkers.side"]] = [
+        "much",
+        {"left": "right"}.get(table["occlusion_side"][59], "left"),
+    ]
+    table.to_csv(path, index=False, sep=";", decimal=",")
+    return path
+
+
+def test_the_cohorts_page_shows_them(with_columns: Path, tmp_path: Path) -> None:
+    page, pictures = tmp_path / "page.html", tmp_path / "pictures"
+    options = ("--predictors", "age,sex,nihss", "--html", page, "--workdir", tmp_path)
+    run("validate", with_columns, *options, "--pictures", pictures)
+    text = page.read_text()
+    for expected in (
+        "<h2>Imaging biomarkers</h2>",
+        "<th>Clot density, HU</th><td>51</td><td>a scan could not be read again: 9</td>",
+        "<th>Collaterals, share</th><td>59</td><td>no reason given: 1</td>",
+        "in 1 of the 60 patients",
+        "9 of the 60 included patients have a doubt",
+        "count as not measured: 1.",
+    ):
+        assert expected in text
+    assert "PLANTED" not in text
+    assert "biomarkers." not in text
+    assert {"biomarkers.svg", "biomarkers.png"} <= {path.name for path in pictures.iterdir()}
+    plain = pd.read_csv(with_columns, sep=";", dtype=str)
+    plain = plain.loc[:, ~plain.columns.str.startswith("biomarkers.")]
+    plain.to_csv(with_columns.with_name("plain.csv"), index=False, sep=";")
+    run("validate", with_columns.with_name("plain.csv"), *options)
+    assert "biomarkers" not in page.read_text()
+
+
+def test_the_studys_report_shows_them(with_columns: Path, tmp_path: Path) -> None:
+    nothing = [(0, fold) for fold in range(3)]
+    write_study(tmp_path / "work", with_columns, {"model.modality": ["NCCT"]}, missing=nothing)
+    moved = with_columns.with_name("moved.csv")
+    moved.write_bytes(with_columns.read_bytes())
+    run("report", "made-up", "--cohort", moved, "-o", tmp_path / "page.html", "--workdir", tmp_path / "work")
+    rows = pd.read_csv(tmp_path / "page_files" / "biomarkers.csv").set_index("biomarker")
+    table = pd.read_csv(with_columns, sep=";", decimal=",").set_index("patient_id")
+    study = read_study("made-up", Workdir.at(tmp_path / "work"))
+    own = study.inputs.split.development
+    values = table.loc[list(own), "biomarkers.clot_hu"]
+    assert rows.loc["clot_hu", "measured"] == 51
+    for group, label in (("rlvo", 1), ("other", 0)):
+        chosen = values[study.inputs.label[list(own)] == label]
+        assert rows.loc["clot_hu", f"{group}_patients"] == chosen.count()
+        assert rows.loc["clot_hu", f"{group}_median"] == pytest.approx(chosen.median())
+    text = (tmp_path / "page.html").read_text()
+    assert 'href="#biomarkers">Imaging biomarkers' in text
+    for path in (tmp_path / "page.html", *(tmp_path / "page_files").glob("*.csv")):
+        assert "PLANTED" not in path.read_text()
