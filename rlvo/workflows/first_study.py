@@ -341,12 +341,13 @@ search:
 
 
 ENSEMBLE_PART = """\
-# Any model that adds to the others, the table's own too, counted by ridge regression: what docs/method.md found best.
+# Any model that adds to the others, a linear one of volumes and table too, counted by ridge regression: what
+# docs/method.md found best.
 # The paper's rule: best_per_modality, class_rates, none. The ensemble command's --compare shows others.
 ensemble:
   selection: greedy
   weighting: stacked
-  table_member: ridge
+  linear_image: with_table
 """
 
 
