@@ -72,7 +72,9 @@ def evaluate(
         if again or reason or show:
             raise RlvoError("--show, --again and --reason are for a hold-out", where=cohort, fix="Leave them out")
         work = Workdir.at(workdir, create=False)
-        question = open_external([name], cohort, work, columns=column_mapping(columns), ungated=ungated)
+        question = open_external(
+            [name], cohort, work, columns=column_mapping(columns), ungated=ungated, progress=show_progress
+        )
         _evaluate_external(question, record=record, json=json)
         return
     if record:

@@ -121,7 +121,9 @@ def compare(
 
     first, second = (f"{model}/{each}" if each.isdecimal() else each for each in (a, b))
     work = Workdir.at(workdir, create=False)
-    question = open_external((first, second), cohort, work, columns=column_mapping(columns), ungated=ungated)
+    question = open_external(
+        (first, second), cohort, work, columns=column_mapping(columns), ungated=ungated, progress=show_progress
+    )
     print_question(question)
     compared = compare_models(question, progress=show_progress)
     if json:

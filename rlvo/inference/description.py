@@ -10,7 +10,7 @@ atlas.npz              only if volumes were registered to the user's own templat
 import operator
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -97,6 +97,8 @@ class ModelDescription(Frozen):
     """The ensemble's development patients."""
     provenance: dict[str, str] = Field(default_factory=dict)
     """Where the model comes from: hashes, versions, the commit."""
+    seen_scans: Annotated[tuple[str, ...], Field(exclude_if=operator.not_)] = ()
+    """What the scans are recognised by that its networks were pretrained on (`VolumeStore.scans`), as far as known."""
     notice: str = NOTICE
     rlvo_version: str = __version__
 
@@ -143,6 +145,7 @@ def describe(
     fallbacks: Mapping[str, EnsembleSpec] | None = None,
     cohort: CohortSummary | None = None,
     provenance: Mapping[str, str] | None = None,
+    seen_scans: Iterable[str] = (),
 ) -> ModelDescription:
     """The description of the ensemble `spec`, for volumes that this code prepares to `target`.
 
@@ -152,6 +155,7 @@ def describe(
         image_models: the linear models of the volumes by fold, likewise.
         reduced: ensembles of fewer predictors (the paper's Model B), which answer if CT perfusion is missing.
         fallbacks: ensembles of the same study by name, which answer if a volume is missing.
+        seen_scans: what the scans are recognised by that networks of any of them were pretrained on.
     """
     specs, models = {"all inputs": spec, **(fallbacks or {})}, table_models or {}
     linear = {name: (image_models or {}) if each.linear_image else {} for name, each in specs.items()}
@@ -165,6 +169,7 @@ def describe(
         preparation=preparation_key(target),
         cohort=cohort,
         provenance=dict(provenance or {}),
+        seen_scans=tuple(sorted(seen_scans)),
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rlvo.config.model import BackboneName, ModelConfig
 from rlvo.errors import RlvoError
-from rlvo.models.pretrained import Match, check_finite, match
+from rlvo.models.pretrained import Match, check_finite, match, seen_metadata, seen_scans
 
 OURS = ("LR", "PA", "IS")
 """Our axes, as from where to where they run: left to right, back to front, upwards."""
@@ -31,7 +31,7 @@ class Converted:
 
 
 def convert(checkpoint: Path, backbone: BackboneName, axes: str = "RAS") -> Converted:
-    """Convert a checkpoint of PyTorch or a safetensors file.
+    """Convert a checkpoint of PyTorch or a safetensors file, which keeps what `rlvo pretrain` noted in it.
 
     Nothing is unpickled: a checkpoint of PyTorch is read by `torch.load(weights_only=True)`, which makes tensors and
     plain containers and runs no code.
@@ -56,7 +56,8 @@ def convert(checkpoint: Path, backbone: BackboneName, axes: str = "RAS") -> Conv
         check_finite(name, tensor, checkpoint)
         tensor = tensor.float() if tensor.is_floating_point() else tensor
         weights[name] = (_turned(tensor, axes) if tensor.dim() == 5 else tensor).contiguous().clone()
-    return Converted(safetensors.torch.save(weights), replace(matched, repeated={}))
+    metadata = seen_metadata(seen_scans(checkpoint))
+    return Converted(safetensors.torch.save(weights, metadata), replace(matched, repeated={}))
 
 
 def _turned(kernel: Tensor, axes: str) -> Tensor:

@@ -1,6 +1,6 @@
 """Weights that others trained: how a file's tensors fit a backbone, and starting one from them (docs/pretrained.md)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,6 +111,11 @@ def seen_scans(path: Path) -> frozenset[str]:
             return frozenset(((file.metadata() or {}).get(SCANS) or "").split())
     except (SafetensorError, OSError):
         return frozenset()
+
+
+def seen_metadata(scans: Iterable[str]) -> dict[str, str] | None:
+    """The metadata of a file whose network has seen scans, as `seen_scans` reads it; None if it has seen none."""
+    return {SCANS: " ".join(sorted(scans))} if scans else None
 
 
 def start_from(backbone: Backbone, model: ModelConfig, path: Path) -> Match:

@@ -1,8 +1,9 @@
 """The pretrained weights of a study: checked before anything is trained, and kept where every trial finds them."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from rlvo.config.model import ModelConfig
+from rlvo.config.model import Configuration, ModelConfig
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.errors import RlvoError
@@ -41,6 +42,23 @@ def check_pretrained(config: StudyConfig, work: Workdir, *, keep: bool = False) 
 def weights_file(config: StudyConfig, work: Workdir) -> Path | None:
     """The file that the study's networks start from, or its copy; None if none starts from one. Raises RlvoError."""
     return _found(config, work) if _starting(config) else None
+
+
+def seen_by(trained: Iterable[Configuration], work: Workdir) -> frozenset[str]:
+    """What the scans are recognised by that trained networks have seen before, as far as their weights' files tell.
+
+    Raises RlvoError if the work folder has no sound copy of a file any more: it could not be told then.
+    """
+    from rlvo.models.pretrained import seen_scans
+
+    seen = frozenset[str]()
+    for sha256 in sorted({each.model.pretrained.sha256 for each in trained} - {None}, key=str):
+        kept = work.pretrained(str(sha256))
+        if not kept.is_file() or file_sha256(kept) != sha256:
+            what = "the weights that its networks started from are gone or damaged: what scans they saw is not known"
+            raise RlvoError(what, where=kept, fix="Put the file with this SHA-256 there again")
+        seen |= seen_scans(kept)
+    return seen
 
 
 def _starting(config: StudyConfig) -> list[ModelConfig]:

@@ -26,7 +26,7 @@ from rlvo.config.model import Configuration, TrainingConfig
 from rlvo.config.study import ResourcesConfig
 from rlvo.errors import RlvoError
 from rlvo.files import atomic_write, file_sha256, private, storage_errors
-from rlvo.models.pretrained import SCANS
+from rlvo.models.pretrained import seen_metadata
 from rlvo.training.augmentation import SIDES, Changes, flip_and_shift, jitter
 from rlvo.training.checkpoint import Progress, Saver, load_last
 from rlvo.training.dataset import Patients, Volumes, channel_statistics
@@ -172,7 +172,7 @@ def encoder_file(folder: Path, sha256: str | None, scans: Sequence[str]) -> byte
     """
     kept = _kept(folder, sha256)
     weights = {name.removeprefix(PREFIX): tensor for name, tensor in kept.items() if name.startswith(PREFIX)}
-    return safetensors.torch.save(weights, metadata={SCANS: " ".join(sorted(scans))})
+    return safetensors.torch.save(weights, metadata=seen_metadata(scans))
 
 
 def kept_sha256(folder: Path) -> str | None:

@@ -46,6 +46,7 @@ from rlvo.report.baselines import unbeaten, unbeaten_by_networks
 from rlvo.report.calibration import draw_reliability
 from rlvo.study.folder import StudyFolder, write_declared
 from rlvo.study.image_baseline import IMAGE, JOINT, fit_image_baselines, read_image_models
+from rlvo.study.pretrained import seen_by
 from rlvo.study.trials import EndedTrials, altered_weights, member_weights
 from rlvo.synthetic.cohort import has_synthetic
 from rlvo.tracking.datasets import PatientGroup
@@ -331,6 +332,7 @@ def _describe(
         linear = read_image_models(fewer.folder, spec)
         reduced = [Variant(name=name, spec=spec, encoders=encoders, table_models=models, image_models=linear)]
     development, predictors = study.development, study.inputs.predictors
+    every = (champion, *fallbacks.values(), *(variant.spec for variant in reduced))
     return describe(
         champion,
         {fold.fold: study.inputs.encoder(fold.fold) for fold in champion.folds},
@@ -347,4 +349,5 @@ def _describe(
             synthetic=has_synthetic(development.index),
         ),
         provenance=provenance(study.config),
+        seen_scans=seen_by([each for spec in every for each in spec.configurations], study.work),
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rlvo.cohort.reading import Cohort, read_cohort
+from rlvo.cohort.reading import Cohort, read_cohort, volume_paths
 from rlvo.cohort.selection import select_patients
 from rlvo.cohort.tables import read_table
 from rlvo.cohort.variables import known_variables
@@ -28,7 +28,9 @@ from rlvo.evaluation.answers import (
 )
 from rlvo.evaluation.subgroups import SubgroupAnalysis
 from rlvo.files import atomic_write, csv_text, file_sha256, parse_json
-from rlvo.inference.description import DESCRIPTION
+from rlvo.imaging.cohort_preparation import prepare_cohort
+from rlvo.imaging.store import VolumeStore
+from rlvo.inference.description import DESCRIPTION, read_description
 from rlvo.progress import ShowProgress, no_progress
 from rlvo.registry.admission import AdmittedModel, admit_model
 from rlvo.registry.card import add_to_description
@@ -67,16 +69,19 @@ class ExternalQuestion:
     external: ExternalCohort
     work: Workdir
     shifts: tuple[str, ...]
-    """How the patients differ from those that a single model was trained on."""
+    """How the patients differ from those that a single model was trained on, and what could not be checked."""
+    stores: tuple[Path | None, ...]
+    """Where the patients' volumes are prepared already, for each model."""
 
     def ask(self, number: int, progress: ShowProgress, description: str) -> pd.DataFrame:
         """A model's answers in the columns of a prediction, index patient id; those given before are not asked for."""
         kept = answers_folder(self.work, self.external.path) / "answered.jsonl"
         kept.parent.mkdir(parents=True, exist_ok=True)
         with progress(description) as advance:
-            model = self.models[number]
+            model, store = self.models[number], self.stores[number]
+            params = {} if store is None else {"store": str(store)}
             answers = answer_table(
-                model.folder, self.external.patients, caution=model.caution, kept=kept, progress=advance
+                model.folder, self.external.patients, caution=model.caution, kept=kept, progress=advance, **params
             )
         return answers.astype({"score": float, "probability": float}).set_index("patient_id")
 
@@ -100,17 +105,20 @@ def open_external(
     *,
     columns: Mapping[str, str] | None = None,
     ungated: bool = False,
+    progress: ShowProgress = no_progress,
 ) -> ExternalQuestion:
     """Find and verify models, and check that a cohort may be used to evaluate them.
 
     Args:
         columns: our column name to the table's, if it has another.
         ungated: also take a model that did not pass its gate.
+        progress: shows how far the preparation of volumes is, if a model tells which scans it was pretrained on.
 
     Raises:
         RlvoError: there is no such model, or it did not pass its gate; the table is at fault, no patient is included,
-            or it holds patients whom a study of the work folder held out or whom a model was made from.
-        MachineError: the registry does not answer.
+            or it holds patients whom a study of the work folder held out or whom a model was made from, or scans that
+            one was pretrained on.
+        MachineError: the registry does not answer, or volumes cannot be prepared here.
     """
     tracking = tracking_of(work)
     admitted = tuple(admit_model(name, tracking, ungated=ungated) for name in models)
@@ -123,8 +131,14 @@ def open_external(
     _check_strangers(external, {each["variants"][0]["spec"]["split_hash"] for each in descriptions}, work)
     for each in descriptions:
         _check_not_fitted_to(external, each["provenance"].get(FITTED_TO), work)
-    shifts = shift_warnings(roots[0], external.patients) if len(roots) == 1 else ()
-    return ExternalQuestion(admitted, external, work, tuple(shifts))
+    shifts = shift_warnings(roots[0], external.patients) if len(roots) == 1 else []
+    stores = list[Path | None]()
+    for root, each in zip(roots, descriptions, strict=True):
+        seen = frozenset(each.get("seen_scans", ()))
+        stores.append(_check_not_pretrained_on(external, root, seen, work, progress) if seen else None)
+        if seen and stores[-1] is None:
+            shifts.append("another version of rlvo made the model; scans it was pretrained on are known by file alone")
+    return ExternalQuestion(admitted, external, work, tuple(dict.fromkeys(shifts)), tuple(stores))
 
 
 def evaluate_external(
@@ -215,6 +229,43 @@ def _check_strangers(external: ExternalCohort, splits: set[str], work: Workdir) 
                 where=external.path,
                 fix="Leave them out: the model's performance on them would be optimistic",
             )
+
+
+def _check_not_pretrained_on(
+    external: ExternalCohort, model: Path, seen: frozenset[str], work: Workdir, progress: ShowProgress
+) -> Path | None:
+    """Raise RlvoError if scans of the cohort are among those that a model's networks were pretrained on.
+
+    They are known by their files, and in another format once prepared: the store is returned in which they are then.
+    None if this rlvo prepares volumes differently than for the model.
+    """
+    files, store = volume_paths(external.cohort.included, external.path.resolve().parent), VolumeStore(work.store)
+    _refuse_seen(external, {patient: _scans(store, own) & seen for patient, own in files.items()})
+    try:
+        target = read_description(model / ARTIFACT_PATH).target
+    except RlvoError:
+        return None
+    with progress("preparing volumes") as advance:
+        prepared = prepare_cohort(files, target, store, progress=advance).prepared
+    _refuse_seen(external, {name: _scans(store, files[name], each.address) & seen for name, each in prepared.items()})
+    return store.path
+
+
+def _refuse_seen(external: ExternalCohort, seen: Mapping[str, frozenset[str]]) -> None:
+    if known := [patient for patient, scans in seen.items() if scans]:
+        raise RlvoError(
+            f"the model's networks were pretrained on scans of {len(known)} of these patients, say {known[0]}",
+            where=external.path,
+            fix="Leave them out: the model's performance on them would be optimistic",
+        )
+
+
+def _scans(store: VolumeStore, files: Mapping[str, Path | None], address: str | None = None) -> frozenset[str]:
+    """What a patient's scans are recognised by; nothing if they cannot be read, as the model will say."""
+    try:
+        return store.scans(files, address)
+    except RlvoError:
+        return frozenset()
 
 
 def note_fitted_patients(table: pd.DataFrame, work: Workdir) -> str:

@@ -77,7 +77,7 @@ def recalibrate(
         RlvoError: as `open_external`; the model is a folder or gives no probability; there are too few patients.
         MachineError: the registry does not answer, or the new version's answers are not those they should be.
     """
-    question = open_external((model,), table, work, columns=columns)
+    question = open_external((model,), table, work, columns=columns, progress=progress)
     (admitted,), external = question.models, question.external
     tracking = tracking_of(work)
     version = find_version(admitted.name, tracking)

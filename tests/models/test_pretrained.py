@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from monai.networks.nets.resnet import ResNetFeatures
 from monai.networks.nets.segresnet_ds import SegResNetDS
@@ -17,7 +18,7 @@ from rlvo.errors import RlvoError
 from rlvo.files import file_sha256
 from rlvo.models.backbones import build_backbone
 from rlvo.models.converting import AXES, convert
-from rlvo.models.pretrained import match, start_from
+from rlvo.models.pretrained import match, seen_metadata, seen_scans, start_from
 
 TEN: BackboneName = "medicalnet-resnet10"
 
@@ -208,6 +209,17 @@ def test_a_checkpoint_of_nothing_but_numbers_is_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "best": [torch.ones(1)]}, path := tmp_path / "weights.pth")
     with pytest.raises(RlvoError, match="holds no tensors by name"):
         convert(path, TEN)
+
+
+def test_a_converted_file_still_tells_which_scans_its_network_has_seen(converted: Path, tmp_path: Path) -> None:
+    scans = frozenset({"0123456789abcdef", "fedcba9876543210"})
+    (pretrained := tmp_path / "pretrained.safetensors").write_bytes(
+        safetensors.torch.save(load_file(converted), seen_metadata(scans))
+    )
+    again = tmp_path / "again.safetensors"
+    run("convert-weights", pretrained, "--out", again, "--backbone", TEN, "--axes", "SPL")
+    assert seen_scans(again) == seen_scans(pretrained) == scans
+    assert seen_scans(converted) == frozenset()
 
 
 def test_the_command_reports_and_prints_what_a_study_needs(checkpoint: Path, converted: Path, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def unlabelled(small_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("ray_session")
 def test_a_study_starts_from_weights_that_have_seen_none_of_its_patients(
     unlabelled: Path, small_cohort: Path, small_work: Workdir, make_small: MakeStudy, open_small: object, tmp_path: Path
@@ -106,11 +106,25 @@ def test_a_study_starts_from_weights_that_have_seen_none_of_its_patients(
         if "running" not in name and "num_batches" not in name:
             assert np.allclose(kept[f"backbone.features.{name}"], tensor, rtol=0, atol=1e-9), name
 
+    copy = small_work.pretrained(found["sha256"])
+    copy.rename(copy.with_suffix(".away"))
+    assert "what scans they saw is not known" in refused("ensemble", "starts", *arguments)
+    copy.with_suffix(".away").rename(copy)
+    run("ensemble", "starts", *arguments)
+    out.unlink()
+    copy.unlink()
     cells = pd.read_csv(small_cohort)
     for number in (4, 5):
         for role in ("ncct", "cta"):
             cells.loc[number, role] = str(unlabelled.parent / f"{number}-{role}.nii.gz")
     cells.loc[:, "vessels"] = None
+    strangers = cells.assign(patient_id=[f"B-{number}" for number in range(len(cells))])
+    strangers[["cbf_lt30_ml", "tmax_gt4_ml", "tmax_gt6_ml", "tmax_gt10_ml"]] *= 0.9
+    strangers.to_csv(small_cohort.parent / "external.csv", index=False)
+    message = refused("evaluate", "rlvo-ensemble", small_cohort.parent / "external.csv", *arguments)
+    assert "pretrained on scans of 2 of these patients, say B-4" in message
+    out.write_bytes(first)
+
     cells.to_csv(small_cohort.parent / "overlapping.csv", index=False)
     study.write_text(json.dumps({**content, "name": "overlaps"}))
     message = refused("search", study, "--cohort", small_cohort.parent / "overlapping.csv", *arguments)
