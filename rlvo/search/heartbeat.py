@@ -17,6 +17,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +34,9 @@ WATCH_SECONDS = 70.0
 client may take what it has read for what is there."""
 POLL_SECONDS = 0.5
 
+Refusal = Callable[[StudyFolder, str], RlvoError]
+"""Gives the error, from the folder and who is at work there."""
+
 logger = get_logger(__name__)
 
 
@@ -42,13 +46,14 @@ class Heartbeat:
     Args:
         study: its folder, which exists.
         is_locked: this process holds the study's lock, so no other process of this kernel runs its search.
+        refusal: the error if another search is at work, or has taken over; None: that of a study's search.
 
     Raises:
         RlvoError: on entering, another search is at work on it.
     """
 
-    def __init__(self, study: StudyFolder, *, is_locked: bool = True) -> None:
-        self._study, self._is_locked = study, is_locked
+    def __init__(self, study: StudyFolder, *, is_locked: bool = True, refusal: Refusal | None = None) -> None:
+        self._study, self._is_locked, self._refusal = study, is_locked, refusal
         self._token, self._since, self._beats = secrets.token_hex(8), _now(), 0
         self._file, self._generation = -1, 0
         self._has_ended = threading.Event()
@@ -67,7 +72,7 @@ class Heartbeat:
             if generation != self._generation:
                 if left.get(generation) != content:
                     self._end()
-                    raise at_work(self._study, _who(content))
+                    raise self._at_work(content)
                 self._path(generation).unlink(missing_ok=True)
         self._thread.start()
         return self
@@ -82,6 +87,8 @@ class Heartbeat:
     def check(self) -> None:
         """Raise RlvoError if another search has taken the study over, because this one stood still."""
         if self._successor is not None:
+            if self._refusal is not None:
+                raise self._refusal(self._study, self._successor)
             raise RlvoError(
                 f"this search stood still, and another has taken the study over ({self._successor})",
                 where=self._study.path,
@@ -176,10 +183,13 @@ class Heartbeat:
             now = self._found()
             newest = max(now, default=0)
             if newest > generation or now.get(generation, found) != found:
-                raise at_work(self._study, _who(now[newest]))
+                raise self._at_work(now[newest])
             if generation not in now:
                 return False
         return True
+
+    def _at_work(self, found: bytes) -> RlvoError:
+        return (self._refusal or at_work)(self._study, _who(found))
 
     def _is_own(self, found: bytes | None) -> bool:
         return found is not None and _parse(found).get("token") == self._token

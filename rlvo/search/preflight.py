@@ -16,7 +16,7 @@ from rlvo.digits import gigabytes
 from rlvo.errors import MachineError, RlvoError, get_logger
 from rlvo.files import storage_errors
 from rlvo.ray_session import check_resources, is_local
-from rlvo.search.heartbeat import Heartbeat, at_work
+from rlvo.search.heartbeat import Heartbeat, Refusal, at_work
 from rlvo.search.plan import StudyPlan, certain_bytes, plan_study, trial_bytes
 from rlvo.search.room import asked_by_trial, lacking_room
 from rlvo.study.folder import StudyFolder
@@ -27,8 +27,11 @@ logger = get_logger(__name__)
 
 
 @contextmanager
-def study_lock(study: StudyFolder) -> Iterator[Heartbeat]:
+def study_lock(study: StudyFolder, refusal: Refusal | None = None) -> Iterator[Heartbeat]:
     """Let one search at a time work on a study: by a lock and, among hosts whose locks do not meet, by a heartbeat.
+
+    Args:
+        refusal: the error if another is at work; None: that of a study's search.
 
     Yields:
         The heartbeat, which tells if another search has taken the study over.
@@ -44,14 +47,14 @@ def study_lock(study: StudyFolder) -> Iterator[Heartbeat]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases it when the process ends
         except BlockingIOError:
             file.seek(0)
-            raise at_work(study, file.read().strip()) from None
+            raise (refusal or at_work)(study, file.read().strip()) from None
         except OSError as error:
             is_locked = False
             logger.warning("%s: cannot be locked (%s); a heartbeat alone guards it", study.path, error.strerror)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        with Heartbeat(study, is_locked=is_locked) as heartbeat:
+        with Heartbeat(study, is_locked=is_locked, refusal=refusal) as heartbeat:
             yield heartbeat
 
 

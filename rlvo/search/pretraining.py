@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import ray
@@ -10,12 +12,28 @@ from ray.exceptions import RayError
 from rlvo.errors import MachineError, RlvoError
 from rlvo.progress import Advance
 from rlvo.ray_session import check_resources, not_shared, ray_session
+from rlvo.search.heartbeat import Heartbeat
+from rlvo.search.preflight import study_lock
+from rlvo.search.room import RoomWatch
+from rlvo.study.folder import StudyFolder
 from rlvo.training.checkpoint import load_progress
 from rlvo.training.pretraining import EXAMPLE, Pretraining, Unlabelled, pretrain
 from rlvo.training.records import OUT_OF_MEMORY, read_epochs
 
 INTERVAL = 0.5
 """Seconds between two looks at how far it is."""
+
+
+@contextmanager
+def pretraining_lock(folder: Path) -> Iterator[Heartbeat]:
+    """Let one `rlvo pretrain` at a time write a folder, as `study_lock` does a search. Raises RlvoError likewise."""
+
+    def refusal(study: StudyFolder, who: str) -> RlvoError:
+        what, fix = f"another pretraining of the same weights is at work ({who})", "Wait for it, or end that process"
+        return RlvoError(what, where=study.path, fix=fix)
+
+    with study_lock(StudyFolder(folder), refusal) as heartbeat:
+        yield heartbeat
 
 
 def run_pretraining(
@@ -36,7 +54,7 @@ def run_pretraining(
         progress: called with (epochs that have ended, epochs in all).
 
     Raises:
-        RlvoError: as `pretrain`, or this machine has too few cores or GPUs.
+        RlvoError: as `pretrain`, or this machine has too few cores or GPUs, or another is at work in the folder.
         MachineError: its process died, or no Ray answers.
     """
     epochs, ended = job.configuration.training.epochs, load_progress(folder)
@@ -44,18 +62,23 @@ def run_pretraining(
         progress(epochs, epochs)
         return
     store = data.training[0].parents[1]
-    with ray_session((folder, store), address) as is_local:
+    with pretraining_lock(folder) as heartbeat, ray_session((folder, store), address) as is_local:
         gpus = job.resources.known_gpus
         if job.resources.gpus == "auto":
             gpus = float(ray.cluster_resources().get("GPU", 0) >= 1)
         if is_local:
             check_resources(cpus=job.resources.cpus, gpus=gpus)
         memory = {"memory": round(job.resources.memory_gb * 1e9)} if job.resources.memory_gb else {}
+        room = None if is_local else RoomWatch({"CPU": float(job.resources.cpus), "GPU": gpus, **memory})
         task = ray.remote(num_cpus=job.resources.cpus, num_gpus=gpus, max_retries=max_failures, **memory)(_pretrain)
         running = task.remote(job, data, folder, gpus)
         try:
             while not ray.wait([running], timeout=INTERVAL)[0]:
-                progress(min(len(read_epochs(folder)), epochs), epochs)
+                heartbeat.check()
+                ended_epochs = len(read_epochs(folder))
+                if room is not None:
+                    room.look(is_stuck=ended_epochs == 0)
+                progress(min(ended_epochs, epochs), epochs)
             error = ray.get(running)
         except RayError as failure:
             what = f"its process died, often for lack of memory ({type(failure).__name__})"

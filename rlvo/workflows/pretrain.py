@@ -102,7 +102,7 @@ def pretrain(
 
     Raises:
         RlvoError: the table is at fault, too few of its patients are left, the network is too small for the volumes, or
-            the loss is not finite.
+            the loss is not finite; or another pretraining of the same weights is at work.
         MachineError: the machine cannot train it.
     """
     if cohort is not None:
