@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import ray
 from ray.exceptions import RayError
 
 from rlvo.errors import MachineError, RlvoError
+from rlvo.imaging.store import local_copy
 from rlvo.progress import Advance
 from rlvo.ray_session import check_resources, not_shared, ray_session
 from rlvo.search.heartbeat import Heartbeat
 from rlvo.search.preflight import study_lock
 from rlvo.search.room import RoomWatch
+from rlvo.search.trainable import LOCAL_STORE
 from rlvo.study.folder import StudyFolder
 from rlvo.training.checkpoint import load_progress
 from rlvo.training.pretraining import EXAMPLE, Pretraining, Unlabelled, pretrain
@@ -98,7 +102,17 @@ def _pretrain(job: Pretraining, data: Unlabelled, folder: Path, gpus: float) -> 
         return not_shared(folder)
     keep_to_share(gpus)
     try:
-        pretrain(job, data, folder, device="auto" if gpus else "cpu")
+        pretrain(job, on_this_node(data), folder, device="auto" if gpus else "cpu")
     except RlvoError as error:
         return error
     return None
+
+
+def on_this_node(data: Unlabelled) -> Unlabelled:
+    """The data, its volumes copied to the node's own disk if `RLVO_LOCAL_STORE` names a folder there."""
+    if not (local := os.environ.get(LOCAL_STORE)):
+        return data
+    training, held_back = (
+        tuple(local_copy(each, Path(local)) for each in part) for part in (data.training, data.held_back)
+    )
+    return replace(data, training=training, held_back=held_back)

@@ -7,11 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.tiny_study import GRID
+from support.volumes import FOCUS, write_rows
 
 from rlvo.config.model import Configuration
 from rlvo.config.study import ResourcesConfig
 from rlvo.errors import RlvoError
-from rlvo.search.pretraining import pretraining_lock, run_pretraining
+from rlvo.imaging.cohort_preparation import prepare_cohort
+from rlvo.imaging.store import VolumeStore
+from rlvo.imaging.target import Target
+from rlvo.search.pretraining import _pretrain, pretraining_lock, run_pretraining
+from rlvo.search.trainable import LOCAL_STORE
 from rlvo.training.pretraining import Pretraining, Unlabelled
 
 TOLD_WITHIN = 60.0
@@ -47,3 +52,19 @@ def test_it_is_told_within_a_minute_that_no_node_can_hold_it(tmp_path: Path, cap
     with caplog.at_level(logging.WARNING, "rlvo"), pytest.raises(KeyboardInterrupt):
         pretrained(tmp_path / "pretraining", 999, caplog)
     assert "no node of the cluster can hold a trial: it asks for 999 CPU" in caplog.text
+
+
+def test_a_nodes_own_store_holds_copies_of_what_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, local = VolumeStore(tmp_path / "store"), tmp_path / "local"
+    found = prepare_cohort(write_rows(tmp_path, ("1", "2")), Target(grid=FOCUS), store, workers=1).prepared
+    first, second = (store.folder(each.address) for each in found.values())
+    head = np.ones(FOCUS.shape, bool)
+    content = {
+        "model": {"modality": "CTA", "fusion": "none", "backbone": "resnet18", "norm": "group"},
+        "training": {"epochs": 1},
+    }
+    job = Pretraining("key", Configuration.model_validate(content), 0, ResourcesConfig(cpus=1, gpus=0))
+    monkeypatch.setenv(LOCAL_STORE, str(local))
+    (tmp_path / "at work").mkdir()
+    _pretrain(job, Unlabelled((first,), (second,), head, head, FOCUS), tmp_path / "at work", 0)
+    assert {path.parent.name for path in local.glob("*/*/cta.npy")} == {first.name, second.name}
