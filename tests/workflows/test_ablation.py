@@ -105,7 +105,7 @@ def test_nothing_is_shown_before_every_model_is_built(made_up: Workdir) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_command_trains_compares_and_opens_once(tmp_path: Path) -> None:
-    """24 patients: 4 of whom lack all of CT perfusion, and come back in Model C."""
+    """24 patients: 4 of whom lack all of CT perfusion, and come back in Model C. Each has its own linear member."""
     torch.set_num_threads(1)
     cohort, work = write_cohort(tmp_path / "planted-hospital"), Workdir.at(tmp_path / "work")
     rows = pd.read_csv(cohort)
@@ -114,7 +114,8 @@ def test_the_command_trains_compares_and_opens_once(tmp_path: Path) -> None:
     rows["etiology"] = np.where(rows["rlvo"] == 1, np.where(rows.index % 2 == 0, "icad", "other"), None)
     rows.to_csv(cohort, index=False)
     space = {"enumerate": {"model.modality": ["CTA"], "model.fusion": ["daft"]}}
-    config = StudyConfig.model_validate(STUDY.model_dump() | {"space": space, "ablation": {"drop": CTP}})
+    others = {"space": space, "ablation": {"drop": CTP}, "ensemble": {"linear_image": "with_table"}}
+    config = StudyConfig.model_validate(STUDY.model_dump() | others)
     inputs = open_study(config, cohort, work, progress=no_progress, workers=1)
     for values in config.space.combinations():
         configuration = config.configuration(values)
