@@ -198,8 +198,10 @@ class StartedTrials:
             if files.trial.record.exists():
                 files.digest = file_sha256(files.trial.record)
             is_held = files.digest is not None and files.digest == delivered
-            files.record = read_record(folder, unchecked=(EPOCHS, PREDICTIONS, BEST_WEIGHTS) if is_held else ())
-            files.is_checked = not is_held
+            limits = self._config.mlflow
+            files.is_checked = not is_held and limits.keep_checkpoints is limits.checkpoint_gb is None
+            unchecked = (EPOCHS, PREDICTIONS) if is_held else ()  # of weights, most are never copied if few are kept
+            files.record = read_record(folder, unchecked=unchecked if files.is_checked else (*unchecked, BEST_WEIGHTS))
             if not is_held:
                 usage = read_usage(folder)
                 files.epochs = [{**epoch, **usage.get(int(epoch["epoch"]), {})} for epoch in read_epochs(folder)]

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import numpy as np
 import optuna
@@ -33,6 +34,7 @@ from rlvo.study.status import Note, write_note
 from rlvo.tracking import study_items, trial_files
 from rlvo.tracking.mirror import Mirror
 from rlvo.tracking.runs import RunStatus
+from rlvo.training.records import CompletionRecord, read_record
 
 pytestmark = pytest.mark.slow
 
@@ -248,6 +250,21 @@ def test_what_mlflow_holds_is_not_read_again_but_weights_are_checked_before_they
     path.write_bytes(whole)
     assert more.mirror().close() is None
     assert len([run for run in on_disk.runs("trial") if "rlvo.checkpoint" in run.data.tags]) == 2
+
+
+def test_weights_that_mlflow_is_not_to_keep_are_not_read(new_study: Callable[..., StudyOnDisk]) -> None:
+    on_disk = new_study(mlflow={"keep_checkpoints": 1})
+    on_disk.end_all(NCCT)
+    trials = [on_disk.trial(NCCT, fold) for fold in range(2)]
+    best, other = sorted(trials, key=lambda trial: -(cast(CompletionRecord, read_record(trial)).objective or 0))
+    weights = [trial / "best/model.safetensors" for trial in (other, best)]
+    for path in weights:
+        path.write_bytes(b"\0" * path.stat().st_size)
+    problem = on_disk.mirror().close()
+    assert problem is not None
+    assert problem.startswith("MLflow is missing 1 trial(s)")
+    assert str(weights[1].relative_to(on_disk.workdir)) in problem
+    assert on_disk.statuses("trial") == ["FINISHED", "FINISHED"]
 
 
 def test_a_database_that_was_lost_gets_everything_again(on_disk: StudyOnDisk) -> None:
