@@ -122,7 +122,7 @@ def _measure(size: int) -> dict[str, float]:
         planted, server = Planted(folder, size), HeldInMemory(folder / "artifacts")
         last = planted.trials[-1] / RECORD
         last.rename(last.with_name("away"))  # it is the one that ends later
-        with without_pictures():
+        with without_files():
             for name in ("first sync, pictures apart", "first sync of a new process"):
                 mirror = planted.mirror(server)
                 cost[f"{name}, ms per trial"] = 1000 * seconds(mirror.sync, repeat=1) / size
@@ -196,7 +196,7 @@ def in_memory() -> Iterator[Path]:
 
 
 @contextmanager
-def without_pictures() -> Iterator[None]:
+def without_files() -> Iterator[None]:
     """No pictures are drawn of trials: they wait until all else has arrived, and cost each trial the same."""
     drawn, study_items.trial_figures = study_items.trial_figures, lambda folder: {}
     try:
@@ -368,6 +368,6 @@ def _first_sync_into_sqlite(size: int) -> float:
         planted = Planted(Path(folder), size)
         tracking = Tracking(f"sqlite:///{folder}/mlflow.db", Path(folder) / "artifacts")
         tracking.open_experiment(NAME)  # creates its tables
-        with without_pictures():
+        with without_files():
             mirror = Mirror(planted.config, planted.study, tracking, partial(pseudonym, key=b"k" * 32))
             return 1000 * seconds(mirror.sync, repeat=1) / size
