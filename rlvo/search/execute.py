@@ -50,9 +50,6 @@ NOTE_INTERVAL = 10.0
 FORECAST_INTERVAL = 5.0
 """Seconds between two forecasts."""
 
-FEW_COLLECTIONS = 3
-"""Of the youngest objects, after which Python looks through those that are somewhat older."""
-
 LOW_MEMORY = "out of memory: Ray ended its process"
 
 OnState = Callable[[StudyState], None]
@@ -246,12 +243,13 @@ def frozen_objects() -> Iterator[None]:
     """Have Python look for garbage only among what is made from now on.
 
     Ray, torch and the study's records stay, and to look through them takes .4 s each time, in which no trial is
-    answered. What is new is looked through in smaller parts than usual, of 1 to 2 ms.
+    answered. What is new is looked through in smaller parts than usual, of 1 ms: the youngest objects, and at every
+    second look those that are somewhat older.
     """
     gc.collect()
     gc.freeze()
     thresholds = gc.get_threshold()
-    gc.set_threshold(thresholds[0], FEW_COLLECTIONS, *thresholds[2:])
+    gc.set_threshold(thresholds[0], 0, *thresholds[2:])
     try:
         yield
     finally:

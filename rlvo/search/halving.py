@@ -10,8 +10,7 @@ which trials end, or on restarts.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import attrgetter
@@ -200,107 +199,3 @@ class Contender:
         if self.trials[fold].state == "finished":
             return True
         return self.rung < len(self.rungs) - 1 and self._is_at(self.rungs[self.rung], fold)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Where a configuration goes."""
-
-    rung: int
-    """The rung it trains for, or that it was pruned at."""
-    pruned: str | None = None
-    """Why it is pruned."""
-
-
-class Bracket:
-    """The configurations that are compared with one another, and how far each may climb.
-
-    Args:
-        contenders: all of them, in the order they were proposed; the first of equals continues.
-        rungs: from `ladder`; there is no comparison at the last.
-        reduction_factor: η; of n that start for a rung, n/η (rounded up) continue.
-    """
-
-    def __init__(self, contenders: Sequence[Contender], rungs: Sequence[Rung], reduction_factor: int) -> None:
-        self._contenders, self._rungs, self._factor = contenders, rungs, reduction_factor
-        self._numbers = {contender.key: number for number, contender in enumerate(contenders)}
-        self._values: list[tuple[float, ...]] = []
-        self._rung = self._starting = self._keep = 0
-        """The rung that is being compared at, how many started for it, and how many of them continue."""
-        self._arrived: list[tuple[float, int]] = []
-        """At that rung, best first: minus the value, and the contender's number."""
-        self._coming, self._past = set[int](), set[int]()
-        self._on = self._out = Verdict(0)
-        """The verdicts on those that continue from that rung, and on those that do not: the same for all."""
-
-    def judge(self) -> dict[str, Verdict]:
-        """What is certain of every contender, by key, in the order they were proposed."""
-        self._values = [tuple(contender.values) for contender in self._contenders]
-        return self._by_key(self._compare(0, range(len(self._contenders))))
-
-    def update(self, contender: Contender) -> dict[str, Verdict]:
-        """What one contender's news makes certain, as `judge` would say, at a cost that does not grow with the bracket.
-
-        Only those next to the limits of those let past and those pruned can be affected.
-        """
-        number, values = self._numbers[contender.key], tuple(contender.values)
-        known, self._values[number] = self._values[number], values
-        compared = self._rung if number in self._coming else self._rung + 1
-        if values[:compared] != known[:compared]:  # a failed fold's sibling came further, or epochs were trained again
-            return self.judge()
-        has_arrived = len(values) > self._rung
-        if number not in self._coming or not (has_arrived or contender.has_ended):
-            return {}
-        self._coming.remove(number)
-        places = {self._keep - len(self._coming) - 1, self._keep}
-        if has_arrived:
-            arrival = (-values[self._rung], number)
-            places.add(place := bisect_left(self._arrived, arrival))
-            self._arrived.insert(place, arrival)
-        verdicts: dict[int, Verdict] = {}
-        for place in places:
-            if 0 <= place < len(self._arrived):
-                self._decide(place, self._arrived[place][1], verdicts)
-        return self._by_key(verdicts | self._climb())
-
-    def _compare(self, rung: int, starters: Sequence[int]) -> dict[int, Verdict]:
-        """Verdicts on those who start for a rung, and for the rungs above if nobody is still to come."""
-        verdicts = dict.fromkeys(starters, Verdict(rung))
-        self._rung, self._starting, self._keep = rung, len(starters), math.ceil(len(starters) / self._factor)
-        self._arrived, self._coming, self._past = [], set(), set()
-        if rung == len(self._rungs) - 1:
-            return verdicts
-        self._on, self._out = Verdict(rung + 1), Verdict(rung, self._reason())
-        for number in starters:
-            if len(self._values[number]) > rung:
-                self._arrived.append((-self._values[number][rung], number))
-            elif not self._contenders[number].has_ended:
-                self._coming.add(number)
-        self._arrived.sort()
-        for place, (_, number) in enumerate(self._arrived):
-            self._decide(place, number, verdicts)
-        return verdicts | self._climb()
-
-    def _climb(self) -> dict[int, Verdict]:
-        if self._coming or self._rung == len(self._rungs) - 1:
-            return {}
-        return self._compare(self._rung + 1, sorted(self._past))
-
-    def _decide(self, place: int, number: int, verdicts: dict[int, Verdict]) -> None:
-        """Note what is certain of whoever has this place among those that have arrived."""
-        contender = self._contenders[number]
-        if contender.is_pruned and contender.passed <= self._rung:
-            return
-        if number in self._past or contender.passed > self._rung or place + len(self._coming) < self._keep:
-            self._past.add(number)
-            verdicts[number] = self._on
-        elif place >= self._keep:
-            verdicts[number] = self._out
-
-    def _reason(self) -> str:
-        """Why those that do not continue are pruned."""
-        rung, counts = self._rungs[self._rung], f"{self._keep} of {self._starting}"
-        return f"after {rung.epochs} epochs on {rung.folds} folds, {counts} configurations went on and were better"
-
-    def _by_key(self, verdicts: Mapping[int, Verdict]) -> dict[str, Verdict]:
-        return {self._contenders[number].key: verdicts[number] for number in sorted(verdicts)}

@@ -10,11 +10,15 @@ from ray.tune.search import Searcher
 
 from rlvo.config.study import StudyConfig
 from rlvo.errors import RlvoError
-from rlvo.search.halving import Bracket, Contender, Verdict, group, ladder
+from rlvo.search.bracket import Bracket, Verdict
+from rlvo.search.halving import Contender, group, ladder
 from rlvo.search.proposals import Proposal, Proposals
 from rlvo.study.state import StudyState
 from rlvo.study.trials import TrialStore
 from rlvo.training.records import CompletionRecord
+
+MEANS_OF_RESULT = 5
+"""Of how many epochs Optuna is handed the means when a trial reports: each is written to disk. The others follow."""
 
 
 class FoldSearcher(Searcher):  # type: ignore[misc]
@@ -37,9 +41,9 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
         self._bracket_size = config.search.bracket or sys.maxsize
         self._last_number = -1
         self._contenders: dict[str, Contender] = {}
-        self._forming: dict[tuple[int, tuple[object, ...]], list[Contender]] = {}
-        """Brackets of which not every configuration was proposed yet."""
         self._brackets: dict[tuple[int, tuple[object, ...]], Bracket] = {}
+        self._forming: dict[tuple[int, tuple[object, ...]], Bracket] = {}
+        """Those of which not every configuration was proposed yet."""
         self._waiting: OrderedDict[str, Contender] = OrderedDict()
         self._let_past: deque[Contender] = deque()
         """Those that train for a higher rung and are to wait after the others; looked at when their turn comes."""
@@ -76,11 +80,14 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
 
     def fill(self) -> bool:
         """Propose until a trial waits to be started. False: there is nothing to start now."""
-        self._complete_bracket()
+        has_judged = self._complete_bracket()
         while not self._has_waiting() and self._may_propose():
             self._prune_condemned(len(self._condemned))  # a proposal depends on what Optuna was told
             self._take(self._proposals.propose())
-        self._prune_condemned(1 if self._waiting or self._running else len(self._condemned))
+        if not (self._waiting or self._running):
+            self._prune_condemned(len(self._condemned))
+        elif not has_judged:  # which is enough for one event
+            self._prune_condemned(1)
         return bool(self._waiting)
 
     def _has_waiting(self) -> bool:
@@ -138,7 +145,7 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
         """Hand Optuna the mean over folds of the epochs that all folds have trained."""
         if trial_id in self._running:
             contender, fold = self._running[trial_id]
-            self._read_epochs(contender, fold)
+            self._read_epochs(contender, fold, at_most=MEANS_OF_RESULT)
             self.note_running(trial_id, is_running=True)
         self._prune_condemned(1)
 
@@ -205,16 +212,22 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
         untold = [proposal] if proposal.state == OptunaState.RUNNING else []
         contender = Contender(key, proposal.configuration, self._rungs, bracket, epochs, untold)
         self._contenders[key] = contender
-        if len(self._rungs) > 1:
-            self._forming.setdefault(bracket, []).append(contender)
         for fold in folds:
             if (record := self._trials.record(key, fold)) is not None:
                 self._note_end(contender, fold, record)
         if proposal.state == OptunaState.PRUNED or contender.is_pruned:  # its process may have died while pruning it
             self._prune(contender, next(iter(contender.state.reasons("pruned").values()), "pruned"))
+        if len(self._rungs) > 1:
+            self._bracket(contender.bracket).add(contender)
         self._aim(contender, 0)
         self._report(contender)
         return contender
+
+    def _bracket(self, name: tuple[int, tuple[object, ...]]) -> Bracket:
+        """A bracket; the first time it is asked for, an empty one that is to be filled."""
+        if name not in self._brackets:
+            self._brackets[name] = self._forming[name] = Bracket([], self._rungs, self._config.search.reduction_factor)
+        return self._brackets[name]
 
     def _aim(self, contender: Contender, rung: int) -> None:
         """Let a configuration train for a rung."""
@@ -230,19 +243,14 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
         name = next((name for name in self._forming if name[0] < complete or self._proposals.is_spent), None)
         if name is None:
             return False
-        factor = self._config.search.reduction_factor
-        self._brackets[name] = Bracket(self._forming.pop(name), self._rungs, factor)
-        self._apply(self._brackets[name].judge())
+        self._apply(self._forming.pop(name).judge())
         return True
 
     def _apply(self, verdicts: Mapping[str, Verdict]) -> None:
         for key, verdict in verdicts.items():
-            contender = self._contenders[key]
-            if not (verdict.pruned or verdict.rung > contender.rung) or not contender.is_open:
-                continue
             if verdict.pruned:
                 self._condemned[key] = verdict.pruned
-            else:
+            elif verdict.rung > (contender := self._contenders[key]).rung:
                 contender.rung, contender.passed = verdict.rung, max(verdict.rung, contender.passed)
                 self._let_past.append(contender)
 
@@ -265,14 +273,15 @@ class FoldSearcher(Searcher):  # type: ignore[misc]
                 self._note_end(contender, fold, failure=str(damaged))
         self._tell_if_ended(contender)
 
-    def _read_epochs(self, contender: Contender, fold: int) -> None:
+    def _read_epochs(self, contender: Contender, fold: int, at_most: int | None = None) -> None:
         contender.epochs[fold] = self._trials.epochs(contender.key, fold)
-        self._report(contender)
+        self._report(contender, at_most)
 
-    def _report(self, contender: Contender) -> None:
+    def _report(self, contender: Contender, at_most: int | None = None) -> None:
+        """Hand Optuna a configuration's means so far, or so many of those that it does not have."""
         if contender.untold and (means := contender.means):
             for proposal in contender.untold:
-                self._proposals.report(proposal, means)
+                self._proposals.report(proposal, means, at_most)
 
     def _note_end(
         self, contender: Contender, fold: int, record: CompletionRecord | None = None, failure: str | None = None

@@ -15,7 +15,8 @@ from rlvo.config.loading import parse_study
 from rlvo.config.model import Configuration
 from rlvo.config.study import SearchConfig, StudyConfig
 from rlvo.errors import RlvoError
-from rlvo.search.halving import Bracket, Rung, Verdict, epochs_to_train, ladder, objective_at
+from rlvo.search.bracket import Bracket, Verdict
+from rlvo.search.halving import Rung, epochs_to_train, ladder, objective_at
 from rlvo.search.plan import plan_study
 from rlvo.search.proposals import Proposals
 from rlvo.search.searcher import FoldSearcher
@@ -120,7 +121,14 @@ def test_an_update_says_what_judging_everyone_again_would(seed: int) -> None:
             climber.passed = draw.randint(0, len(climber.values))
             climber.has_ended = climber.is_pruned = len(climber.values) > climber.passed and draw.random() < 0.5
     factor = draw.randint(2, 3)
-    bracket = Bracket(climbers, RUNGS, factor)
+    bracket = Bracket([], RUNGS, factor)
+    for number, climber in enumerate(climbers):  # some have news while others are still proposed
+        bracket.add(climber)
+        if number and draw.random() < 0.5:
+            early = draw.choice(climbers[: number + 1])
+            early.has_ended = early.has_ended or draw.random() < 0.1
+            early.values = early.values or (draw.randint(0, 4) / 4,)
+            assert bracket.update(early) == {}
 
     def new(verdicts: dict[str, Verdict]) -> list[tuple[Climber, Verdict]]:
         """What the searcher would do."""
@@ -128,6 +136,7 @@ def test_an_update_says_what_judging_everyone_again_would(seed: int) -> None:
         return [(each, verdict) for each, verdict in open_to if verdict.pruned or verdict.rung > each.passed]
 
     verdicts = new(bracket.judge())
+    assert verdicts == new(Bracket(climbers, RUNGS, factor).judge())
     for _ in range(60):
         for climber, verdict in verdicts:
             climber.passed = max(climber.passed, verdict.rung)

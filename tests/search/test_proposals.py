@@ -243,6 +243,18 @@ def test_optuna_is_told_what_failed_and_what_was_pruned_with_its_last_mean(tmp_p
     assert pruned.intermediate_values == {1: 0.6, 2: 0.7, 3: 0.65}
 
 
+def test_searches_that_take_turns_with_a_journal_read_what_the_other_wrote(tmp_path: Path) -> None:
+    """Each keeps only where the lines begin that it has not read."""
+    study = a_study(configurations=30)
+    ours, theirs = Proposals(study, StudyFolder(tmp_path)), Proposals(study, StudyFolder(tmp_path))
+    for number in range(6):
+        proposal = (ours, theirs)[number % 2].propose()
+        assert proposal.number == number
+        (theirs, ours)[number % 2].tell(proposal, number / 10)
+    assert [trial.value for trial in stored(tmp_path)] == [number / 10 for number in range(6)]
+    assert [each.number for each in Proposals(study, StudyFolder(tmp_path)).earlier()] == list(range(6))
+
+
 def test_a_database_proposes_what_a_journal_proposes_and_continues_where_it_stood(tmp_path: Path) -> None:
     address = f"sqlite:///{tmp_path / 'optuna.db'}"
     study = a_study(storage=address)

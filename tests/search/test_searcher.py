@@ -16,7 +16,7 @@ from rlvo.config.loading import parse_study
 from rlvo.config.model import Configuration
 from rlvo.errors import RlvoError
 from rlvo.search.proposals import Proposals
-from rlvo.search.searcher import FoldSearcher
+from rlvo.search.searcher import MEANS_OF_RESULT, FoldSearcher
 from rlvo.study.folder import StudyFolder
 from rlvo.study.status import read_state
 from rlvo.study.trials import TrialStore
@@ -232,6 +232,23 @@ def test_optuna_gets_the_mean_over_the_folds_of_every_epoch_that_all_folds_have_
     desk.history[trials[1]["key"], 1] = rising
     desk.open()  # a new process knows the epochs from disk, and the best epoch is the one with the lowest loss
     assert optuna_trials(desk.study, "study")[0].intermediate_values[3] == pytest.approx(0.7)
+
+
+def test_a_report_of_many_epochs_hands_optuna_a_few_means_and_the_others_follow_when_the_trial_ends(
+    tmp_path: Path,
+) -> None:
+    """Each mean is written to disk, and meanwhile no other trial is answered."""
+    desk = Desk(tmp_path, ONE)
+    trials = desk.start_all()
+    epochs = [{"val/loss": 1 / epoch, "val/auc": epoch / 100} for epoch in range(1, 21)]
+    for trial in trials:
+        desk.history[trial["key"], trial["fold"]] = epochs
+        desk.searcher.on_trial_result(f"trial-{trial['fold']}", {})
+    few = optuna_trials(desk.study, "study")[0].intermediate_values
+    assert few == {epoch: pytest.approx(epoch / 100) for epoch in range(1, MEANS_OF_RESULT + 1)}
+    desk.searcher.on_trial_complete("trial-0", {"reason": "it failed"})
+    all_of_them = optuna_trials(desk.study, "study")[0].intermediate_values
+    assert all_of_them == {epoch: pytest.approx(epoch / 100) for epoch in range(1, 21)}
 
 
 def test_those_who_watch_see_what_runs_what_waits_and_how_far_it_is(tmp_path: Path) -> None:
