@@ -191,7 +191,7 @@ class Proposals:
         elif objective is None:
             self._optuna.tell(proposal.number, state=TrialState.FAIL)
         else:
-            self._optuna.tell(proposal.number, [objective])
+            self._optuna.tell(proposal.number, [objective])  # of a number, Optuna asks all classes if it is a sequence
 
     def _active(self, values: Values) -> dict[str, Scalar]:
         """The values of the axes that matter to a configuration."""
