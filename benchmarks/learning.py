@@ -32,6 +32,7 @@ from rlvo.config.workdir import Workdir
 from rlvo.ensemble.build import STUDY_ENSEMBLE, study_ensembles
 from rlvo.ensemble.comparison import every_way
 from rlvo.ensemble.spec import apply_ensemble
+from rlvo.files import read_csv
 from rlvo.imaging.cohort_preparation import prepare_cohort
 from rlvo.imaging.store import VolumeStore
 from rlvo.progress import Advance, no_progress
@@ -258,7 +259,9 @@ def way_name(way: EnsembleConfig) -> str:
 
 def read_measured() -> pd.DataFrame:
     """The rows of learning.csv."""
-    return pd.read_csv(MEASURED) if MEASURED.exists() and MEASURED.stat().st_size else pd.DataFrame(columns=FACTS)
+    if not MEASURED.exists() or not MEASURED.stat().st_size:
+        return pd.DataFrame(columns=FACTS)
+    return read_csv(MEASURED, {"profile": "str", "option": "str"})  # to pandas `null`, a profile, is a missing value
 
 
 def keep(setting: Setting, seconds: float, measured: Mapping[str, float]) -> None:

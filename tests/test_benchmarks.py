@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.networks import BACKBONES, narrow
 
-from benchmarks import gpu
+from benchmarks import gpu, learning
 from benchmarks.__main__ import main
 from benchmarks.gpu_parts import PARTS, Part, Put, patients_per_second
 from benchmarks.training import losses_apart, random_fold
@@ -24,6 +24,16 @@ def test_losses_of_ours_and_of_the_plain_loop_agree_over_20_steps(backbone: Back
     training = {"batch_size": 4, "learning_rate": 1e-3, "augmentation": NO_AUGMENTATION}
     configuration = Configuration.model_validate({"model": narrow(backbone, fusion="daft"), "training": training})
     assert losses_apart(configuration, random_fold(tmp_path, (32, 32, 32), 12, 4), steps=20) < 1e-5
+
+
+def test_what_options_give_is_kept_for_every_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To pandas the name of one, `null`, is a missing value."""
+    monkeypatch.setattr(learning, "MEASURED", tmp_path / "learning.csv")
+    settings = [learning.Setting(profile, 480, seed, "baseline") for profile in ("null", "demo") for seed in (1, 2)]
+    for setting in settings:
+        learning.keep(setting, 60.0, {"all, best": 0.5})
+    rows = learning.read_measured().set_index(learning.FACTS)
+    assert list(rows.index) == sorted((each.profile, 480, each.seed, "baseline") for each in settings)
 
 
 @pytest.mark.slow

@@ -13,11 +13,11 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from rlvo.config.grid import PRESETS, Grid
+from rlvo.files import read_csv
 from rlvo.synthetic.clinical import PREVALENCES
 from rlvo.synthetic.outcome import LabelModel, Profile, calibrate, reference
 from rlvo.synthetic.reader import Reading
@@ -102,7 +102,7 @@ def grid_ceilings(profile: Profile, reading: Reading) -> dict[str, tuple[float, 
 
 def known_grid_ceilings(profile: Profile, grid: Grid) -> dict[str, float]:
     """The measured AUC of the known reader by block; empty if the grid was not measured."""
-    table = pd.read_csv(GRID_CEILINGS)
+    table = read_csv(GRID_CEILINGS, dict.fromkeys(("grid", "profile", "block"), "str"))  # `null` is a profile
     names = [name for name, preset in PRESETS.items() if preset == grid]
     own = table[table["grid"].isin(names) & (table["profile"] == profile.name)]
     return {str(block): float(auc) for block, auc in zip(own["block"], own["auc"], strict=True)}
