@@ -24,8 +24,8 @@ class Verdict:
 class Bracket:
     """The configurations that are compared with one another, and how far each may climb.
 
-    What is known of them is kept packed, and looked at as a whole whenever one of them has news: to look up 400 of them,
-    each somewhere in memory, takes up to 10 ms if memory is slow, and no trial is answered meanwhile.
+    What is known of them is kept packed, and looked at as a whole whenever one of them has news: to look up 400, each
+    somewhere in memory, takes up to 10 ms if memory is slow, and no trial is answered meanwhile.
 
     Args:
         contenders: those proposed so far, in that order; the first of equals continues. `add` takes more.
