@@ -44,7 +44,7 @@ from rlvo.study.trials import read_ended_trials
 from rlvo.synthetic.cohort import write_synthetic_cohort
 from rlvo.training.dataset import Patients, Volumes
 from rlvo.training.fit import fit
-from rlvo.training.linear_image import fit_linear_image, read_blocks
+from rlvo.training.linear_image import fit_linear_images, read_blocks
 from rlvo.training.member import load_classifier, predict_probabilities
 from rlvo.training.records import BEST_WEIGHTS, CompletionRecord, linear_member_key, member_key
 from rlvo.training.table_model import NAME, table_member_key
@@ -208,8 +208,7 @@ def _ask_baselines(inputs: StudyInputs, asked: _FreshPatients) -> list[pd.DataFr
         fresh, known = asked.of(fold), inputs.patients(inputs.split.training(fold), inputs.encoder(fold))
         is_right = inputs.table.loc[list(known.ids), "occlusion_side"] == "right"
         blocks = read_blocks(known, spacing, is_right)
-        alone = fit_linear_image(blocks, known.labels)
-        joint = fit_linear_image(blocks, known.labels, known.tabular)
+        alone, joint = fit_linear_images(blocks, known.labels, known.tabular)
         answers += [
             _answers(table_member_key(fold), fresh, inputs.table_model(fold).predict(fresh.tabular)),
             _answers(linear_member_key(fold, with_table=False), fresh, alone.predict(fresh_blocks)),

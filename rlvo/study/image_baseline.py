@@ -20,7 +20,7 @@ from rlvo.progress import ShowProgress
 from rlvo.study.folder import StudyFolder, read_hashes
 from rlvo.study.inputs import StudyInputs
 from rlvo.training.baseline import BaselineResult, StoredFold
-from rlvo.training.linear_image import CHANNELS, VERSION, common_channels, fit_linear_image, read_blocks
+from rlvo.training.linear_image import CHANNELS, VERSION, common_channels, fit_linear_images, read_blocks
 from rlvo.training.linear_model import LinearImage
 from rlvo.training.records import linear_member_key
 
@@ -76,9 +76,9 @@ def fit_image_baselines(
         training, asked = split.training(fold), [*split.validation(fold), *split.test]
         encoder = inputs.encoder(fold)
         known, new = ([row[patient] for patient in patients] for patients in (training, asked))
-        tables = {IMAGE: (None, None), JOINT: tuple(encoder.transform(inputs.table.iloc[own]) for own in (known, new))}
-        for name, (table, other) in tables.items():
-            model = fit_linear_image(blocks[known], inputs.label[list(training)], table, channels)
+        table, other = (encoder.transform(inputs.table.iloc[own]) for own in (known, new))
+        alone, with_table = fit_linear_images(blocks[known], inputs.label[list(training)], table, channels)
+        for name, model in ((IMAGE, alone), (JOINT, with_table)):
             models[name][fold] = model
             where = np.where(np.isin(asked, split.test), "test", "validation")
             said = {"patient": asked, "split": where, "probability": model.predict(blocks[new], other)}

@@ -1,4 +1,4 @@
-"""A linear model of the volumes, without and with the table: what networks have to beat, in seconds.
+"""A linear model of the volumes, asked without and with the table: what networks have to beat, in seconds.
 
 It can be a member of an ensemble too (`ensemble.linear_image`).
 """
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+from scipy.special import expit, logit
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
@@ -16,7 +18,7 @@ from rlvo.progress import Advance
 from rlvo.training.dataset import Patients, Volumes
 from rlvo.training.linear_model import LinearImage, block_means, compressed
 
-VERSION = 1
+VERSION = 2
 """Raised by whoever changes what the model says: what studies keep of it is then fitted anew."""
 CHANNELS = ("ncct", "cta")
 BLOCK_MM = 16.0
@@ -55,34 +57,59 @@ def read_blocks(
     return np.stack(blocks)
 
 
-def fit_linear_image(
-    blocks: np.ndarray, y: ArrayLike, tabular: np.ndarray | None = None, channels: Sequence[str] = CHANNELS
-) -> LinearImage:
-    """Fit everything to the training patients: blocks [N, C, X, Y, Z], labels [N], encoded table [N, T] or None."""
+def fit_linear_images(
+    blocks: np.ndarray, y: ArrayLike, tabular: np.ndarray, channels: Sequence[str] = CHANNELS
+) -> tuple[LinearImage, LinearImage]:
+    """Fit one regression to images and table of the training patients: models of images alone, and with the table.
+
+    Both have the same weights for the images. What the table explains of the labels is no noise to them then, also if
+    the answer leaves the table out; the intercept of images alone gives the training patients their prevalence.
+
+    Args:
+        blocks: of the training patients, as from `read_blocks`, [N, C, X, Y, Z].
+        y: labels, 0 or 1, [N].
+        tabular: the encoded table, [N, T].
+    """
     mean, sd = blocks.mean(axis=(0, 2, 3, 4)), blocks.std(axis=(0, 2, 3, 4))
-    shown = compressed(blocks, mean, sd)
-    features = np.concatenate([shown, shown - shown[:, :, ::-1]], axis=1).reshape(len(blocks), -1)
-    # Beyond the rank (the differences follow from the blocks) there would be nothing to whiten but rounding.
+    shown, y, tabular = compressed(blocks, mean, sd), np.asarray(y), np.asarray(tabular, float)
+    pairs = shown.shape[2] // 2
+    affected = shown[:, :, : shown.shape[2] - pairs]  # with the middle, if there is one
+    differences = (shown - shown[:, :, ::-1])[:, :, :pairs]
+    features = np.hstack([affected.reshape(len(y), -1), differences.reshape(len(y), -1)])
+    # Beyond the rank there would be nothing to whiten but rounding.
     rank = int(np.linalg.matrix_rank(features - features.mean(axis=0)))
     components = PCA(min(COMPONENTS, rank), whiten=True, svd_solver="full").fit(features)
-    design = components.transform(features)  # with an SD of 1
-    location, spread = (np.zeros(0), np.ones(0)) if tabular is None else _location(np.asarray(tabular, float))
-    if tabular is not None:
-        design = np.hstack([design, (np.asarray(tabular, float) - location) / spread])
-    ridge = LogisticRegression(C=PENALTY, tol=1e-6, max_iter=1000).fit(design, np.asarray(y))
+    location, spread = _location(tabular)
+    design = np.hstack([components.transform(features), (tabular - location) / spread])  # all with an SD of 1
+    ridge = LogisticRegression(C=PENALTY, tol=1e-6, max_iter=1000).fit(design, y)
     slopes, count = ridge.coef_[0], components.n_components_
+
     of_features = (slopes[:count] / np.sqrt(components.explained_variance_)) @ components.components_
-    of_blocks, of_differences = of_features.reshape(2, *shown.shape[1:])
+    of_affected, of_differences = np.split(of_features, [affected[0].size])
+    of_differences = of_differences.reshape(differences.shape[1:])
+    weights = np.zeros(shown.shape[1:])
+    weights[:, : affected.shape[2]] = of_affected.reshape(affected.shape[1:])
+    weights[:, :pairs] += of_differences
+    weights[:, ::-1][:, :pairs] -= of_differences
+
     coefficients = slopes[count:] / spread
-    return LinearImage(
+    with_table = LinearImage(
         channels=tuple(channels),
         shape=blocks.shape[2:],
         mean=tuple(mean.tolist()),
         sd=tuple(sd.tolist()),
-        weights=tuple((of_blocks + of_differences - of_differences[:, ::-1]).ravel().tolist()),
-        coefficients=None if tabular is None else tuple(coefficients.tolist()),
+        weights=tuple(weights.ravel().tolist()),
+        coefficients=tuple(coefficients.tolist()),
         intercept=float(ridge.intercept_[0] - of_features @ components.mean_ - coefficients @ location),
     )
+    intercept = _intercept(shown.reshape(len(y), -1) @ weights.ravel(), float(np.mean(y)))
+    return with_table.model_copy(update={"coefficients": None, "intercept": intercept}), with_table
+
+
+def _intercept(logits: np.ndarray, prevalence: float) -> float:
+    """What has to be added to log odds for a mean probability of `prevalence`."""
+    low, high = logit(prevalence) - logits.max(), logit(prevalence) - logits.min()
+    return float(brentq(lambda intercept: expit(logits + intercept).mean() - prevalence, low - 1, high + 1))
 
 
 def _location(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

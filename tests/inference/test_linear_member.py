@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import brentq
+from scipy.special import expit
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from support.tiny_study import GRID, TinyStudy
@@ -91,17 +93,24 @@ def test_it_reproduces_the_stored_predictions_which_are_scikit_learns(
         known, asked = (means_of_blocks(study, ids) for ids in (training, list(own.index)))
         centre, spread = known.mean(axis=(0, 2, 3, 4), keepdims=True), known.std(axis=(0, 2, 3, 4), keepdims=True)
         shown = [np.arcsinh((each - centre) / spread) for each in (known, asked)]
-        rows = [np.hstack([each.reshape(len(each), -1), (each - each[:, :, ::-1]).reshape(len(each), -1)])
-                for each in shown]  # fmt: skip
+        halves = [(each[:, :, :4], (each - each[:, :, ::-1])[:, :, :4]) for each in shown]
+        rows = [np.hstack([part.reshape(len(part), -1) for part in each]) for each in halves]
         components = PCA(len(training) - 1, whiten=True, svd_solver="full").fit(rows[0])
         rows = [components.transform(each) for each in rows]
+        tables = [encoder.transform(inputs.table.loc[ids]).astype(float) for ids in (training, list(own.index))]
+        mean, sd = tables[0].mean(axis=0), tables[0].std(axis=0)
+        designs = [np.hstack([each, (table - mean) / np.where(sd > 0, sd, 1)])
+                   for each, table in zip(rows, tables, strict=True)]  # fmt: skip
+        labels = inputs.label[training]
+        ridge = LogisticRegression(C=0.03, tol=1e-8).fit(designs[0], labels)
         if baseline == IMAGE_TABLE:
-            tables = [encoder.transform(inputs.table.loc[ids]).astype(float) for ids in (training, list(own.index))]
-            mean, sd = tables[0].mean(axis=0), tables[0].std(axis=0)
-            rows = [np.hstack([each, (table - mean) / np.where(sd > 0, sd, 1)])
-                    for each, table in zip(rows, tables, strict=True)]  # fmt: skip
-        ridge = LogisticRegression(C=0.03, tol=1e-8).fit(rows[0], inputs.label[training])
-        np.testing.assert_allclose(ridge.predict_proba(rows[1])[:, 1], own, atol=1e-4)
+            np.testing.assert_allclose(ridge.predict_proba(designs[1])[:, 1], own, atol=1e-4)
+        else:
+            slopes = ridge.coef_[0, : rows[0].shape[1]]
+            images, of_asked = (each @ slopes for each in rows)
+            share = labels.mean()
+            intercept = brentq(lambda x, z=images, share=share: expit(z + x).mean() - share, -20, 20)
+            np.testing.assert_allclose(expit(of_asked + intercept), own, atol=1e-4)
 
 
 def means_of_blocks(study: TinyStudy, ids: list[str]) -> np.ndarray:
