@@ -25,7 +25,7 @@ from rlvo.imaging.volume import Volume
 from rlvo.synthetic.clinical import SITES
 from rlvo.synthetic.outcome import get_profile
 from rlvo.synthetic.phantom import PLAIN_COLLATERAL, make_phantom
-from rlvo.synthetic.vessels import Lesion, collateral_filling
+from rlvo.synthetic.vessels import Lesion, collateral_filling, taper_length
 
 CLOTS_MM = (5.0, 20.0)
 TRUTHS = {
@@ -34,6 +34,7 @@ TRUTHS = {
     "clot_hu": "clot_hu",
     "clot_excess_hu": "clot_hu",
     "clot_mm": "clot_mm",
+    "taper_mm": "taper",
     "collaterals": "collaterals",
     "deep_filling_hu": "blush",
     "cortex_filling_hu": "blush",
@@ -61,6 +62,7 @@ def patients(number: int, profile: str, spacing: float, seed: int = 0) -> Iterat
             "plaque": 20 * np.exp(0.8 * z_ncct) if full else 0.0,
             "clot_hu": float(np.clip(55 - 7 * z_ncct, 36, 90)),
             "clot_mm": lesion.clot_mm,
+            "taper": taper_length(z_cta),
             "collaterals": filling,
             "blush": 12 * (filling - 1) * (0.6 if site == "M2" else 1.0),
         }

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from support.networks import BACKBONES, narrow
 
-from benchmarks import gpu, learning
+from benchmarks import biomarker_learning, gpu, learning
 from benchmarks.__main__ import main
+from benchmarks.biomarkers import grid_of
 from benchmarks.gpu_parts import PARTS, Part, Put, patients_per_second
 from benchmarks.training import losses_apart, random_fold
 from rlvo.config.model import BackboneName, Configuration
@@ -34,6 +36,45 @@ def test_what_options_give_is_kept_for_every_profile(tmp_path: Path, monkeypatch
         learning.keep(setting, 60.0, {"all, best": 0.5})
     rows = learning.read_measured().set_index(learning.FACTS)
     assert list(rows.index) == sorted((each.profile, 480, each.seed, "baseline") for each in settings)
+
+
+@pytest.mark.slow
+def test_biomarkers_are_measured_once_and_join_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {
+        "STUDY": 16,
+        "FRESH": 10,
+        "COUNTS": (16,),
+        "BLOCK": 8,
+        "WRONG_SIDES": 0.5,
+        "MEASURED": tmp_path / "found.csv",
+    }
+    for name, value in sizes.items():
+        monkeypatch.setattr(biomarker_learning, name, value)
+    monkeypatch.setattr(biomarker_learning, "grid_of", lambda _: grid_of(2.0))  # drawn sooner
+    arguments = [str(tmp_path), "--profiles", "demo", "--seeds", "1000", "3", "--ways", "right place"]
+    monkeypatch.setattr("sys.argv", ["biomarker_learning", *arguments])
+    biomarker_learning.main()
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("demo-*/*.csv")}
+    assert len(files) == 4
+    found = pd.read_csv(tmp_path / "found.csv").set_index("way")
+    assert sorted(found.index) == ["50% of sides wrong", "right place"]
+    assert (found["table"] != found["both"]).any()
+
+    biomarker_learning.main()
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("demo-*/*.csv")} == files
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "found.csv").set_index("way"), found)
+
+    right, wrong = (
+        biomarker_learning.cohort("demo", 3, "right place", tmp_path, wrong_sides=each).table for each in (False, True)
+    )
+    other = right["occlusion_side"] != wrong["occlusion_side"]
+    assert 0 < other.sum() < 16
+    measured = [*biomarker_learning.BIOMARKERS]
+    assert right.loc[~other, measured].equals(wrong.loc[~other, measured])
+    differs = (
+        right.loc[other, "biomarkers_calcium_difference_mm3"] == -wrong.loc[other, "biomarkers_calcium_difference_mm3"]
+    )
+    assert differs.all()
 
 
 @pytest.mark.slow

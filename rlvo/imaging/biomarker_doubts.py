@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 OF_NCCT, OF_CTA, OF_CLOT, OF_SIDE = (
-    "calcium_.*|clot_.*|density_hu",
-    "clot_.*|collaterals|.*_filling_hu",
-    "clot_.*",
+    "calcium_.*|clot_.*|taper_mm|density_hu",
+    "clot_.*|taper_mm|collaterals|.*_filling_hu",
+    "clot_.*|taper_mm",
     ("(?!calcium_mm3|calcium_mg).*"),
 )
 """The biomarkers that need a scan, are of the clot, or need a side."""
@@ -41,6 +41,8 @@ KINDS = (
     Kind("no CTA: .*", "no CTA", OF_CTA),
     Kind("nothing was measured", "nothing was measured", ".*"),
     Kind("clot was not measured: .*", "clot: nothing dense without contrast where the occlusion should be", OF_CLOT),
+    Kind("taper was not measured: .*", "taper: the lumen cannot be followed from the carotid to the clot", "taper_mm"),
+    Kind("calcium in the stump may hide a taper", "calcium in the stump may hide a taper"),
     Kind("collaterals were not measured: .*", "collaterals: hardly any branches on the other side", "collaterals"),
     Kind(r"\w+ not measured: the region is .*", "a region is outside the scan", None),
     Kind(r"\w+ not measured: .* cannot be", "a value that cannot be", None),

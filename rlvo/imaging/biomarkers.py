@@ -1,8 +1,9 @@
 """Imaging biomarkers of a large-vessel occlusion, measured in HU before any clipping, in atlas space.
 
 What is known to tell refractory occlusions apart is specific (Rodrigo-Gisbert et al. 2024; Baek et al. 2019): calcium
-in the siphon and M1, density and length of the clot, filling beyond it, and how the territory differs from its mirror
-image. Each is one number per patient, missing with a reason if it cannot be measured. Nothing here is learned.
+in the siphon and M1, density and length of the clot, a stump that tapers, filling beyond it, and how the territory
+differs from its mirror image. Each is one number per patient, missing with a reason if it cannot be measured. Nothing
+here is learned.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from scipy.spatial import cKDTree
 
 from rlvo.config.predictors import OwnPredictor
 from rlvo.imaging.biomarker_regions import Regions, regions
+from rlvo.imaging.stump import measure_stump
 
 PREFIX = "biomarkers."
 """Of the table's columns."""
@@ -53,6 +55,7 @@ DECLARED: dict[str, tuple[str, tuple[float, float], str]] = {
     "clot_hu": ("HU", (0, 130), "density of the clot"),
     "clot_excess_hu": ("HU", (0, 100), "by how much the clot is denser than the brain around it"),
     "clot_mm": ("mm", (0, 60), "length of the clot along its course"),
+    "taper_mm": ("mm", (0, 20), "over how much of the vessel before the clot the lumen narrows"),
     "collaterals": ("share", (0, 3), "filling of the worst third of the branches, relative to the other side"),
     "deep_filling_hu": ("HU", (-60, 60), "CTA, insula and lentiform nucleus: affected side minus the other"),
     "cortex_filling_hu": ("HU", (-60, 60), "CTA, cortical territory: affected side minus the other"),
@@ -69,7 +72,7 @@ class Biomarkers:
         values: by name (`DECLARED`), NaN if it could not be measured.
         side: `left` or `right`, as the images show it; None if they do not.
         doubts: what was not measured and why, and what to look at, in words.
-        calcium, clot: bool [x, y, z] on `biomarker_regions.BOX`, for the picture; None if not looked for.
+        calcium, clot, stump: bool [x, y, z] on `biomarker_regions.BOX`, for the picture; None if not found.
     """
 
     values: Mapping[str, float]
@@ -77,6 +80,7 @@ class Biomarkers:
     doubts: tuple[str, ...] = ()
     calcium: np.ndarray | None = field(default=None, repr=False)
     clot: np.ndarray | None = field(default=None, repr=False)
+    stump: np.ndarray | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +160,7 @@ def measure(
     if affected is None:
         return Biomarkers(values, None, tuple(doubts), shown)
 
-    own, clot = where.side(affected), None
+    own, clot, stump = where.side(affected), None, None
     tissue = _tissue(plain, near_bone, filling)
     if ncct is not None:
         values["density_hu"] = _difference(ncct, tissue & (where.deep | where.cortex), own, doubts, "density_hu")
@@ -173,7 +177,15 @@ def measure(
                 doubts.append("clot was not measured: nothing dense without contrast where the occlusion should be")
             else:
                 values |= {"clot_hu": clot.hu, "clot_excess_hu": clot.excess_hu, "clot_mm": clot.length_mm}
-    return Biomarkers(_plausible(values, doubts), seen, tuple(doubts), shown, None if clot is None else clot.mask)
+                stump = measure_stump(filling, clot.mask, where.trunk & own)
+                if stump is None:
+                    doubts.append("taper was not measured: the lumen cannot be followed from the carotid to the clot")
+                else:
+                    values["taper_mm"] = stump.taper_mm
+                    if (ndimage.binary_dilation(calcium) & stump.mask).any():
+                        doubts.append("calcium in the stump may hide a taper")
+    clot_mask, stump_mask = (None if each is None else each.mask for each in (clot, stump))
+    return Biomarkers(_plausible(values, doubts), seen, tuple(doubts), shown, clot_mask, stump_mask)
 
 
 def find_clot(dense: Dense, brain: np.ndarray, own: np.ndarray, near: np.ndarray) -> Clot | None:

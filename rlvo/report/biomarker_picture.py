@@ -1,4 +1,4 @@
-"""A picture of a patient's biomarkers, for a neuroradiologist to check: calcium, clot, sides, territories, values."""
+"""A picture of a patient's biomarkers, for a neuroradiologist to check: calcium, clot, stump, territories, values."""
 
 import io
 import re
@@ -20,7 +20,7 @@ from rlvo.text import escape_controls
 WINDOWS = {"ncct": (0, 100), "cta": (0, 400)}
 TRUNK_Z_MM, TERRITORY_Z_MM, TRUNK_Y_MM = -14.0, 10.0, 6.0
 SLAB_MM = 12.0
-COLOURS = {"calcium": "cyan", "clot": "red", "trunk": "gold", "deep": "lime", "cortex": "orange"}
+COLOURS = {"calcium": "cyan", "clot": "red", "stump": "magenta", "trunk": "gold", "deep": "lime", "cortex": "orange"}
 DPI, WIDTH_INCHES, HEIGHT_INCHES = 100, 12.0, 8.4
 
 
@@ -62,7 +62,7 @@ def draw_biomarkers(patient: str, scans: Mapping[str, np.ndarray], measured: Bio
         (Plane("coronal", 1, place[1], ("R", "L")), SLAB_MM, {"trunk": where.trunk}),
         (Plane("axial", 2, TERRITORY_Z_MM, ("R", "L")), 0.0, {"deep": where.deep, "cortex": where.cortex}),
     )
-    found = {"calcium": measured.calcium, "clot": measured.clot}
+    found = {"calcium": measured.calcium, "clot": measured.clot, "stump": measured.stump}
     for row, name in zip(panels, ("ncct", "cta"), strict=True):
         for axes, (plane, thickness, masks) in zip(row, views, strict=False):
             axes.set_axis_off()

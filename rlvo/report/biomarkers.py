@@ -20,6 +20,7 @@ TITLES = {
     "clot_hu": "Clot density",
     "clot_excess_hu": "Clot over brain",
     "clot_mm": "Clot length",
+    "taper_mm": "Taper of the stump",
     "collaterals": "Collaterals",
     "deep_filling_hu": "Filling, deep",
     "cortex_filling_hu": "Filling, cortex",

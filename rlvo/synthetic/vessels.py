@@ -155,11 +155,16 @@ def occlude(tree: Tree, lesion: Lesion, collateral: float, rng: np.random.Genera
         beyond[here] = offset + tree.along[here]
     at_host, after = (tree.segment == host) & (tree.side == side), beyond >= 0
     clot = after & (beyond < lesion.clot_mm) & np.isin(tree.segment, TRUNK)
-    taper_mm = 8 * np.exp(0.4 * lesion.z_cta)
+    taper_mm = taper_length(lesion.z_cta)
     contrast = np.where(clot, 0.0, np.where(after, collateral, 1.0))
     taper = np.minimum(1, -beyond / taper_mm)
     lumen = np.where(at_host, np.where(after, 0.8, taper), np.where(after, 0.75 + 0.25 * collateral, 1.0))
     return OccludedTree(tree, beyond, clot, contrast, lumen)
+
+
+def taper_length(z_cta: float) -> float:
+    """Over how many mm before the clot the lumen tapers, within the occluded segment."""
+    return float(8 * np.exp(0.4 * z_cta))
 
 
 def collateral_filling(z_cta: float) -> float:

@@ -44,7 +44,7 @@ def test_a_missing_value_counts_once_with_its_first_reason(name: str) -> None:
     found = count_reasons(name, patients)
     assert found.total() == len(patients)
     assert found["a value that cannot be"] == 1
-    of_ncct, of_clot = bool(re.match("calcium|clot|density", name)), name.startswith("clot")
+    of_ncct, of_clot = (bool(re.match(kind, name)) for kind in ("calcium|clot|taper|density", "clot|taper"))
     assert found["NCCT: carotid end and M1 are outside the scan"] == of_ncct
     assert found[NO_REASON] == 4 - 1 - of_ncct - of_clot
 
