@@ -1,10 +1,10 @@
 """What imaging biomarkers add to the table, and what is left of it if the place or the side of the occlusion is wrong.
 
 `python -m benchmarks.biomarker_learning WORK` draws cohorts with heads of 1 mm, measures them as `rlvo prepare
---biomarkers` does, and fits the ridge regression of `all clinical, ridge` to the table, to the biomarkers, and to both.
-Each is asked about FRESH further patients. No network is trained. A patient takes about 1.5 s per way to be measured;
-run again, it continues, and `--seeds` lets several processes share the work. What was found stays in
-biomarker_learning.csv beside this file, one row per cohort and number of patients.
+--biomarkers` does, and fits the ridge regression of `all clinical, ridge` to the table, to the biomarkers, to both, and
+to the table with those of clot and stump. Each is asked about FRESH further patients. No network is trained. A patient
+takes 1 to 2 s per way to be measured; run again, it continues, and `--seeds` lets several processes share the work.
+What was found stays in biomarker_learning.csv beside this file, one row per cohort, number of patients and way.
 """
 
 from __future__ import annotations
@@ -43,7 +43,14 @@ DISPLACED_MM = {RIGHT: 0.0, "5 mm wrong": 5.0, "10 mm wrong": 10.0}
 """Ways to measure: by how much the heads lie elsewhere than registration says, in any direction."""
 WRONG_SIDES, OTHER = 0.05, {"left": "right", "right": "left"}
 BIOMARKERS = tuple(each.name for each in declarations())
-PREDICTORS = {"table": PAPER_PREDICTORS, "biomarkers": BIOMARKERS, "both": (*PAPER_PREDICTORS, *BIOMARKERS)}
+OCCLUSION = tuple(f"biomarkers_{name}" for name in ("clot_excess_hu", "clot_mm", "taper_mm"))
+TABLE, BOTH, FEW = "table", "table + biomarkers", "table + clot and stump"
+PREDICTORS = {
+    TABLE: PAPER_PREDICTORS,
+    "biomarkers": BIOMARKERS,
+    BOTH: (*PAPER_PREDICTORS, *BIOMARKERS),
+    FEW: (*PAPER_PREDICTORS, *OCCLUSION),
+}
 FACTS = ["profile", "seed", "patients", "way"]
 MEASURED = Path(__file__).with_suffix(".csv")
 
@@ -143,10 +150,10 @@ def keep(rows: list[dict[str, object]]) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean AUC over cohorts, and the paired gain of both over the table alone, with standard errors."""
-    groups = table.assign(gain=table["both"] - table["table"]).groupby(["profile", "way", "patients"], sort=False)
-    means, errors = (groups[[*PREDICTORS, "gain"]].agg(how) for how in ("mean", "sem"))
-    return means.join(errors, rsuffix=" ±").assign(cohorts=groups.size())
+    """Mean AUC over cohorts, and the paired gain over the table alone, each with its standard error."""
+    gains = {f"gain of {name}": table[name] - table[TABLE] for name in (BOTH, FEW)}
+    groups = table.assign(**gains).groupby(["profile", "way", "patients"], sort=False)
+    return groups[[*PREDICTORS, *gains]].agg(["mean", "sem"]).assign(cohorts=groups.size())
 
 
 def main() -> None:
@@ -164,7 +171,7 @@ def main() -> None:
     if not options.only_measure:
         cohorts = product(options.profiles, [seed for seed in options.seeds if seed != FRESH_SEED], options.ways)
         table = keep([row for each in cohorts for row in rows_of(*each, options.work)])
-        print(summary(table).to_string(float_format="{:.4f}".format))
+        print(summary(table).T.to_string(float_format="{:.4f}".format))
 
 
 if __name__ == "__main__":

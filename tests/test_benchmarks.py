@@ -58,7 +58,7 @@ def test_biomarkers_are_measured_once_and_join_the_table(tmp_path: Path, monkeyp
     assert len(files) == 4
     found = pd.read_csv(tmp_path / "found.csv").set_index("way")
     assert sorted(found.index) == ["50% of sides wrong", "right place"]
-    assert (found["table"] != found["both"]).any()
+    assert (found[biomarker_learning.TABLE] != found[biomarker_learning.BOTH]).any()
 
     biomarker_learning.main()
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("demo-*/*.csv")} == files
