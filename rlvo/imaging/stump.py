@@ -1,6 +1,6 @@
 """The shape of the stump: how the lumen that the CTA shows narrows towards the clot.
 
-A stump that tapers speaks for atherosclerosis, an abrupt end for an embolus (Baek et al. 2019).
+A stump that tapers speaks for atherosclerosis, an abrupt end for an embolus (Rodrigo-Gisbert et al. 2024).
 """
 
 from dataclasses import dataclass
