@@ -38,7 +38,7 @@ BASELINE_HEADINGS = {
 
 WHAT_ROWS_ARE = {
     "all clinical": "NIHSS … all clinical: the baselines, without images (boosted: trees).",
-    "linear image.*": "linear image: principal components of 16 mm blocks, ridge; without and with the table.",
+    "linear image.*": "linear image: 16 mm blocks, ridge, learned beside the table; asked without and with it.",
     "NCCT|CTA|BOTH": "NCCT, CTA, BOTH: the ensemble's networks of one scan, or of both.",
     ".+ (none|concat|film|daft)": "none: images alone; concat, film, daft: fused with the table.",
 }
