@@ -280,6 +280,9 @@ class TrainingConfig(Section):
     """Weight of a further loss: that of heads which learn from the image network what it should see, namely those of
     the predictors occlusion_side (unless model.side turns the head), occlusion_site and perfusion volumes that were
     measured. The heads serve in training only. 0: none."""
+    beside_table: bool = False
+    """Whether a network of fusion none learns what the table leaves unexplained: each training patient's loss is that
+    of the network's log-odds plus the table's (a ridge regression, cross-fitted). Its answers are of images alone."""
     repeat: Annotated[int, Field(ge=0, le=99)] = 0
     """Changes nothing but the random numbers. Enumerate [0, 1, 2] and every configuration is trained three times; the
     best is named by their mean, and an ensemble takes all repeats of what it takes, unless it is greedy."""
@@ -319,6 +322,7 @@ TRAINED_BEFORE: dict[str, Any] = {
     "ema": None,
     "checkpoint": "loss",
     "auxiliary": 0.0,
+    "beside_table": False,
     "repeat": 0,
     "restarts": 0,
     "freeze_epochs": 0,
@@ -379,6 +383,7 @@ class Configuration(Section):
             unseen |= {} if model.modality == "BOTH" else {"modality_dropout": 0.0}
             unseen |= {} if model.pretrained.use else {"freeze_epochs": 0, "backbone_lr_mult": 1.0}
             unseen |= {} if model.fusion not in ("none", "offset") else {"perfusion_dropout": 0.0}
+            unseen |= {} if model.fusion == "none" else {"beside_table": False}
             if model.crop == "whole":
                 unseen["augmentation"] = training.augmentation.model_copy(update=AUGMENTED_BEFORE)
         return training.model_copy(update=unseen)

@@ -24,6 +24,7 @@ CONDITIONS: dict[str, tuple[str, tuple[Scalar, ...]]] = {
     "model.resnet.": ("model.backbone", ("resnet18",)),
     "training.augmentation.crop_shift_mm": ("model.crop", ("vessels", "occlusion")),
     "training.backbone_lr_mult": ("model.pretrained.use", (True,)),
+    "training.beside_table": ("model.fusion", ("none",)),
     "training.freeze_epochs": ("model.pretrained.use", (True,)),
     "training.plateau_": ("training.schedule", ("plateau",)),
 }

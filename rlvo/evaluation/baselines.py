@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+from scipy.special import expit, logit
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
@@ -80,6 +82,12 @@ def fit_boosting(x: np.ndarray, y: ArrayLike) -> BoostedBaseline:
     )
     with _one_thread():
         return BoostedBaseline(trees.fit(np.asarray(x, np.float64), _both_classes(y)))
+
+
+def intercept_of(logits: np.ndarray, prevalence: float) -> float:
+    """What has to be added to log-odds [N] for a mean probability of `prevalence`."""
+    low, high = logit(prevalence) - logits.max(), logit(prevalence) - logits.min()
+    return float(brentq(lambda intercept: expit(logits + intercept).mean() - prevalence, low - 1, high + 1))
 
 
 def _both_classes(y: ArrayLike) -> np.ndarray:

@@ -24,6 +24,7 @@ LIMIT = 5000
 ADDED = "\n## Evaluated: "
 """Heading of a section that is added to a description after registration."""
 
+BESIDE_TABLE = "networks of images alone learned beside the log-odds of the table, which their answers leave out"
 TEMPLATE = Path(__file__).with_name("model_card.md")
 
 
@@ -117,6 +118,7 @@ def _made(description: ModelDescription) -> str:
             f"calibration: {calibration}",
             f"- volumes on {shape} voxels of {spacing} mm",
             *(f"- image networks started from pretrained weights, SHA-256 {each}" for each in _pretrained(spec)),
+            *([f"- {BESIDE_TABLE}"] if any(each.training.beside_table for each in spec.configurations) else []),
             *(f"- {name.replace('_', ' ')}: {value}" for name, value in description.provenance.items()),
             f"- split {spec.split_hash[:12]}, data {spec.data_hash[:12]}, rlvo {description.rlvo_version}",
         ]

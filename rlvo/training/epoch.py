@@ -109,7 +109,8 @@ def train_epoch(
     `settings.auxiliary`; the optimizer has their parameters too. A `frozen` backbone stays as it is.
 
     Returns:
-        `train/loss`: the classifier's mean loss; `train/auxiliary/<target>`: that of each head, of measured values.
+        `train/loss`: the classifier's mean loss, with the table's log-odds if it learns beside them;
+        `train/auxiliary/<target>`: that of each head, of measured values.
     """
     device = classifier.channel_mean.device
     tabular = torch.as_tensor(data.training.tabular, dtype=torch.float32)
@@ -151,9 +152,10 @@ def train_epoch(
                 with torch.autocast(device.type, torch.bfloat16, enabled=in_bf16):
                     answers = heads.answer(classifier, *given) if heads else classifier(*given)[:, None]
                 logits = answers[:, 0].float()
-                if offset is not None and classifier.offset is not None:
+                if offset is not None:
                     # The outcome is that of the patient as they are, flipped or not, and so are the clinical log-odds.
-                    logits = logits - classifier.offset(table) + offset[part].to(device, non_blocking=True)
+                    own = logits if classifier.offset is None else logits - classifier.offset(table)
+                    logits = own + offset[part].to(device, non_blocking=True)
                 share = (_loss(logits, smooth(label, settings), weight) * (len(part) / len(batch)))[None]
                 if heads:
                     share = torch.cat([share, heads.loss(answers[:, 1:], whole, count)])

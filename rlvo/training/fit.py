@@ -186,10 +186,11 @@ def _train(
     restarts = len(progress.starts)
     _seed(seed, identity, epoch=-restarts)
     classifier = Classifier(model, tabular_features)
-    if classifier.offset is not None:
+    if classifier.offset is not None or settings.beside_table:
         clinical = clinical_logits(data, seed)
-        clinical.write_to(classifier.offset)
-        data = clinical.with_offset(data)
+        data = clinical.with_offset(data, centred=settings.beside_table)
+        if classifier.offset is not None:
+            clinical.write_to(classifier.offset)
     heads = _auxiliary_heads(configuration, data, classifier.backbone.out_channels)
     if checkpoint is None:
         if model.pretrained.use:

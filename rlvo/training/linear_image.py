@@ -7,13 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
-from scipy.special import expit, logit
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from rlvo.evaluation.baselines import PENALTY
+from rlvo.evaluation.baselines import PENALTY, intercept_of
 from rlvo.progress import Advance
 from rlvo.training.dataset import Patients, Volumes
 from rlvo.training.linear_model import LinearImage, block_means, compressed
@@ -102,14 +100,8 @@ def fit_linear_images(
         coefficients=tuple(coefficients.tolist()),
         intercept=float(ridge.intercept_[0] - of_features @ components.mean_ - coefficients @ location),
     )
-    intercept = _intercept(shown.reshape(len(y), -1) @ weights.ravel(), float(np.mean(y)))
+    intercept = intercept_of(shown.reshape(len(y), -1) @ weights.ravel(), float(np.mean(y)))
     return with_table.model_copy(update={"coefficients": None, "intercept": intercept}), with_table
-
-
-def _intercept(logits: np.ndarray, prevalence: float) -> float:
-    """What has to be added to log odds for a mean probability of `prevalence`."""
-    low, high = logit(prevalence) - logits.max(), logit(prevalence) - logits.min()
-    return float(brentq(lambda intercept: expit(logits + intercept).mean() - prevalence, low - 1, high + 1))
 
 
 def _location(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,17 +1,19 @@
-"""The clinical log-odds that a network with fusion `offset` adds to: a ridge regression of the training patients.
+"""The clinical log-odds that a network learns to add to: those of a ridge regression of the training patients.
 
-The model keeps the regression that was fitted on all of them. Of its own patients that regression is too sure, and the
-network would learn to add too little: so in training each patient's log-odds come from a regression on the other parts
-of the training fold (cross-fitting: Chernozhukov et al. 2018; as in stacking, Wolpert 1992).
+With fusion `offset` the model keeps the regression that was fitted on all of them; with `training.beside_table` its
+answers are of images alone. Of its own patients that regression is too sure, and the network would learn to add too
+little: so in training each patient's log-odds come from a regression on the other parts of the training fold
+(cross-fitting: Chernozhukov et al. 2018; as in stacking, Wolpert 1992).
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import logit
 from sklearn.model_selection import StratifiedKFold
 
 from rlvo.errors import RlvoError
-from rlvo.evaluation.baselines import LogisticBaseline, fit_ridge
+from rlvo.evaluation.baselines import LogisticBaseline, fit_ridge, intercept_of
 from rlvo.models.fusion import Offset
 from rlvo.training.dataset import FoldData
 
@@ -33,9 +35,18 @@ class ClinicalLogits:
         offset.coefficients.copy_(offset.coefficients.new_tensor(self.regression.coefficients))
         offset.intercept.fill_(self.regression.intercept)
 
-    def with_offset(self, data: FoldData) -> FoldData:
-        """The same fold, its training patients with their cross-fitted log-odds."""
-        return replace(data, training=replace(data.training, offset=self.cross_fitted))
+    def with_offset(self, data: FoldData, *, centred: bool) -> FoldData:
+        """The same fold, its training patients with their cross-fitted log-odds.
+
+        Args:
+            data: the fold.
+            centred: leave the prevalence to the network, because its answers do not include these log-odds.
+        """
+        offset = self.cross_fitted
+        if centred:
+            prevalence = float(data.training.labels.mean())
+            offset = offset + np.float32(intercept_of(offset, prevalence) - logit(prevalence))
+        return replace(data, training=replace(data.training, offset=offset))
 
 
 def clinical_logits(data: FoldData, seed: int) -> ClinicalLogits:
@@ -54,8 +65,9 @@ def clinical_logits(data: FoldData, seed: int) -> ClinicalLogits:
     is_positive = np.zeros(len(own), int)
     np.maximum.at(is_positive, person, training.labels.astype(int))
     if (fewest := int(np.bincount(is_positive, minlength=2).min())) < 2:
-        what = f"fusion offset needs two training patients of each class; of one there are {fewest}"
-        raise RlvoError(what, where="model.fusion", fix="Use more patients or another fusion")
+        what = f"the table's log-odds need two training patients of each class; of one there are {fewest}"
+        fix = "Use more patients, or neither model.fusion: offset nor training.beside_table"
+        raise RlvoError(what, where="training fold", fix=fix)
     cross_fitted = np.empty(len(training), np.float32)
     for _, left_out in StratifiedKFold(min(PARTS, fewest), shuffle=True, random_state=seed).split(own, is_positive):
         is_left_out = np.isin(person, left_out)

@@ -40,7 +40,7 @@ READ = tuple(name for name, variable in VARIABLES.items() if variable.role in ("
 FEWEST = 10
 """Volumes without which there is nothing to learn: nine, and one that is held back."""
 LABELS = {"auxiliary": 0.0, "label_smoothing": 0.0, "pos_weight": False, "ema": None, "checkpoint": "loss", "repeat": 0,
-          "restarts": 0, "modality_dropout": 0.0, "perfusion_dropout": 0.0}  # fmt: skip
+          "restarts": 0, "beside_table": False, "modality_dropout": 0.0, "perfusion_dropout": 0.0}  # fmt: skip
 """Settings of training that play no part."""
 VERSION = 1
 """Of the task: with another one, the same settings give other weights."""

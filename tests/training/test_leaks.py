@@ -34,8 +34,13 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "training": {"auxiliary": 0.5, "modality_dropout": 0.5, "label_smoothing": 0.1},
     },
     "crop": {
-        "model": {"side": "halves", "crop": "occlusion"},
-        "training": {"auxiliary": 0.5, "modality_dropout": 0.5, "augmentation": {"crop_shift_mm": 15}},
+        "model": {"fusion": "none", "side": "halves", "crop": "occlusion"},
+        "training": {
+            "auxiliary": 0.5,
+            "beside_table": True,
+            "modality_dropout": 0.5,
+            "augmentation": {"crop_shift_mm": 15},
+        },
     },
     "film": {
         "model": {"fusion": "film", "norm": "group", "crop": "vessels"},

@@ -1,23 +1,25 @@
-"""The network that adds to the clinical log-odds: what the regression learns from, and whom it is asked about."""
+"""Networks that learn to add to the clinical log-odds: what the regression learns from, and whom it is asked about."""
 
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from scipy.special import logit
+from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from support.networks import narrow
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from rlvo.cohort.encoding import fit_encoder
 from rlvo.cohort.label import derive_label
 from rlvo.cohort.splits import make_split
-from rlvo.config.model import Configuration, TrainingConfig
+from rlvo.config.model import Configuration, FusionName, TrainingConfig
 from rlvo.config.study import PAPER_PREDICTORS, FoldsConfig
 from rlvo.errors import RlvoError
 from rlvo.models.classifier import Classifier
@@ -28,10 +30,16 @@ from rlvo.training.dataset import FoldData, Patients, Volumes
 from rlvo.training.fit import fit
 from rlvo.training.member import load_classifier, predict_logits
 from rlvo.training.offset import clinical_logits
-from rlvo.training.records import TrialIdentity
+from rlvo.training.records import TrialIdentity, read_epochs
 
 CONFIGURATION = Configuration(
     model=narrow("resnet18", fusion="offset"), training=TrainingConfig(epochs=2, batch_size=4, learning_rate=1e-2)
+)
+BESIDE = Configuration(
+    model=narrow("resnet18", fusion="none", norm="group"),
+    training=TrainingConfig(
+        epochs=1, batch_size=4, learning_rate=1e-12, beside_table=True, augmentation={"flip": 0.0, "shift_voxels": 0}
+    ),
 )
 EMPTY = np.zeros((1, 1, 1), bool)
 
@@ -159,3 +167,35 @@ def test_permuted_labels_are_told_only_by_log_odds_that_patients_have_a_part_in(
     assert cross_fitted < 0.5 + 3 * error[0]
     assert abs(out_of_fold - 0.5) < 3 * error[1]
     assert own > 0.54
+
+
+def test_beside_the_table_the_loss_is_that_of_both_and_the_answers_are_the_networks(
+    fold_data: FoldData, tmp_path: Path
+) -> None:
+    """At a learning rate of next to nothing the kept weights are those that were trained, and no batch matters."""
+    path, patients = trained(fold_data, tmp_path, BESIDE), fold_data.training
+    classifier = load_classifier(path, BESIDE.model, patients.tabular.shape[1])
+    assert classifier.offset is None
+    own = predict_logits(classifier, Volumes(patients, BESIDE.model.channels), np.full_like(patients.tabular, 9), 4)
+    labels = torch.as_tensor(patients.labels, dtype=torch.float32)
+    clinical = clinical_logits(fold_data, 3).cross_fitted
+    centred = clinical_logits(fold_data, 3).with_offset(fold_data, centred=True).training.offset
+    assert centred is not None
+    np.testing.assert_allclose(np.diff(centred), np.diff(clinical), atol=1e-5)
+    prevalence = patients.labels.mean()
+    assert expit(logit(prevalence) + centred.astype(float)).mean() == pytest.approx(prevalence, abs=1e-6)
+    (epoch,) = read_epochs(tmp_path)
+    expected = binary_cross_entropy_with_logits(own + torch.as_tensor(centred), labels)
+    assert epoch["train/loss"] == pytest.approx(float(expected), abs=1e-5)
+    assert abs(float(binary_cross_entropy_with_logits(own, labels)) - float(expected)) > 0.01
+
+
+def test_only_images_alone_are_learned_beside_the_table() -> None:
+    keys = {
+        fusion: {
+            Configuration(model=narrow(fusion=fusion), training=TrainingConfig(beside_table=beside)).key
+            for beside in (False, True)
+        }
+        for fusion in get_args(FusionName)
+    }
+    assert {fusion: len(own) for fusion, own in keys.items()} == {f: 1 + (f == "none") for f in get_args(FusionName)}
