@@ -126,6 +126,15 @@ def check_writable(path: Path, *, folder: bool = False) -> None:
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise RlvoError, naming `path`, if it cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise RlvoError(f"cannot be written ({error.strerror})", where=path, fix="Name another place") from None
+
+
+@contextmanager
 def storage_errors(folder: Path) -> Iterator[None]:
     """Raise StorageError if the disk takes no more of what the context writes to `folder`; if full, DiskFullError."""
     then = "then start the search again: it continues from the last checkpoints"

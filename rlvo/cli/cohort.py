@@ -18,11 +18,11 @@ from rlvo.cli.common import (
     print_notes,
     writable_file,
     writable_folder,
-    writing,
 )
 from rlvo.config.grid import PRESETS
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import CohortError, Finding, RlvoError
+from rlvo.files import writing
 from rlvo.report.console import console, print_json, print_line, show_progress, text_table
 from rlvo.study.folder import load_or_started
 

@@ -1,14 +1,12 @@
 """What the commands share: options, and how a place that cannot be written is told."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rlvo.config.workdir import DEFAULT
-from rlvo.errors import RlvoError
 from rlvo.files import check_writable
 from rlvo.report.console import print_line
 
@@ -68,12 +66,3 @@ def print_links(links: Mapping[str, str]) -> None:
     """How to open MLflow, and the pages of a study in it (`where_in_mlflow`)."""
     for name, link in links.items():
         print_line(f"{name}: {link}")
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Raise RlvoError, naming `path`, if it cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise RlvoError(f"cannot be written ({error.strerror})", where=path, fix="Name another place") from None

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from rlvo.cli.cohort import CohortArgument, MapOption
-from rlvo.cli.common import ColumnsOption, JsonOption, column_mapping, writable_file, writing
+from rlvo.cli.common import ColumnsOption, JsonOption, column_mapping, writable_file
 from rlvo.config.commands import command_line
+from rlvo.files import writing
 from rlvo.report.console import print_json, print_line
 
 

@@ -15,9 +15,9 @@ from rlvo.cli.common import (
     column_mapping,
     print_notes,
     writable_file,
-    writing,
 )
 from rlvo.config.workdir import DEFAULT
+from rlvo.files import writing
 from rlvo.report.console import print_json, print_line, show_progress
 
 

@@ -20,12 +20,12 @@ from rlvo.cli.common import (
     print_notes,
     writable_file,
     writable_folder,
-    writing,
 )
 from rlvo.cli.evaluate import print_question, selection_json
 from rlvo.config.commands import command_line
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import RlvoError
+from rlvo.files import writing
 from rlvo.report.console import console, numeric, print_json, print_line, show_progress, text_table
 
 if TYPE_CHECKING:

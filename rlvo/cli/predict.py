@@ -18,11 +18,10 @@ from rlvo.cli.common import (
     column_mapping,
     writable_file,
     writable_folder,
-    writing,
 )
 from rlvo.config.workdir import DEFAULT
 from rlvo.errors import CohortError, MachineError, RlvoError
-from rlvo.files import atomic_write, csv_text, file_sha256
+from rlvo.files import atomic_write, csv_text, file_sha256, writing
 from rlvo.report.console import print_json, print_line, show_progress, show_working
 
 CHILD = """

@@ -12,7 +12,6 @@ from rlvo.cli.common import (
     WorkdirOption,
     column_mapping,
     writable_file,
-    writing,
 )
 from rlvo.cli.search import ConfigArgument
 from rlvo.cli.weights import print_study_lines
@@ -49,24 +48,21 @@ def pretrain(
     Example: rlvo pretrain study.yaml unlabelled.csv -o encoder.safetensors
     """
     study = load_or_started(config, Workdir.at(workdir, create=False).studies)
-    from rlvo.files import atomic_write
     from rlvo.workflows.pretrain import pretrain
 
-    lines = list[str]()
     made = pretrain(
         study,
         table,
         Workdir.at(workdir),
+        out,
         cohort=cohort,
         modality=modality,
         epochs=epochs,
         mapping=column_mapping(columns),
         address=address,
         progress=show_progress,
-        tell=lines.append if json else print_line,
+        tell=(lambda _: None) if json else print_line,
     )
-    with writing(out):
-        atomic_write(out, made.data)
     epoch, best = made.best
     if json:
         print_json(
@@ -82,7 +78,7 @@ def pretrain(
                 "error": best["val/loss"],
                 "curve": made.epochs,
                 "picture": made.picture,
-                "notes": lines,
+                "notes": made.notes,
             }
         )
         return

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from rlvo.about import NOTICE
-from rlvo.cli.common import JsonOption, StudyArgument, WorkdirOption, print_links, print_notes, writable_file, writing
+from rlvo.cli.common import JsonOption, StudyArgument, WorkdirOption, print_links, print_notes, writable_file
 from rlvo.config.workdir import DEFAULT, Workdir
+from rlvo.files import writing
 from rlvo.report.console import print_json, print_line, show_progress
 
 

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from rlvo.cli.common import JsonOption, writable_file, writing
+from rlvo.cli.common import JsonOption, writable_file
 from rlvo.config.model import BackboneName
+from rlvo.files import writing
 from rlvo.report.console import print_json, print_line
 
 

@@ -26,7 +26,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from rlvo.config.model import CheckpointName, Configuration
+from rlvo.config.model import CheckpointName, Configuration, TrainingConfig
 from rlvo.files import atomic_write, file_sha256, parse_json
 from rlvo.training.average import WeightAverage
 from rlvo.training.records import (
@@ -45,7 +45,7 @@ from rlvo.training.records import (
     write_epochs,
     write_record,
 )
-from rlvo.training.shortage import read_retries
+from rlvo.training.shortage import read_retries, retry
 from rlvo.training.usage import note_total
 
 WEIGHTS, AVERAGE, STATE, MANIFEST = "model.safetensors", "average.safetensors", "state.pt", "manifest.json"
@@ -281,6 +281,21 @@ def load_progress(folder: Path) -> Progress | None:
         return progress
     checkpoint = load_last(folder)
     return None if checkpoint is None else checkpoint.progress
+
+
+def retry_from_last(folder: Path, settings: TrainingConfig) -> bool:
+    """Whether what ran out of memory can go on from its last checkpoint with fewer patients at once; then it will.
+
+    Args:
+        folder: that of a trial or a pretraining.
+        settings: as configured.
+    """
+    checkpoint = load_last(folder)
+    another = retry(folder, settings, len(checkpoint.progress.epochs) if checkpoint else 0)
+    if another is not None:
+        what = "out of memory: training goes on from epoch %d, with at most %d of a batch's %d patients at once"
+        logger.warning(what, another.epoch, another.micro_batch, settings.batch_size)
+    return another is not None
 
 
 def _remove_leftovers(folder: Path) -> None:

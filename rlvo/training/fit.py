@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from rlvo.config.model import Configuration, TrainingConfig, auxiliary_targets
+from rlvo.config.model import Configuration, auxiliary_targets
 from rlvo.config.study import Compile
 from rlvo.errors import RlvoError, get_logger
 from rlvo.evaluation.predictions import write_predictions
@@ -26,7 +26,7 @@ from rlvo.models.crop import check_seen
 from rlvo.models.pretrained import start_from
 from rlvo.training.average import WeightAverage
 from rlvo.training.chance import look_back
-from rlvo.training.checkpoint import Progress, Saver, end_trial, load_last
+from rlvo.training.checkpoint import Progress, Saver, end_trial, load_last, retry_from_last
 from rlvo.training.dataset import FoldData, Volumes, channel_statistics
 from rlvo.training.epoch import (
     NonFiniteLossError,
@@ -59,7 +59,6 @@ from rlvo.training.shortage import (
     free_memory,
     out_of_memory_errors,
     read_retries,
-    retry,
 )
 
 logger = get_logger(__name__)
@@ -128,7 +127,7 @@ def fit(
     how = Execution(chosen, configuration.training, activation_checkpointing, compile)
     with storage_errors(folder), torch.random.fork_rng(), how.libraries():
         if (folder / KILLED).exists():
-            _retry(folder, configuration.training)
+            retry_from_last(folder, configuration.training)
             (folder / KILLED).unlink()
         again: Progress | None = None
         while True:
@@ -139,20 +138,10 @@ def fit(
                     return ended
                 again = ended
             except OutOfMemoryError:
-                if not _retry(folder, configuration.training):
+                if not retry_from_last(folder, configuration.training):
                     raise
                 again = None
             free_memory()  # here, where the error no longer holds what the step had made
-
-
-def _retry(folder: Path, settings: TrainingConfig) -> bool:
-    """Whether the trial can go on with fewer patients at once; if it can, it will."""
-    checkpoint = load_last(folder)
-    another = retry(folder, settings, len(checkpoint.progress.epochs) if checkpoint else 0)
-    if another is not None:
-        what = "out of memory: the trial goes on from epoch %d, with at most %d of a batch's %d patients at once"
-        logger.warning(what, another.epoch, another.micro_batch, settings.batch_size)
-    return another is not None
 
 
 def _train(

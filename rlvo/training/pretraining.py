@@ -28,14 +28,20 @@ from rlvo.errors import RlvoError
 from rlvo.files import atomic_write, file_sha256, private, storage_errors
 from rlvo.models.pretrained import seen_metadata
 from rlvo.training.augmentation import SIDES, Changes, flip_and_shift, jitter
-from rlvo.training.checkpoint import Progress, Saver, load_last
+from rlvo.training.checkpoint import Progress, Saver, load_last, retry_from_last
 from rlvo.training.dataset import Patients, Volumes, channel_statistics
 from rlvo.training.epoch import batches, build_optimizer, build_schedule, parts
 from rlvo.training.execution import Execution
 from rlvo.training.masked import PLACES, MaskedTask, draw_places
 from rlvo.training.member import full_precision, read_ahead
 from rlvo.training.records import BEST_WEIGHTS, EpochMetrics, damaged, write_epochs
-from rlvo.training.shortage import out_of_memory_errors
+from rlvo.training.shortage import (
+    OutOfMemoryError,
+    after_retries,
+    free_memory,
+    out_of_memory_errors,
+    read_retries,
+)
 
 EXAMPLE = "example.npz"
 """In the folder: one slice of a volume that was held back, as `draw_pretraining` shows it. It is a patient's."""
@@ -97,20 +103,29 @@ def pretrain(
     Raises:
         RlvoError: the loss is not finite any more, or `folder` holds damaged files.
         PatientError: volumes are missing or damaged.
-        MachineError: there is not enough memory (OutOfMemoryError) or disk space.
+        MachineError: there is not enough disk space, or memory (OutOfMemoryError), even for half the patients at once
+            and half of these.
     """
     torch.set_num_threads(job.resources.cpus)
     chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     resources, settings = job.resources, job.configuration.training
     how = Execution(chosen, settings, resources.activation_checkpointing, resources.compile)
-    with storage_errors(folder), torch.random.fork_rng(), how.libraries(), out_of_memory_errors():
-        return _train(job, data, folder, how, until or settings.epochs, report)
+    with storage_errors(folder), torch.random.fork_rng(), how.libraries():
+        while True:
+            try:
+                with out_of_memory_errors():
+                    return _train(job, data, folder, how, until or settings.epochs, report)
+            except OutOfMemoryError:
+                if not retry_from_last(folder, settings):
+                    raise
+            free_memory()
 
 
 def _train(
     job: Pretraining, data: Unlabelled, folder: Path, how: Execution, last: int, report: Report | None
 ) -> list[EpochMetrics]:
-    model, settings = job.configuration.model, job.configuration.training
+    model, settings = job.configuration.model, after_retries(job.configuration.training, read_retries(folder))
+    tested_at_once = job.configuration.training.at_once  # whatever fits in training: it decides what is hidden
     training, held_back = (Volumes(_nameless(each), model.channels) for each in (data.training, data.held_back))
     head = torch.from_numpy(data.head).to(torch.float16)[None, None]
     checkpoint = load_last(folder)
@@ -138,7 +153,7 @@ def _train(
         _seed(job, epoch)
         trained = _train_epoch(task, training, head, settings, optimizer, schedule, how, data.grid)
         _seed(job, "held back")
-        tested = _ratio(task, held_back, head, settings.at_once)
+        tested = _ratio(task, held_back, head, tested_at_once)
         training.check_unchanged()
         held_back.check_unchanged()
         if wrong := [loss for loss in (trained, tested) if not math.isfinite(loss)]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from rlvo.config.loading import named_study
+from rlvo.config.model import Modality
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.progress import ShowProgress, no_progress
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rlvo.workflows.ablation_results import AblationResults
     from rlvo.workflows.ensemble import BuiltEnsemble
     from rlvo.workflows.holdout import Evaluation
+    from rlvo.workflows.pretrain import Pretrained
     from rlvo.workflows.report import Report
     from rlvo.workflows.study import OpenStudy
 
@@ -95,6 +97,38 @@ class Study:
 
         config = self.config if configurations is None else with_configurations(self.config, configurations)
         return search(config, self._cohort, self.work, address=address, progress=self._progress)[1]
+
+    def pretrain(
+        self,
+        table: str | Path,
+        out: str | Path,
+        *,
+        modality: Modality | None = None,
+        epochs: int | None = None,
+        address: str | None = None,
+    ) -> Pretrained:
+        """Pretrain the image network on the volumes of a table, outcomes unread; called again, it continues.
+
+        Args:
+            table: patients with NCCT or CTA; those of the study, and of any other of the work folder, are left out.
+            out: safetensors file to write, which `model.pretrained` can name.
+            modality: which of the study's networks; None: the one with the fewest channels.
+            epochs: how often each patient is seen; None: the study's.
+            address: Ray cluster, as for `search`.
+        """
+        from rlvo.workflows.pretrain import pretrain
+
+        return pretrain(
+            self.config,
+            Path(table),
+            self.work,
+            Path(out),
+            cohort=self._cohort,
+            modality=modality,
+            epochs=epochs,
+            address=address,
+            progress=self._progress,
+        )
 
     def status(self) -> StudyState:
         """Where the study stands, from its folder alone: also while another process searches, and after a crash."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +17,7 @@ from rlvo.config.pretrained import RANDOM
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.errors import MachineError, RlvoError
+from rlvo.files import atomic_write, check_writable, writing
 from rlvo.imaging.alignment.atlas import brain_mask, head_mask
 from rlvo.imaging.cohort_preparation import prepare_cohort
 from rlvo.imaging.store import VolumeStore
@@ -50,8 +51,8 @@ VERSION = 1
 class Pretrained:
     """An image network that was pretrained, and how well it does."""
 
-    data: bytes
-    """The file that `model.pretrained` names."""
+    sha256: str
+    """Of the file that was written."""
     match: Match
     """How its tensors fit the network they are for."""
     model: ModelConfig
@@ -61,10 +62,8 @@ class Pretrained:
     held_back: int
     picture: Path
     """Its curve, and a slice of a patient's head; in the work folder."""
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.data).hexdigest()
+    notes: tuple[str, ...]
+    """Who was left out and why, and what went wrong without consequence."""
 
     @property
     def best(self) -> tuple[int, EpochMetrics]:
@@ -76,6 +75,7 @@ def pretrain(
     config: StudyConfig,
     table: Path,
     work: Workdir,
+    out: Path,
     *,
     cohort: Path | None = None,
     modality: Modality | None = None,
@@ -92,19 +92,27 @@ def pretrain(
 
     Args:
         table: names NCCT or CTA of patients; what the study's own table calls its columns holds here too.
+        out: file to write (safetensors), which `model.pretrained` can name.
         cohort: the study's own table; None: the configuration's.
         modality: which of the study's networks; None: the one that fits most of them (`network`).
         epochs: None: the study's.
         mapping: our column names to the table's, where they are not those of the study.
         address: Ray cluster; None: `RAY_ADDRESS`, or else this machine.
         progress: shows how far the preparation of volumes is, and how many epochs have ended.
-        tell: told, line by line, who was left out and why, and what went wrong without consequence.
+        tell: told the notes, line by line, as they come.
 
     Raises:
         RlvoError: the table is at fault, too few of its patients are left, the network is too small for the volumes, or
             the loss is not finite; or another pretraining of the same weights is at work.
         MachineError: the machine cannot train it.
     """
+    check_writable(out)
+    notes = list[str]()
+
+    def note(line: str) -> None:
+        notes.append(line)
+        tell(line)
+
     if cohort is not None:
         config = config.with_setting("cohort.table", cohort.expanduser().resolve())
     config = settle(config, StudyFolder(work.study(config.name)))
@@ -112,12 +120,12 @@ def pretrain(
     model, settings = configuration.model, configuration.training
     known = own_tables(config, started_studies(work.studies))
     if not any(each.study in (config.name, config.folds.of_study) for each in known):
-        tell("the study's own table is not known (--cohort): a search will refuse weights that have seen its patients")
+        note("the study's own table is not known (--cohort): a search will refuse weights that have seen its patients")
 
-    rows, notes = read_volumes_table(table, (*READ, "person"), {**config.cohort.columns, **(mapping or {})})
-    for note in notes:
-        tell(f"note: {note}")
-    rows = _without_known(rows, known, tell)
+    rows, remarks = read_volumes_table(table, (*READ, "person"), {**config.cohort.columns, **(mapping or {})})
+    for remark in remarks:
+        note(f"note: {remark}")
+    rows = _without_known(rows, known, note)
     files = volume_paths(rows, table.expanduser().resolve().parent)
     store, target = VolumeStore(work.store), Target(grid=config.grid, atlas=config.atlas)
     seen = frozenset[str]()
@@ -125,13 +133,13 @@ def pretrain(
         scans, unknown = each.scans(store, target)
         seen |= scans
         if unknown:
-            tell(unknown)
+            note(unknown)
     with progress("preparing volumes") as advance:
         prepared = prepare_cohort(files, target, store, progress=advance)
     for error in prepared.refused.values():
-        tell(str(error))
+        note(str(error))
     addresses, learnt = _usable(
-        {patient: each.address for patient, each in prepared.prepared.items()}, files, model, store, seen, tell
+        {patient: each.address for patient, each in prepared.prepared.items()}, files, model, store, seen, note
     )
     if len(addresses) < FEWEST:
         what = f"{len(addresses) or 'no'} patients are left to learn from"
@@ -151,7 +159,7 @@ def pretrain(
     key = content_hash([VERSION, configuration.model_dump(mode="json"), config.seed, volumes])
     folder = work.pretraining(f"{config.name}-{key[:12]}")
     folder.mkdir(parents=True, exist_ok=True)
-    tell(f"{configuration.model.backbone}, {model.modality}: {len(data.training)} patients train it, "
+    note(f"{configuration.model.backbone}, {model.modality}: {len(data.training)} patients train it, "
          f"{len(data.held_back)} more are held back to measure how good it is")  # fmt: skip
 
     from rlvo.search.pretraining import run_pretraining  # Ray
@@ -165,19 +173,22 @@ def pretrain(
     curve = [{name: value for name, value in epoch.items() if name != "epoch"} for epoch in read_epochs(folder)]
     draw_pretraining(curve, folder / EXAMPLE, folder / "picture.png")
     made = Pretrained(
-        data=content,
+        sha256=hashlib.sha256(content).hexdigest(),
         match=match(model, shapes, "the pretrained network"),
         model=model,
         epochs=curve,
         training=len(data.training),
         held_back=len(data.held_back),
         picture=folder / "picture.png",
+        notes=(),
     )
+    with writing(out):
+        atomic_write(out, content)
     try:
         _log(made, config, key, work)
     except MachineError as error:
-        tell(f"warning: MLflow lacks the curve, and gets it if the command is run again: {error}")
-    return made
+        note(f"warning: MLflow lacks the curve, and gets it if the command is run again: {error}")
+    return replace(made, notes=tuple(notes))
 
 
 def network(config: StudyConfig, modality: Modality | None = None, epochs: int | None = None) -> Configuration:

@@ -5,16 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load
 from scipy.ndimage import gaussian_filter
+from torch import Tensor
 
 from rlvo.config.grid import Grid
 from rlvo.config.model import Configuration
 from rlvo.config.study import ResourcesConfig
 from rlvo.errors import RlvoError
 from rlvo.models.backbones import build_backbone
+from rlvo.training.masked import MaskedTask
 from rlvo.training.pretraining import Pretraining, Unlabelled, encoder_file, kept_sha256, pretrain
 from rlvo.training.records import read_epochs
+from rlvo.training.shortage import OutOfMemoryError
 
 GRID = Grid(shape=(16, 14, 12), spacing=(8, 8, 8), origin=(-60, -56, -40))
 DENSENET = {"init_features": 4, "growth_rate": 4, "block_config": (1, 1), "stem_kernel": 3}
@@ -84,3 +88,29 @@ def test_an_interrupted_pretraining_ends_as_one_that_was_not(data: Unlabelled, t
 def test_a_loss_that_is_not_finite_is_one_line(data: Unlabelled, tmp_path: Path) -> None:
     with pytest.raises(RlvoError, match=r"the loss became (nan|inf) in epoch \d.*smaller training.learning_rate"):
         pretrain(job(learning_rate=1e30), data, tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("fitting", [2, 1, 0])
+def test_what_does_not_fit_is_trained_in_smaller_parts(
+    data: Unlabelled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitting: int
+) -> None:
+    """On a device that holds so many patients in a training step, from the second epoch's first step on."""
+    pretrain(job(), data, tmp_path / "cut", device="cpu", until=1)
+    in_parts = pretrain(job(micro_batch=max(fitting, 1)), data, tmp_path / "parts", device="cpu", until=1)
+    sums = MaskedTask.sums
+
+    def limited(task: MaskedTask, volume: Tensor, *others: Tensor) -> Tensor:
+        if task.training and len(volume) > fitting:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.40 GiB")
+        return sums(task, volume, *others)
+
+    monkeypatch.setattr(MaskedTask, "sums", limited)
+    if fitting == 0:
+        with pytest.raises(OutOfMemoryError, match="out of GPU memory"):
+            pretrain(job(), data, tmp_path / "cut", device="cpu")
+        assert len(read_epochs(tmp_path / "cut")) == 1
+        return
+    epochs = pretrain(job(), data, tmp_path / "cut", device="cpu")
+    assert len(epochs) == 4
+    again = pretrain(job(), data, tmp_path / "anew", device="cpu", until=1)
+    assert again[0]["train/loss"] == in_parts[0]["train/loss"] != epochs[0]["train/loss"]
