@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializationInfo, ValidationInfo, field_validator
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What NumPy, scikit-learn, torch and Optuna all take."""
@@ -53,6 +53,16 @@ def content_hash(value: object) -> str:
         value = value.model_dump(mode="json")
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def without(before: Mapping[str, Any], content: dict[str, Any], info: SerializationInfo) -> dict[str, Any]:
+    """`content`, in JSON without the options that mean what files written before they existed mean.
+
+    So files, keys and hashes stay what they were.
+    """
+    if info.mode != "json":
+        return content
+    return {name: value for name, value in content.items() if value != before.get(name, ...)}
 
 
 def by_path(settings: Mapping[str, Any], prefix: str = "") -> dict[str, object]:

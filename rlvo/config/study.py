@@ -22,9 +22,10 @@ from pydantic import (
 from rlvo.config.arteries import why_no_box
 from rlvo.config.base import Section, Seed
 from rlvo.config.grid import PRESETS, GridField
-from rlvo.config.model import AUXILIARY, Configuration, ModelConfig, TrainingConfig, auxiliary_targets
+from rlvo.config.model import AUXILIARY, Configuration, ModelConfig, auxiliary_targets
 from rlvo.config.predictors import PAPER_PREDICTORS, OwnPredictor, Predictor
 from rlvo.config.space import FieldPath, Scalar, Space, conditions
+from rlvo.config.training import TrainingConfig
 
 
 class CohortConfig(Section):

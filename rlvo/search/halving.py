@@ -16,8 +16,9 @@ from itertools import accumulate
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from rlvo.config.model import CheckpointName, Configuration, TrainingConfig
+from rlvo.config.model import Configuration
 from rlvo.config.study import SearchConfig
+from rlvo.config.training import CheckpointName, TrainingConfig
 from rlvo.study.state import ConfigurationState, State, TrialState, trial_state
 from rlvo.training.records import OBJECTIVE, CompletionRecord, EpochMetrics, is_better
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlvo.config.grid import Grid
-from rlvo.config.model import AugmentationConfig
+from rlvo.config.training import AugmentationConfig
 
 SIDES = ("occlusion_side=left", "occlusion_side=right")
 

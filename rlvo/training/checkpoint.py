@@ -26,7 +26,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from rlvo.config.model import CheckpointName, Configuration, TrainingConfig
+from rlvo.config.model import Configuration
+from rlvo.config.training import CheckpointName, TrainingConfig
 from rlvo.files import atomic_write, file_sha256, parse_json
 from rlvo.training.average import WeightAverage
 from rlvo.training.records import (

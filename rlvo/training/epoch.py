@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
-from rlvo.config.model import TrainingConfig
+from rlvo.config.training import TrainingConfig
 from rlvo.evaluation.metrics import classification_metrics
 from rlvo.evaluation.thresholds import youden_threshold
 from rlvo.models.auxiliary import AuxiliaryHeads

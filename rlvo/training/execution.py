@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from rlvo.config.model import TrainingConfig
 from rlvo.config.study import Compile
+from rlvo.config.training import TrainingConfig
 from rlvo.models.classifier import Classifier
 from rlvo.models.compiling import Compiled
 from rlvo.models.pooling import make_pooling_deterministic

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rlvo.cohort.encoding import TabularEncoder
 from rlvo.cohort.variables import CTP, source_columns
-from rlvo.config.model import TrainingConfig
+from rlvo.config.training import TrainingConfig
 from rlvo.training.dataset import Volumes
 
 

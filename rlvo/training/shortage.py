@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from rlvo.config.model import TrainingConfig
+from rlvo.config.training import TrainingConfig
 from rlvo.errors import MachineError
 from rlvo.files import atomic_write
 from rlvo.training.records import CONTEXT_BYTES, OUT_OF_MEMORY, Retry, damaged

@@ -3,7 +3,7 @@ import hashlib
 import pytest
 
 from rlvo.config.base import content_hash
-from rlvo.config.model import AugmentationConfig
+from rlvo.config.training import AugmentationConfig
 
 
 def test_a_hash_is_that_of_the_canonical_json() -> None:

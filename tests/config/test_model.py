@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from rlvo.config.model import Configuration, ModelConfig, TrainingConfig
+from rlvo.config.model import Configuration, ModelConfig
 from rlvo.config.space import FieldPath, Space
+from rlvo.config.training import TrainingConfig
 
 
 def test_a_configurations_key_is_its_content() -> None:

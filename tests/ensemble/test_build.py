@@ -11,8 +11,9 @@ import pytest
 from scipy.special import expit, logit
 from support.stored_predictions import FOLDS, MODALITIES, RECORDS, THREE, configuration, fitted, record, stored
 
-from rlvo.config.model import Configuration, TrainingConfig
+from rlvo.config.model import Configuration
 from rlvo.config.study import EnsembleConfig
+from rlvo.config.training import TrainingConfig
 from rlvo.ensemble.build import fit_fallbacks, score_out_of_fold, study_ensembles, validation_metrics
 from rlvo.ensemble.fitting import Validation
 from rlvo.ensemble.spec import EnsembleAnswer, EnsembleSpec, apply_ensemble, first_names
@@ -362,7 +363,8 @@ def test_building_needs_no_heavy_library_and_reading_a_spec_no_scikit_learn(tmp_
     script = f"""
 import sys
 import pandas as pd
-from rlvo.config.model import Configuration, TrainingConfig
+from rlvo.config.model import Configuration
+from rlvo.config.training import TrainingConfig
 from rlvo.config.study import EnsembleConfig
 from rlvo.ensemble.spec import EnsembleSpec
 assert "sklearn" not in sys.modules

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from rlvo.config.base import content_hash
 from rlvo.config.grid import PRESETS, Grid
-from rlvo.config.model import AugmentationConfig, BackboneName, Configuration, TrainingConfig
+from rlvo.config.model import BackboneName, Configuration
 from rlvo.config.study import StudyConfig
+from rlvo.config.training import AugmentationConfig, TrainingConfig
 from rlvo.explain.gradcam import before_and_after
 from rlvo.models.backbones import check_volume
 from rlvo.models.classifier import Classifier

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from rlvo.config.grid import Grid
-from rlvo.config.model import AugmentationConfig
+from rlvo.config.training import AugmentationConfig
 from rlvo.training.augmentation import Changes, flip_and_shift, jitter, side_columns
 
 NAMES = ("age", "occlusion_side=left", "occlusion_side=right", "nihss")

@@ -15,8 +15,9 @@ from torch import nn
 from rlvo.cohort.encoding import fit_encoder
 from rlvo.cohort.variables import VARIABLES
 from rlvo.config.base import content_hash
-from rlvo.config.model import AUXILIARY, Configuration, TrainingConfig, auxiliary_targets
+from rlvo.config.model import AUXILIARY, Configuration, auxiliary_targets
 from rlvo.config.study import StudyConfig
+from rlvo.config.training import TrainingConfig
 from rlvo.errors import RlvoError
 from rlvo.models.auxiliary import AuxiliaryHeads
 from rlvo.models.classifier import Classifier

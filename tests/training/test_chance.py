@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from scipy.stats import mannwhitneyu
 from sklearn.metrics import roc_auc_score
 
-from rlvo.config.model import Configuration, DenseNetOptions, ModelConfig, TrainingConfig
+from rlvo.config.model import Configuration, DenseNetOptions, ModelConfig
+from rlvo.config.training import TrainingConfig
 from rlvo.evaluation.predictions import read_predictions
 from rlvo.models.classifier import Classifier
 from rlvo.search.halving import Contender, Rung, objective_curve

@@ -9,7 +9,8 @@ from support.networks import narrow
 from torch import Tensor
 
 from rlvo.config.grid import Grid
-from rlvo.config.model import AugmentationConfig, BackboneName, Configuration, TrainingConfig
+from rlvo.config.model import BackboneName, Configuration
+from rlvo.config.training import AugmentationConfig, TrainingConfig
 from rlvo.errors import RlvoError
 from rlvo.models.crop import Crop
 from rlvo.training.dataset import FoldData

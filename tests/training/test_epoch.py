@@ -10,7 +10,8 @@ from support.networks import BACKBONES, narrow
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlvo.config.model import AugmentationConfig, BackboneName, DenseNetOptions, ModelConfig, TrainingConfig
+from rlvo.config.model import BackboneName, DenseNetOptions, ModelConfig
+from rlvo.config.training import AugmentationConfig, TrainingConfig
 from rlvo.models.backbones import build_backbone
 from rlvo.models.classifier import Classifier
 from rlvo.training.dataset import FoldData, Volumes

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlvo.config.model import Configuration, DenseNetOptions, ModelConfig, TrainingConfig
+from rlvo.config.model import Configuration, DenseNetOptions, ModelConfig
+from rlvo.config.training import TrainingConfig
 from rlvo.models import recomputing
 from rlvo.models.classifier import Classifier
 from rlvo.models.compiling import Compiled

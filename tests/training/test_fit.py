@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 from sklearn.metrics import log_loss, roc_auc_score
 
-from rlvo.config.model import Configuration, DenseNetOptions, ModelConfig, TrainingConfig
+from rlvo.config.model import Configuration, DenseNetOptions, ModelConfig
+from rlvo.config.training import TrainingConfig
 from rlvo.errors import DiskFullError, MachineError, PatientError, RlvoError, StorageError
 from rlvo.evaluation.predictions import read_predictions
 from rlvo.files import file_sha256

@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
-from rlvo.config.model import Configuration, TrainingConfig
+from rlvo.config.model import Configuration
+from rlvo.config.training import TrainingConfig
 from rlvo.files import file_sha256
 from rlvo.models.backbones import build_backbone
 from rlvo.training.checkpoint import load_last

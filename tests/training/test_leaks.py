@@ -15,7 +15,8 @@ from support.networks import narrow
 
 from rlvo.cohort.encoding import fit_encoder
 from rlvo.config.grid import Grid
-from rlvo.config.model import Configuration, TrainingConfig
+from rlvo.config.model import Configuration
+from rlvo.config.training import TrainingConfig
 from rlvo.evaluation.predictions import read_predictions
 from rlvo.training.dataset import FoldData, Patients
 from rlvo.training.fit import fit

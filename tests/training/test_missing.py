@@ -12,7 +12,8 @@ from support.networks import narrow
 
 from rlvo.cohort.encoding import fit_encoder
 from rlvo.cohort.variables import CTP
-from rlvo.config.model import Configuration, TrainingConfig
+from rlvo.config.model import Configuration
+from rlvo.config.training import TrainingConfig
 from rlvo.evaluation.predictions import read_predictions
 from rlvo.models.classifier import Classifier
 from rlvo.training.dataset import FoldData, Volumes

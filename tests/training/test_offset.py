@@ -19,8 +19,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from rlvo.cohort.encoding import fit_encoder
 from rlvo.cohort.label import derive_label
 from rlvo.cohort.splits import make_split
-from rlvo.config.model import Configuration, FusionName, TrainingConfig
+from rlvo.config.model import Configuration, FusionName
 from rlvo.config.study import PAPER_PREDICTORS, FoldsConfig
+from rlvo.config.training import TrainingConfig
 from rlvo.errors import RlvoError
 from rlvo.models.classifier import Classifier
 from rlvo.synthetic.cohort import draw_patients

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rlvo.config.model import Configuration, DenseNetOptions, ModelConfig, TrainingConfig
+from rlvo.config.model import Configuration, DenseNetOptions, ModelConfig
+from rlvo.config.training import TrainingConfig
 from rlvo.errors import MachineError
 from rlvo.models.classifier import Classifier
 from rlvo.training.dataset import FoldData
