@@ -32,7 +32,8 @@ from rlvo.cohort.splits import Split
 from rlvo.config.grid import PRESETS
 from rlvo.config.loading import load_study, parse_study
 from rlvo.config.model import Configuration
-from rlvo.config.study import ResourcesConfig, StudyConfig
+from rlvo.config.sections import ResourcesConfig
+from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.files import atomic_write
 from rlvo.imaging.target import Target

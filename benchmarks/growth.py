@@ -18,7 +18,7 @@ from benchmarks.measure import exponent, seconds, show
 from benchmarks.training import Ours, configure, random_fold
 from rlvo.config.grid import Grid, over_field_of_view
 from rlvo.config.model import Configuration
-from rlvo.config.study import EnsembleConfig
+from rlvo.config.sections import EnsembleConfig
 from rlvo.ensemble.build import study_ensembles
 from rlvo.imaging.alignment.template import load_atlas
 from rlvo.imaging.cohort_preparation import prepare_cohort

@@ -27,7 +27,8 @@ from sklearn.metrics import roc_auc_score
 from rlvo.cohort.reading import read_cohort, volume_paths
 from rlvo.config.loading import load_study
 from rlvo.config.model import Modality
-from rlvo.config.study import EnsembleConfig, StudyConfig
+from rlvo.config.sections import EnsembleConfig
+from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.ensemble.build import STUDY_ENSEMBLE, study_ensembles
 from rlvo.ensemble.comparison import every_way

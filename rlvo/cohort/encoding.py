@@ -20,7 +20,7 @@ from rlvo.cohort.variables import (
 )
 from rlvo.config.base import Frozen
 from rlvo.config.predictors import OwnPredictor
-from rlvo.config.study import CohortConfig
+from rlvo.config.sections import CohortConfig
 from rlvo.errors import RlvoError
 
 Scaling = Literal["quantile", "min_max"]

@@ -11,7 +11,7 @@ import pandas as pd
 from pydantic import Field, ValidationError, model_validator
 
 from rlvo.config.base import Frozen, content_hash
-from rlvo.config.study import FoldsConfig
+from rlvo.config.sections import FoldsConfig
 from rlvo.errors import RlvoError
 from rlvo.files import atomic_write, parse_json
 

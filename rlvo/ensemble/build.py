@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import pandas as pd
 
 from rlvo.config.model import Configuration, Modality
-from rlvo.config.study import EnsembleConfig
+from rlvo.config.sections import EnsembleConfig
 from rlvo.ensemble.calibration import fit_calibrator, margins_of_mean
 from rlvo.ensemble.fitting import Validation, fit_fold, score_patients
 from rlvo.ensemble.selection import (

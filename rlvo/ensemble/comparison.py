@@ -7,7 +7,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
-from rlvo.config.study import EnsembleConfig
+from rlvo.config.sections import EnsembleConfig
 from rlvo.ensemble.build import STUDY_ENSEMBLE
 from rlvo.ensemble.calibration import cross_calibrated, margins_of_mean
 from rlvo.ensemble.fitting import Validation, fit_fold, fit_member, score_patients

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from rlvo.config.model import Configuration
-from rlvo.config.study import EnsembleConfig
+from rlvo.config.sections import EnsembleConfig
 from rlvo.ensemble.calibration import Platt, fit_calibrator, log_odds
 from rlvo.ensemble.spec import (
     TABLE,

@@ -11,7 +11,8 @@ import numpy as np
 from scipy.stats import rankdata
 
 from rlvo.config.model import Configuration, Modality
-from rlvo.config.study import EnsembleConfig, StudyConfig
+from rlvo.config.sections import EnsembleConfig
+from rlvo.config.study import StudyConfig
 from rlvo.ensemble.fitting import LABEL, Validation
 from rlvo.ensemble.spec import IMAGE, IMAGE_TABLE, LABELS, TABLE, Contender
 from rlvo.ensemble.weighting import Weighting, combine

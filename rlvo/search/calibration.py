@@ -19,7 +19,8 @@ import numpy as np
 from rlvo.cohort.encoding import TabularEncoder
 from rlvo.config.grid import Grid
 from rlvo.config.model import Configuration
-from rlvo.config.study import ResourcesConfig, StudyConfig
+from rlvo.config.sections import ResourcesConfig
+from rlvo.config.study import StudyConfig
 from rlvo.progress import Advance
 from rlvo.study.specs import Spec, model_specs, spec_of
 from rlvo.training.usage import Pace

@@ -17,7 +17,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from rlvo.config.model import Configuration
-from rlvo.config.study import SearchConfig
+from rlvo.config.sections import SearchConfig
 from rlvo.config.training import CheckpointName, TrainingConfig
 from rlvo.study.state import ConfigurationState, State, TrialState, trial_state
 from rlvo.training.records import OBJECTIVE, CompletionRecord, EpochMetrics, is_better

@@ -19,7 +19,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rlvo.cohort.encoding import unfitted_encoder
 from rlvo.config.grid import Grid
 from rlvo.config.model import Configuration
-from rlvo.config.study import CohortConfig, ResourcesConfig, StudyConfig
+from rlvo.config.sections import CohortConfig, ResourcesConfig
+from rlvo.config.study import StudyConfig
 from rlvo.errors import get_logger
 from rlvo.ray_session import NODE_SECONDS
 from rlvo.search.plan import StudyPlan, trial_bytes

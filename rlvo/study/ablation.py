@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from rlvo.config.base import Frozen, by_path
 from rlvo.config.model import AUXILIARY, Configuration, auxiliary_targets
+from rlvo.config.sections import AblationConfig, SearchConfig
 from rlvo.config.space import Scalar, Space
-from rlvo.config.study import AblationConfig, SearchConfig, StudyConfig
+from rlvo.config.study import StudyConfig
 from rlvo.errors import RlvoError
 from rlvo.files import atomic_write
 from rlvo.study.folder import StudyFolder

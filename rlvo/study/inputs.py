@@ -15,7 +15,8 @@ from rlvo.cohort.splits import Split, make_split, persons, read_split, take_over
 from rlvo.cohort.variables import check_predictors
 from rlvo.config.base import by_path, content_hash
 from rlvo.config.predictors import OwnPredictor
-from rlvo.config.study import DEFAULTS, CohortConfig, StudyConfig
+from rlvo.config.sections import CohortConfig
+from rlvo.config.study import DEFAULTS, StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.ensemble.spec import EnsembleSpec
 from rlvo.errors import CohortError, Finding, RlvoError

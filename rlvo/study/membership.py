@@ -9,7 +9,7 @@ from rlvo.cohort.reading import examine_table
 from rlvo.cohort.splits import Split, read_split
 from rlvo.cohort.tables import read_table
 from rlvo.cohort.variables import PERFUSION_VOLUMES, VARIABLES, source_columns
-from rlvo.config.study import CohortConfig
+from rlvo.config.sections import CohortConfig
 from rlvo.errors import RlvoError
 from rlvo.study.folder import StudyFolder, read_config
 

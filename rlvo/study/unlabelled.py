@@ -13,7 +13,8 @@ import pandas as pd
 from rlvo.cohort.reading import volume_paths
 from rlvo.cohort.splits import read_split
 from rlvo.cohort.variables import source_columns
-from rlvo.config.study import CohortConfig, StudyConfig
+from rlvo.config.sections import CohortConfig
+from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.errors import RlvoError
 from rlvo.imaging.store import VolumeStore

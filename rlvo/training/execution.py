@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rlvo.config.study import Compile
+from rlvo.config.sections import Compile
 from rlvo.config.training import TrainingConfig
 from rlvo.models.classifier import Classifier
 from rlvo.models.compiling import Compiled

@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from rlvo.config.model import Configuration, auxiliary_targets
-from rlvo.config.study import Compile
+from rlvo.config.sections import Compile
 from rlvo.errors import RlvoError, get_logger
 from rlvo.evaluation.predictions import write_predictions
 from rlvo.files import file_sha256, storage_errors

@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from rlvo.config.grid import Grid
 from rlvo.config.model import Configuration
-from rlvo.config.study import ResourcesConfig
+from rlvo.config.sections import ResourcesConfig
 from rlvo.config.training import TrainingConfig
 from rlvo.errors import RlvoError
 from rlvo.files import atomic_write, file_sha256, private, storage_errors

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
 from rlvo.config.base import Frozen, content_hash
 from rlvo.config.model import Configuration
-from rlvo.config.study import Compile
+from rlvo.config.sections import Compile
 from rlvo.config.training import CheckpointName
 from rlvo.errors import RlvoError
 from rlvo.files import atomic_write, file_sha256, parse_json

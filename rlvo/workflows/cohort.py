@@ -17,7 +17,8 @@ from rlvo.cohort.tables import read_table
 from rlvo.cohort.variables import VOLUMES, known_variables
 from rlvo.config.loading import named_study
 from rlvo.config.predictors import PAPER_PREDICTORS
-from rlvo.config.study import FoldsConfig, StudyConfig
+from rlvo.config.sections import FoldsConfig
+from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import DEFAULT, Workdir
 from rlvo.errors import CohortError, Finding, RlvoError
 from rlvo.evaluation.calibration import Calibration, measure_calibration

@@ -18,7 +18,7 @@ from rlvo.cohort.tables import read_table
 from rlvo.cohort.variables import CTP, PERFUSION, VARIABLES, check_predictors, source_columns
 from rlvo.config.predictors import PAPER_PREDICTORS, OwnPredictor
 from rlvo.config.reference import SCHEMA_LINE
-from rlvo.config.study import FoldsConfig
+from rlvo.config.sections import FoldsConfig
 from rlvo.errors import RlvoError
 from rlvo.evaluation.power import auc_power
 from rlvo.imaging.biomarkers import declarations

@@ -12,7 +12,8 @@ import pandas as pd
 from rlvo.config.base import content_hash
 from rlvo.config.commands import command_line
 from rlvo.config.loading import named_study
-from rlvo.config.study import EnsembleConfig, StudyConfig
+from rlvo.config.sections import EnsembleConfig
+from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.ensemble.spec import IMAGE, TABLE, EnsembleSpec
 from rlvo.errors import MachineError, get_logger

@@ -15,7 +15,8 @@ from support.privacy import open_to_others
 
 from rlvo.cohort.splits import Split, make_split, write_split
 from rlvo.config.grid import PRESETS
-from rlvo.config.study import FoldsConfig, StudyConfig
+from rlvo.config.sections import FoldsConfig
+from rlvo.config.study import StudyConfig
 from rlvo.errors import CohortError, RlvoError
 from rlvo.files import atomic_write
 from rlvo.study.folder import StudyFolder

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlvo.cohort.splits import Split, check_split, make_split, read_split, take_over, write_split
-from rlvo.config.study import FoldsConfig
+from rlvo.config.sections import FoldsConfig
 from rlvo.errors import RlvoError
 
 

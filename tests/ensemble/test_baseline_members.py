@@ -6,7 +6,7 @@ import pytest
 from support.stored_predictions import FOLDS, THREE, fitted, records_of, stored, with_baseline, with_table
 
 from rlvo.config.base import content_hash
-from rlvo.config.study import EnsembleConfig
+from rlvo.config.sections import EnsembleConfig
 from rlvo.ensemble.build import fit_fallbacks, score_out_of_fold, study_ensembles
 from rlvo.ensemble.comparison import compare_ensembles, every_way
 from rlvo.ensemble.fitting import Validation

@@ -12,7 +12,7 @@ from scipy.special import expit, logit
 from support.stored_predictions import FOLDS, MODALITIES, RECORDS, THREE, configuration, fitted, record, stored
 
 from rlvo.config.model import Configuration
-from rlvo.config.study import EnsembleConfig
+from rlvo.config.sections import EnsembleConfig
 from rlvo.config.training import TrainingConfig
 from rlvo.ensemble.build import fit_fallbacks, score_out_of_fold, study_ensembles, validation_metrics
 from rlvo.ensemble.fitting import Validation
@@ -365,7 +365,7 @@ import sys
 import pandas as pd
 from rlvo.config.model import Configuration
 from rlvo.config.training import TrainingConfig
-from rlvo.config.study import EnsembleConfig
+from rlvo.config.sections import EnsembleConfig
 from rlvo.ensemble.spec import EnsembleSpec
 assert "sklearn" not in sys.modules
 from rlvo.ensemble import build, comparison

@@ -19,7 +19,7 @@ from support.stored_predictions import (
 )
 
 from rlvo.config.model import Configuration, FusionName
-from rlvo.config.study import EnsembleConfig
+from rlvo.config.sections import EnsembleConfig
 from rlvo.ensemble.build import score_out_of_fold, study_ensembles
 from rlvo.ensemble.calibration import fit_calibrator
 from rlvo.ensemble.comparison import (

@@ -9,7 +9,7 @@ from support.stored_predictions import FOLDS, MODALITIES, THREE, configuration, 
 
 from rlvo.config.loading import parse_study
 from rlvo.config.model import Configuration
-from rlvo.config.study import EnsembleConfig
+from rlvo.config.sections import EnsembleConfig
 from rlvo.ensemble.build import STUDY_ENSEMBLE, study_ensembles, validation_metrics
 from rlvo.ensemble.fitting import Validation
 from rlvo.ensemble.selection import greedy, rank_configurations, searched_modalities, select_configurations

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from support.tiny_study import GRID, TinyStudy
 
-from rlvo.config.study import EnsembleConfig
+from rlvo.config.sections import EnsembleConfig
 from rlvo.ensemble.build import fit_ensemble, fit_fallbacks
 from rlvo.ensemble.fitting import Validation
 from rlvo.ensemble.spec import TABLE, EnsembleSpec

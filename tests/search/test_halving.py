@@ -13,7 +13,8 @@ from support.planted import EPOCHS, FOLDS, PRUNING, PlantedTrials, full_grid, op
 
 from rlvo.config.loading import parse_study
 from rlvo.config.model import Configuration
-from rlvo.config.study import SearchConfig, StudyConfig
+from rlvo.config.sections import SearchConfig
+from rlvo.config.study import StudyConfig
 from rlvo.errors import RlvoError
 from rlvo.search.bracket import Bracket, Verdict
 from rlvo.search.halving import Rung, epochs_to_train, ladder, objective_at

@@ -10,7 +10,7 @@ from support.tiny_study import GRID
 from support.volumes import FOCUS, write_rows
 
 from rlvo.config.model import Configuration
-from rlvo.config.study import ResourcesConfig
+from rlvo.config.sections import ResourcesConfig
 from rlvo.errors import RlvoError
 from rlvo.imaging.cohort_preparation import prepare_cohort
 from rlvo.imaging.store import VolumeStore

@@ -7,7 +7,8 @@ import pytest
 from support.small_study import MakeStudy, OpenStudy
 
 from rlvo.cohort.variables import CTP, PERFUSION_VOLUMES
-from rlvo.config.study import PAPER_PREDICTORS, StudyConfig
+from rlvo.config.predictors import PAPER_PREDICTORS
+from rlvo.config.study import StudyConfig
 from rlvo.errors import RlvoError
 from rlvo.registry.register import provenance
 from rlvo.study.ablation import AblationPlan, read_plan, reduced_study, write_plan

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from support.stored_predictions import FOLDS, THREE, configuration, record, stored
 
-from rlvo.config.study import EnsembleConfig, StudyConfig
+from rlvo.config.sections import EnsembleConfig
+from rlvo.config.study import StudyConfig
 from rlvo.ensemble.build import study_ensembles
 from rlvo.errors import RlvoError
 from rlvo.evaluation.predictions import write_predictions

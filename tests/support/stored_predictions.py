@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from rlvo.config.model import Configuration, FusionName, Modality, ModelConfig
-from rlvo.config.study import EnsembleConfig
+from rlvo.config.sections import EnsembleConfig
 from rlvo.ensemble.build import fit_ensemble
 from rlvo.ensemble.fitting import Validation
 from rlvo.ensemble.spec import TABLE, Baseline, EnsembleSpec, baseline_key

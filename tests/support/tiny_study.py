@@ -17,7 +17,8 @@ import pandas as pd
 import pytest
 
 from rlvo.config.grid import Grid
-from rlvo.config.study import PAPER_PREDICTORS, StudyConfig
+from rlvo.config.predictors import PAPER_PREDICTORS
+from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.progress import no_progress
 from rlvo.study.folder import StudyFolder

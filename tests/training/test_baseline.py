@@ -10,7 +10,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from rlvo.cohort.label import derive_label
 from rlvo.cohort.splits import Split, make_split
-from rlvo.config.study import PAPER_PREDICTORS, FoldsConfig
+from rlvo.config.predictors import PAPER_PREDICTORS
+from rlvo.config.sections import FoldsConfig
 from rlvo.evaluation.predictions import check_out_of_fold, check_predictions
 from rlvo.synthetic.cohort import draw_patients
 from rlvo.synthetic.outcome import PROFILES

@@ -20,7 +20,8 @@ from rlvo.cohort.encoding import fit_encoder
 from rlvo.cohort.label import derive_label
 from rlvo.cohort.splits import make_split
 from rlvo.config.model import Configuration, FusionName
-from rlvo.config.study import PAPER_PREDICTORS, FoldsConfig
+from rlvo.config.predictors import PAPER_PREDICTORS
+from rlvo.config.sections import FoldsConfig
 from rlvo.config.training import TrainingConfig
 from rlvo.errors import RlvoError
 from rlvo.models.classifier import Classifier

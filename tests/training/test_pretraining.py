@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rlvo.config.grid import Grid
 from rlvo.config.model import Configuration
-from rlvo.config.study import ResourcesConfig
+from rlvo.config.sections import ResourcesConfig
 from rlvo.errors import RlvoError
 from rlvo.models.backbones import build_backbone
 from rlvo.training.masked import MaskedTask

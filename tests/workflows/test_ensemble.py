@@ -12,8 +12,8 @@ from support.made_up_study import write_study, write_table
 from support.registered_study import Registered
 from support.tiny_study import TinyStudy
 
+from rlvo.config.sections import CohortConfig, EnsembleConfig
 from rlvo.config.space import Space
-from rlvo.config.study import CohortConfig, EnsembleConfig
 from rlvo.config.workdir import Workdir
 from rlvo.errors import RlvoError
 from rlvo.inference.predictor import EnsemblePredictor

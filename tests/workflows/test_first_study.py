@@ -10,7 +10,8 @@ from rlvo.cohort.reading import read_cohort
 from rlvo.cohort.splits import make_split
 from rlvo.cohort.variables import CTP, PERFUSION_VOLUMES
 from rlvo.config.loading import load_study
-from rlvo.config.study import PAPER_PREDICTORS, StudyConfig
+from rlvo.config.predictors import PAPER_PREDICTORS
+from rlvo.config.study import StudyConfig
 from rlvo.errors import CohortError, RlvoError
 from rlvo.imaging.biomarkers import declarations
 from rlvo.search.plan import plan_study

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from support.tiny_study import TinyStudy
 
-from rlvo.config.study import PAPER_PREDICTORS, EnsembleConfig
+from rlvo.config.predictors import PAPER_PREDICTORS
+from rlvo.config.sections import EnsembleConfig
 from rlvo.ensemble.build import study_ensembles
 from rlvo.errors import RlvoError
 from rlvo.study.folder import read_config, write_declared

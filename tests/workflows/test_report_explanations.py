@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from support.tiny_study import TinyStudy
 
-from rlvo.config.study import PAPER_PREDICTORS, EnsembleConfig
+from rlvo.config.predictors import PAPER_PREDICTORS
+from rlvo.config.sections import EnsembleConfig
 from rlvo.ensemble.build import study_ensembles
 from rlvo.explain.examples import RULE
 from rlvo.report.guidelines import read_items
