@@ -25,6 +25,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from rlvo.cohort.reading import read_cohort, volume_paths
+from rlvo.config.grid import PRESETS
 from rlvo.config.loading import load_study
 from rlvo.config.model import Modality
 from rlvo.config.sections import EnsembleConfig
@@ -76,7 +77,7 @@ TRAINING: dict[str, dict[str, Any]] = {
     "crop_halves": {"model.crop": "occlusion", "model.side": "halves"},
 }
 """Options of training: what they change in the demo's study, as dotted paths."""
-GRIDS = {"paper": "arteries"}
+GRIDS = {"paper": PRESETS["arteries"]}
 """Where a profile's images are read, if not on the demo's grid."""
 PAPERS = EnsembleConfig()
 LINEAR_WAYS = [

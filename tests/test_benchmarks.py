@@ -16,7 +16,9 @@ from benchmarks.__main__ import main
 from benchmarks.biomarkers import grid_of
 from benchmarks.gpu_parts import PARTS, Part, Put, patients_per_second
 from benchmarks.training import losses_apart, random_fold
+from rlvo.config.grid import PRESETS
 from rlvo.config.model import BackboneName, Configuration
+from rlvo.synthetic.outcome import PROFILES
 
 NO_AUGMENTATION = {"flip": 0, "shift_voxels": 0}
 
@@ -26,6 +28,11 @@ def test_losses_of_ours_and_of_the_plain_loop_agree_over_20_steps(backbone: Back
     training = {"batch_size": 4, "learning_rate": 1e-3, "augmentation": NO_AUGMENTATION}
     configuration = Configuration.model_validate({"model": narrow(backbone, fusion="daft"), "training": training})
     assert losses_apart(configuration, random_fold(tmp_path, (32, 32, 32), 12, 4), steps=20) < 1e-5
+
+
+def test_each_profile_is_read_on_its_grid() -> None:
+    grids = {profile: learning.Setting(profile, 480, 1, "baseline").config.grid for profile in PROFILES}
+    assert grids == {profile: PRESETS["arteries" if profile == "paper" else "focus"] for profile in PROFILES}
 
 
 def test_what_options_give_is_kept_for_every_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
