@@ -35,22 +35,18 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "training": {"auxiliary": 0.5, "modality_dropout": 0.5, "label_smoothing": 0.1},
     },
     "crop": {
-        "model": {"fusion": "none", "side": "halves", "crop": "occlusion"},
-        "training": {
-            "auxiliary": 0.5,
-            "beside_table": True,
-            "modality_dropout": 0.5,
-            "augmentation": {"crop_shift_mm": 15},
-        },
+        "model": {"side": "halves", "crop": "occlusion"},
+        "training": {"auxiliary": 0.5, "modality_dropout": 0.5, "augmentation": {"crop_shift_mm": 15}},
     },
     "film": {
         "model": {"fusion": "film", "norm": "group", "crop": "vessels"},
         "training": {"micro_batch": 2, "perfusion_dropout": 0.5},
     },
+    "images": {"model": {"fusion": "none", "norm": "group"}, "training": {"beside_table": True, "auxiliary": 0.5}},
     "concat": {"model": {"fusion": "concat"}, "training": {"pos_weight": True, "restarts": 1}},
 }
 """Every option of training and of the network that sees a patient, in as few trials as they go together."""
-PERMUTED = ["daft", "offset", "crop"]
+PERMUTED = ["daft", "offset", "crop", "images"]
 
 
 def configured(options: dict[str, dict[str, Any]], **training: Any) -> Configuration:
