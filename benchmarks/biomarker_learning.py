@@ -153,7 +153,9 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Mean AUC over cohorts, and the paired gain over the table alone, each with its standard error."""
     gains = {f"gain of {name}": table[name] - table[TABLE] for name in (BOTH, FEW)}
     groups = table.assign(**gains).groupby(["profile", "way", "patients"], sort=False)
-    return groups[[*PREDICTORS, *gains]].agg(["mean", "sem"]).assign(cohorts=groups.size())
+    found = groups[[*PREDICTORS, *gains]].agg(["mean", "sem"])
+    found["cohorts", ""] = groups.size()
+    return found
 
 
 def main() -> None:
