@@ -19,6 +19,8 @@ from pydantic import (
 from rlvo.config.base import Section, content_hash, without
 from rlvo.config.pretrained import RANDOM, PretrainedOptions
 from rlvo.config.training import AUGMENTED_BEFORE, TrainingConfig
+from rlvo.config.training import AugmentationConfig as AugmentationConfig  # scripts find it here
+from rlvo.config.training import CheckpointName as CheckpointName
 
 BackboneName = Literal[
     "densenet169", "efficientnet-b0", "densenet121", "resnet18",

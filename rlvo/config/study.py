@@ -18,6 +18,7 @@ from rlvo.config.arteries import why_no_box
 from rlvo.config.base import Section, Seed
 from rlvo.config.grid import PRESETS, GridField
 from rlvo.config.model import AUXILIARY, Configuration, ModelConfig, auxiliary_targets
+from rlvo.config.predictors import PAPER_PREDICTORS as PAPER_PREDICTORS  # scripts find it here
 from rlvo.config.sections import (
     AblationConfig,
     CohortConfig,

@@ -146,3 +146,14 @@ def test_repeats_are_those_of_the_same_configuration() -> None:
     ):
         with pytest.raises(ValidationError, match=message):
             StudyConfig.model_validate({"name": "s", "space": space, "search": search})
+
+
+def test_scripts_find_settings_where_they_were() -> None:
+    """Before their modules were divided."""
+    from rlvo.config import model, sections, study, training
+
+    assert study.EnsembleConfig is sections.EnsembleConfig
+    assert study.FoldsConfig is sections.FoldsConfig
+    assert model.TrainingConfig is training.TrainingConfig
+    assert model.AugmentationConfig is training.AugmentationConfig
+    assert "age" in study.PAPER_PREDICTORS
