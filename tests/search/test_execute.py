@@ -383,8 +383,9 @@ def test_a_pruned_search_trains_step_by_step_and_its_records_say_who_was_pruned(
 def test_an_interrupted_search_continues_and_a_dead_process_is_replaced(
     make_small: MakeStudy, open_small: OpenStudy, small_work: Workdir
 ) -> None:
+    epochs_in_all = 200  # on a fast processor 40 take no longer than it takes to interrupt them
     study = make_small(
-        training={"epochs": 40, "batch_size": 4, "learning_rate": 1e-3},
+        training={"epochs": epochs_in_all, "batch_size": 4, "learning_rate": 1e-3},
         search={"max_failures": 1, "concurrent_trials": 1},
     )
     inputs, folder = open_small(study), StudyFolder(small_work.study("small"))
@@ -420,5 +421,5 @@ def test_an_interrupted_search_continues_and_a_dead_process_is_replaced(
     assert told(folder) == [(TrialState.COMPLETE, result.configurations[0].objective)]
     for trial, before in zip(trials, stopped, strict=True):
         epochs = read_epochs(trial)
-        assert [epoch["epoch"] for epoch in epochs] == list(range(1, 41))
+        assert [epoch["epoch"] for epoch in epochs] == list(range(1, epochs_in_all + 1))
         assert epochs[: len(before)] == before  # continued, not started again
