@@ -22,8 +22,8 @@ from typing import Any
 import torch
 
 from benchmarks.__main__ import keep
-from benchmarks.gpu_parts import PARTS, Put
-from benchmarks.measure import machine, show
+from benchmarks.gpu_parts import PARTS
+from benchmarks.measure import Put, machine, show
 
 MINUTES = 8.0
 START = "spawn"

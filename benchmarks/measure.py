@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,18 @@ class Shown:
 
 
 _shown: list[Shown] = []
+
+
+class Put:
+    """Sends tables to the process that shows them, each again with every row that it gets."""
+
+    def __init__(self, sent: Connection) -> None:
+        self._sent = sent
+
+    def __call__(self, title: str, columns: Sequence[str], rows: dict[str, Sequence[float]], ratio: str = "") -> None:
+        kept = {name: [float(x) if math.isfinite(x) else None for x in figures] for name, figures in rows.items()}
+        table = {"title": title, "columns": list(columns), "rows": kept, "ratio": ratio or None}
+        self._sent.send(("table", table))
 
 
 def seconds(work: Callable[[], object], repeat: int = 3) -> float:

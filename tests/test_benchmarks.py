@@ -14,7 +14,9 @@ from support.networks import BACKBONES, narrow
 from benchmarks import biomarker_learning, gpu, learning
 from benchmarks.__main__ import main
 from benchmarks.biomarkers import grid_of
-from benchmarks.gpu_parts import PARTS, Part, Put, patients_per_second
+from benchmarks.gpu_packing import patients_per_second
+from benchmarks.gpu_parts import PARTS, Part
+from benchmarks.measure import Put
 from benchmarks.training import losses_apart, random_fold
 from rlvo.config.grid import PRESETS
 from rlvo.config.model import BackboneName, Configuration
