@@ -33,6 +33,7 @@ from rlvo.study.unlabelled import OwnTable, hold_back, own_tables
 from rlvo.training.epoch import smallest_part
 from rlvo.training.pretraining import EXAMPLE, Pretraining, Unlabelled, encoder_file, kept_sha256
 from rlvo.training.records import EpochMetrics, read_epochs
+from rlvo.training.shortage import read_retries
 from rlvo.workflows.cohort import read_volumes_table
 from rlvo.workflows.study import tracking_of
 
@@ -106,6 +107,7 @@ def pretrain(
             the loss is not finite; or another pretraining of the same weights is at work.
         MachineError: the machine cannot train it.
     """
+    out = out.expanduser()
     check_writable(out)
     notes = list[str]()
 
@@ -168,6 +170,8 @@ def pretrain(
         job = Pretraining(key, configuration, config.seed, config.resources)
         failures = config.search.max_failures
         run_pretraining(job, data, folder, max_failures=failures, address=address, progress=advance)
+    for retry in read_retries(folder):
+        note(f"out of memory: from epoch {retry.epoch} on, at most {retry.micro_batch} patients were computed at once")
     content = encoder_file(folder, kept_sha256(folder), [*learnt])
     shapes = _shapes(content)
     curve = [{name: value for name, value in epoch.items() if name != "epoch"} for epoch in read_epochs(folder)]

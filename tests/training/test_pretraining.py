@@ -17,8 +17,8 @@ from rlvo.errors import RlvoError
 from rlvo.models.backbones import build_backbone
 from rlvo.training.masked import MaskedTask
 from rlvo.training.pretraining import Pretraining, Unlabelled, encoder_file, kept_sha256, pretrain
-from rlvo.training.records import read_epochs
-from rlvo.training.shortage import OutOfMemoryError
+from rlvo.training.records import Retry, read_epochs
+from rlvo.training.shortage import OutOfMemoryError, read_retries
 
 GRID = Grid(shape=(16, 14, 12), spacing=(8, 8, 8), origin=(-60, -56, -40))
 DENSENET = {"init_features": 4, "growth_rate": 4, "block_config": (1, 1), "stem_kernel": 3}
@@ -113,4 +113,5 @@ def test_what_does_not_fit_is_trained_in_smaller_parts(
     epochs = pretrain(job(), data, tmp_path / "cut", device="cpu")
     assert len(epochs) == 4
     again = pretrain(job(), data, tmp_path / "anew", device="cpu", until=1)
+    assert read_retries(tmp_path / "cut")[-1] == Retry(epoch=2, micro_batch=fitting)
     assert again[0]["train/loss"] == in_parts[0]["train/loss"] != epochs[0]["train/loss"]

@@ -79,9 +79,13 @@ def test_a_study_starts_from_weights_that_have_seen_none_of_its_patients(
     assert "left out: 1 patients whose scans another row names too" in notes
     assert (found["patients"], found["held_back"], len(found["curve"])) == (STRANGERS - 2, 2, 3)
     first = out.read_bytes()
+    retries = Path(found["picture"]).with_name("retries.json")
+    retries.write_text('[{"epoch": 2, "micro_batch": 2}]')  # as if memory had run out
     again = rlvo.Study(study, workdir=small_work.path).pretrain(unlabelled, tmp_path / "again.safetensors", epochs=3)
     assert (tmp_path / "again.safetensors").read_bytes() == first, "what has ended is written again, not trained again"
-    assert (again.sha256, list(again.notes)) == (found["sha256"], found["notes"])
+    shortage = "out of memory: from epoch 2 on, at most 2 patients were computed at once"
+    assert (again.sha256, list(again.notes)) == (found["sha256"], [*found["notes"], shortage])
+    retries.unlink()
 
     client = MlflowClient(small_work.tracking_uri())
     [logged] = client.search_runs([client.get_experiment_by_name("starts-pretraining").experiment_id])  # type: ignore[union-attr]
