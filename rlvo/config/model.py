@@ -252,7 +252,7 @@ class Configuration(Section):
     def _only_what_is_seen(cls, training: TrainingConfig, info: ValidationInfo) -> TrainingConfig:
         """A network loses only what it sees: two volumes, and the table, of which `offset` shows it nothing.
 
-        And only what was learned before is spared.
+        Only what was learned before is spared, and only images alone are learned beside the table.
         """
         unseen: dict[str, Any] = {}
         if "model" in info.data:
@@ -271,6 +271,11 @@ class Configuration(Section):
         if self.training.modality_dropout == 0:
             return ()
         return ("ncct",), tuple(name for name in self.model.channels if name != "ncct")
+
+    @property
+    def needs_clinical_logits(self) -> bool:
+        """Whether training begins with a regression of the predictors, to which the network learns to add."""
+        return self.model.fusion == "offset" or self.training.beside_table
 
     @cached_property
     def key(self) -> str:

@@ -7,12 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, cast
 
-from pydantic import (
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rlvo.config.arteries import why_no_box
 from rlvo.config.base import Section, Seed
@@ -97,6 +92,7 @@ class StudyConfig(Section):
             raise ValueError("model.side: cohort.predictors lacks occlusion_side, which tells the affected side")
         self._check_crop()
         self._check_auxiliary()
+        self._check_clinical_logits()
         self._check_pretrained()
         if self.search.sampler == "grid":
             self.space.grid()
@@ -139,6 +135,12 @@ class StudyConfig(Section):
                     raise ValueError(
                         f"training.auxiliary: cohort.predictors has no target{turned}; targets are {known}"
                     )
+
+    def _check_clinical_logits(self) -> None:
+        fusions, beside = self._values("model.fusion"), any(self._values("training.beside_table"))
+        if not self.cohort.predictors and ("offset" in fusions or ("none" in fusions and beside)):
+            what = "model.fusion: offset" if "offset" in fusions else "training.beside_table"
+            raise ValueError(f"{what} fits a regression of the predictors first, and cohort.predictors has none")
 
     def _check_pretrained(self) -> None:
         axes = {*self.space.enumerated, *self.space.sample}

@@ -85,7 +85,7 @@ def reduced_study(
 
     Raises:
         RlvoError: the networks need a dropped predictor to turn the head to the affected side, or nothing is left that
-            auxiliary heads could learn.
+            auxiliary heads could learn or a clinical regression be fitted to.
     """
     if "occlusion_side" in dropped and any(each.model.side != "as_is" for each in configurations):
         what = "its networks are shown the affected side (model.side) and cannot go without occlusion_side"
@@ -101,6 +101,9 @@ def reduced_study(
     ):
         what = "its networks have auxiliary heads (training.auxiliary), for which no predictor would be left"
         raise RlvoError(what, where=study.name, fix=f"Keep one of {', '.join(AUXILIARY)}, or search without heads")
+    if not kept and any(each.needs_clinical_logits for each in configurations):
+        what = "its networks learn to add to a regression of the predictors, of which none would be left"
+        raise RlvoError(what, where=study.name, fix="Keep a predictor")
     search, folds = study.search, {"of_study": study.name, "others": "train" if train_others else "leave_out"}
     return study.model_copy(
         update={

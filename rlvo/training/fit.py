@@ -175,7 +175,7 @@ def _train(
     restarts = len(progress.starts)
     _seed(seed, identity, epoch=-restarts)
     classifier = Classifier(model, tabular_features)
-    if classifier.offset is not None or settings.beside_table:
+    if configuration.needs_clinical_logits:
         clinical = clinical_logits(data, seed)
         data = clinical.with_offset(data, centred=settings.beside_table)
         if classifier.offset is not None:

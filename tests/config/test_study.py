@@ -148,6 +148,21 @@ def test_repeats_are_those_of_the_same_configuration() -> None:
             StudyConfig.model_validate({"name": "s", "space": space, "search": search})
 
 
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"model": {"fusion": "offset"}}, "offset"),
+        ({"model": {"fusion": "none"}, "training": {"beside_table": True}}, "beside"),
+    ],
+)
+def test_a_regression_of_no_predictors_is_refused(changes: dict[str, object], what: str) -> None:
+    content = {"name": "s", "cohort": {"predictors": []}} | changes
+    with pytest.raises(ValueError, match=rf"{what}.* fits a regression of the predictors first, and .* has none"):
+        StudyConfig.model_validate(content)
+    assert StudyConfig.model_validate(content | {"cohort": {"predictors": ["age"]}})
+    assert StudyConfig.model_validate(content | {"model": {"fusion": "daft"}, "training": {"beside_table": True}})
+
+
 def test_scripts_find_settings_where_they_were() -> None:
     """Before their modules were divided."""
     from rlvo.config import model, sections, study, training
