@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 
 from rlvo.about import NOTICE
+from rlvo.ensemble.spec import MemberSpec
 from rlvo.errors import RlvoError
 from rlvo.inference.description import read_description
 from rlvo.inference.training_cohort import SYNTHETIC, CohortSummary, ContinuousSummary
 from rlvo.mlflow_client import Tracking
-from rlvo.registry.card import LIMIT, add_to_description, model_card
+from rlvo.registry.card import BESIDE_TABLE, LIMIT, add_to_description, model_card
 
 VALIDATION = pd.DataFrame(
     [
@@ -59,6 +60,23 @@ def test_the_card_says_it_all_in_what_a_registry_holds(model_folder: Path) -> No
         assert note in card
     assert "PLANTED" not in card
     assert "/" not in card.replace("://", "").replace(" / ", "")
+
+
+def test_the_card_says_if_images_alone_were_learned_beside_the_table(model_folder: Path) -> None:
+    description = read_description(model_folder)
+    assert BESIDE_TABLE not in model_card(description, VALIDATION)
+    variant = description.variants[0]
+    fold = variant.spec.folds[0]
+    member = next(each for each in fold.members if isinstance(each, MemberSpec))
+    training = member.configuration.training.model_copy(update={"beside_table": True})
+    beside = member.model_copy(update={"configuration": member.configuration.model_copy(update={"training": training})})
+    members = tuple(beside if each is member else each for each in fold.members)
+    spec = variant.spec.model_copy(
+        update={"folds": (fold.model_copy(update={"members": members}), *variant.spec.folds[1:])}
+    )
+    changed = variant.model_copy(update={"spec": spec})
+    own = description.model_copy(update={"variants": (changed, *description.variants[1:])})
+    assert f"- {BESIDE_TABLE}\n" in model_card(own, VALIDATION)
 
 
 def test_the_first_screen_of_the_card_says_what_matters(model_folder: Path) -> None:
