@@ -14,7 +14,7 @@ import argparse
 import fcntl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, get_args
@@ -28,13 +28,14 @@ from rlvo.cohort.reading import read_cohort, volume_paths
 from rlvo.config.grid import PRESETS
 from rlvo.config.loading import load_study
 from rlvo.config.model import Modality
+from rlvo.config.pretrained import PretrainedOptions
 from rlvo.config.sections import EnsembleConfig
 from rlvo.config.study import StudyConfig
 from rlvo.config.workdir import Workdir
 from rlvo.ensemble.build import STUDY_ENSEMBLE, study_ensembles
 from rlvo.ensemble.comparison import every_way
 from rlvo.ensemble.spec import apply_ensemble
-from rlvo.files import read_csv
+from rlvo.files import file_sha256, read_csv
 from rlvo.imaging.cohort_preparation import prepare_cohort
 from rlvo.imaging.store import VolumeStore
 from rlvo.progress import Advance, no_progress
@@ -50,13 +51,14 @@ from rlvo.training.linear_image import fit_linear_images, read_blocks
 from rlvo.training.member import load_classifier, predict_probabilities
 from rlvo.training.records import BEST_WEIGHTS, CompletionRecord, linear_member_key, member_key
 from rlvo.training.table_model import NAME, table_member_key
+from rlvo.workflows.pretrain import pretrain
 
 DEMO = Path(__file__).parents[1] / "tune_configs" / "demo.yaml"
 STUDY, FRESH = 480, 2000
 """Patients of each cohort: the largest study's, and those who are new to every model."""
 CHOOSE, CONFIRM = range(101, 106), range(201, 206)
 """Seeds of the cohorts on which options are chosen, and of those on which they are confirmed."""
-BASELINE, LINEAR = "baseline", "linear image"
+BASELINE, PRETRAINED, LINEAR = "baseline", "pretrained", "linear image"
 MEASURED = Path(__file__).with_suffix(".csv")
 OFFSET = {"space.enumerate": {"model.modality": get_args(Modality), "model.fusion": ("none", "offset")}}
 TRAINING: dict[str, dict[str, Any]] = {
@@ -75,8 +77,11 @@ TRAINING: dict[str, dict[str, Any]] = {
     "beside_table": {"training.beside_table": True},
     "crop": {"model.crop": "occlusion", "model.side": "canonical"},
     "crop_halves": {"model.crop": "occlusion", "model.side": "halves"},
+    PRETRAINED: {},
 }
 """Options of training: what they change in the demo's study, as dotted paths."""
+UNLABELLED, UNLABELLED_SEED, PRETRAINING_EPOCHS = 2000, 301, 60
+"""For `pretrained`, networks learn first from this many patients of a further cohort, without their outcomes."""
 GRIDS = {"paper": PRESETS["arteries"]}
 """Where a profile's images are read, if not on the demo's grid."""
 PAPERS = EnsembleConfig()
@@ -133,6 +138,9 @@ def train(setting: Setting, work: Path) -> tuple[float, pd.DataFrame]:
         their validation patients.
     """
     config, study = setting.config, setting.study(work)
+    weights = _pretrained(setting, work) if setting.option == PRETRAINED else None
+    if weights is not None:
+        config = config.with_setting("model.pretrained", PretrainedOptions(sha256=file_sha256(weights)))
     title = f"{setting.profile} {setting.seed}, {setting.patients} patients, {setting.option}"
     with show_progress(f"{title}: volumes") as advance:
         table, further = _cohort(setting, work, advance)
@@ -145,7 +153,9 @@ def train(setting: Setting, work: Path) -> tuple[float, pd.DataFrame]:
         for done, (configuration, fold) in enumerate(trials, 1):
             data, own = inputs.fold_data(fold), study.trial(configuration.key, fold)
             identity = inputs.identity(configuration.key, fold)
-            record = fit(configuration, data, own, identity, seed=config.seed, device="cpu", threads=1)
+            record = fit(
+                configuration, data, own, identity, seed=config.seed, device="cpu", threads=1, pretrained=weights
+            )
             if record is not None and record.status == "finished":
                 answers.append(_ask(record, own, asked.of(fold)))
             advance(done, len(trials))
@@ -156,19 +166,37 @@ def train(setting: Setting, work: Path) -> tuple[float, pd.DataFrame]:
     return seconds, pd.concat([inputs.table_predictions(), image_predictions(study, inputs.label)])
 
 
-def _cohort(setting: Setting, work: Path, advance: Advance) -> tuple[Path, Path]:
-    """The study's table and that of the fresh patients; the cohort is drawn if it is not there."""
-    whole = setting.folder(work) / "cohort" / "cohort.csv"
-    if not whole.exists():
+def _pretrained(setting: Setting, work: Path) -> Path:
+    """Weights from which the profile's networks start; one is pretrained if they are not there."""
+    apart = replace(setting, seed=UNLABELLED_SEED)
+    weights = apart.folder(work) / "pretrained.safetensors"
+    if not weights.exists():
+        with show_progress(f"{setting.profile}, without outcome: volumes") as advance:
+            table = _draw(apart, UNLABELLED, work, advance)
+        at = Workdir(apart.folder(work))
+        pretrain(apart.config, table, at, weights, epochs=PRETRAINING_EPOCHS, progress=show_progress, tell=print_line)
+    return weights
+
+
+def _draw(setting: Setting, patients: int, work: Path, advance: Advance) -> Path:
+    """The table of the setting's cohort, which is drawn if it is not there."""
+    table = setting.folder(work) / "cohort" / "cohort.csv"
+    if not table.exists():
         write_synthetic_cohort(
-            whole.parent,
-            patients=STUDY + FRESH,
+            table.parent,
+            patients=patients,
             profile=setting.profile,
             seed=setting.seed,
             grid=setting.config.grid,
             workers=1,
             progress=advance,
         )
+    return table
+
+
+def _cohort(setting: Setting, work: Path, advance: Advance) -> tuple[Path, Path]:
+    """The study's table and that of the fresh patients."""
+    whole = _draw(setting, STUDY + FRESH, work, advance)
     cells = pd.read_csv(whole, dtype=str)
     table, fresh = whole.with_name(f"first-{setting.patients}.csv"), whole.with_name("fresh.csv")
     cells[: setting.patients].to_csv(table, index=False)
