@@ -161,9 +161,14 @@ class ModelConfig(Section):
         return _looked_up(self.side, self.crop)
 
     @property
+    def views(self) -> int:
+        """How often the image network sees each volume: with its mirror image, or what differs from it, twice."""
+        return 2 if self.side == "halves" or self.contrast != "none" else 1
+
+    @property
     def input_channels(self) -> int:
-        """How many channels the image network takes."""
-        return len(self.channels) * (2 if self.side == "halves" or self.contrast != "none" else 1)
+        """How many channels the image network takes: all volumes, then the second view of each."""
+        return len(self.channels) * self.views
 
     @property
     def head_dropout(self) -> float:

@@ -34,7 +34,7 @@ class Match:
     weights: int
     """Numbers in them, in the file."""
     repeated: Mapping[str, tuple[int, int]]
-    """Of them, kernels of one input channel that see several here: channels in the file, and here."""
+    """Of them, kernels of one volume that see several here: input channels in the file, and here."""
     counters: tuple[str, ...]
     """Counters of the backbone that the file lacks: they stay at 0."""
     unused: tuple[str, ...]
@@ -46,7 +46,8 @@ class Match:
         found = f"{len(self.taken)} tensors ({self.weights / 1e6:.1f} million numbers) fit {self.backbone}"
         lines = [f"{found}: all that it has" + (f" but {len(self.counters)} counters" if self.counters else "")]
         for name, (before, now) in self.repeated.items():
-            lines.append(f"{name}: {before} channel became {now}, each with 1/{now} of its kernel")
+            channels = "channel" if before == 1 else "channels"
+            lines.append(f"{name}: {before} {channels} became {now}, each with 1/{now // before} of its kernel")
         if self.unused:
             lines.append(f"{len(self.unused)} tensors are of other parts and not used: {_some(self.unused)}")
         return lines
@@ -59,7 +60,7 @@ def match(model: ModelConfig, file: Shapes, where: object) -> Match:
     that the backbone lacks is not used.
 
     Args:
-        model: the spec; its first convolution may see more channels than the file's single one.
+        model: the spec; its first convolution may see several volumes, or several channels, where the file's sees one.
         file: each tensor's shape by name.
         where: names the file in errors.
 
@@ -79,8 +80,8 @@ def match(model: ModelConfig, file: Shapes, where: object) -> Match:
         if name not in named:
             problems += [] if name.endswith(COUNTER) else [f"{name} is missing"]
         elif (found := tuple(file[named[name]])) != shape:
-            if name == first and found == (shape[0], 1, *shape[2:]):
-                repeated[name] = (1, shape[1])
+            if name == first and any(found == (shape[0], fewer, *shape[2:]) for fewer in (1, model.views)):
+                repeated[name] = (found[1], shape[1])
             else:
                 problems.append(f"{name} is {_shape(found)}, not {_shape(shape)}")
     problems += [f"{name} is not in the network" for name in named if name not in wanted and _part(name) in parts]
@@ -122,7 +123,7 @@ def start_from(backbone: Backbone, model: ModelConfig, path: Path) -> Match:
     """Give a backbone the weights of a file, in place; `model` is its spec.
 
     A kernel of one channel that sees n channels here is repeated, divided by n: a volume that is the same in all
-    channels gives the same maps.
+    channels gives the same maps. So is that of one volume and its mirror image, each of the two by itself.
 
     Raises:
         RlvoError: the file is missing, damaged or not `model.pretrained.sha256`, or it does not fit (`match`).
@@ -134,8 +135,10 @@ def start_from(backbone: Backbone, model: ModelConfig, path: Path) -> Match:
         for name, there in matched.taken.items():
             tensor = file.get_tensor(there)
             check_finite(name, tensor, path)
-            channels = matched.repeated.get(name, (1, 1))[1]
-            own[name].copy_(tensor / channels if channels > 1 else tensor)
+            if name in matched.repeated:
+                before, now = matched.repeated[name]
+                tensor = tensor.repeat_interleave(now // before, dim=1) / (now // before)
+            own[name].copy_(tensor)
     return matched
 
 

@@ -199,7 +199,7 @@ def network(config: StudyConfig, modality: Modality | None = None, epochs: int |
     """The study's network that is pretrained, as far as it has a part in it.
 
     Of the study's first backbone, it is the first that takes the fewest channels: its weights fit the others too,
-    because a first kernel of one channel is repeated for several.
+    because a first kernel of one volume is repeated for several.
 
     Args:
         modality: only networks of it.

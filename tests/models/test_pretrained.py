@@ -88,6 +88,20 @@ def test_a_volume_that_is_the_same_in_all_channels_gives_the_same_maps(
     torch.testing.assert_close(seen, expected, rtol=1e-4, atol=1e-4 * float(expected.max()))
 
 
+@pytest.mark.parametrize("choices", [{"side": "halves"}, {"contrast": "mirror_difference"}])
+def test_weights_of_one_volume_and_its_mirror_image_fit_networks_of_several(
+    choices: dict[str, Any], tmp_path: Path
+) -> None:
+    one = build_backbone(spec(**choices)).eval()
+    save_file(one.features.state_dict(), path := tmp_path / "one.safetensors")
+    several = started(path, **choices, modality="BOTH", prior=True)
+    volume, mirrored = torch.randn(2, 1, 1, 20, 33, 24)
+    with torch.inference_mode():
+        expected = one(torch.cat([volume, mirrored], dim=1))
+        seen = several(torch.cat([volume, volume, volume, mirrored, mirrored, mirrored], dim=1))
+    torch.testing.assert_close(seen, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
 @pytest.mark.parametrize("axes", ["SPL", "RAS", "LPS", "AIR"])
 def test_kernels_are_turned_to_our_axes(axes: str, monais: nn.Module, checkpoint: Path, tmp_path: Path) -> None:
     """The network sees a head on our axes as it saw the same head on its own; sides are odd, so strides agree."""
