@@ -28,7 +28,7 @@ def ensemble(
     compare: Annotated[
         bool,
         typer.Option(
-            "--compare", help="Table the study's way to combine, and ways that differ in one setting, out of fold."
+            "--compare", help="Compare the study's way to combine with ways that differ in one setting, out of fold."
         ),
     ] = False,
     csv: Annotated[

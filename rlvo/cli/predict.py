@@ -143,7 +143,7 @@ def serve(
     audit: Annotated[
         Path | None, typer.Option("--audit", help="Append what was asked and answered, by pseudonym, to this file.")
     ] = None,
-    max_bytes: Annotated[int, typer.Option("--max-bytes", min=1, help="Largest request.")] = 1_000_000,
+    max_bytes: Annotated[int, typer.Option("--max-bytes", min=1, help="Largest request, in bytes.")] = 1_000_000,
     max_rows: Annotated[int, typer.Option("--max-rows", min=1, help="Patients of the largest request.")] = 100,
     ungated: UngatedOption = False,
     workdir: WorkdirOption = Path(DEFAULT),
