@@ -43,7 +43,7 @@ class Match:
     @property
     def lines(self) -> list[str]:
         """The report in words."""
-        found = f"{len(self.taken)} tensors ({self.weights / 1e6:.1f} million numbers) fit {self.backbone}"
+        found = f"{len(self.taken)} tensors ({self.weights:,} numbers) fit {self.backbone}"
         lines = [f"{found}: all that it has" + (f" but {len(self.counters)} counters" if self.counters else "")]
         for name, (before, now) in self.repeated.items():
             channels = "channel" if before == 1 else "channels"
