@@ -75,6 +75,7 @@ TRAINING: dict[str, dict[str, Any]] = {
     "halves_offset": {"model.side": "halves", **OFFSET},
     "auxiliary": {"training.auxiliary": 0.5},
     "beside_table": {"training.beside_table": True},
+    "canonical_beside_table": {"model.side": "canonical", "training.beside_table": True},
     "crop": {"model.crop": "occlusion", "model.side": "canonical"},
     "crop_halves": {"model.crop": "occlusion", "model.side": "halves"},
     PRETRAINED: {},
