@@ -94,6 +94,7 @@ def calibration_folds(records: Sequence[CompletionRecord], settings: EnsembleCon
 def fit_fallbacks(
     champion: EnsembleSpec,
     predictions: pd.DataFrame,
+    settings: EnsembleConfig,
     *,
     calibrate_on: Collection[int] = (),
 ) -> dict[str, EnsembleSpec]:
@@ -102,8 +103,8 @@ def fit_fallbacks(
     Each consists of the champion's networks whose channels are all there; of those that were trained to do without the
     ones that are not, fitted to what they then say; of the table's model if the champion has it, and of its linear
     model of the volumes, which needs NCCT and CTA. Rates are their own, but thresholds and a calibrator are fitted to
-    them together. A name is left out if no network remains, or the same members as for an earlier name. `calibrate_on`
-    is that of `fit_ensemble`.
+    them together. A name is left out if no network remains, or the same members as for an earlier name. `settings`
+    are those of the champion; `calibrate_on` is that of `fit_ensemble`.
     """
     available = {
         "without vessels": {"ncct", "cta"},
@@ -112,13 +113,6 @@ def fit_fallbacks(
         "without NCCT and vessels": {"cta"},
     }
     folds = [fold.fold for fold in champion.folds]
-    settings = EnsembleConfig(
-        member_scale=champion.member_scale,
-        weighting=champion.weighting,
-        tie=champion.tie,
-        calibration=champion.calibration.method if champion.calibration else "platt",
-        chance_members="abstain" if any(member.abstains for member in champion.members) else "count",
-    )
     validation = Validation.of(predictions, settings)
     absences = {c: {(), *c.answers_without} for c in champion.configurations}
     baselines = [contender for contender in champion.contenders if isinstance(contender, str)]

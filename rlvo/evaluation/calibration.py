@@ -95,7 +95,7 @@ def decision_curve(y_true: ArrayLike, probability: ArrayLike) -> pd.DataFrame:
         {
             "threshold": THRESHOLDS,
             "model": (true - false * weight) / n,
-            "treat_all": labels.mean() - (1 - labels.mean()) * weight,
+            "treat_all": (labels.sum() - (~labels).sum() * weight) / n,
             "treat_none": 0.0,
             "low": low,
             "high": high,

@@ -21,6 +21,9 @@ from rlvo.text import escape_controls
 
 LIMIT = 5000
 """How many characters of a version's description a registry's database keeps."""
+CARD = "card.md"
+"""The whole card, in the model's folder."""
+REST = f"\n\nThe rest of the card: `{CARD}` among the model's files.\n"
 ADDED = "\n## Evaluated: "
 """Heading of a section that is added to a description after registration."""
 
@@ -47,7 +50,7 @@ def model_card(description: ModelDescription, validation: pd.DataFrame) -> str:
 def add_to_description(tracking: Tracking, name: str, version: str, title: str, lines: Sequence[str]) -> None:
     """Add a section of results to a version's description, for an opening of the hold-out or another hospital's cohort.
 
-    If a database has no room for it, the oldest added sections are dropped; the card itself stays.
+    If a database has no room for it, the oldest added sections are dropped, then the card is cut (`shorten`).
 
     Args:
         title: what was evaluated, and for a hold-out which opening it was.
@@ -62,7 +65,15 @@ def add_to_description(tracking: Tracking, name: str, version: str, title: str, 
         added.append("\n- ".join(map(escape_controls, (title, *lines))) + "\n")
         while len(added) > 1 and len(ADDED.join([card, *added])) > LIMIT:
             del added[0]
-        client.update_model_version(name, version, ADDED.join([card, *added])[:LIMIT])
+        results = ADDED.join(["", *added])
+        client.update_model_version(name, version, (shorten(card, LIMIT - len(results)) + results)[:LIMIT])
+
+
+def shorten(card: str, limit: int = LIMIT) -> str:
+    """A card that fits into a version's description: cut after a line, it says where the rest is."""
+    if len(card) <= limit:
+        return card
+    return card[: card.rfind("\n", 0, max(limit - len(REST), 0)) + 1].rstrip() + REST
 
 
 def _patients(summary: CohortSummary | None) -> str:

@@ -11,6 +11,7 @@ from rlvo.files import file_sha256
 from rlvo.mlflow_client import Tracking
 from rlvo.progress import ShowProgress, no_progress
 from rlvo.registry.bundle import UnpackedBundle
+from rlvo.registry.card import CARD
 from rlvo.registry.gate import GATE_TAG, has_passed
 from rlvo.registry.known_answers import check_known
 from rlvo.registry.location import ARTIFACT_PATH, DIGEST_TAG, verify
@@ -62,7 +63,7 @@ def import_bundle(
     origin = bundle.registration
     verify(bundle.model, origin.tags.get(DIGEST_TAG) if origin else None)
     if origin is None:
-        card = bundle.model / "card.md"
+        card = bundle.model / CARD
         text = card.read_text() if card.is_file() else ""
         origin = Registration(UNREGISTERED, "", version_tags(bundle.model / ARTIFACT_PATH), description=text)
     gate = bundle.gate

@@ -25,7 +25,7 @@ from rlvo.files import file_sha256
 from rlvo.inference.description import read_description
 from rlvo.inference.predictor import ANSWER_COLUMNS
 from rlvo.mlflow_client import Tracking
-from rlvo.registry.card import LIMIT
+from rlvo.registry.card import CARD, shorten
 from rlvo.registry.gate import Gate
 from rlvo.registry.location import ARTIFACT, DIGEST_TAG, locate_model, write_manifest
 from rlvo.registry.versions import make_champion
@@ -116,7 +116,7 @@ def log_version(
         client.log_model_artifacts(logged.model_id, str(package))
         client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
         number = tracking.register(logged.model_uri, name, tags)
-        client.update_model_version(name, number, card[:LIMIT])
+        client.update_model_version(name, number, shorten(card))
         client.update_registered_model(name, description=NOTICE)
     return number
 
@@ -140,7 +140,7 @@ def package_model(folder: Path, package: Path, card: str) -> str:
     # MLflow notes the path in the staging folder, although it loads the entry file by its name.
     saved.flavors["python_function"]["model_code_path"] = "model.py"
     saved.save(package / "MLmodel")
-    (package / "card.md").write_text(card)
+    (package / CARD).write_text(card)
     for compiled in package.rglob("__pycache__"):
         shutil.rmtree(compiled)
     return write_manifest(package)
@@ -200,10 +200,14 @@ def provenance(study: StudyConfig) -> dict[str, str]:
     settings = study.model_dump(
         mode="json", exclude={"cohort": {"table"}, "atlas": True, "resources": True, "mlflow": True, "ablation": True}
     )
-    hashes = {"study_hash": content_hash(settings), "code_hash": code_hash(SOURCES)}
+    return {"study": study.name, "study_hash": content_hash(settings), **code_provenance()}
+
+
+def code_provenance() -> dict[str, str]:
+    """The part of `provenance` that is about the code a model is packed with, and about what it runs on."""
     commit = {} if (found := source_commit(SOURCES)) is None else {"commit": found}
     packages = {package.lower(): version(package) for package in NAMED_PACKAGES}
-    return {"study": study.name, **hashes, **commit, "python": platform.python_version(), **packages}
+    return {"code_hash": code_hash(SOURCES), **commit, "python": platform.python_version(), **packages}
 
 
 def code_hash(sources: Path) -> str:

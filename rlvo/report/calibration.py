@@ -17,6 +17,8 @@ from rlvo.report.style import BLUE, COLOURS, GREY, INK, ORANGE, PALE_INK, paper_
 
 BINS = 20
 """In the histogram under a reliability curve."""
+ROUNDING = 1e-12
+"""Net benefits that differ by less are equal."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def format_calibration(found: Calibration) -> tuple[str, ...]:
 
 def format_benefit(curve: pd.DataFrame) -> str:
     """At how many thresholds of a `decision_curve` alerting by the model has more net benefit than on all or none."""
-    better = int((curve["model"] > curve[["treat_all", "treat_none"]].max(axis=1)).sum())
+    gain = curve["model"] - curve[["treat_all", "treat_none"]].max(axis=1)
+    better = int((gain > ROUNDING).sum())
     low, high = curve["threshold"].iloc[[0, -1]]
     return f"more net benefit than alerting on all or none at {better} of {len(curve)} thresholds, {low:.2f}–{high:.2f}"
 

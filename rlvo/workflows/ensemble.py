@@ -123,7 +123,10 @@ def freeze_ensembles(
     _check_trained_on(study, specs[STUDY_ENSEMBLE], trials)
     fewer = _open_reduced(reduced, study, progress) if reduced else None
     fallbacks = fit_fallbacks(
-        specs[STUDY_ENSEMBLE], trials.predictions, calibrate_on=calibration_folds(trials.records, study.config.ensemble)
+        specs[STUDY_ENSEMBLE],
+        trials.predictions,
+        study.config.ensemble,
+        calibrate_on=calibration_folds(trials.records, study.config.ensemble),
     )
     disagreements = measure_disagreement(study, specs[STUDY_ENSEMBLE], {**specs, **fallbacks}, progress)
     specs, fallbacks = (

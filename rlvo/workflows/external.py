@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rlvo.cohort.reading import Cohort, read_cohort, volume_paths
+from rlvo.cohort.reading import Cohort, cell_text, read_cohort, volume_paths
 from rlvo.cohort.selection import select_patients
 from rlvo.cohort.tables import read_table
 from rlvo.cohort.variables import known_variables
@@ -44,7 +44,7 @@ from rlvo.study.membership import patient_marks, recognise, refuse_held_out
 from rlvo.workflows.study import tracking_of
 
 FITTED_TO = "fitted_to"
-"""Entry of a recalibrated model's provenance: under which key its patients are noted."""
+"""Entry of a recalibrated model's provenance: under which keys its patients are noted, with spaces between."""
 GIVEN = ("id", "image", "predictor")
 """Roles of the columns that a model may be given."""
 
@@ -130,7 +130,8 @@ def open_external(
     descriptions = [parse_json((root / ARTIFACT_PATH / DESCRIPTION).read_bytes()) for root in roots]
     _check_strangers(external, {each["variants"][0]["spec"]["split_hash"] for each in descriptions}, work)
     for each in descriptions:
-        _check_not_fitted_to(external, each["provenance"].get(FITTED_TO), work)
+        for key in each["provenance"].get(FITTED_TO, "").split():
+            _check_not_fitted_to(external, key, work)
     shifts = shift_warnings(roots[0], external.patients) if len(roots) == 1 else []
     stores = list[Path | None]()
     for root, each in zip(roots, descriptions, strict=True):
@@ -194,7 +195,7 @@ def read_external(
 
     Args:
         path: its table.
-        taken: columns that the models take; those the table lacks are missing for every patient.
+        taken: columns that the models take; those the table lacks, or has empty, are missing for every patient.
         columns: our column name to the table's, if it has another.
         own: the declarations of the models' predictors that rlvo does not know.
 
@@ -203,7 +204,8 @@ def read_external(
     """
     raw, variables = read_table(path, columns, partly=True, own=own), known_variables(own)
     wanted = [name for name in taken if name in variables and variables[name].role == "predictor"]
-    cohort = read_cohort(path, [name for name in wanted if name in raw.cells], own, mapping=columns, partly=True)
+    filled = [name for name in wanted if name in raw.cells and raw.cells[name].map(cell_text).any()]
+    cohort = read_cohort(path, filled, own, mapping=columns, partly=True)
     cohort = replace(cohort, selection=select_patients(cohort.table, wanted))
     if not cohort.selection.included:
         counts = ", ".join(f"{each.rule} {len(each.patients)}" for each in cohort.selection.excluded if each.patients)
@@ -211,7 +213,7 @@ def read_external(
     given = [name for name in map(str, raw.cells) if name in variables and variables[name].role in GIVEN]
     written = replace(raw, cells=raw.cells.loc[cohort.table.index.isin(cohort.selection.included), given])
     patients = PatientTable(written, cohort.included, path.resolve().parent)
-    return ExternalCohort(path, cohort, patients, tuple(name for name in wanted if name not in raw.cells))
+    return ExternalCohort(path, cohort, patients, tuple(name for name in wanted if name not in filled))
 
 
 def answers_folder(work: Workdir, cohort: Path) -> Path:
@@ -278,9 +280,9 @@ def note_fitted_patients(table: pd.DataFrame, work: Workdir) -> str:
     return key
 
 
-def _check_not_fitted_to(external: ExternalCohort, key: str | None, work: Workdir) -> None:
+def _check_not_fitted_to(external: ExternalCohort, key: str, work: Workdir) -> None:
     """Raise RlvoError if a model's probabilities were fitted to patients of the cohort, as far as is known here."""
-    if key is None or not (place := _fitted_patients(key, work)).is_file():
+    if not (place := _fitted_patients(key, work)).is_file():
         return
     known = recognise(patient_marks(external.cohort.included), parse_json(place.read_bytes()))
     if known:

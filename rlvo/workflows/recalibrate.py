@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from rlvo.about import __version__
 from rlvo.config.commands import command_line
 from rlvo.config.workdir import Workdir
 from rlvo.ensemble.calibration import CALIBRATOR, Isotonic, Platt, fit_update, update_calibrator
@@ -18,11 +19,11 @@ from rlvo.evaluation.calibration import Calibration, measure_calibration
 from rlvo.files import atomic_write, parse_json
 from rlvo.inference.description import DESCRIPTION
 from rlvo.progress import ShowProgress, no_progress
-from rlvo.registry.card import ADDED
+from rlvo.registry.card import ADDED, CARD
 from rlvo.registry.client import PatientTable, answer_table
 from rlvo.registry.gate import GATE_TAG, TOLERANCE, Gate
 from rlvo.registry.location import ARTIFACT_PATH, find_version
-from rlvo.registry.register import register_ensemble
+from rlvo.registry.register import code_provenance, register_ensemble
 from rlvo.workflows.external import FITTED_TO, note_fitted_patients, open_external
 from rlvo.workflows.study import tracking_of
 
@@ -83,6 +84,8 @@ def recalibrate(
     version = find_version(admitted.name, tracking)
     answers = question.ask(0, progress, "patients")
     answered = answers["probability"].dropna()
+    whole = admitted.folder / CARD
+    card = whole.read_text() if whole.is_file() else (version.description or "").split(ADDED)[0]
     label = external.cohort.label.loc[answered.index].to_numpy(int)
     positives = int(label.sum())
     rarer = min(positives, len(label) - positives)
@@ -109,14 +112,14 @@ def recalibrate(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(shutil.copytree(admitted.folder / ARTIFACT_PATH, Path(temporary) / "model"))
         key = note_fitted_patients(external.cohort.included.loc[answered.index], work)
-        updated = _update(folder / DESCRIPTION, intercept, slope, {"recalibrated": what, FITTED_TO: key})
+        updated = _update(folder / DESCRIPTION, intercept, slope, what, key)
         number = register_ensemble(
             folder,
             tracking,
             run_id=version.run_id or "",
             name=version.name,
             check=check,
-            card=f"**{what[0].upper()}{what[1:]}.**\n\n{(version.description or '').split(ADDED)[0]}",
+            card=f"**{what[0].upper()}{what[1:]}.**\n\n{card}",
             tags={"rlvo.recalibrated": what},
             champion=False,
         )
@@ -125,8 +128,13 @@ def recalibrate(
     return Recalibration(*numbers, external.cohort.notes, before)
 
 
-def _update(description: Path, intercept: float, slope: float, provenance: dict[str, str]) -> list[Platt | Isotonic]:
-    """Update every variant's calibrator in a model's description; return them."""
+def _update(description: Path, intercept: float, slope: float, what: str, key: str) -> list[Platt | Isotonic]:
+    """Update every variant's calibrator in a model's description, and whence it comes; return the calibrators.
+
+    Args:
+        what: was done, in words.
+        key: of the patients, as noted in the work folder.
+    """
     calibrators = []
     content = parse_json(description.read_bytes())
     for spec in (variant["spec"] for variant in content["variants"]):
@@ -134,7 +142,11 @@ def _update(description: Path, intercept: float, slope: float, provenance: dict[
             updated = update_calibrator(CALIBRATOR.validate_python(spec["calibration"]), intercept, slope)
             spec["calibration"] = updated.model_dump(mode="json")
             calibrators.append(updated)
-    content["provenance"] |= provenance
+    old, code = content["provenance"], code_provenance()
+    old.pop("commit", None)  # of the code that is not packed again
+    keys = [*old.get(FITTED_TO, "").split(), key]
+    content["provenance"] = old | code | {"recalibrated": what, FITTED_TO: " ".join(dict.fromkeys(keys))}
+    content["rlvo_version"] = __version__
     atomic_write(description, json.dumps(content, indent=1))
     return calibrators
 

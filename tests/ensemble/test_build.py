@@ -313,16 +313,33 @@ def test_fallbacks_are_the_champions_members_that_can_still_answer() -> None:
         "without NCCT": [THREE[1], prior],
         "without NCCT and vessels": [THREE[1]],
     }
-    found = fit_fallbacks(champion, predictions)
+    found = fit_fallbacks(champion, predictions, settings)
     assert list(found) == list(served)
     for name, configurations in served.items():
         assert found[name] == fitted(configurations, predictions, settings)
-    no_prior = fit_fallbacks(fitted(THREE, predictions, settings), predictions)
+    no_prior = fit_fallbacks(fitted(THREE, predictions, settings), predictions, settings)
     assert [(name, spec.configurations) for name, spec in no_prior.items()] == [
         ("without CTA", (THREE[0],)),
         ("without NCCT", (THREE[1],)),
     ]
-    assert fit_fallbacks(fitted(THREE[2:], predictions, settings), predictions) == {}
+    assert fit_fallbacks(fitted(THREE[2:], predictions, settings), predictions, settings) == {}
+
+
+def test_a_member_at_chance_once_a_volume_is_missing_abstains_then() -> None:
+    both = Configuration(model=THREE[2].model, training=TrainingConfig(modality_dropout=0.3))
+    every = [*THREE[:2], both]
+    predictions = stored(every)
+    own = predictions["member"].str.contains(both.key)
+    backwards = [
+        predictions[own].assign(
+            member=predictions["member"] + f" without {channel}", probability=1 - predictions["probability"]
+        )
+        for channel in ("ncct", "cta")
+    ]
+    champion = fitted(every, predictions, EnsembleConfig())
+    assert not any(member.abstains for member in champion.members)
+    found = fit_fallbacks(champion, pd.concat([predictions, *backwards]), EnsembleConfig())["without CTA"]
+    assert [member.abstains for member in found.folds[0].members] == [False, True]
 
 
 def test_a_member_trained_to_do_without_a_volume_answers_without_it() -> None:
@@ -339,7 +356,7 @@ def test_a_member_trained_to_do_without_a_volume_answers_without_it() -> None:
         for name, absent in asked.items()
     }
     settings = EnsembleConfig(weighting="mean")
-    found = fit_fallbacks(fitted(every, predictions, settings), pd.concat([predictions, *extra.values()]))
+    found = fit_fallbacks(fitted(every, predictions, settings), pd.concat([predictions, *extra.values()]), settings)
     assert list(found) == ["without CTA", "without NCCT"]
     for (name, spec), other in zip(found.items(), every[:2], strict=True):
         said = extra[name].assign(member=extra[name]["member"].str.partition(" ")[0])
@@ -372,7 +389,7 @@ from rlvo.ensemble import build, comparison
 from rlvo.study import folder
 records, predictions = pd.read_pickle(r"{tmp_path / "records"}"), pd.read_pickle(r"{tmp_path / "predictions"}")
 specs = build.study_ensembles(records, predictions, EnsembleConfig(selection="greedy"))
-build.fit_fallbacks(specs["ensemble"], predictions)
+build.fit_fallbacks(specs["ensemble"], predictions, EnsembleConfig(selection="greedy"))
 comparison.compare_ensembles(records, predictions, [EnsembleConfig(selection="same_spec", weighting="mean")])
 print([name for name in ("torch", "monai", "ray", "optuna", "mlflow", "SimpleITK") if name in sys.modules])
 """

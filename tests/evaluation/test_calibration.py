@@ -123,6 +123,15 @@ def test_the_curve_is_the_definition_and_its_interval_resampled_patients() -> No
     np.testing.assert_allclose([at["low"], at["high"]], np.quantile(values, [0.025, 0.975]), atol=0.006)
 
 
+def test_a_model_that_alerts_on_all_gains_nothing_over_alerting_on_all() -> None:
+    """To the bit: what is counted must not be rounding."""
+    random = np.random.default_rng(1)
+    for n, positives in ((118, 16), (143, 40), (600, 81)):
+        curve = decision_curve(np.arange(n) < positives, random.uniform(0.3, 0.6, n))
+        everybody = curve["threshold"] < 0.3
+        assert (curve["model"] == curve["treat_all"])[everybody].all()
+
+
 def test_a_perfect_model_gains_the_prevalence_and_alerting_on_all_breaks_even_there() -> None:
     y = np.array([1, 0, 0, 0])
     curve = decision_curve(y, y)

@@ -53,13 +53,17 @@ def baseline(request: pytest.FixtureRequest) -> Baseline:
     return request.param  # type: ignore[no-any-return]
 
 
+def settings_with(baseline: Baseline) -> EnsembleConfig:
+    return EnsembleConfig.model_validate(
+        {"linear_image": KEYS[baseline], "weighting": "mean", "chance_members": "count"}
+    )
+
+
 @pytest.fixture(scope="module")
 def spec(baseline: Baseline, specs: dict[str, EnsembleSpec], predictions: pd.DataFrame) -> EnsembleSpec:
     """Networks that see images alone, and the linear model."""
     images = specs["resnet18 none"]
-    settings = EnsembleConfig.model_validate(
-        {"linear_image": KEYS[baseline], "weighting": "mean", "chance_members": "count"}
-    )
+    settings = settings_with(baseline)
     hashes = images.split_hash, images.data_hash
     contenders = [*images.configurations, baseline]
     return fit_ensemble(contenders, range(len(images.folds)), Validation.of(predictions, settings), settings, hashes)
@@ -69,11 +73,12 @@ def spec(baseline: Baseline, specs: dict[str, EnsembleSpec], predictions: pd.Dat
 def late(
     study: TinyStudy,
     spec: EnsembleSpec,
+    baseline: Baseline,
     folder: StudyFolder,
     predictions: pd.DataFrame,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> EnsemblePredictor:
-    models, fallbacks = read_image_models(folder, spec), fit_fallbacks(spec, predictions)
+    models, fallbacks = read_image_models(folder, spec), fit_fallbacks(spec, predictions, settings_with(baseline))
     description = describe(spec, study.encoders, Target(grid=GRID), image_models=models, fallbacks=fallbacks)
     model: Path = tmp_path_factory.mktemp("late") / "model"
     write_model_folder(model, description, study.weights)

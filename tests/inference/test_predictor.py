@@ -166,7 +166,7 @@ def whole_model(
         spec=champion.model_copy(update={"data_hash": "other", "calibration": None}),
         encoders={k: fit_encoder(study.inputs.table.loc[list(study.inputs.split.training(k))], few) for k in range(2)},
     )
-    fallbacks = fit_fallbacks(champion, trials.predictions)
+    fallbacks = fit_fallbacks(champion, trials.predictions, study.config.ensemble)
     description = describe(
         champion, study.encoders, Target(grid=study.config.grid), reduced=[reduced], fallbacks=fallbacks
     )

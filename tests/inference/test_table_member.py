@@ -40,7 +40,7 @@ def late(
     contenders = [*images.configurations, TABLE]
     spec = fit_ensemble(contenders, range(len(images.folds)), Validation.of(predictions, settings), settings, hashes)
     models = study.inputs.table_models(spec)
-    fallbacks = fit_fallbacks(spec, predictions)
+    fallbacks = fit_fallbacks(spec, predictions, settings)
     description = describe(spec, study.encoders, Target(grid=GRID), table_models=models, fallbacks=fallbacks)
     folder: Path = tmp_path_factory.mktemp("late") / "model"
     write_model_folder(folder, description, study.weights)

@@ -13,7 +13,7 @@ from rlvo.errors import RlvoError
 from rlvo.inference.description import read_description
 from rlvo.inference.training_cohort import SYNTHETIC, CohortSummary, ContinuousSummary
 from rlvo.mlflow_client import Tracking
-from rlvo.registry.card import BESIDE_TABLE, LIMIT, add_to_description, model_card
+from rlvo.registry.card import ADDED, BESIDE_TABLE, LIMIT, add_to_description, model_card, shorten
 
 VALIDATION = pd.DataFrame(
     [
@@ -114,3 +114,23 @@ def test_results_are_added_and_the_oldest_dropped_for_new_ones(empty_database: P
     assert LIMIT - 300 < len(description) <= LIMIT
     with pytest.raises(RlvoError, match="not in the registry"):
         add_to_description(tracking, "rlvo-ensemble", "7", "elsewhere", [])
+
+
+@pytest.mark.parametrize("length", [LIMIT - 300, LIMIT, 3 * LIMIT])
+def test_the_newest_results_are_whole_however_long_the_card(length: int, empty_database: Path, tmp_path: Path) -> None:
+    tracking = Tracking(f"sqlite:///{shutil.copy(empty_database, tmp_path)}", tmp_path)
+    client = tracking.client()
+    client.create_registered_model("rlvo-ensemble")
+    card = "".join(f"- line {number:4d} of the card\n" for number in range(length // 24))
+    version = client.create_model_version("rlvo-ensemble", str(tmp_path), description=shorten(card)).version
+    for opening in (1, 2):
+        add_to_description(
+            tracking, "rlvo-ensemble", version, f"opening {opening}", [*map(str, range(100, 200)), "end"]
+        )
+    description = client.get_model_version("rlvo-ensemble", version).description
+    assert len(description) <= LIMIT
+    assert description.endswith("- 199\n- end\n")
+    kept, _, pointer = description.split(ADDED)[0].partition("\n\nThe rest of the card: `card.md`")
+    assert pointer
+    assert card.startswith(f"{kept}\n")
+    assert shorten("# The card\n") == "# The card\n"

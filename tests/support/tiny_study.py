@@ -108,7 +108,7 @@ def model_folder(
         specs["ensemble"],
         study.encoders,
         Target(grid=GRID),
-        fallbacks=fit_fallbacks(specs["ensemble"], trials.predictions),
+        fallbacks=fit_fallbacks(specs["ensemble"], trials.predictions, STUDY.ensemble),
         cohort=summarise(study.inputs.table.loc[development], study.inputs.label[development], PAPER_PREDICTORS),
     )
     folder = tmp_path_factory.mktemp("ensemble") / "model"

@@ -56,6 +56,13 @@ def test_selection_and_labels_are_those_of_a_study(tmp_path: Path) -> None:
     assert found.lacking == ("smoking",)
 
 
+def test_an_empty_column_is_as_good_as_none(tmp_path: Path) -> None:
+    found = read_external(write(tmp_path, smoking=["", " ", "", ""]), COLUMNS)
+    assert found.lacking == ("smoking",)
+    with pytest.raises(CohortError, match="smoking"):
+        read_external(write(tmp_path / "unreadable", smoking=["perhaps"] * 4), COLUMNS)
+
+
 def test_what_a_model_is_given_holds_no_outcome(tmp_path: Path) -> None:
     patients = read_external(write(tmp_path), COLUMNS).patients
     assert set(patients.raw.cells) == {"patient_id", "age", "sex", "ncct", "cta"}

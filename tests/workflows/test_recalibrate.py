@@ -13,12 +13,15 @@ from sklearn.linear_model import LogisticRegression
 from support.commands import refused
 from support.registered_study import Registered
 
+from rlvo.about import __version__
 from rlvo.config.workdir import Workdir
 from rlvo.ensemble.calibration import Isotonic, Platt, fit_update, update_calibrator
-from rlvo.files import file_sha256
+from rlvo.files import atomic_write, file_sha256
 from rlvo.inference.description import DESCRIPTION, WEIGHTS
 from rlvo.registry.location import ARTIFACT_PATH, locate_model
-from rlvo.workflows.recalibrate import Recalibration, recalibrate
+from rlvo.registry.register import code_hash, code_provenance
+from rlvo.workflows.external import FITTED_TO
+from rlvo.workflows.recalibrate import Recalibration, _update, recalibrate
 from rlvo.workflows.study import tracking_of
 
 
@@ -92,6 +95,29 @@ def test_only_the_probability_changes_and_the_champion_stays(hospital: Hospital)
         assert changed["intercept"] == pytest.approx(own["intercept"] + found.intercept)
         assert changed["slope"] == pytest.approx(own["slope"])
     assert before["variants"] == after["variants"]
+    assert (
+        after["provenance"]["code_hash"]
+        == code_hash(new.parents[1] / "code" / "rlvo")
+        == version.tags["rlvo.code_hash"]
+    )
+
+
+def test_who_it_was_fitted_to_and_the_code_are_told_after_every_recalibration(tmp_path: Path) -> None:
+    content = {
+        "variants": [{"spec": {"calibration": None}}],
+        "provenance": {"study": "tiny", "code_hash": "older", "commit": "older", FITTED_TO: "b"},
+        "rlvo_version": "0.0",
+    }
+    atomic_write(tmp_path / "ensemble.json", json.dumps(content))
+    _update(tmp_path / "ensemble.json", 0.1, 1.0, "recalibrated", "c")
+    told = json.loads((tmp_path / "ensemble.json").read_bytes())
+    assert told["provenance"] == {
+        "study": "tiny",
+        "recalibrated": "recalibrated",
+        FITTED_TO: "b c",
+        **code_provenance(),
+    }
+    assert told["rlvo_version"] == __version__
 
 
 @pytest.mark.slow
