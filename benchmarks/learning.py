@@ -4,7 +4,8 @@
 of training, and combines them in each way of the ensemble. Every ensemble is asked about FRESH further patients of the
 same cohort. Options are chosen on some seeds and confirmed on others. It takes hours; run again, it continues, and
 `--seeds` lets several processes share the work. The profile `paper` is drawn on the grid `arteries`, where its images
-can be read; the others on the demo's. What was measured stays in learning.csv beside this file, one row per cohort,
+can be read; the others on the demo's. `pretrained` pretrains a network first, once per profile: let one process do that
+before others share its rows. What was measured stays in learning.csv beside this file, one row per cohort,
 number of patients and option: a row that is there is not measured again.
 """
 

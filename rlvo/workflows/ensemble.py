@@ -122,12 +122,8 @@ def freeze_ensembles(
     fit_image_baselines(study.folder, study.inputs, study.config.grid, progress)
     _check_trained_on(study, specs[STUDY_ENSEMBLE], trials)
     fewer = _open_reduced(reduced, study, progress) if reduced else None
-    fallbacks = fit_fallbacks(
-        specs[STUDY_ENSEMBLE],
-        trials.predictions,
-        study.config.ensemble,
-        calibrate_on=calibration_folds(trials.records, study.config.ensemble),
-    )
+    settings, unseen = study.config.ensemble, calibration_folds(trials.records, study.config.ensemble)
+    fallbacks = fit_fallbacks(specs[STUDY_ENSEMBLE], trials.predictions, settings, calibrate_on=unseen)
     disagreements = measure_disagreement(study, specs[STUDY_ENSEMBLE], {**specs, **fallbacks}, progress)
     specs, fallbacks = (
         {name: _calibrate(spec, trials, disagreements.get(name)) for name, spec in each.items()}
@@ -143,7 +139,6 @@ def freeze_ensembles(
 
     write_model_folder(study.folder.model, description, weights)
     validation = {name: validation_metrics(spec, trials.predictions) for name, spec in specs.items()}
-    settings = study.config.ensemble
     spread = disagreements.get(STUDY_ENSEMBLE)
     calibrated = nested_probabilities(trials.records, trials.predictions, settings, spread)
     label, probability = (calibrated[column].to_numpy() for column in ("label", "probability"))

@@ -84,8 +84,6 @@ def recalibrate(
     version = find_version(admitted.name, tracking)
     answers = question.ask(0, progress, "patients")
     answered = answers["probability"].dropna()
-    whole = admitted.folder / CARD
-    card = whole.read_text() if whole.is_file() else (version.description or "").split(ADDED)[0]
     label = external.cohort.label.loc[answered.index].to_numpy(int)
     positives = int(label.sum())
     rarer = min(positives, len(label) - positives)
@@ -119,13 +117,21 @@ def recalibrate(
             run_id=version.run_id or "",
             name=version.name,
             check=check,
-            card=f"**{what[0].upper()}{what[1:]}.**\n\n{card}",
+            card=_card(admitted.folder, version.description or "", what),
             tags={"rlvo.recalibrated": what},
             champion=False,
         )
     before = measure_calibration(label, answered)
     numbers = version.name, str(version.version), number, len(label), positives, intercept, slope
     return Recalibration(*numbers, external.cohort.notes, before)
+
+
+def _card(model: Path, description: str, what: str) -> str:
+    """The old version's card under a paragraph that says what was done, and with which code the new one is packed."""
+    whole = model / CARD
+    card = whole.read_text() if whole.is_file() else description.split(ADDED)[0]
+    packed = f"packed with the code of rlvo {__version__} ({code_provenance()['code_hash'][:12]})"
+    return f"**{what[0].upper()}{what[1:]}; {packed}; below stands what it was made from.**\n\n{card}"
 
 
 def _update(description: Path, intercept: float, slope: float, what: str, key: str) -> list[Platt | Isotonic]:

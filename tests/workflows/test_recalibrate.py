@@ -18,6 +18,7 @@ from rlvo.config.workdir import Workdir
 from rlvo.ensemble.calibration import Isotonic, Platt, fit_update, update_calibrator
 from rlvo.files import atomic_write, file_sha256
 from rlvo.inference.description import DESCRIPTION, WEIGHTS
+from rlvo.registry.card import CARD
 from rlvo.registry.location import ARTIFACT_PATH, locate_model
 from rlvo.registry.register import code_hash, code_provenance
 from rlvo.workflows.external import FITTED_TO
@@ -100,6 +101,9 @@ def test_only_the_probability_changes_and_the_champion_stays(hospital: Hospital)
         == code_hash(new.parents[1] / "code" / "rlvo")
         == version.tags["rlvo.code_hash"]
     )
+    assert f"({version.tags['rlvo.code_hash'][:12]}); below stands what it was made from.**" in version.description
+    card = (new.parents[1] / CARD).read_text()
+    assert card.endswith((old.parents[1] / CARD).read_text())
 
 
 def test_who_it_was_fitted_to_and_the_code_are_told_after_every_recalibration(tmp_path: Path) -> None:
